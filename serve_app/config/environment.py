@@ -1,0 +1,35 @@
+"""What does the environment say? The only place that reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from serve_app.errors import InvalidConfiguration, Problem
+
+
+def environment() -> dict[str, str]:
+    """The process's environment over what `.env` in the working directory says."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def secret(name: str) -> SecretStr:
+    """The secret that the environment variable `name` holds.
+
+    Raises:
+        InvalidConfiguration: it is not set.
+    """
+    value = environment().get(name)
+    if not value:
+        problem = Problem(name, "the environment variable is not set", "Set it, or put it into .env")
+        raise InvalidConfiguration((problem,))
+    return SecretStr(value)
+
+
+def data_dir() -> Path:
+    """The folder of the embedded stores, `SERVE_APP_DATA_DIR` or `.serve_app`."""
+    return Path(environment().get("SERVE_APP_DATA_DIR", ".serve_app")).resolve()

@@ -1,0 +1,194 @@
+"""How does this installation behave?
+
+A YAML file is validated into frozen sections; each class gets its own section. Secrets never stand in the file: it names
+the environment variable, and the process that needs the secret reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from serve_app.values import Effect
+
+EMBEDDED = "embedded"
+
+
+class Section(BaseModel):
+    """Frozen and closed: an unknown key is a problem, reported with the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Section):
+    """Which chat model answers."""
+
+    name: str = "offline"
+    """`offline`, or any name `init_chat_model` knows, such as `openai:glm-4` or `anthropic:claude-sonnet-4-5`."""
+    base_url: str | None = None
+    """The endpoint of an OpenAI-compatible server; None means the provider's own."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key; None leaves it to the provider's usual variable."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """None leaves it to the provider: some models refuse the parameter."""
+    timeout_s: float = Field(default=30, gt=0)
+    """For one call, first byte to last: half of a turn's time, so that a second call still fits."""
+
+
+class AgentSettings(Section):
+    """How a turn is run."""
+
+    prompt: str = (
+        "You are a helpful assistant. Use the tools when they can answer; never invent an order's state or a fact that no "
+        "tool gave you. Answer in the language of the question."
+    )
+    """The system prompt; what the knowledge base returns and how to cite it is added by the service."""
+    turn_timeout_s: float = Field(default=60, gt=0, le=3600)
+    """The whole request's deadline: longer than a user waits, shorter than the proxies' idle limits."""
+    max_steps: int = Field(default=8, ge=1, le=50)
+    """Model calls per turn: a loop that has not ended by then does not end by itself."""
+
+
+class MemorySettings(Section):
+    """What a conversation remembers."""
+
+    window: int = Field(default=3, ge=0, le=100)
+    """Exchanges given to the model, the latest ones."""
+    ttl_s: int = Field(default=7 * 24 * 3600, gt=0)
+    """A conversation's life after its last turn, in seconds."""
+
+
+class ToolSettings(Section):
+    """One tool: a typed async function with a docstring."""
+
+    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`."""
+    timeout_s: float = Field(default=10, gt=0)
+    """For one attempt."""
+    attempts: int = Field(default=2, ge=1, le=10)
+    """Tries on time-outs and connection errors, with an exponential wait of 2-5 s between them."""
+    effect: Effect = "pure"
+    """`effect` says that a second call would do the deed twice: such a tool has one attempt."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_attempt_per_effect(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("effect") == "effect":
+            if data.get("attempts", 1) != 1:
+                raise ValueError("a tool with effect: effect has one attempt; a second could do the deed twice")
+            return {**data, "attempts": 1}
+        return data
+
+
+class OrdersSettings(Section):
+    """Where `order_query` looks orders up."""
+
+    file: Path = Path("orders.json")
+    """Order id -> state; relative to the configuration file."""
+    url: str | None = None
+    """An HTTP backend asked with GET `{url}/{order_id}` in place of the file."""
+
+
+class EmbeddingSettings(Section):
+    """Which model turns text into dense vectors; one of `model` and `factory`."""
+
+    model: str | None = None
+    """Any name `init_embeddings` knows, such as `openai:embedding-3`."""
+    factory: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function` without arguments that returns a LangChain `Embeddings`."""
+    base_url: str | None = None
+    """The endpoint of an OpenAI-compatible server; None means the provider's own."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key."""
+    timeout_s: float = Field(default=10, gt=0)
+    """For one call, of a query or of a batch of passages."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EmbeddingSettings:
+        if (self.model is None) == (self.factory is None):
+            raise ValueError("name the embedding either by model or by factory")
+        return self
+
+
+class KnowledgeSettings(Section):
+    """How documents are kept and found."""
+
+    collection: str = Field(default="serve_app", pattern=r"^[A-Za-z_]\w{0,200}$")
+    """The Milvus collection; the names of its Redis keys begin with it too."""
+    mode: Literal["lexical", "dense", "hybrid"] = "lexical"
+    """`dense` and `hybrid` need an `embedding`; a change of mode or embedding needs a new collection."""
+    embedding: EmbeddingSettings | None = None
+    """None keeps the whole of retrieval on this machine."""
+    limit: int = Field(default=5, ge=1, le=50)
+    """Passages per search."""
+    min_score: float = Field(default=0.2, ge=0, le=1)
+    """Share of the query's weight that a passage must carry to bear on it; below it nothing is returned."""
+    timeout_s: float = Field(default=5, gt=0)
+    """For one search."""
+    description: str = (
+        "Search the knowledge base (manuals, guides, policies and other documents) for passages that answer a question. "
+        "在知识库(手册、指南、政策等文档)中查找能回答问题的段落。"
+    )
+    """What the model is told of `knowledge_search`: say here what your documents are about."""
+
+    @model_validator(mode="after")
+    def _vectors_need_an_embedding(self) -> KnowledgeSettings:
+        if self.mode != "lexical" and self.embedding is None:
+            raise ValueError(f"mode {self.mode} needs an embedding section")
+        return self
+
+
+def _url_of(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class RedisSettings(Section):
+    """Where state lives; `redis: URL` is short for `redis: {url: URL}`."""
+
+    url: str = Field(default=EMBEDDED, pattern=r"^(embedded|rediss?://.+)$")
+    """`embedded` starts one on loopback; `redis://host:port/db` uses one that exists."""
+    password_env: str | None = None
+    """The environment variable that holds the password."""
+    timeout_s: float = Field(default=2, gt=0)
+    """For one command or pipeline: far above a healthy server's milliseconds."""
+
+
+class MilvusSettings(Section):
+    """Where vectors live; `milvus: URL` is short for `milvus: {url: URL}`."""
+
+    url: str = Field(default=EMBEDDED, pattern=r"^(embedded|https?://.+)$")
+    """`embedded` starts a Milvus Lite server on loopback; `http://host:port` uses one that exists."""
+    token_env: str | None = None
+    """The environment variable that holds `user:password` or an API key."""
+
+
+class HttpSettings(Section):
+    """What the ingress accepts."""
+
+    max_chat_body_bytes: int = Field(default=256 * 1024, ge=1024)
+    """32,000 characters take 192 kB when each is escaped."""
+    max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    model: ModelSettings = ModelSettings()
+    agent: AgentSettings = AgentSettings()
+    memory: MemorySettings = MemorySettings()
+    tools: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")], ToolSettings] = {}
+    orders: OrdersSettings = OrdersSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
+    milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
+    http: HttpSettings = HttpSettings()
+
+    @field_validator("tools")
+    @classmethod
+    def _knowledge_search_is_ours(cls, tools: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
+        if "knowledge_search" in tools:
+            raise ValueError("the name knowledge_search is taken: it is the retriever's")
+        return tools

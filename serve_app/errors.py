@@ -1,0 +1,138 @@
+"""What can go wrong, and what does the caller do about it?
+
+    ServeAppError            status code retryable
+    ├── InvalidRequest       422   the caller must change something
+    │   ├── NotFound         404   no such session, run or document
+    │   └── SessionBusy      409   the session's turn did not end before this request's deadline
+    ├── Overloaded           503   shed on purpose; `retry_after_s` says when to come back
+    ├── DeadlineExceeded     504   the request's own time ran out
+    ├── Unavailable          503   a dependency is down
+    │   ├── ModelUnavailable
+    │   ├── ToolUnavailable
+    │   ├── StoreUnavailable       Redis or Milvus
+    │   └── AgentUnavailable       the replica that held the run is gone
+    ├── InvalidConfiguration 500   start-up only: every problem found, one line each
+    └── Internal             500   the message stays inside
+
+Every argument after `message` has a default, because these errors cross processes pickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ServeAppError(Exception):
+    """The root; `message` is safe to show to a client in every class but `Internal`."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(ServeAppError):
+    """The caller must change something before trying again."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class NotFound(InvalidRequest):
+    """No such session, run or document for this tenant."""
+
+    status = 404
+    code = "not_found"
+
+
+class SessionBusy(InvalidRequest):
+    """Another turn of the session was still running when this request's time ran out."""
+
+    status = 409
+    code = "session_busy"
+    retryable = True
+
+
+class Overloaded(ServeAppError):
+    """Refused on purpose, before any work was done."""
+
+    status = 503
+    code = "overloaded"
+    retryable = True
+
+
+class DeadlineExceeded(ServeAppError):
+    """The request's own time ran out."""
+
+    status = 504
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class Unavailable(ServeAppError):
+    """A dependency is down."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+
+
+class ModelUnavailable(Unavailable):
+    """The model's provider did not answer, or refused."""
+
+    code = "model_unavailable"
+
+
+class ToolUnavailable(Unavailable):
+    """The Tools deployment did not answer."""
+
+    code = "tool_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """Redis or Milvus did not answer."""
+
+    code = "store_unavailable"
+
+
+class AgentUnavailable(Unavailable):
+    """The replica that held the run is gone, or none is ready yet."""
+
+    code = "agent_unavailable"
+
+
+class Internal(ServeAppError):
+    """A fault of ours; the client sees the code and the request id, never the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that would stop the service: what is wrong, where, and how to mend it."""
+
+    where: str
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}. {self.mend}"
+
+
+class InvalidConfiguration(ServeAppError):
+    """The service cannot start; all problems at once."""
+
+    code = "invalid_configuration"
+
+    def __init__(self, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type[InvalidConfiguration], tuple[tuple[Problem, ...]]]:
+        return (type(self), (self.problems,))

@@ -1,0 +1,1 @@
+"""How does a name become a chat model that fails in our terms?"""

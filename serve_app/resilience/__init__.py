@@ -1,0 +1,1 @@
+"""How long, how often, and when not? Values and loops without I/O of their own."""

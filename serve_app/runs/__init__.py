@@ -1,0 +1,1 @@
+"""Who may run a session's turn?"""

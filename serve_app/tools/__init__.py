@@ -1,0 +1,1 @@
+"""How does a typed function become a tool that a model can call?"""
