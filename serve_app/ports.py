@@ -27,7 +27,7 @@ class Agent(Protocol):
     """Answers turns and keeps conversations."""
 
     def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
-        """The run's events in order; the last is an `Answer` or a `Failed`. A request that does not stream gets that one only.
+        """The run's events in order; the last is an `Answer` or a `Failed`, and the only one without `request.stream`.
 
         Raises:
             Unavailable: nothing was started, or the replica is gone.

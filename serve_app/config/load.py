@@ -50,9 +50,8 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InvalidConfiguration(
-            (Problem(str(path), "not a mapping of sections", "Begin with a line such as model:"),)
-        )
+        problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
+        raise InvalidConfiguration((problem,))
     return tree
 
 

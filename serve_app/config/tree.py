@@ -1,7 +1,7 @@
 """How does this installation behave?
 
-A YAML file is validated into frozen sections; each class gets its own section. Secrets never stand in the file: it names
-the environment variable, and the process that needs the secret reads it.
+A YAML file is validated into frozen sections; each class gets its own section. Secrets never stand in the file: it
+names the environment variable, and the process that needs the secret reads it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class AgentSettings(Section):
     """How a turn is run."""
 
     prompt: str = (
-        "You are a helpful assistant. Use the tools when they can answer; never invent an order's state or a fact that no "
-        "tool gave you. Answer in the language of the question."
+        "You are a helpful assistant. Use the tools when they can answer; never invent an order's state or a fact that "
+        "no tool gave you. Answer in the language of the question."
     )
     """The system prompt; what the knowledge base returns and how to cite it is added by the service."""
     turn_timeout_s: float = Field(default=60, gt=0, le=3600)
@@ -128,8 +128,8 @@ class KnowledgeSettings(Section):
     timeout_s: float = Field(default=5, gt=0)
     """For one search."""
     description: str = (
-        "Search the knowledge base (manuals, guides, policies and other documents) for passages that answer a question. "
-        "在知识库(手册、指南、政策等文档)中查找能回答问题的段落。"
+        "Search the knowledge base (manuals, guides, policies and other documents) for passages that answer a "
+        "question. 在知识库(手册、指南、政策等文档)中查找能回答问题的段落。"
     )
     """What the model is told of `knowledge_search`: say here what your documents are about."""
 

@@ -1,0 +1,53 @@
+"""How is Redis reached, and how does its failure become ours?"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from serve_app.config import secret
+from serve_app.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from serve_app.config import RedisSettings
+
+MAX_CONNECTIONS = 64
+
+
+def connect(settings: RedisSettings, url: str) -> Redis:
+    """A client of the server at `url`, not yet connected.
+
+    A command is tried once more on a lost connection only: the server may have restarted. It gives up after
+    `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
+    """
+    password = secret(settings.password_env).get_secret_value() if settings.password_env else None
+    return Redis.from_url(
+        url,
+        password=password,
+        decode_responses=True,
+        max_connections=MAX_CONNECTIONS,
+        socket_timeout=settings.timeout_s,
+        socket_connect_timeout=settings.timeout_s,
+        retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(RedisConnectionError,)),
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Redis's failures, raised as ours.
+
+    Raises:
+        StoreUnavailable: the server did not answer, or refused.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis did not answer ({type(error).__name__})") from error
