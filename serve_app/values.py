@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.errors import Internal, ServeAppError
+
 SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
 """A conversation's name, chosen by the client."""
 
@@ -13,7 +15,8 @@ Effect = Literal["pure", "idempotent", "effect"]
 """What a second call of a tool does: nothing new, nothing new under the same key, or the deed once more."""
 
 CallStatus = Literal["ok", "error", "timeout", "standby", "unknown", "refused"]
-"""How a tool call ended; `error` is the tool's own failure, `refused` means it was not run."""
+"""How a tool call ended; `error` is the tool's own failure or, with no attempt made, a wrong argument; `refused` means
+that the service would not run it."""
 
 
 class Value(BaseModel):
@@ -117,6 +120,14 @@ class Failure(Value):
     retryable: bool
     request_id: str
 
+    @classmethod
+    def of(cls, error: BaseException, request_id: str) -> Failure:
+        """What a client may know of `error`: nothing but the code where the fault is ours."""
+        if isinstance(error, ServeAppError) and not isinstance(error, Internal):
+            return cls(code=error.code, message=error.message, retryable=error.retryable, request_id=request_id)
+        message = "Something went wrong inside the service; tell the operator this request id"
+        return cls(code=Internal.code, message=message, retryable=Internal.retryable, request_id=request_id)
+
 
 class Failed(Value):
     """The error body, everywhere, and the data of the `error` frame."""
@@ -125,11 +136,14 @@ class Failed(Value):
     error: Failure
 
 
+EventData = RunStarted | Token | ToolRequest | ToolCall | Answer | Failed
+
+
 class Event(Value):
     """One step of a run that a client can see; `id` rises by one within the run."""
 
     id: int
-    data: RunStarted | Token | ToolRequest | ToolCall | Answer | Failed
+    data: EventData
 
     @property
     def name(self) -> str:

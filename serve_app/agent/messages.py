@@ -1,0 +1,75 @@
+"""How do LangChain's messages become what memory keeps, and back?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from serve_app.values import Message, ToolRequest, Usage
+
+if TYPE_CHECKING:
+    from serve_app.values import Exchange
+
+KEPT_TOOL_CHARACTERS = 1_000
+"""Of a tool's output in memory: the answer already holds what mattered of it."""
+
+
+def recalled(exchanges: list[Exchange]) -> list[BaseMessage]:
+    """The messages of earlier turns, as the model reads them."""
+    return [_to_langchain(message) for exchange in exchanges for message in exchange.messages]
+
+
+def kept(messages: list[BaseMessage]) -> list[Message]:
+    """One turn's messages, as memory keeps them."""
+    return [_from_langchain(message) for message in messages]
+
+
+def requests_of(reply: AIMessage) -> list[ToolRequest]:
+    """The tool calls of a model step; one whose arguments are not JSON asks with none, and so learns what is wrong."""
+    calls = [
+        *((call["id"], call["name"], call["args"]) for call in reply.tool_calls),
+        *((call["id"], call["name"] or "", {}) for call in reply.invalid_tool_calls),
+    ]
+    return [
+        ToolRequest(id=given_id or f"call_{index}", name=name, arguments=arguments)
+        for index, (given_id, name, arguments) in enumerate(calls)
+    ]
+
+
+def usage_of(reply: AIMessage, before: Usage) -> Usage:
+    """`before` and the tokens of one more model call."""
+    counted = reply.usage_metadata
+    if counted is None:
+        return before
+    return Usage(
+        input_tokens=before.input_tokens + counted["input_tokens"],
+        output_tokens=before.output_tokens + counted["output_tokens"],
+    )
+
+
+def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
+    """The reply, each of its calls under the id that its result will carry.
+
+    The provider's own message goes back to it otherwise unchanged: some sign their reasoning.
+    """
+    calls = [{"id": each.id, "name": each.name, "args": each.arguments, "type": "tool_call"} for each in requests]
+    return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": []})
+
+
+def _to_langchain(message: Message) -> BaseMessage:
+    if message.role == "user":
+        return HumanMessage(message.content)
+    if message.role == "tool":
+        return ToolMessage(message.content, tool_call_id=message.tool_call_id or "")
+    calls = [{"id": call.id, "name": call.name, "args": call.arguments} for call in message.tool_calls]
+    return AIMessage(message.content, tool_calls=calls)
+
+
+def _from_langchain(message: BaseMessage) -> Message:
+    if isinstance(message, AIMessage):
+        return Message(role="assistant", content=message.text, tool_calls=requests_of(message))
+    if isinstance(message, ToolMessage):
+        content = message.text[:KEPT_TOOL_CHARACTERS]
+        return Message(role="tool", content=content, tool_call_id=message.tool_call_id)
+    return Message(role="user", content=message.text)

@@ -1,0 +1,112 @@
+"""Which tools does the model see, and who runs each?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
+from serve_app.errors import DeadlineExceeded, ServeAppError, Unavailable
+from serve_app.values import Passage, ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app import ports
+    from serve_app.config import KnowledgeSettings
+    from serve_app.values import Context, ToolRequest, ToolSpec
+
+FRESH_S = 10.0
+"""How long the tools' list is believed: a rolling update of Tools shows within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call brought: for the model, for the client, and the passages in it."""
+
+    request: ToolRequest
+    result: ToolResult
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def call(self) -> ToolCall:
+        return ToolCall(
+            name=self.request.name,
+            arguments=self.request.arguments,
+            status=self.result.status,
+            attempts=self.result.attempts,
+            elapsed_ms=self.result.elapsed_ms,
+        )
+
+    @property
+    def missing(self) -> str | None:
+        """What the answer has to do without; a wrong argument is the model's fault and lacks nothing."""
+        if self.result.status in {"ok", "standby"} or self.result.attempts == 0:
+            return None
+        return "retriever" if self.request.name == KNOWLEDGE_SEARCH else f"tool:{self.request.name}"
+
+
+class Toolbelt:
+    """The tools of the Tools deployment, and the retriever as one more."""
+
+    def __init__(
+        self, tools: ports.Tools, retriever: ports.Retriever, settings: KnowledgeSettings, clock: Callable[[], float]
+    ) -> None:
+        self._tools = tools
+        self._retriever = retriever
+        self._search = knowledge_search(settings)
+        self._clock = clock
+        self._specs: list[ToolSpec] = []
+        self._known_until = float("-inf")
+
+    async def specs(self) -> list[ToolSpec]:
+        """What the model is told; the last known list while the Tools deployment does not answer.
+
+        Raises:
+            ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
+        """
+        if self._clock() >= self._known_until:
+            try:
+                self._specs = [*await self._tools.specs(), self._search]
+            except Unavailable:
+                if not self._specs:
+                    raise
+            self._known_until = self._clock() + FRESH_S
+        return self._specs
+
+    async def call(self, context: Context, request: ToolRequest) -> Outcome:
+        """Run one call; a dependency that is down is a result that says so.
+
+        Raises:
+            DeadlineExceeded: the request's time ran out.
+        """
+        begun = time.monotonic()
+        try:
+            if request.name == KNOWLEDGE_SEARCH:
+                return await self._searched(context, request, begun)
+            return Outcome(request, await self._tools.call(context, request.name, request.arguments))
+        except DeadlineExceeded:
+            raise
+        except ServeAppError:
+            content = f"error: {request.name} is not available now"
+            return Outcome(request, ToolResult(content=content, status="error", attempts=1, elapsed_ms=_ms(begun)))
+
+    async def _searched(self, context: Context, request: ToolRequest, begun: float) -> Outcome:
+        query = request.arguments.get("query")
+        if not isinstance(query, str) or not query.strip():
+            content = "error: wrong arguments for knowledge_search: query: a non-empty string is required"
+            return Outcome(request, ToolResult(content=content, status="error", attempts=0, elapsed_ms=0))
+        passages = tuple(await self._retriever.search(context, query))
+        result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=_ms(begun))
+        return Outcome(request, result, passages)
+
+
+def content_of(outcome: Outcome, known: list[Passage]) -> str:
+    """What the model reads of an outcome; its passages are counted on after those already `known` in the turn."""
+    searched: Any = outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok"
+    return numbered(list(outcome.passages), len(known) + 1) if searched else outcome.result.content
+
+
+def _ms(begun: float) -> float:
+    return round((time.monotonic() - begun) * 1000, 1)

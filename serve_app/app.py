@@ -1,0 +1,56 @@
+"""How is the graph wired?"""
+
+import logging
+
+from pydantic import BaseModel
+from ray.serve import Application
+
+from serve_app import preflight
+from serve_app.config import EMBEDDED, Settings, data_dir, load
+from serve_app.deployments.agent import Agent
+from serve_app.deployments.embedded import embedded_ports
+from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.retriever import Retriever
+from serve_app.deployments.stores import Stores
+from serve_app.deployments.tools import Tools
+from serve_app.errors import InvalidConfiguration
+
+logger = logging.getLogger("serve_app")
+
+
+class Arguments(BaseModel):
+    """The `args` of `serve_config.yaml`."""
+
+    config: str = "configs/local.yaml"
+
+
+def build(arguments: Arguments) -> Application:
+    """The graph: Ingress -> Agent -> Retriever and Tools, and Stores where the configuration embeds them.
+
+    Raises:
+        InvalidConfiguration: with every problem found; each is logged on a line of its own.
+    """
+    problems = preflight.problems(arguments.config)
+    if problems:
+        for problem in problems:
+            logger.error("%s", problem)
+        raise InvalidConfiguration(problems)
+    settings, stores = _embedded(load(arguments.config))
+    retriever = Retriever.bind(settings, stores)
+    tools = Tools.bind(settings)
+    agent = Agent.bind(settings, retriever, tools)
+    return Ingress.bind(settings, agent, retriever, tools)
+
+
+def _embedded(settings: Settings) -> tuple[Settings, Application | None]:
+    """The settings with real addresses, and the deployment that serves those which are embedded."""
+    redis, milvus = settings.redis.url == EMBEDDED, settings.milvus.url == EMBEDDED
+    if not redis and not milvus:
+        return settings, None
+    folder = data_dir()
+    ports = embedded_ports(folder)
+    update = {
+        "redis": settings.redis.model_copy(update={"url": f"redis://127.0.0.1:{ports.redis}"} if redis else {}),
+        "milvus": settings.milvus.model_copy(update={"url": f"http://127.0.0.1:{ports.milvus}"} if milvus else {}),
+    }
+    return settings.model_copy(update=update), Stores.bind(folder, ports, redis=redis, milvus=milvus)

@@ -1,0 +1,107 @@
+"""Who owns a data folder, and on which ports do its stores listen?"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TextIO
+from zlib import crc32
+
+from serve_app.deployments import loopback
+from serve_app.errors import InvalidConfiguration, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PORTS = range(20_000, 30_000)
+"""Below Linux's ephemeral ports (32768-60999), above those of Ray's workers (10002-19999)."""
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the embedded stores listen on loopback."""
+
+    redis: int
+    milvus: int
+
+
+def embedded_ports(data_dir: Path) -> Ports:
+    """The ports of the stores in `data_dir`: the recorded ones, or new ones where another program took those.
+
+    Raises:
+        InvalidConfiguration: the folder cannot be written.
+    """
+    with _lock_file(data_dir) as file:
+        recorded = _recorded(data_dir)
+        held = not _taken(file, fcntl.LOCK_SH)  # the stores run: it is they who listen
+    if recorded and (held or (loopback.is_free(recorded.redis) and loopback.is_free(recorded.milvus))):
+        return recorded
+    # Two folders begin their search at two places, so that they do not meet even when both search at once.
+    first = crc32(bytes(data_dir))
+    candidates = (PORTS[(first + step) % len(PORTS)] for step in range(len(PORTS)))
+    redis, milvus = islice(filter(loopback.is_free, candidates), 2)
+    return _record(data_dir, Ports(redis, milvus))
+
+
+def hold(data_dir: Path, patience_s: float) -> TextIO:
+    """Take the folder for this process; it is held until the file is closed, here and in children that inherited it.
+
+    Raises:
+        InvalidConfiguration: the folder cannot be written, or another process holds it for longer than `patience_s`.
+    """
+    file = _lock_file(data_dir)
+    give_up = time.monotonic() + patience_s
+    while not _taken(file, fcntl.LOCK_EX):
+        if time.monotonic() > give_up:
+            with file:
+                raise InvalidConfiguration((_held(data_dir, file),))
+        time.sleep(POLL_S)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _lock_file(data_dir: Path) -> TextIO:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the stores ask for no password
+        return (data_dir / "lock").open("a+")
+    except OSError as error:
+        mend = "Make the folder writable, or name another one with SERVE_APP_DATA_DIR"
+        problem = Problem(str(data_dir), f"the data folder cannot be used ({error.strerror})", mend)
+        raise InvalidConfiguration((problem,)) from None
+
+
+def _taken(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held(data_dir: Path, file: TextIO) -> Problem:
+    file.seek(0)
+    holder = file.read() or "unknown"
+    mend = "Stop that service (Ctrl-C, or `serve shutdown`), or name another folder with SERVE_APP_DATA_DIR"
+    return Problem(str(data_dir), f"the data folder is held by another service, process {holder}", mend)
+
+
+def _recorded(data_dir: Path) -> Ports | None:
+    try:
+        return Ports(**json.loads((data_dir / "ports.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None  # not there yet, or not ours: new ports are as good
+
+
+def _record(data_dir: Path, ports: Ports) -> Ports:
+    draft = data_dir / "ports.json.new"
+    draft.write_text(json.dumps(asdict(ports)))
+    draft.replace(data_dir / "ports.json")
+    return ports

@@ -1,0 +1,159 @@
+"""How is another deployment asked, and how do Ray's failures become ours?
+
+Each class is a port whose other end is a handle. A call has a deadline of its own, because Ray gives none; one that is
+given up is cancelled on the other side too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+from serve_app.errors import (
+    AgentUnavailable,
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    ServeAppError,
+    StoreUnavailable,
+    ToolUnavailable,
+    Unavailable,
+)
+from serve_app.resilience.deadline import remaining_s
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from ray.serve.handle import DeploymentHandle
+
+    from serve_app.values import (
+        Catalogue,
+        ChatRequest,
+        Check,
+        Context,
+        Document,
+        DocumentSummary,
+        Event,
+        Indexed,
+        Passage,
+        Session,
+        ToolResult,
+        ToolSpec,
+    )
+
+GRACE_S = 1.0
+"""Past the deadline: the other side keeps it too, and its own word on it is the better one."""
+ASK_S = 10.0
+"""For questions that belong to no request: specs and checks."""
+
+GONE = (
+    RayActorError,
+    ActorUnavailableError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    TaskCancelledError,
+)
+
+
+class RemoteAgent:
+    """The Agent deployment; implements `ports.Agent`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
+        follow = self._streaming.turn.remote(context, request)
+        try:
+            while True:
+                with _translated(AgentUnavailable):
+                    async with asyncio.timeout(remaining_s(context.deadline) + GRACE_S):
+                        event = await anext(follow, None)
+                if event is None:
+                    return
+                yield event
+        finally:
+            follow.cancel()
+
+    async def session(self, context: Context, limit: int) -> Session:
+        return await _ask(self._handle.session.remote(context, limit), context, AgentUnavailable)
+
+    async def forget(self, context: Context) -> None:
+        await _ask(self._handle.forget.remote(context), context, AgentUnavailable)
+
+    async def checks(self) -> list[Check]:
+        return await _ask(self._handle.checks.remote(), None, AgentUnavailable)
+
+
+class RemoteRetriever:
+    """The Retriever deployment; implements `ports.Retriever`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def search(self, context: Context, query: str) -> list[Passage]:
+        return await _ask(self._handle.search.remote(context, query), context, StoreUnavailable)
+
+    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+        return await _ask(self._handle.add.remote(context, documents), context, StoreUnavailable)
+
+    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+        return await _ask(self._handle.documents.remote(context, offset, limit), context, StoreUnavailable)
+
+    async def remove(self, context: Context, document_id: str) -> DocumentSummary:
+        return await _ask(self._handle.remove.remote(context, document_id), context, StoreUnavailable)
+
+    async def checks(self) -> list[Check]:
+        return await _ask(self._handle.checks.remote(), None, StoreUnavailable)
+
+
+class RemoteTools:
+    """The Tools deployment; implements `ports.Tools`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def specs(self) -> list[ToolSpec]:
+        return await _ask(self._handle.specs.remote(), None, ToolUnavailable)
+
+    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
+        return await _ask(self._handle.call.remote(context, name, arguments), context, ToolUnavailable)
+
+    async def checks(self) -> list[Check]:
+        return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
+
+
+async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:
+    limit_s = ASK_S if context is None else remaining_s(context.deadline) + GRACE_S
+    try:
+        with _translated(gone):
+            async with asyncio.timeout(limit_s):
+                return await response
+    finally:
+        response.cancel()  # of a finished call this does nothing
+
+
+@contextmanager
+def _translated(gone: type[Unavailable]) -> Iterator[None]:
+    """Ray's failures, raised as ours; `gone` is what the death of the other side means to the caller."""
+    try:
+        yield
+    except ServeAppError as error:
+        raise _cause(error) from None
+    except TimeoutError:
+        raise DeadlineExceeded("The request's time ran out") from None
+    except BackPressureError as error:
+        raise Overloaded("Too many requests wait", retry_after_s=error.retry_after_s) from None
+    except GONE as error:
+        raise gone(f"The service's other part went away ({type(error).__name__})") from error
+    except RayError as error:
+        raise Internal(f"{type(error).__name__}: {error}") from error
+
+
+def _cause(error: ServeAppError) -> ServeAppError:
+    """Without Ray's wrapper, whose text is a traceback and whose class attributes hide the instance's."""
+    return error.cause if isinstance(error, RayTaskError) else error

@@ -1,0 +1,52 @@
+"""The process that finds passages and keeps the documents they come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+
+from serve_app.knowledge.index import Index, entries
+from serve_app.stores.redis import connect
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+    from serve_app.config import Settings
+    from serve_app.knowledge.index import Entry
+    from serve_app.values import Catalogue, Check, Context, Document, DocumentSummary, Indexed, Passage
+
+
+@serve.deployment
+class Retriever:
+    """`ports.Retriever`, as a deployment.
+
+    A document is split in a Ray task: its regular expressions would hold the interpreter that answers searches.
+    """
+
+    async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:
+        if stores is not None:
+            await stores.ready.remote()
+        self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
+        self._index = Index(
+            settings.knowledge, connect(settings.redis, settings.redis.url), settings.milvus, self._prepared
+        )
+
+    async def _prepared(self, document: Document) -> list[Entry]:
+        return await self._split.remote(document)
+
+    async def search(self, context: Context, query: str) -> list[Passage]:
+        return await self._index.search(context, query)
+
+    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+        return await self._index.add(context, documents)
+
+    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+        return await self._index.documents(context, offset, limit)
+
+    async def remove(self, context: Context, document_id: str) -> DocumentSummary:
+        return await self._index.remove(context, document_id)
+
+    async def checks(self) -> list[Check]:
+        return await self._index.checks()

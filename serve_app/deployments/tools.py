@@ -1,0 +1,30 @@
+"""The process that runs tools, so that none runs in an agent's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ray import serve
+
+from serve_app.tools.runner import Runner
+
+if TYPE_CHECKING:
+    from serve_app.config import Settings
+    from serve_app.values import Check, Context, ToolResult, ToolSpec
+
+
+@serve.deployment
+class Tools:
+    """`ports.Tools`, as a deployment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._runner = Runner(settings.tools, supplies=[settings.orders])
+
+    async def specs(self) -> list[ToolSpec]:
+        return await self._runner.specs()
+
+    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
+        return await self._runner.call(context, name, arguments)
+
+    async def checks(self) -> list[Check]:
+        return await self._runner.checks()

@@ -1,0 +1,43 @@
+"""What is the state of an order?"""
+
+import asyncio
+import json
+from typing import Annotated
+from urllib.parse import quote
+
+import httpx
+from pydantic import Field
+
+from serve_app.config import OrdersSettings
+
+NO_SUCH_ORDER = "订单不存在 (no such order)"
+
+OrderId = Annotated[
+    str,
+    Field(
+        pattern=r"^[Oo][Dd]-\d+$",
+        description="The order number, e.g. OD-20240501. 订单号,例如 OD-20240501。",
+        examples=["OD-20240501"],
+    ),
+]
+
+
+async def order_query(order_id: OrderId, *, orders: OrdersSettings) -> str:
+    """Look up the state of an order by its number: paid, shipped, delivered. 按订单号查询订单状态:付款、发货、物流。"""
+    number = order_id.upper()
+    state = await (_from_backend(orders.url, number) if orders.url else _from_file(orders, number))
+    return f"{number}: {state or NO_SUCH_ORDER}"
+
+
+async def _from_file(orders: OrdersSettings, number: str) -> str | None:
+    states: dict[str, str] = json.loads(await asyncio.to_thread(orders.file.read_text, "utf-8"))
+    return states.get(number)
+
+
+async def _from_backend(url: str, number: str) -> str | None:
+    """GET `{url}/{number}`: 200 with `{"status": str}`, or 404."""
+    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - the registry bounds every attempt
+        response = await client.get(f"{url.rstrip('/')}/{quote(number)}")
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return None
+    return str(response.raise_for_status().json()["status"])

@@ -1,0 +1,124 @@
+"""How does a typed async function become a tool that a model can call?
+
+The function's positional parameters are the model's arguments: their JSON schema comes from the signature, the tool's
+description from the docstring. Keyword-only parameters are the service's: each is filled with the value of its type,
+and no model sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+
+from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.values import ToolSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from serve_app.config import ToolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A loaded tool: what the model is told, and what runs."""
+
+    spec: ToolSpec
+    function: Callable[..., Awaitable[Any]]
+    arguments: type[BaseModel]
+    supplied: Mapping[str, object]
+    """The keyword-only arguments that the service fills in."""
+
+
+def load(tools: Mapping[str, ToolSettings], supplies: Iterable[object]) -> tuple[dict[str, Tool], dict[str, Problem]]:
+    """The tools that load, and by name the problem of each that does not."""
+    loaded: dict[str, Tool] = {}
+    problems: dict[str, Problem] = {}
+    by_type = {type(value): value for value in supplies}
+    for name, settings in tools.items():
+        try:
+            loaded[name] = _tool(name, settings, by_type)
+        except InvalidConfiguration as error:
+            problems[name] = error.problems[0]
+    return loaded, problems
+
+
+def _tool(name: str, settings: ToolSettings, by_type: Mapping[type, object]) -> Tool:
+    function = _imported(name, settings.function)
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError as error:
+        raise _invalid(name, f"an annotation of {settings.function} does not resolve ({error})") from None
+    spec = ToolSpec(
+        name=name,
+        description=inspect.getdoc(function) or "",
+        parameters={},
+        timeout_s=settings.timeout_s,
+        attempts=settings.attempts,
+        effect=settings.effect,
+    )
+    arguments = _arguments(name, signature)
+    return Tool(
+        spec=spec.model_copy(update={"parameters": _schema(arguments)}),
+        function=function,
+        arguments=arguments,
+        supplied=_supplied(name, signature, by_type),
+    )
+
+
+def _imported(name: str, path: str) -> Callable[..., Awaitable[Any]]:
+    module, _, attribute = path.partition(":")
+    try:
+        function: Callable[..., Awaitable[Any]] = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
+        raise _invalid(name, f"{path} does not import ({type(error).__name__}: {error})") from None
+    if not inspect.iscoroutinefunction(function):
+        raise _invalid(name, f"{path} is not an async function")
+    if not inspect.getdoc(function):
+        raise _invalid(name, f"{path} has no docstring to tell the model what it does")
+    return function
+
+
+def _arguments(name: str, signature: inspect.Signature) -> type[BaseModel]:
+    fields: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.annotation is parameter.empty:
+            raise _invalid(name, f"its parameter {parameter.name} has no type")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (parameter.annotation, default)
+    try:
+        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    except (PydanticUserError, NameError) as error:
+        raise _invalid(name, f"its signature has no JSON schema ({type(error).__name__})") from None
+
+
+def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
+    """Without pydantic's titles, which only repeat the names to the model."""
+    schema = arguments.model_json_schema()
+    schema.pop("title", None)
+    for parameter in schema.get("properties", {}).values():
+        parameter.pop("title", None)
+    return schema
+
+
+def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, object]) -> dict[str, object]:
+    supplied: dict[str, object] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        if parameter.annotation in by_type:
+            supplied[parameter.name] = by_type[parameter.annotation]
+        elif parameter.default is parameter.empty:
+            raise _invalid(name, f"the service has nothing for its keyword-only parameter {parameter.name}")
+    return supplied
+
+
+def _invalid(name: str, what: str) -> InvalidConfiguration:
+    mend = "A tool is an async function with a docstring and typed parameters, named module:function"
+    return InvalidConfiguration((Problem(f"tools.{name}", what, mend),))

@@ -1,0 +1,52 @@
+"""Which real servers do the tests share?"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.config import RedisSettings
+from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.stores.redis import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+
+@contextmanager
+def running(data_dir: Path, store: str) -> Iterator[int]:
+    """A store of its own in `data_dir`; its port."""
+    ports = embedded_ports(data_dir)
+    stores = EmbeddedStores(data_dir, ports, redis=store == "redis", milvus=store == "milvus")
+    try:
+        stores.start()
+        yield getattr(ports, store)
+    finally:
+        stores.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("redis"), "redis") as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("milvus"), "milvus") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty Redis."""
+    client = connect(RedisSettings(), redis_url)
+    await client.flushall()
+    yield client
+    await client.aclose()

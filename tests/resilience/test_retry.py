@@ -1,0 +1,72 @@
+"""Is a call tried as often, and as far apart, as it should be? In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve_app.errors import DeadlineExceeded
+from serve_app.resilience.deadline import limit_s, remaining_s
+from serve_app.resilience.retry import retry
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+
+class Flaky:
+    """Fails with the given errors in turn, then succeeds; remembers when it was called."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.at: list[float] = []
+
+    async def __call__(self) -> str:
+        self.at.append(asyncio.get_running_loop().time())
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+async def test_a_second_attempt_comes_two_seconds_after_the_first() -> None:
+    call = Flaky(TimeoutError())
+    assert await retry(call, 2, 60, (TimeoutError,)) == "done"
+    assert call.at == [0, 2]
+
+
+async def test_waits_grow_to_five_seconds_and_no_further() -> None:
+    call = Flaky(*[ConnectionError()] * 4)
+    assert await retry(call, 5, 60, (ConnectionError,)) == "done"
+    assert call.at == [0, 2, 6, 11, 16]
+
+
+async def test_the_last_error_is_raised_when_all_attempts_failed() -> None:
+    call = Flaky(TimeoutError(), ConnectionError("last"))
+    with pytest.raises(ConnectionError, match="last"):
+        await retry(call, 2, 60, (TimeoutError, ConnectionError))
+    assert len(call.at) == 2
+
+
+async def test_an_error_that_is_not_transient_is_not_tried_again() -> None:
+    call = Flaky(ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        await retry(call, 5, 60, (TimeoutError,))
+    assert call.at == [0]
+
+
+async def test_no_wait_is_begun_that_would_end_past_the_deadline() -> None:
+    call = Flaky(TimeoutError())
+    with pytest.raises(TimeoutError):
+        await retry(call, 2, 1.5, (TimeoutError,))
+    assert call.at == [0]
+
+
+async def test_what_remains_is_never_negative() -> None:
+    assert remaining_s(10.0, now=12.0) == 0
+    assert remaining_s(10.0, now=7.0) == 3
+
+
+async def test_a_limit_is_the_shorter_of_time_out_and_deadline() -> None:
+    assert limit_s(10.0, 5, now=2.0) == 5
+    assert limit_s(10.0, 5, now=8.0) == 2
+    with pytest.raises(DeadlineExceeded):
+        limit_s(10.0, 5, now=10.0)

@@ -1,0 +1,85 @@
+"""Does a typed function become a tool, and is a wrong one told apart?"""
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from serve_app.config import OrdersSettings, ToolSettings
+from serve_app.tools.registry import load
+
+
+async def book(room: Annotated[int, Field(ge=1, description="Room number")], day: Literal["mon", "tue"] = "mon") -> str:
+    """Book a room."""
+    return f"{room} {day}"
+
+
+async def with_orders(order_id: str, *, orders: OrdersSettings) -> str:
+    """Look at the orders."""
+    return f"{order_id} {orders.file}"
+
+
+async def undocumented(text: str) -> str:
+    return text
+
+
+def blocking(text: str) -> str:
+    """Block."""
+    return text
+
+
+async def untyped(text) -> str:  # type: ignore[no-untyped-def]
+    """Take anything."""
+    return str(text)
+
+
+async def needy(text: str, *, database: dict[str, Any]) -> str:
+    """Need what the service does not have."""
+    return f"{text} {database}"
+
+
+def _load(name: str) -> Any:
+    return load({"it": ToolSettings(function=f"{__name__}:{name}")}, supplies=[OrdersSettings()])
+
+
+def test_the_schema_comes_from_the_signature() -> None:
+    tools, problems = _load("book")
+    assert problems == {}
+    assert tools["it"].spec.description == "Book a room."
+    assert tools["it"].spec.parameters == {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "room": {"type": "integer", "minimum": 1, "description": "Room number"},
+            "day": {"type": "string", "enum": ["mon", "tue"], "default": "mon"},
+        },
+        "required": ["room"],
+    }
+
+
+def test_a_keyword_only_parameter_is_filled_by_the_service_and_hidden_from_the_model() -> None:
+    tools, _ = _load("with_orders")
+    assert list(tools["it"].spec.parameters["properties"]) == ["order_id"]
+    assert tools["it"].supplied == {"orders": OrdersSettings()}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("absent", "does not import"),
+        ("undocumented", "no docstring"),
+        ("blocking", "not an async function"),
+        ("untyped", "text has no type"),
+        ("needy", "nothing for its keyword-only parameter database"),
+    ],
+)
+def test_a_function_that_is_no_tool_is_a_problem_that_says_why(name: str, what: str) -> None:
+    tools, problems = _load(name)
+    assert tools == {}
+    assert what in problems["it"].what
+    assert problems["it"].where == "tools.it"
+
+
+def test_a_module_that_does_not_exist_is_a_problem_and_not_a_traceback() -> None:
+    _, problems = load({"it": ToolSettings(function="no_such_module:tool")}, supplies=[])
+    assert "does not import (ModuleNotFoundError" in problems["it"].what

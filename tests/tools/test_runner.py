@@ -1,0 +1,121 @@
+"""Does a tool's failure cost no more than its answer?"""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from serve_app.config import ToolSettings
+from serve_app.tools.runner import Runner
+from serve_app.values import Context, ToolResult
+
+calls: list[str] = []
+
+
+class Point(BaseModel):
+    x: int
+
+
+async def add(a: int, b: int = 1) -> int:
+    """Add two numbers."""
+    calls.append("add")
+    return a + b
+
+
+async def point() -> Point:
+    """Give a point."""
+    return Point(x=1)
+
+
+async def shift(by: Point) -> str:
+    """Shift by a point."""
+    return f"shifted by {by.x}"
+
+
+async def slow() -> str:
+    """Take too long."""
+    calls.append("slow")
+    await asyncio.sleep(60)
+    return "never"
+
+
+async def secretive() -> str:
+    """Fail with a text that nobody may see."""
+    calls.append("secretive")
+    raise ValueError("password is hunter2")
+
+
+async def refused() -> str:
+    """Lose the connection once."""
+    calls.append("refused")
+    if calls.count("refused") == 1:
+        raise ConnectionRefusedError
+    return "second time lucky"
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_yet() -> None:
+    calls.clear()
+
+
+async def _call(name: str, arguments: dict[str, Any], deadline_s: float = 30, **settings: Any) -> ToolResult:
+    tools = {name: ToolSettings(function=f"{__name__}:{name}", **settings)}
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + deadline_s)
+    return await Runner(tools, supplies=[]).call(context, name, arguments)
+
+
+async def test_a_tool_is_called_with_valid_arguments() -> None:
+    result = await _call("add", {"a": 2, "b": 3})
+    assert (result.content, result.status, result.attempts) == ("5", "ok", 1)
+
+
+async def test_what_a_tool_returns_becomes_text_for_the_model() -> None:
+    assert (await _call("point", {})).content == '{"x":1}'
+
+
+async def test_an_argument_of_a_model_type_arrives_as_that_type() -> None:
+    assert (await _call("shift", {"by": {"x": 4}})).content == "shifted by 4"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"a": "x"}, {"a": 1, "c": 2}])
+async def test_a_wrong_argument_goes_back_to_the_model_and_nothing_runs(arguments: dict[str, Any]) -> None:
+    result = await _call("add", arguments)
+    assert (result.status, result.attempts, calls) == ("error", 0, [])
+    assert result.content.startswith("error: wrong arguments for add: ")
+
+
+async def test_an_unknown_tool_goes_back_to_the_model() -> None:
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 5)
+    result = await Runner({}, supplies=[]).call(context, "ghost", {})
+    assert (result.status, result.attempts) == ("error", 0)
+
+
+async def test_a_tools_failure_is_a_result_without_its_text() -> None:
+    result = await _call("secretive", {})
+    assert (result.status, result.attempts, calls) == ("error", 1, ["secretive"])
+    assert "hunter2" not in result.content
+
+
+async def test_a_lost_connection_is_tried_again_after_two_seconds() -> None:
+    result = await _call("refused", {})
+    assert (result.content, result.status, result.attempts) == ("second time lucky", "ok", 2)
+    assert result.elapsed_ms >= 2000
+
+
+async def test_an_effect_tool_has_one_attempt() -> None:
+    result = await _call("refused", {}, effect="effect")
+    assert (result.status, result.attempts, calls) == ("error", 1, ["refused"])
+
+
+async def test_a_tool_that_takes_too_long_is_cut_at_its_timeout() -> None:
+    result = await _call("slow", {}, timeout_s=0.1, attempts=1)
+    assert (result.status, calls) == ("timeout", ["slow"])
+    assert 100 <= result.elapsed_ms < 1000
+
+
+async def test_no_attempt_outlives_the_request() -> None:
+    result = await _call("slow", {}, deadline_s=0.3, timeout_s=10, attempts=2)
+    assert (result.status, calls) == ("timeout", ["slow"])
+    assert result.elapsed_ms < 1000
