@@ -27,7 +27,7 @@ LINE_CHARACTERS = 16_000
 
 BETWEEN_BLOCKS, AFTER_LEAD_IN, BETWEEN_LINES, BETWEEN_SENTENCES, BETWEEN_WORDS = 0.05, 0.3, 0.15, 0.25, 0.6
 
-_SENTENCE_END = re.compile(r"""(?:[.!?]["')\]”’]{0,3}(?=\s+[^\sa-z])|[。！？；][”’」』）]{0,3})\s*""")
+_SENTENCE_END = re.compile(r"""(?:[.!?]["')\]”’]{0,3}(?=\s+[^\sa-z])|[。！？；]+[”’」』）]{0,3})\s*""")
 _PAUSE = re.compile(r"[，、：\s]")
 
 
@@ -60,7 +60,8 @@ def atoms(section: Section) -> list[Atom]:
         for atom in _of_block(block, section):
             before = found[-1] if found else None
             if before and _belongs(before, atom):
-                found[-1] = replace(before, text=before.text + atom.gap + atom.text)
+                text = before.text + atom.gap + atom.text
+                found[-1] = Atom(text, before.gap, before.cut, section, before.frame)
             elif before and atom.gap == "\n\n" and before.text.endswith((":", "：")):
                 found.append(replace(atom, cut=AFTER_LEAD_IN))
             else:
@@ -144,6 +145,8 @@ def _item(text: str) -> Iterator[_Part]:
 def _sentences(text: str) -> Iterator[_Part]:
     start = 0
     for mark in _SENTENCE_END.finditer(text):
+        if mark.end() - start < CRUMB_CHARACTERS:
+            continue
         yield from _words(text, start, mark.end(), BETWEEN_SENTENCES)
         start = mark.end()
     if start < len(text):
@@ -167,7 +170,10 @@ def _part(text: str, cut: float) -> _Part:
 
 
 def _word_end(text: str, start: int, end: int) -> int:
-    """Where to cut: after the last line, pause or Chinese character that fits, else after the first word."""
+    """Where to cut: after the last line, pause or Chinese character that fits, else after the first word.
+
+    What is longer than a passage and has neither is no word, and is cut anywhere.
+    """
     fits = start + ATOM_CHARACTERS
     half = start + ATOM_CHARACTERS // 2
     if (line_end := text.rfind("\n", half, fits)) >= 0:
@@ -181,7 +187,7 @@ def _word_end(text: str, start: int, end: int) -> int:
     for stop in range(fits, min(end, start + MAX_CHARACTERS)):
         if text[stop].isspace() or _wide(text[stop]):
             return stop
-    return min(end, start + MAX_CHARACTERS)
+    return end if end - start <= MAX_CHARACTERS else fits
 
 
 def _wide(character: str) -> bool:

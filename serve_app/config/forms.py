@@ -1,0 +1,66 @@
+"""Which strings in a configuration are well-formed, and what is said of one that is not?
+
+The messages never repeat the string: it may be a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+EMBEDDED = "embedded"
+
+
+def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", value)
+    except ValueError:  # a port that is no number, a bracket left open
+        return False
+
+
+def _http_url(value: str) -> str:
+    if not _is_url(value, ("http", "https")):
+        raise ValueError("not an http:// or https:// URL")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if value != EMBEDDED and not _is_url(value, ("redis", "rediss")):
+        raise ValueError("neither 'embedded' nor a URL such as redis://host:6379/0")
+    return value
+
+
+def _milvus_url(value: str) -> str:
+    if value != EMBEDDED and not _is_url(value, ("http", "https")):
+        raise ValueError("neither 'embedded' nor a URL such as http://host:19530")
+    return value
+
+
+def _function_path(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError("not of the form module:function")
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
+        raise ValueError("not the name of an environment variable; the secret itself never stands here")
+    return value
+
+
+def _tool_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", value):
+        raise ValueError("a tool's name is 1-64 letters, digits, _ or -, beginning with a letter or _")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+MilvusUrl = Annotated[str, AfterValidator(_milvus_url)]
+FunctionPath = Annotated[str, AfterValidator(_function_path)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+ToolName = Annotated[str, AfterValidator(_tool_name)]

@@ -1,0 +1,78 @@
+"""What does a YAML file hold, and on which line does a key stand?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from serve_app.errors import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file's mapping, empty where the file cannot be read: then `problems` says why."""
+
+    path: Path
+    tree: dict[str, Any] = field(default_factory=dict)
+    root: yaml.Node | None = None
+    problems: tuple[Problem, ...] = ()
+
+    def where(self, *steps: object) -> str:
+        """`file:line: section.key`, the line being that of the nearest enclosing key the file has."""
+        line = _line(self.root, [str(step) for step in steps])
+        place = str(self.path) if line is None else f"{self.path}:{line}"
+        return ": ".join([place, ".".join(str(step) for step in steps)])
+
+
+def read(path: Path) -> Source:
+    """The mapping that the YAML file at `path` holds, or the problem that it holds none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        problem = Problem(str(path), "no such file", f"The path is relative to the working directory, {path.cwd()}")
+    except OSError as error:
+        problem = Problem(str(path), f"cannot be read ({error.strerror})", "Name a readable file")
+    except UnicodeDecodeError as error:
+        problem = Problem(str(path), f"not UTF-8 at byte {error.start}", "Save the file as UTF-8")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        problem = Problem(
+            f"{path}:{mark.line + 1}" if mark else str(path),
+            f"not valid YAML ({error.problem})",
+            "Look at the indentation, colons and quotes there and in the line above",
+        )
+    except (yaml.YAMLError, ValueError) as error:
+        line = " ".join(str(error).split())
+        problem = Problem(str(path), f"not valid YAML ({line})", "Mend the file")
+    else:
+        if isinstance(tree, dict):
+            return Source(path, tree, root)
+        if tree is None:
+            return Source(path)
+        problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
+    return Source(path, problems=(problem,))
+
+
+def _line(node: yaml.Node | None, steps: list[str]) -> int | None:
+    """Counted from 1; None where not even the first step is there."""
+    line = None
+    for step in steps:
+        found = next((pair for pair in _children(node) if pair[0] == step), None)
+        if found is None:
+            break
+        _, line, node = found
+    return line
+
+
+def _children(node: yaml.Node | None) -> list[tuple[str, int, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        return [(str(key.value), key.start_mark.line + 1, value) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [(str(index), item.start_mark.line + 1, item) for index, item in enumerate(node.value)]
+    return []

@@ -1,0 +1,100 @@
+"""How much of a body is read, and for how long?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from serve_app.http.errors import BodyTimeout, BodyTooLarge, answer_to
+from serve_app.http.request_ids import request_id_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from serve_app.config import HttpSettings
+    from serve_app.errors import ServeAppError
+
+READ_S = 60.0
+"""For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
+LINGER_S = 2.0
+"""How long what follows a refused body is thrown away: closed at once, TCP resets, and the refusal is lost."""
+
+_WITH_BODY = {"POST", "PUT", "PATCH"}
+
+
+class BodyLimit:
+    """Reads a body up to its route's limit before the application starts; pure ASGI."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except (BodyTooLarge, BodyTimeout) as error:
+            await _refuse(error, scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None when the client has gone."""
+        knowledge = scope["path"].startswith("/knowledge")
+        limit = self._settings.max_knowledge_body_bytes if knowledge else self._settings.max_chat_body_bytes
+        if _declared(scope) > limit:
+            raise _too_large(limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(READ_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise _too_large(limit)
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise BodyTimeout(f"The body did not arrive within {READ_S:.0f} seconds") from None
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes; send less at once")
+
+
+def _declared(scope: Scope) -> int:
+    length = Headers(scope=scope).get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` as the application expects it: the body, then whatever comes after."""
+    unread = [body]
+
+    async def replay() -> Message:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+async def _refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once, let the client finish for a moment, and close."""
+    response = answer_to(error, request_id_of(scope))
+    response.headers["Connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,59 @@
+"""For whom, as which run, and until when is a request served?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from serve_app.errors import DeadlineExceeded
+from serve_app.http.request_ids import request_id_of
+from serve_app.resilience.deadline import remaining_s
+from serve_app.values import Context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+GRACE_S = 2.0
+"""Past the deadline: whoever is asked keeps it too, and its own word on it is the better one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Makes the context that a request carries through every hop."""
+
+    turn_timeout_s: float
+    clock: Callable[[], float] = time.time
+
+    def of(self, request: Request, session_id: str = "", timeout_s: float | None = None) -> Context:
+        """A request outside of a conversation has an empty session id, which no client can choose."""
+        return Context(
+            request_id=request_id_of(request.scope),
+            run_id=uuid4().hex,
+            session_id=session_id,
+            deadline=self.clock() + (timeout_s or self.turn_timeout_s),
+        )
+
+
+def patience_s(context: Context) -> float:
+    """How long the answer to `context` is waited for."""
+    return remaining_s(context.deadline) + GRACE_S
+
+
+@asynccontextmanager
+async def within(limit_s: float) -> AsyncIterator[None]:
+    """Give the block up after `limit_s` seconds.
+
+    Raises:
+        DeadlineExceeded: it was given up.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("The request's time ran out") from None

@@ -1,0 +1,164 @@
+"""What does an HTTP client see of a failure?
+
+One table: an error's class gives the status, `Failure` the body. What only HTTP can do wrong is an `InvalidRequest` of its
+own here; Starlette's and FastAPI's exceptions become one of ours first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError
+from serve_app.http.request_ids import request_id_of
+from serve_app.http.responses import json_response
+from serve_app.http.validation import sentence
+from serve_app.values import Failed, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not the UTF-8 JSON that it claims to be."""
+
+    status = 400
+    code = "malformed_body"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, for other methods; `Allow` names them."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+    retryable = True
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is over the route's limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body does not say that it is JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+def _family(error: type[ServeAppError]) -> list[type[ServeAppError]]:
+    return [error, *(kin for child in error.__subclasses__() for kin in _family(child))]
+
+
+STATUS = {error.code: error.status for error in _family(ServeAppError)}
+"""Code -> HTTP status, for the failures that arrive as values."""
+
+
+def refusal(failure: Failure, retry_after_s: float | None = None) -> Response:
+    """The error body, with the status of its code."""
+    status = STATUS.get(failure.code, Internal.status)
+    response = json_response(Failed(error=failure), status)
+    if status in {429, 503}:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1)))
+    return response
+
+
+def answer_to(error: Exception, request_id: str) -> Response:
+    """The response to an exception."""
+    known = _ours(error)
+    return refusal(_told(known, request_id), known.retry_after_s)
+
+
+async def or_failed(step: Awaitable[T], request_id: str) -> T | Failed:
+    """What `step` gives, or how it failed, in the words for a client."""
+    try:
+        return await step
+    except Exception as error:  # noqa: BLE001 - this boundary turns whatever fails into a value
+        return Failed(error=_told(_ours(error), request_id))
+
+
+class LastResort:
+    """Answers what no handler expected; pure ASGI, because Starlette's own would answer outside of the request id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # the server breaks the connection off, which is all that is left to tell
+            await answer_to(error, request_id_of(scope))(scope, receive, send)
+
+
+def handle_errors(api: FastAPI) -> None:
+    """Replace the framework's error bodies by ours."""
+    for error in (ServeAppError, HTTPException, RequestValidationError):
+        api.add_exception_handler(error, _handle)
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    response = answer_to(error, request_id_of(request.scope))
+    if response.status_code == MethodNotAllowed.status:
+        response.headers["Allow"] = ", ".join(_allowed(request))
+    return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes of the path: the framework's own header names those of the first only."""
+    at_path = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in at_path for method in route.methods})
+
+
+def _ours(error: Exception) -> ServeAppError:
+    match error:
+        case ServeAppError():
+            return error
+        case RequestValidationError():
+            return InvalidRequest(sentence(error))
+        case HTTPException(status_code=404):
+            return NotFound("There is nothing at this path; /docs lists what there is")
+        case HTTPException(status_code=405):
+            return MethodNotAllowed("This path does not know the method; the Allow header names those it knows")
+        case HTTPException(status_code=status) if status < 500:
+            return MalformedBody("The request could not be read")
+    unexpected = Internal(f"{type(error).__name__}: {error}")
+    unexpected.__cause__ = error
+    return unexpected
+
+
+def _told(error: ServeAppError, request_id: str) -> Failure:
+    if error.status == Internal.status:
+        log.error("request %s failed", request_id, exc_info=error)
+    return Failure.of(error, request_id)

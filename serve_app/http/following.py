@@ -1,0 +1,55 @@
+"""How is a run followed on behalf of one client?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from serve_app.errors import Internal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from serve_app.values import Event
+
+CLOSE_S = 5.0
+"""For a generator to close: it has a remote call to cancel at most."""
+
+
+class Following:
+    """A run's events, read in a task of their own: a pause for a keep-alive must not cancel the reading."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read(events))
+
+    async def next(self, timeout_s: float) -> Event | None:
+        """The next event; None when there was none for `timeout_s` seconds.
+
+        Raises:
+            Internal: the run has no further event.
+            Exception: whatever the run failed with.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                event = await self._inbox.get()
+        except TimeoutError:
+            return None
+        if event is None:
+            await self._reading
+            raise Internal("The run ended without its last event")
+        return event
+
+    async def close(self) -> None:
+        """Stop following, and close the generator."""
+        self._reading.cancel()
+        await asyncio.wait({self._reading}, timeout=CLOSE_S)
+
+    async def _read(self, events: AsyncGenerator[Event, None]) -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._inbox.put_nowait(event)
+        finally:
+            self._inbox.put_nowait(None)

@@ -1,0 +1,86 @@
+"""Is a body JSON that everything behind can hold?
+
+FastAPI takes what Python's parser takes: several encodings, the last of two equal keys, NaN, half of a surrogate pair.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+
+from serve_app.http.errors import MalformedBody, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from starlette.responses import Response
+
+_JSON_TYPE = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json", re.IGNORECASE)
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
+
+
+def parse(body: bytes) -> Any:
+    """The document.
+
+    Raises:
+        MalformedBody: it is empty, not UTF-8 or not JSON; or it has equal keys, NaN or Infinity, a number of thousands of
+            digits, hundreds of nested levels, or half of a surrogate pair, which no encoding can carry on.
+    """
+    if not body:
+        raise MalformedBody("The body is empty; send a JSON object")
+    try:
+        text = body.decode("utf-8")
+        document = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise MalformedBody("The body holds text that is not valid Unicode; send it in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise MalformedBody(f"The body is not JSON: see the character at {error.pos}") from None
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply; send a flat object") from None
+    except ValueError:
+        raise MalformedBody("The body holds a number that is too long") from None
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise MalformedBody("The body has an object with two equal keys; send each once")
+    return document
+
+
+def _no_number(name: str) -> Any:
+    raise MalformedBody(f"The body holds {name}, which JSON does not know; send a number or null")
+
+
+class JsonRequest(Request):
+    """A request whose body was parsed before FastAPI asks for it."""
+
+    document: Any = None
+
+    async def json(self) -> Any:
+        return self.document
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, where it takes one, is strict JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            parsed = JsonRequest(request.scope, request.receive)
+            if self.body_field is not None:
+                media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+                if not _JSON_TYPE.fullmatch(media_type):
+                    raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
+                parsed.document = parse(await parsed.body())
+            return await handle(parsed)
+
+        return strict

@@ -1,0 +1,46 @@
+"""How does a value become a response, and how is a response described?"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from serve_app.values import Failed
+
+if TYPE_CHECKING:
+    from serve_app.values import Value
+
+_WHY = {
+    400: "The body is not JSON in UTF-8.",
+    404: "There is no such thing.",
+    408: "The body did not arrive in time.",
+    409: "Another turn of the session did not end before this request's time ran out.",
+    413: "The body is too large.",
+    415: "The Content-Type is not application/json.",
+    422: "A field or parameter is unknown, missing or wrong; the message names it.",
+    500: "A fault of the service; its log has the request id.",
+    503: "A dependency is down, or the service is full; Retry-After says when to come back.",
+    504: "The request's time ran out.",
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+
+
+def json_response(value: Value, status: int = HTTPStatus.OK) -> Response:
+    """The value as pydantic writes it: several times faster than FastAPI's own encoder."""
+    return Response(value.model_dump_json(), status, media_type="application/json")
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of these statuses and of those that any route may give: 422, 500, 503, 504."""
+    described: dict[int | str, dict[str, Any]] = {
+        status: {"model": Failed, "description": _WHY[status]} for status in sorted({*statuses, 422, 500, 503, 504})
+    }
+    described[503]["headers"] = _RETRY_AFTER
+    return described
+
+
+def body_refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`refusals`, and those of a route that takes a body."""
+    return refusals(400, 408, 413, 415, *statuses)

@@ -1,0 +1,98 @@
+"""How do a run's events travel as server-sent events?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from serve_app.errors import DeadlineExceeded
+from serve_app.http.contexts import patience_s
+from serve_app.http.errors import or_failed
+from serve_app.values import Event, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.types import Receive, Scope, Send
+
+    from serve_app.http.following import Following
+    from serve_app.values import Context
+
+KEEP_ALIVE_S = 15.0
+"""Of silence, before a comment is sent: proxies cut connections that are silent for 30-60 s."""
+KEEP_ALIVE = b": keep-alive\n\n"
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+"""The last one keeps nginx from holding frames back."""
+
+
+def frame(event: Event) -> bytes:
+    """One event; its JSON has no line breaks, because JSON escapes those within strings."""
+    return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
+
+
+async def frames(
+    following: Following, first: Event, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncGenerator[bytes, None]:
+    """`first` and what follows it; the last frame is the run's last event, or the failure that took its place."""
+    event = first
+    yield frame(event)
+    while not event.last:
+        step = await or_failed(_next(following, context, keep_alive_s), context.request_id)
+        if step is None:
+            yield KEEP_ALIVE
+            continue
+        event = Event(id=event.id + 1, data=step) if isinstance(step, Failed) else step
+        yield frame(event)
+
+
+async def _next(following: Following, context: Context, keep_alive_s: float) -> Event | None:
+    left_s = patience_s(context)
+    event = await following.next(min(left_s, keep_alive_s))
+    if event is None and left_s <= keep_alive_s:
+        raise DeadlineExceeded("The request's time ran out")
+    return event
+
+
+class EventStream(Response):
+    """Sends frames until they end or the client leaves, and then closes what they come from.
+
+    Starlette's own streaming response cancels by levels, which cuts short whatever a generator awaits as it closes.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], following: Following) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["Content-Length"]
+        self._frames = frames
+        self._following = following
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            with suppress(asyncio.CancelledError, OSError):  # of a client that has gone
+                await sending
+            await self._following.close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._frames):
+            async for piece in self._frames:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,34 @@
+"""Which field is wrong, in one sentence for the one who sent it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastapi.exceptions import RequestValidationError
+
+_NAMED = 3
+"""Problems told at once; the rest shows when these are mended."""
+_NAME_CHARACTERS = 80
+"""A name in a message is cut: the client chose its length."""
+
+_SAYINGS = {
+    "extra_forbidden": "is not known here; remove it",
+    "missing": "is missing; add it",
+    "model_attributes_type": "should be a JSON object",
+    "model_type": "should be a JSON object",
+}
+
+
+def sentence(error: RequestValidationError) -> str:
+    """The first problems, each with the name of its field; nothing of the values that were sent."""
+    return "; ".join(_problem(problem) for problem in error.errors()[:_NAMED])
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    place, *path = problem["loc"]
+    saying = _SAYINGS.get(problem["type"]) or problem["msg"].replace("Input", "it", 1).replace("String", "it", 1)
+    if not path:
+        return f"The {place} {saying}"
+    name = ".".join(str(step) for step in path)[:_NAME_CHARACTERS]
+    return f"{'Field' if place == 'body' else 'Parameter'} {name!r} {saying.removeprefix('it ')}"

@@ -1,0 +1,138 @@
+"""The real service, once per test session: serve_config.yaml on a Ray, ports and data of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent.parent
+START_S = 150
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "LANGSMITH_TRACING": "false",
+    "PYTHONPATH": str(Path(__file__).parent),
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where the service is, and where its data are."""
+
+    url: str
+    data_dir: Path
+
+    def client(self, timeout_s: float = 60) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+
+    def ask(self, text: str, session: str, **fields: Any) -> dict[str, Any]:
+        """One turn; its answer."""
+        with self.client() as client:
+            response = client.post("/agent/chat", json={"user_input": text, "session_id": session, **fields})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def wait_until_ready(self, seconds: float) -> float:
+        """Seconds until `/readyz` says so."""
+        begun = time.monotonic()
+        last = "no answer"
+        while time.monotonic() - begun < seconds:
+            with contextlib.suppress(httpx.HTTPError), self.client(5) as client:
+                response = client.get("/readyz")
+                last = response.text
+                if response.status_code == 200:
+                    return time.monotonic() - begun
+            time.sleep(0.2)
+        raise AssertionError(f"not ready within {seconds} s: {last}")
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """The running processes under this test whose command line has all the words."""
+        return [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if _has(process, words) and process.status() != psutil.STATUS_ZOMBIE
+        ]
+
+
+def _has(process: psutil.Process, words: tuple[str, ...]) -> bool:
+    with contextlib.suppress(psutil.Error):
+        line = " ".join(process.cmdline())
+        return all(word in line for word in words)
+    return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service that `serve run serve_config.yaml` starts, with one more tool."""
+    import ray
+    from ray.serve._private.api import serve_start  # what `serve run` itself calls
+    from ray.serve.schema import ServeDeploySchema
+
+    folder = tmp_path_factory.mktemp("service")
+    port = free_port()
+    deploy = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    deploy["http_options"]["port"] = port
+    environment = {
+        **ENVIRONMENT,
+        "SERVE_APP_DATA_DIR": str(folder / "data"),
+        "SERVE_APP_CONFIG": str(_configuration(folder)),
+    }
+    with _set(environment):
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+        try:
+            schema = ServeDeploySchema.model_validate(deploy)
+            client = serve_start(schema.http_options.model_dump(), proxy_location=schema.proxy_location)
+            client.deploy_apps(schema, _blocking=False)
+            running = Service(url=f"http://127.0.0.1:{port}", data_dir=folder / "data")
+            running.wait_until_ready(START_S)
+            yield running
+        finally:
+            from ray import serve
+
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _configuration(folder: Path) -> Path:
+    """configs/local.yaml and one more tool."""
+    tree = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text())
+    tree["tools"]["track_parcel"] = {"function": "parcels:track_parcel"}
+    tree["orders"]["file"] = str(ROOT / "configs" / "orders.json")
+    path = folder / "service.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True))
+    return path
+
+
+@contextlib.contextmanager
+def _set(environment: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
