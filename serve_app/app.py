@@ -8,7 +8,7 @@ from ray.serve import Application
 from serve_app import preflight
 from serve_app.config import EMBEDDED, Settings, data_dir, load
 from serve_app.deployments.agent import Agent
-from serve_app.deployments.embedded import embedded_ports
+from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.stores import Stores

@@ -96,7 +96,9 @@ class Child:
         give_up = time.monotonic() + timeout_s
         while not self.answers():
             if time.monotonic() > give_up:
-                raise StoreUnavailable(f"{self.program.name} did not start within {timeout_s:g} s: {self._last_words()}")
+                raise StoreUnavailable(
+                    f"{self.program.name} did not start within {timeout_s:g} s: {self._last_words()}"
+                )
             time.sleep(POLL_S)
 
     def stop(self, patience_s: float) -> None:

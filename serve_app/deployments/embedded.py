@@ -116,7 +116,7 @@ def _redis(data_dir: Path, port: int) -> Program:
 
 def _milvus(data_dir: Path, port: int) -> Program:
     options = ("--host", loopback.HOST, "--port", str(port), "--data-dir", str(data_dir / "milvus"))
-    command = (sys.executable, "-c", MILVUS_LITE, "server", *options)
+    command = (sys.executable, "-P", "-c", MILVUS_LITE, "server", *options)
     return Program("milvus", command, port, data_dir / "milvus.log", loopback.milvus_answers)
 
 

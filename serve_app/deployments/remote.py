@@ -76,8 +76,9 @@ class RemoteAgent:
                 if event is None:
                     return
                 yield event
-        finally:
+        except (DeadlineExceeded, asyncio.CancelledError, GeneratorExit):
             follow.cancel()
+            raise
 
     async def session(self, context: Context, limit: int) -> Session:
         return await _ask(self._handle.session.remote(context, limit), context, AgentUnavailable)
@@ -133,8 +134,9 @@ async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) 
         with _translated(gone):
             async with asyncio.timeout(limit_s):
                 return await response
-    finally:
-        response.cancel()  # of a finished call this does nothing
+    except (DeadlineExceeded, asyncio.CancelledError):
+        response.cancel()
+        raise
 
 
 @contextmanager

@@ -1,0 +1,88 @@
+"""Does the deployment of the stores survive its replica, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import ray
+from ray import serve
+from redis import Redis
+
+from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.loopback import HOST, milvus_answers, redis_answers
+from serve_app.deployments.stores import Stores, refuse_many
+from serve_app.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The handle of `Stores` in a Ray of its own."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")
+    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    try:
+        with socket.create_server((HOST, 0)) as free:
+            port = free.getsockname()[1]
+        serve.start(http_options={"host": HOST, "port": port})
+        stores = Stores.bind(tmp_path, embedded_ports(tmp_path), redis=True, milvus=True)
+        yield serve.run(stores, name="stores", route_prefix=None)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def until(condition: Callable[[], object], within_s: float) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {within_s} s"
+        time.sleep(0.05)
+
+
+def listener(port: int) -> psutil.Process:
+    """The process that serves on `port`."""
+    listening = (each for each in psutil.net_connections("tcp") if each.status == "LISTEN")
+    found = (each.pid for each in listening if each.laddr.ip.endswith(HOST) and each.laddr.port == port)
+    return psutil.Process(next(found))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.long
+def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_back(
+    deployed: Any, tmp_path: Path
+) -> None:
+    ports = embedded_ports(tmp_path)
+    assert [check.ok for check in deployed.ready.remote().result(timeout_s=30)] == [True, True]
+    former = [listener(ports.redis), listener(ports.milvus)]
+    replica = former[0].parent()
+    assert replica is not None
+    with Redis(port=ports.redis) as client:
+        client.set("kept", "yes")
+
+    replica.kill()
+    until(lambda: all(gone(process) for process in former), within_s=2)
+    until(lambda: redis_answers(ports.redis) and milvus_answers(ports.milvus), within_s=15)
+    with Redis(port=ports.redis) as client:
+        assert client.get("kept") == b"yes"
+    assert embedded_ports(tmp_path) == ports
+
+    latter = [listener(ports.redis), listener(ports.milvus)]
+    serve.shutdown()
+    until(lambda: all(gone(process) for process in latter), within_s=1)
+
+
+def test_more_than_one_node_is_refused() -> None:
+    refuse_many(1)
+    with pytest.raises(InvalidConfiguration, match="one node, not 2"):
+        refuse_many(2)
