@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from serve_app.values import (
         Catalogue,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Agent(Protocol):
     """Answers turns and keeps conversations."""
 
-    def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
+    def turn(self, context: Context, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """The run's events in order; the last is an `Answer` or a `Failed`, and the only one without `request.stream`.
 
         Raises:

@@ -1,9 +1,10 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
 from serve_app.config.environment import data_dir, environment, secret
-from serve_app.config.load import load
+from serve_app.config.forms import EMBEDDED
+from serve_app.config.load import Draft, draft, load
+from serve_app.config.source import Source, read
 from serve_app.config.tree import (
-    EMBEDDED,
     AgentSettings,
     EmbeddingSettings,
     HttpSettings,
@@ -20,6 +21,7 @@ from serve_app.config.tree import (
 __all__ = [
     "EMBEDDED",
     "AgentSettings",
+    "Draft",
     "EmbeddingSettings",
     "HttpSettings",
     "KnowledgeSettings",
@@ -29,9 +31,12 @@ __all__ = [
     "OrdersSettings",
     "RedisSettings",
     "Settings",
+    "Source",
     "ToolSettings",
     "data_dir",
+    "draft",
     "environment",
     "load",
+    "read",
     "secret",
 ]

@@ -12,8 +12,16 @@ from serve_app.errors import InvalidConfiguration, Problem
 
 
 def environment() -> dict[str, str]:
-    """The process's environment over what `.env` in the working directory says."""
-    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    """The process's environment over what `.env` in the working directory says.
+
+    Raises:
+        InvalidConfiguration: there is a `.env` that cannot be read.
+    """
+    try:
+        from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(".env", f"cannot be read ({type(error).__name__})", "Save it as UTF-8, readable by this user")
+        raise InvalidConfiguration((problem,)) from None
     return {**from_file, **os.environ}
 
 
@@ -32,4 +40,4 @@ def secret(name: str) -> SecretStr:
 
 def data_dir() -> Path:
     """The folder of the embedded stores, `SERVE_APP_DATA_DIR` or `.serve_app`."""
-    return Path(environment().get("SERVE_APP_DATA_DIR", ".serve_app")).resolve()
+    return Path(environment().get("SERVE_APP_DATA_DIR") or ".serve_app").expanduser().resolve()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+SHORT = 40
+"""Characters of a default that still fits into a line."""
+
 
 def steps_to(error: ErrorDetails) -> tuple[str | int, ...]:
     """The keys that lead to what is refused; pydantic marks a refused key of a mapping by a last step `[key]`."""
@@ -26,6 +29,8 @@ def explain(error: ErrorDetails, where: str) -> Problem:
         return Problem(where, "unknown key", _nearest(steps_to(error)))
     if error["type"] == "missing":
         return Problem(where, "missing", "Add it")
+    if error["type"] == "model_type":
+        return Problem(where, "not a section", "Write its keys below it, indented")
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return Problem(where, what, _instead(steps_to(error)))
 
@@ -45,10 +50,11 @@ def _nearest(steps: tuple[str | int, ...]) -> str:
 def _instead(steps: tuple[str | int, ...]) -> str:
     *parents, key = steps
     field = _section_at(parents).model_fields.get(str(key))
-    default = None if field is None or field.is_required() else field.default
-    if isinstance(default, str | int | float | Path) and len(str(default)) < 40:
-        return f"Change it, or leave it out for the default, {default}"
-    return "Change it"
+    if field is None or field.is_required():
+        return "Change it"
+    if isinstance(field.default, str | int | float | Path) and len(str(field.default)) <= SHORT:
+        return f"Change it, or leave it out for the default, {field.default}"
+    return "Change it, or leave it out"
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:

@@ -17,7 +17,9 @@ EMBEDDED = "embedded"
 def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", value)
+        return (
+            parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", value)
+        )
     except ValueError:  # a port that is no number, a bracket left open
         return False
 
@@ -55,6 +57,8 @@ def _variable_name(value: str) -> str:
 def _tool_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", value):
         raise ValueError("a tool's name is 1-64 letters, digits, _ or -, beginning with a letter or _")
+    if value == "knowledge_search":
+        raise ValueError("the name is taken: it is the retriever's")
     return value
 
 

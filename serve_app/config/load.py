@@ -1,103 +1,162 @@
-"""How does a file become settings, with all its problems told at once?"""
+"""How do a file and the environment become settings, with all their problems told at once?"""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from serve_app.config.environment import environment
-from serve_app.config.tree import Section, Settings
+from serve_app.config.explain import explain, steps_to
+from serve_app.config.source import Source, read
+from serve_app.config.tree import Settings
 from serve_app.errors import InvalidConfiguration, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+CONFIG = "SERVE_APP_CONFIG"
+MODEL = "SERVE_APP_MODEL"
+BASE_URL = "SERVE_APP_MODEL_BASE_URL"
+API_KEY = "SERVE_APP_MODEL_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Settings of which some keys may be wrong: those have their defaults, and stand in `problems`."""
+
+    settings: Settings
+    problems: tuple[Problem, ...]
+    source: Source
+    variables: Mapping[str, str]
+    """Key -> the environment variable that sets it in place of the file."""
+
+    def where(self, key: str) -> str:
+        """Where `key`, such as `model.name`, is set: a line of the file or an environment variable."""
+        return self.variables.get(key) or self.source.where(*key.split("."))
 
 
 def load(path: str | Path) -> Settings:
     """The settings that `path` holds; `SERVE_APP_CONFIG` names another file, `SERVE_APP_MODEL…` another model.
 
     Raises:
-        InvalidConfiguration: with every problem of the file and of the environment variables it names.
+        InvalidConfiguration: with every problem of the file and of the environment variables.
+    """
+    found = draft(path)
+    if found.problems:
+        raise InvalidConfiguration(found.problems)
+    return found.settings
+
+
+def draft(path: str | Path) -> Draft:
+    """What can be made of `path` and the environment, so that the rest can be checked beside what is wrong.
+
+    Raises:
+        InvalidConfiguration: `.env` cannot be read.
     """
     env = environment()
-    path = Path(env.get("SERVE_APP_CONFIG") or path)
-    tree = _with_model_of(env, _read(path))
-    try:
-        settings = Settings.model_validate(tree)
-    except ValidationError as error:
-        raise InvalidConfiguration(tuple(_problem(path, each) for each in error.errors())) from None
-    missing = tuple(
-        Problem(f"{path}: {where}", f"the environment variable {name} is not set", "Set it, or put it into .env")
-        for where, name in _secrets_of(settings)
-        if not env.get(name)
-    )
-    if missing:
-        raise InvalidConfiguration(missing)
-    orders = settings.orders.model_copy(update={"file": (path.parent / settings.orders.file).resolve()})
-    return settings.model_copy(update={"orders": orders})
+    source = _read(env, path)
+    tree, variables = _with_model_of(env, source.tree)
+    settings, errors = _salvaged({key: value for key, value in tree.items() if value is not None})
+    found = Draft(_beside(source.path, settings), (), source, variables)
+    wrong = tuple(explain(each, found.where(".".join(map(str, steps_to(each))))) for each in errors)
+    problems = source.problems + wrong + _model_problems(env, settings) + _secret_problems(env, found)
+    return replace(found, problems=problems)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problem = Problem(str(path), "no such file", "Name a file in configs/, relative to the working directory")
-        raise InvalidConfiguration((problem,)) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise InvalidConfiguration((Problem(str(path), f"not readable as YAML: {line}", "Mend the file"),)) from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
-        raise InvalidConfiguration((problem,))
-    return tree
+def _read(env: Mapping[str, str], path: str | Path) -> Source:
+    if not env.get(CONFIG):
+        return read(Path(path))
+    source = read(Path(env[CONFIG]))
+    return replace(source, problems=tuple(replace(each, where=f"{CONFIG}={each.where}") for each in source.problems))
 
 
-def _with_model_of(env: dict[str, str], tree: dict[str, Any]) -> dict[str, Any]:
-    name = env.get("SERVE_APP_MODEL")
+def _with_model_of(env: Mapping[str, str], tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """`tree` with the environment's model: a new name brings its own endpoint and key, or none."""
     section = tree.get("model") or {}
-    if not name or not isinstance(section, dict):
+    chosen: dict[str, Any] = {}
+    if env.get(MODEL):
+        chosen = {"name": env[MODEL], "base_url": None, "api_key_env": API_KEY if API_KEY in env else None}
+    if env.get(BASE_URL):
+        chosen["base_url"] = env[BASE_URL]
+    if env.get(API_KEY):
+        chosen["api_key_env"] = API_KEY
+    if not chosen or not isinstance(section, dict):
+        return tree, {}
+    named = {"model.name": MODEL, "model.base_url": BASE_URL, "model.api_key_env": API_KEY}
+    variables = {key: name for key, name in named.items() if key.removeprefix("model.") in chosen}
+    return {**tree, "model": {**section, **chosen}}, variables
+
+
+def _salvaged(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
+    """The settings of `tree` without the keys that are wrong, and what is wrong with these."""
+    try:
+        return Settings.model_validate(tree), []
+    except ValidationError as error:
+        errors = error.errors()
+    rest = tree
+    for steps in [_standing(tree, list(steps_to(each))) for each in errors]:
+        rest = _without(rest, steps)
+    settings, _ = (Settings(), []) if rest == tree else _salvaged(rest)
+    return settings, errors
+
+
+def _standing(tree: Any, steps: list[Any]) -> list[Any]:
+    """The part of `steps` that `tree` has: of a missing key, what lacks it."""
+    if not steps or not isinstance(tree, dict) or steps[0] not in tree:
+        return []
+    return [steps[0], *_standing(tree[steps[0]], steps[1:])]
+
+
+def _without(tree: dict[str, Any], steps: list[Any]) -> dict[str, Any]:
+    if not steps or steps[0] not in tree:
         return tree
-    key = "SERVE_APP_MODEL_API_KEY"
-    chosen = {"name": name, "base_url": env.get("SERVE_APP_MODEL_BASE_URL"), "api_key_env": key if key in env else None}
-    return {**tree, "model": {**section, **chosen}}
+    head, *rest = steps
+    if rest:
+        return {**tree, head: _without(tree[head], rest)}
+    return {key: value for key, value in tree.items() if key != head}
 
 
-def _secrets_of(settings: Settings) -> list[tuple[str, str]]:
+def _beside(path: Path, settings: Settings) -> Settings:
+    """Relative paths are relative to the configuration file."""
+    file = (path.parent / settings.orders.file).resolve()
+    return settings.model_copy(update={"orders": settings.orders.model_copy(update={"file": file})})
+
+
+def _model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem, ...]:
+    lonely = [name for name in (BASE_URL, API_KEY) if env.get(name)]
+    if env.get(MODEL) or settings.model.name != "offline" or not lonely:
+        return ()
+    what = f"not set, while {' and '.join(lonely)} {'is' if len(lonely) == 1 else 'are'}: the model is still 'offline'"
+    return (Problem(MODEL, what, f"Name the model, such as openai:glm-4, or unset {' and '.join(lonely)}"),)
+
+
+def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...]:
+    settings = found.settings
     embedding = settings.knowledge.embedding
-    named = [
-        ("model.api_key_env", settings.model.api_key_env),
-        ("knowledge.embedding.api_key_env", embedding.api_key_env if embedding else None),
-        ("redis.password_env", settings.redis.password_env),
-        ("milvus.token_env", settings.milvus.token_env),
-    ]
-    return [(where, name) for where, name in named if name is not None]
+    named = {
+        "model.api_key_env": settings.model.api_key_env,
+        "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
+        "redis.password_env": settings.redis.password_env,
+        "milvus.token_env": settings.milvus.token_env,
+    }
+    return tuple(
+        Problem(found.where(key), f"the environment variable {name} {what}", mend)
+        for key, name in named.items()
+        if name is not None
+        for what, mend in _faults_of(env.get(name))
+    )
 
 
-def _problem(path: Path, error: Any) -> Problem:
-    where = f"{path}: {'.'.join(str(step) for step in error['loc'])}"
-    if error["type"] != "extra_forbidden":
-        return Problem(where, error["msg"].removeprefix("Value error, "), "Mend the value")
-    *parents, key = error["loc"]
-    valid = sorted(_section_at(parents).model_fields)
-    near = get_close_matches(str(key), valid, n=1, cutoff=0.5)
-    mend = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(valid)}"
-    return Problem(where, "unknown key", mend)
-
-
-def _section_at(steps: list[str]) -> type[Section]:
-    section: type[Section] = Settings
-    for step in steps:
-        field = section.model_fields.get(step)
-        if field is None:
-            continue  # the name of a tool
-        section = next(iter(_sections_in(field.annotation)), section)
-    return section
-
-
-def _sections_in(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for arg in getattr(annotation, "__args__", ()) for found in _sections_in(arg)]
+def _faults_of(secret: str | None) -> list[tuple[str, str]]:
+    if secret is None:
+        return [("is not set", "Set it, or put it into .env")]
+    if not secret.strip():
+        return [("is empty", "Give it a value")]
+    if any(character in secret for character in "\r\n"):
+        return [("holds a line break", "Set it to the secret alone")]
+    return []

@@ -9,17 +9,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from serve_app.config.forms import (
+    EMBEDDED,
+    FunctionPath,
+    HttpUrl,
+    MilvusUrl,
+    RedisUrl,
+    ToolName,
+    VariableName,
+)
 from serve_app.values import Effect
-
-EMBEDDED = "embedded"
 
 
 class Section(BaseModel):
     """Frozen and closed: an unknown key is a problem, reported with the nearest valid one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSettings(Section):
@@ -27,9 +34,9 @@ class ModelSettings(Section):
 
     name: str = "offline"
     """`offline`, or any name `init_chat_model` knows, such as `openai:glm-4` or `anthropic:claude-sonnet-4-5`."""
-    base_url: str | None = None
+    base_url: HttpUrl | None = None
     """The endpoint of an OpenAI-compatible server; None means the provider's own."""
-    api_key_env: str | None = None
+    api_key_env: VariableName | None = None
     """The environment variable that holds the key; None leaves it to the provider's usual variable."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """None leaves it to the provider: some models refuse the parameter."""
@@ -63,7 +70,7 @@ class MemorySettings(Section):
 class ToolSettings(Section):
     """One tool: a typed async function with a docstring."""
 
-    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    function: FunctionPath
     """`module:function`."""
     timeout_s: float = Field(default=10, gt=0)
     """For one attempt."""
@@ -87,7 +94,7 @@ class OrdersSettings(Section):
 
     file: Path = Path("orders.json")
     """Order id -> state; relative to the configuration file."""
-    url: str | None = None
+    url: HttpUrl | None = None
     """An HTTP backend asked with GET `{url}/{order_id}` in place of the file."""
 
 
@@ -96,11 +103,11 @@ class EmbeddingSettings(Section):
 
     model: str | None = None
     """Any name `init_embeddings` knows, such as `openai:embedding-3`."""
-    factory: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: FunctionPath | None = None
     """`module:function` without arguments that returns a LangChain `Embeddings`."""
-    base_url: str | None = None
+    base_url: HttpUrl | None = None
     """The endpoint of an OpenAI-compatible server; None means the provider's own."""
-    api_key_env: str | None = None
+    api_key_env: VariableName | None = None
     """The environment variable that holds the key."""
     timeout_s: float = Field(default=10, gt=0)
     """For one call, of a query or of a batch of passages."""
@@ -147,9 +154,9 @@ def _url_of(value: Any) -> Any:
 class RedisSettings(Section):
     """Where state lives; `redis: URL` is short for `redis: {url: URL}`."""
 
-    url: str = Field(default=EMBEDDED, pattern=r"^(embedded|rediss?://.+)$")
+    url: RedisUrl = EMBEDDED
     """`embedded` starts one on loopback; `redis://host:port/db` uses one that exists."""
-    password_env: str | None = None
+    password_env: VariableName | None = None
     """The environment variable that holds the password."""
     timeout_s: float = Field(default=2, gt=0)
     """For one command or pipeline: far above a healthy server's milliseconds."""
@@ -158,17 +165,17 @@ class RedisSettings(Section):
 class MilvusSettings(Section):
     """Where vectors live; `milvus: URL` is short for `milvus: {url: URL}`."""
 
-    url: str = Field(default=EMBEDDED, pattern=r"^(embedded|https?://.+)$")
+    url: MilvusUrl = EMBEDDED
     """`embedded` starts a Milvus Lite server on loopback; `http://host:port` uses one that exists."""
-    token_env: str | None = None
+    token_env: VariableName | None = None
     """The environment variable that holds `user:password` or an API key."""
 
 
 class HttpSettings(Section):
     """What the ingress accepts."""
 
-    max_chat_body_bytes: int = Field(default=256 * 1024, ge=1024)
-    """32,000 characters take 192 kB when each is escaped."""
+    max_chat_body_bytes: int = Field(default=512 * 1024, ge=1024)
+    """32,000 characters take 384 kB when each is a pair of escapes."""
     max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
 
@@ -179,16 +186,9 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
     memory: MemorySettings = MemorySettings()
-    tools: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")], ToolSettings] = {}
+    tools: dict[ToolName, ToolSettings] = {}
     orders: OrdersSettings = OrdersSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
-
-    @field_validator("tools")
-    @classmethod
-    def _knowledge_search_is_ours(cls, tools: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
-        if "knowledge_search" in tools:
-            raise ValueError("the name knowledge_search is taken: it is the retriever's")
-        return tools

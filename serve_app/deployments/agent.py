@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from functools import partial
@@ -64,7 +65,8 @@ class Agent:
         if self._turn is None:
             raise ModelUnavailable("The model is misconfigured")
         feed = Feed()
-        run = asyncio.create_task(self._turn.run(context, request, feed.emit))
+        # Serve cancels whatever was called in the context of a call that is cancelled, so the run has one of its own.
+        run = asyncio.create_task(self._turn.run(context, request, feed.emit), context=contextvars.Context())
         self._runs.add(run)
         run.add_done_callback(partial(self._finish, context, feed))
         async for event in feed.events():

@@ -8,6 +8,7 @@ from ray import serve
 
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, RemoteTools
 from serve_app.http.api import create_api
+from serve_app.http.request_ids import EchoedOutside
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,6 +31,7 @@ class Ingress:
         self._tools = RemoteTools(tools)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(
-            self._agent, self._retriever, self._tools, self._settings.http, self._settings.agent.turn_timeout_s
-        )
+        turn_timeout_s = self._settings.agent.turn_timeout_s
+        api = create_api(self._agent, self._retriever, self._tools, self._settings.http, turn_timeout_s)
+        api.add_middleware(EchoedOutside)
+        return api

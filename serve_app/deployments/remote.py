@@ -26,7 +26,7 @@ from serve_app.errors import (
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from ray.serve.handle import DeploymentHandle
 
@@ -66,7 +66,7 @@ class RemoteAgent:
         self._handle = handle
         self._streaming = handle.options(stream=True)
 
-    async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
+    async def turn(self, context: Context, request: ChatRequest) -> AsyncGenerator[Event, None]:
         follow = self._streaming.turn.remote(context, request)
         try:
             while True:

@@ -25,7 +25,7 @@ class Retriever:
     A document is split in a Ray task: its regular expressions would hold the interpreter that answers searches.
     """
 
-    async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:
+    async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)

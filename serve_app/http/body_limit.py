@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from serve_app.http.errors import BodyTimeout, BodyTooLarge, answer_to
+from serve_app.http.errors import answer_to
+from serve_app.http.faults import BodyTimeout, BodyTooLarge
 from serve_app.http.request_ids import request_id_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 def _declared(scope: Scope) -> int:
     length = Headers(scope=scope).get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,7 +1,7 @@
 """How is a turn asked for over HTTP?"""
 
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 from fastapi import Body, FastAPI
 from starlette.requests import Request
@@ -15,10 +15,7 @@ from serve_app.http.following import Following
 from serve_app.http.responses import body_refusals, json_response
 from serve_app.http.sse import EventStream, frames
 from serve_app.ports import Agent
-from serve_app.values import Answer, ChatRequest, Context, Event, Failed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+from serve_app.values import Answer, ChatRequest, Context, Failed
 
 
 def add_chat(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
@@ -41,9 +38,9 @@ def add_chat(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
         time. `status` is `degraded` when the answer was made without something that it should have had; `degraded` then
         names what was missing: `model`, `tool:NAME`, `retriever` or `memory`.
 
-        With `stream: true` the answer comes as server-sent events: `run`, then `token`, `tool_call` and `tool_result` as
-        they happen, and as the last one `answer`, with the same JSON as without a stream, or `error`. A failure before
-        the first event is an ordinary error response.
+        With `stream: true` the answer comes as server-sent events: `run`, then `token`, `tool_call` and `tool_result`
+        as they happen, and as the last one `answer`, with the same JSON as without a stream, or `error`. A failure
+        before the first event is an ordinary error response.
         """
         context = contexts.of(request, body.session_id)
         if body.stream:
@@ -52,7 +49,7 @@ def add_chat(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
 
 
 async def _answer(agent: Agent, context: Context, body: ChatRequest) -> Response:
-    async with within(patience_s(context)), aclosing(_turn(agent, context, body)) as events:
+    async with within(patience_s(context)), aclosing(agent.turn(context, body)) as events:
         async for event in events:
             if isinstance(event.data, Failed):
                 return refusal(event.data.error)
@@ -64,7 +61,7 @@ async def _answer(agent: Agent, context: Context, body: ChatRequest) -> Response
 async def _stream(agent: Agent, context: Context, body: ChatRequest) -> Response:
     """The first event is awaited here, where a failure can still become a status."""
     async with AsyncExitStack() as undo:
-        following = Following(_turn(agent, context, body))
+        following = Following(agent.turn(context, body))
         undo.push_async_callback(following.close)
         first = await following.next(patience_s(context))
         if first is None:
@@ -73,7 +70,3 @@ async def _stream(agent: Agent, context: Context, body: ChatRequest) -> Response
             return refusal(first.data.error)
         undo.pop_all()
     return EventStream(frames(following, first, context), following)
-
-
-def _turn(agent: Agent, context: Context, body: ChatRequest) -> "AsyncGenerator[Event, None]":
-    return cast("AsyncGenerator[Event, None]", agent.turn(context, body))

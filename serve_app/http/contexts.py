@@ -46,7 +46,7 @@ def patience_s(context: Context) -> float:
 
 
 @asynccontextmanager
-async def within(limit_s: float) -> AsyncIterator[None]:
+async def within(limit_s: float, message: str = "The request's time ran out") -> AsyncIterator[None]:
     """Give the block up after `limit_s` seconds.
 
     Raises:
@@ -56,4 +56,4 @@ async def within(limit_s: float) -> AsyncIterator[None]:
         async with asyncio.timeout(limit_s):
             yield
     except TimeoutError:
-        raise DeadlineExceeded("The request's time ran out") from None
+        raise DeadlineExceeded(message) from None

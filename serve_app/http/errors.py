@@ -1,7 +1,6 @@
 """What does an HTTP client see of a failure?
 
-One table: an error's class gives the status, `Failure` the body. What only HTTP can do wrong is an `InvalidRequest` of its
-own here; Starlette's and FastAPI's exceptions become one of ours first.
+One table: an error's class gives the status, `Failure` the body. What Starlette and FastAPI raise becomes ours first.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError
+from serve_app.http.faults import MalformedBody, MethodNotAllowed
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.http.validation import sentence
@@ -31,42 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class MalformedBody(InvalidRequest):
-    """The body is not the UTF-8 JSON that it claims to be."""
-
-    status = 400
-    code = "malformed_body"
-
-
-class MethodNotAllowed(InvalidRequest):
-    """The path exists, for other methods; `Allow` names them."""
-
-    status = 405
-    code = "method_not_allowed"
-
-
-class BodyTimeout(InvalidRequest):
-    """The body did not arrive in time."""
-
-    status = 408
-    code = "body_timeout"
-    retryable = True
-
-
-class BodyTooLarge(InvalidRequest):
-    """The body is over the route's limit."""
-
-    status = 413
-    code = "body_too_large"
-
-
-class UnsupportedMediaType(InvalidRequest):
-    """The body does not say that it is JSON."""
-
-    status = 415
-    code = "unsupported_media_type"
 
 
 def _family(error: type[ServeAppError]) -> list[type[ServeAppError]]:
@@ -151,7 +115,7 @@ def _ours(error: Exception) -> ServeAppError:
             return NotFound("There is nothing at this path; /docs lists what there is")
         case HTTPException(status_code=405):
             return MethodNotAllowed("This path does not know the method; the Allow header names those it knows")
-        case HTTPException(status_code=status) if status < 500:
+        case HTTPException(status_code=400):
             return MalformedBody("The request could not be read")
     unexpected = Internal(f"{type(error).__name__}: {error}")
     unexpected.__cause__ = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import Internal
@@ -44,7 +44,9 @@ class Following:
     async def close(self) -> None:
         """Stop following, and close the generator."""
         self._reading.cancel()
-        await asyncio.wait({self._reading}, timeout=CLOSE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
         try:

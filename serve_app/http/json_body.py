@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from serve_app.http.errors import MalformedBody, UnsupportedMediaType
+from serve_app.http.faults import MalformedBody, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,8 +27,8 @@ def parse(body: bytes) -> Any:
     """The document.
 
     Raises:
-        MalformedBody: it is empty, not UTF-8 or not JSON; or it has equal keys, NaN or Infinity, a number of thousands of
-            digits, hundreds of nested levels, or half of a surrogate pair, which no encoding can carry on.
+        MalformedBody: it is empty, not UTF-8 or not JSON; or it has equal keys, NaN or Infinity, a number of thousands
+            of digits, hundreds of nested levels, or half of a surrogate pair, which no encoding can carry on.
     """
     if not body:
         raise MalformedBody("The body is empty; send a JSON object")

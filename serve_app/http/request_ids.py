@@ -41,3 +41,20 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, stamped)
+
+
+class EchoedOutside:
+    """For a server that sends the request's own id back, as Ray Serve does: drops ours where it is the same one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get(HEADER) == Headers(scope=scope).get(HEADER):
+                    del headers[HEADER]
+            await send(message)
+
+        await self._app(scope, receive, once)

@@ -78,11 +78,13 @@ class EventStream(Response):
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                with suppress(OSError):  # the client has gone
+                    sending.result()
         finally:
             sending.cancel()
             leaving.cancel()
-            with suppress(asyncio.CancelledError, OSError):  # of a client that has gone
-                await sending
+            await asyncio.gather(sending, leaving, return_exceptions=True)
             await self._following.close()
 
     async def _send(self, send: Send) -> None:

@@ -1,0 +1,60 @@
+"""Which routes does the service have, and what does every request pass on its way to one?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from serve_app.http.body_limit import BodyLimit
+from serve_app.http.chat import add_chat
+from serve_app.http.contexts import Contexts
+from serve_app.http.errors import LastResort, handle_errors
+from serve_app.http.health import add_health
+from serve_app.http.json_body import JsonRoute
+from serve_app.http.knowledge import add_knowledge
+from serve_app.http.request_ids import RequestIds
+from serve_app.http.sessions import add_sessions
+
+if TYPE_CHECKING:
+    from serve_app.config import HttpSettings
+    from serve_app.ports import Agent, Retriever, Tools
+
+_DESCRIPTION = """\
+An agent that answers questions with the help of tools and of your documents, in the language of the question.
+
+* Bodies are JSON in UTF-8, with `Content-Type: application/json`; an unknown field is refused, not ignored.
+* Every response has an `X-Request-Id`: the one you sent (letters, digits, `.`, `_` and `-`, at most 64) or a new one.
+* Every error has the same body: `{"error": {"code", "message", "retryable", "request_id"}}`. Act on `code` and
+  `retryable`; `message` is for people. A 429 or 503 says in `Retry-After` after how many seconds to come back.
+"""
+_TAGS = [
+    {"name": "Conversations", "description": "Turns, and what is remembered of them."},
+    {"name": "Knowledge", "description": "The documents that answers may cite."},
+    {"name": "Health", "description": "For load balancers and operators."},
+]
+
+
+def create_api(
+    agent: Agent, retriever: Retriever, tools: Tools, settings: HttpSettings, turn_timeout_s: float
+) -> FastAPI:
+    """The ASGI application over these ports."""
+    api = FastAPI(
+        title="serve_app",
+        version="1",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.router.route_class = JsonRoute
+    contexts = Contexts(turn_timeout_s)
+    add_chat(api, agent, contexts)
+    add_sessions(api, agent, contexts)
+    add_knowledge(api, retriever, contexts)
+    add_health(api, agent, retriever, tools)
+    handle_errors(api)
+    api.add_middleware(BodyLimit, settings=settings)
+    api.add_middleware(LastResort)
+    api.add_middleware(RequestIds)  # the last one added is the outermost
+    return api

@@ -1,0 +1,41 @@
+"""What can a client do wrong that only HTTP knows of?"""
+
+from __future__ import annotations
+
+from serve_app.errors import InvalidRequest
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not the UTF-8 JSON that it claims to be."""
+
+    status = 400
+    code = "malformed_body"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, for other methods; `Allow` names them."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+    retryable = True
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is over the route's limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body does not say that it is JSON."""
+
+    status = 415
+    code = "unsupported_media_type"

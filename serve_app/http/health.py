@@ -1,0 +1,72 @@
+"""Is the process alive, and is the service ready to answer?"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Literal
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.http.contexts import within
+from serve_app.http.errors import or_failed
+from serve_app.http.request_ids import request_id_of
+from serve_app.http.responses import json_response
+from serve_app.ports import Agent, Retriever, Tools
+from serve_app.values import Check, Failed, Value
+
+CHECK_S = 2.0
+"""For each part of the service: a probe's own time-out is longer."""
+
+
+class Health(Value):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Value):
+    """Whether a turn can be answered now, and what stands in its way."""
+
+    ready: bool
+    checks: list[Check]
+
+
+def add_health(api: FastAPI, agent: Agent, retriever: Retriever, tools: Tools) -> None:
+    """`GET /healthz` and `GET /readyz`."""
+
+    @api.get("/healthz", tags=["Health"], summary="Is the process alive?", response_model=Health)
+    async def healthz() -> Response:
+        """Asks nothing of any dependency: an outage of a store is no reason to restart this process."""
+        return json_response(Health())
+
+    @api.get(
+        "/readyz",
+        tags=["Health"],
+        summary="Is the service ready?",
+        response_model=Readiness,
+        response_description="Every dependency is there.",
+        responses={503: {"model": Readiness, "description": "Some dependency is not; its check says why."}},
+    )
+    async def readyz(request: Request) -> Response:
+        """Asks every part of the service for the state of what it depends on."""
+        asked: dict[str, Agent | Retriever | Tools] = {"agent": agent, "retriever": retriever, "tools": tools}
+        request_id = request_id_of(request.scope)
+        told = await asyncio.gather(*(_checks(name, part.checks(), request_id) for name, part in asked.items()))
+        checks = [check for part in told for check in part]
+        ready = all(check.ok for check in checks)
+        response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
+        if not ready:
+            response.headers["Retry-After"] = "1"
+        return response
+
+
+async def _checks(name: str, asking: Awaitable[list[Check]], request_id: str) -> list[Check]:
+    """What a part tells of its dependencies; a part that tells nothing is a failed check of its own."""
+    told = await or_failed(_asked(asking), request_id)
+    return [Check(name=name, ok=False, reason=told.error.message)] if isinstance(told, Failed) else told
+
+
+async def _asked(asking: Awaitable[list[Check]]) -> list[Check]:
+    async with within(CHECK_S, f"No answer within {CHECK_S:.0f} seconds"):
+        return await asking

@@ -1,0 +1,68 @@
+"""How is the API served over real HTTP for a test?"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import uvicorn
+from http_fakes import ListedRetriever, NoTools, ScriptedAgent
+
+from serve_app.config import HttpSettings
+from serve_app.http.api import create_api
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
+
+
+@dataclass
+class Service:
+    """A running API, what stands behind it, and a client of it."""
+
+    turn_timeout_s: float = 20.0
+    settings: HttpSettings = field(default_factory=lambda: HttpSettings(max_chat_body_bytes=8192))
+    agent: ScriptedAgent = field(default_factory=ScriptedAgent)
+    retriever: ListedRetriever = field(default_factory=ListedRetriever)
+    tools: NoTools = field(default_factory=NoTools)
+    client: Any = None
+    port: int = 0
+
+    @property
+    def api(self) -> FastAPI:
+        return create_api(self.agent, self.retriever, self.tools, self.settings, self.turn_timeout_s)
+
+    async def raw(self, request: bytes) -> bytes:
+        """Exactly these bytes on a connection of their own; everything that comes back."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request)
+            async with asyncio.timeout(10):
+                return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[Service]:
+    config = uvicorn.Config(service.api, log_config=None, access_log=False)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        service.port = listening.getsockname()[1]
+        await server.startup(sockets=[listening])
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=10) as service.client:
+            yield service
+        for listener in server.servers:  # as the server's own shutdown, which takes a tenth of a second
+            listener.close()
+        for _ in range(1000):
+            if server.server_state.connections:
+                await asyncio.sleep(0.001)
+        await server.lifespan.shutdown()
