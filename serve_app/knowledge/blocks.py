@@ -130,7 +130,7 @@ def _atx(line: str) -> Heading | None:
     unclosed = text.rstrip("#")
     if unclosed != text and (not unclosed or unclosed[-1].isspace()):
         text = unclosed.rstrip()
-    return Heading(len(mark[1]), text) if text else None
+    return Heading(len(mark[1]), " ".join(text.split())) if text else None
 
 
 def _setext(lines: list[str], at: int) -> Heading | None:
@@ -140,7 +140,7 @@ def _setext(lines: list[str], at: int) -> Heading | None:
     underline = lines[at + 1].strip()
     if not underline or underline.strip(underline[0]) or underline[0] not in "=-":
         return None
-    text = lines[at].strip()
+    text = " ".join(lines[at].split())
     return Heading(1 if underline[0] == "=" else 2, text) if text.strip("=-*_ ") else None
 
 

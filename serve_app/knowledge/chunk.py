@@ -7,12 +7,11 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.atoms import MAX_CHARACTERS, Atom, atoms
+from serve_app.knowledge.atoms import Atom, atoms
 from serve_app.knowledge.blocks import Heading, markdown, plain
+from serve_app.knowledge.sentences import MAX_CHARACTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from serve_app.values import Document
 
 MIN_CHARACTERS = 200
@@ -93,28 +92,31 @@ def _growth(before: Atom | None, atom: Atom) -> int:
     return len(_opening(before.section.path, atom.section.path)) + bare
 
 
-def _merge(runs: Iterable[_Run]) -> list[_Run]:
+def _merge(runs: list[_Run]) -> list[_Run]:
     """Let runs that are too short join the neighbour that they share more headings with."""
     merged: list[_Run] = []
-    waiting = list(runs)
-    for run, following in pairwise([*waiting, None]):
-        if run is None:
-            break
-        if not merged or not _should_join(merged[-1], run, following):
-            merged.append(run)
-            continue
-        before = merged[-1]
-        size = _joint_size(before, run)
-        if size <= MAX_CHARACTERS:
-            before.atoms.extend(run.atoms)
-            before.size = size
+    for run, following in zip(runs, [*runs[1:], None], strict=False):
+        if merged and _should_join(merged[-1], run, following):
+            merged[-1:] = _joined(merged[-1], run)
         else:
-            merged[-1:] = _cut(before.atoms + run.atoms)
+            merged.append(run)
+    if len(merged) > 1 and merged[-1].size < MIN_CHARACTERS:
+        merged[-2:] = _joined(merged[-2], merged[-1])
     return merged
 
 
+def _joined(before: _Run, run: _Run) -> list[_Run]:
+    """One run, or two that are cut anew where one would be too long."""
+    size = _joint_size(before, run)
+    if size > MAX_CHARACTERS:
+        return _cut(before.atoms + run.atoms)
+    before.atoms.extend(run.atoms)
+    before.size = size
+    return [before]
+
+
 def _should_join(before: _Run, run: _Run, following: _Run | None) -> bool:
-    if before.size < MIN_CHARACTERS or (run.size < MIN_CHARACTERS and following is None):
+    if before.size < MIN_CHARACTERS:
         return True
     if run.size >= MIN_CHARACTERS or following is None:
         return False

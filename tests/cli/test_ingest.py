@@ -1,0 +1,256 @@
+"""Does `serve-app ingest` bring files to a service, and does it say what went wrong?"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+from click.testing import CliRunner
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from serve_app.cli.ingest import ingest
+from serve_app.values import Document
+
+CLOSED = "http://127.0.0.1:9"
+
+
+@dataclass
+class Knowledge:
+    """The service's knowledge routes; `outages` are answered first, `refused` sources always."""
+
+    url: str = ""
+    documents: dict[str, dict] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    outages: list[JSONResponse] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    delay_s: float = 0.0
+
+    def add(self, body: dict):
+        sent = [Document.model_validate(document) for document in body["documents"]]
+        if self.outages:
+            return self.outages.pop(0)
+        if self.refused & {document.source for document in sent}:
+            return error(422, "invalid_request", "the text is not welcome")
+        self.batches.append([document.source for document in sent])
+        time.sleep(self.delay_s)
+        return {"documents": [self._indexed(document) for document in sent]}
+
+    def _indexed(self, document: Document) -> dict:
+        known = self.documents.get(document.source)
+        fields = document.model_dump()
+        status = "added" if known is None else "unchanged" if known == fields else "replaced"
+        if "poison" in document.text:
+            return {"id": "x", "source": document.source, "status": "failed", "reason": "it is poisoned"}
+        self.documents[document.source] = fields
+        return {"id": f"id-{document.source}", "source": document.source, "status": status, "passages": 700}
+
+    def page(self, offset: int, limit: int) -> dict:
+        rows = [self._summary(source) for source in sorted(self.documents)]
+        return {"documents": rows[offset : offset + min(limit, 2)], "total": len(rows), "passages": 700 * len(rows)}
+
+    def _summary(self, source: str) -> dict:
+        return {
+            "id": source.encode().hex(),
+            "source": source,
+            "title": "",
+            "passages": 700,
+            "characters": len(self.documents[source]["text"]),
+            "indexed_at": 0.0,
+        }
+
+    def remove(self, document_id: str) -> dict:
+        summary = self._summary(bytes.fromhex(document_id).decode())
+        del self.documents[summary["source"]]
+        return summary
+
+
+def error(status, code, message, **headers):
+    body = {"error": {"code": code, "message": message, "retryable": False, "request_id": "r1"}}
+    return JSONResponse(body, status, headers)
+
+
+def application(knowledge):
+    api = FastAPI()
+
+    @api.post("/knowledge/documents")
+    async def add(request: Request):
+        body = await request.json()
+        return knowledge.add(body)
+
+    @api.get("/knowledge/documents")
+    async def page(offset: int, limit: int):
+        return knowledge.page(offset, limit)
+
+    @api.delete("/knowledge/documents/{document_id}")
+    async def remove(document_id: str):
+        return knowledge.remove(document_id)
+
+    return api
+
+
+@pytest.fixture
+def knowledge():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        knowledge = Knowledge(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        server = uvicorn.Server(uvicorn.Config(application(knowledge), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield knowledge
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("docs/a.md", "docs/b/c.txt", "docs/b/logo.png", "docs/.git/d.md", "docs/.e.md", "other.md"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}")
+    return tmp_path / "docs"
+
+
+def run(*arguments):
+    return CliRunner().invoke(ingest, arguments)
+
+
+def test_folders_and_files_are_added_and_summed_up(knowledge, docs):
+    result = run("docs", "other.md", "--url", knowledge.url)
+    assert result.exit_code == 0
+    assert knowledge.batches == [["docs/a.md", "docs/b/c.txt", "other.md"]]
+    assert result.stdout == "3 documents: 3 added; 2,100 passages; 1 file of other kinds skipped; 0 s\n"
+    assert result.stderr == ""
+
+
+def test_the_same_again_changes_nothing_and_a_changed_file_is_replaced(knowledge, docs):
+    run("docs", "--url", knowledge.url)
+    assert "2 documents: 2 unchanged;" in run("./docs/", "--url", knowledge.url).stdout
+    (docs / "a.md").write_text("# new")
+    assert "2 documents: 1 replaced, 1 unchanged;" in run("docs/b/../", "--url", knowledge.url).stdout
+
+
+def test_a_broken_file_is_told_and_does_not_stop_the_rest(knowledge, docs):
+    (docs / "b" / "broken.pdf").write_text("no pdf")
+    (docs / "poison.md").write_text("poison")
+    result = run("docs", "docs/b/logo.png", "--url", knowledge.url)
+    assert result.exit_code == 1
+    assert "5 documents: 2 added, 3 failed;" in result.stdout
+    assert sorted(result.stderr.splitlines()) == [
+        "docs/b/broken.pdf: it is no PDF, or broken",
+        "docs/b/logo.png: no reader for '.png' files; known are .md .markdown .txt .html .htm .pdf .docx",
+        "docs/poison.md: it is poisoned",
+    ]
+
+
+def test_a_refused_document_does_not_take_its_batch_along(knowledge, docs):
+    knowledge.refused = {"docs/a.md"}
+    result = run("docs", "other.md", "--url", knowledge.url)
+    assert set(knowledge.documents) == {"docs/b/c.txt", "other.md"}
+    assert result.stderr == "docs/a.md: the text is not welcome (invalid_request, request r1)\n"
+
+
+def test_batches_hold_sixteen_documents_or_a_megabyte(knowledge, docs):
+    for n in range(20):
+        (docs / f"n{n:02}.txt").write_text("word " * 10)
+    (docs / "z1.txt").write_text("large " * 150_000)
+    (docs / "z2.txt").write_text("large " * 400_000)
+    assert run("docs", "--url", knowledge.url).exit_code == 0
+    assert [len(batch) for batch in knowledge.batches] == [16, 6, 1, 1]
+
+
+def test_a_document_larger_than_the_service_takes_is_told(knowledge, docs):
+    (docs / "huge.txt").write_text("word " * 3_400_000)
+    result = run("docs", "--url", knowledge.url)
+    assert result.stderr == "docs/huge.txt: its text is larger than the service takes (16 MB)\n"
+    assert len(knowledge.documents) == 2
+
+
+def test_an_outage_is_waited_out_as_long_as_the_service_says(knowledge, docs):
+    knowledge.outages = [error(503, "unavailable", "Milvus is away", **{"Retry-After": "0"}) for _ in range(4)]
+    assert run("docs", "--url", knowledge.url).exit_code == 0
+    assert len(knowledge.documents) == 2
+
+
+def test_an_outage_without_end_is_given_up_with_the_services_own_words(knowledge, docs):
+    knowledge.outages = [error(503, "unavailable", "Milvus is away", **{"Retry-After": "0"}) for _ in range(9)]
+    result = run("docs", "--url", knowledge.url)
+    assert result.exit_code == 1
+    assert "given up after 6 attempts: Milvus is away (unavailable, request r1); run the same" in result.stderr
+    assert len(knowledge.outages) == 3
+
+
+def test_a_service_that_is_not_there_is_told_in_one_line(docs, monkeypatch):
+    waits = []
+    monkeypatch.setattr("serve_app.cli.ingest.time.sleep", waits.append)
+    result = run("docs", "--url", CLOSED)
+    assert result.exit_code == 1
+    assert waits == [1, 2, 4, 8, 16]
+    assert "no service answers" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_another_server_at_the_address_is_noticed(knowledge, docs):
+    result = run("docs", "--url", f"{knowledge.url}/elsewhere")
+    assert result.exit_code == 1
+    assert "answers 404 Not Found; is this the service's address?" in result.stderr
+
+
+def test_paths_that_do_not_exist_are_refused_before_anything_is_sent(knowledge, docs):
+    result = run("docs", "nowhere", "--url", knowledge.url)
+    assert result.exit_code == 2
+    assert "no such file or folder: nowhere" in result.stderr
+    assert knowledge.batches == []
+
+
+def test_a_folder_without_documents_is_an_error(knowledge, docs):
+    (docs / "empty").mkdir()
+    assert "no files to add" in run("docs/empty", "--url", knowledge.url).stderr
+
+
+def test_delete_removes_what_came_from_the_paths_even_if_they_are_gone(knowledge, docs):
+    run("docs", "other.md", "--url", knowledge.url)
+    knowledge.documents["docs-2/a.md"] = {"text": "x"}
+    for path in (docs / "a.md", docs / "b" / "c.txt"):
+        path.unlink()
+    result = run("--delete", "docs", "--url", knowledge.url)
+    assert (result.exit_code, result.stdout) == (0, "2 documents removed; 1,400 passages\n")
+    assert set(knowledge.documents) == {"other.md", "docs-2/a.md"}
+
+
+def test_delete_of_here_leaves_what_came_from_elsewhere(knowledge, docs):
+    run("docs", "--url", knowledge.url)
+    knowledge.documents |= {"/srv/x.md": {"text": "x"}, "../y.md": {"text": "y"}, "https://example.org": {"text": "z"}}
+    run("--delete", ".", "--url", knowledge.url)
+    assert set(knowledge.documents) == {"/srv/x.md", "../y.md", "https://example.org"}
+
+
+def test_an_interrupt_keeps_what_was_sent_and_says_how_to_go_on(knowledge, docs):
+    for n in range(40):
+        (docs / f"n{n:02}.txt").write_text("word " * 10)
+    knowledge.delay_s = 0.4
+    program = "from serve_app.cli.ingest import ingest; ingest()"
+    command = [sys.executable, "-c", program, "docs", "--url", knowledge.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while len(knowledge.batches) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stdout.startswith("16 documents: 16 added;")
+    assert "run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    knowledge.delay_s = 0
+    result = run("docs", "--url", knowledge.url)
+    assert "42 documents:" in result.stdout
+    assert len(knowledge.documents) == 42
+    assert " unchanged;" in result.stdout
