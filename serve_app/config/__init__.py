@@ -3,7 +3,7 @@
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.forms import EMBEDDED
 from serve_app.config.load import Draft, draft, load
-from serve_app.config.source import Source, read
+from serve_app.config.source import Source, read, standing
 from serve_app.config.tree import (
     AgentSettings,
     EmbeddingSettings,
@@ -39,4 +39,5 @@ __all__ = [
     "load",
     "read",
     "secret",
+    "standing",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr
 
 from serve_app.errors import InvalidConfiguration, Problem
+
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem, told once
 
 
 def environment() -> dict[str, str]:
@@ -23,6 +27,19 @@ def environment() -> dict[str, str]:
         problem = Problem(".env", f"cannot be read ({type(error).__name__})", "Save it as UTF-8, readable by this user")
         raise InvalidConfiguration((problem,)) from None
     return {**from_file, **os.environ}
+
+
+def malformed() -> tuple[Problem, ...]:
+    """The lines of `.env` that set nothing."""
+    file = Path(".env")
+    if not file.is_file():
+        return ()
+    with file.open(encoding="utf-8") as lines:
+        return tuple(
+            Problem(f".env:{each.original.line}", "not of the form NAME=value", "Mend the line, or put # before it")
+            for each in parse_stream(lines)
+            if each.error
+        )
 
 
 def secret(name: str) -> SecretStr:

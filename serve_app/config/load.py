@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.config.environment import environment
+from serve_app.config.environment import environment, malformed
 from serve_app.config.explain import explain, steps_to
-from serve_app.config.source import Source, read
+from serve_app.config.source import Source, read, standing
 from serve_app.config.tree import Settings
 from serve_app.errors import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -64,7 +64,7 @@ def draft(path: str | Path) -> Draft:
     settings, errors = _salvaged({key: value for key, value in tree.items() if value is not None})
     found = Draft(_beside(source.path, settings), (), source, variables)
     wrong = tuple(explain(each, found.where(".".join(map(str, steps_to(each))))) for each in errors)
-    problems = source.problems + wrong + _model_problems(env, settings) + _secret_problems(env, found)
+    problems = malformed() + source.problems + wrong + _model_problems(env, settings) + _secret_problems(env, found)
     return replace(found, problems=problems)
 
 
@@ -99,20 +99,13 @@ def _salvaged(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
     except ValidationError as error:
         errors = error.errors()
     rest = tree
-    for steps in [_standing(tree, list(steps_to(each))) for each in errors]:
+    for steps in [standing(tree, steps_to(each)) for each in errors]:
         rest = _without(rest, steps)
     settings, _ = (Settings(), []) if rest == tree else _salvaged(rest)
     return settings, errors
 
 
-def _standing(tree: Any, steps: list[Any]) -> list[Any]:
-    """The part of `steps` that `tree` has: of a missing key, what lacks it."""
-    if not steps or not isinstance(tree, dict) or steps[0] not in tree:
-        return []
-    return [steps[0], *_standing(tree[steps[0]], steps[1:])]
-
-
-def _without(tree: dict[str, Any], steps: list[Any]) -> dict[str, Any]:
+def _without(tree: dict[str, Any], steps: Sequence[Any]) -> dict[str, Any]:
     if not steps or steps[0] not in tree:
         return tree
     head, *rest = steps

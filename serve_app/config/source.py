@@ -10,6 +10,7 @@ import yaml
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -26,7 +27,7 @@ class Source:
         """`file:line: section.key`, the line being that of the nearest enclosing key the file has."""
         line = _line(self.root, [str(step) for step in steps])
         place = str(self.path) if line is None else f"{self.path}:{line}"
-        return ": ".join([place, ".".join(str(step) for step in steps)])
+        return f"{place}: {'.'.join(map(str, steps))}" if steps else place
 
 
 def read(path: Path) -> Source:
@@ -57,6 +58,15 @@ def read(path: Path) -> Source:
             return Source(path)
         problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
     return Source(path, problems=(problem,))
+
+
+def standing(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:
+    """The part of `steps` that leads to something in `tree`: of a missing key, the way to what lacks it."""
+    if not steps:
+        return ()
+    step, *rest = steps
+    has = step in tree if isinstance(tree, dict) else isinstance(tree, list) and step in range(len(tree))
+    return (step, *standing(tree[step], rest)) if has else ()
 
 
 def _line(node: yaml.Node | None, steps: list[str]) -> int | None:

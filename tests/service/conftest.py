@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 import yaml
+
+from serve_app.deployments.data_folder import embedded_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,8 @@ class Service:
 
     url: str
     data_dir: Path
+    deployed: dict[str, Any] = field(default_factory=dict)
+    """The Serve configuration that it runs by."""
 
     def client(self, timeout_s: float = 60) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
@@ -85,6 +89,28 @@ def free_port() -> int:
         return port
 
 
+@contextlib.contextmanager
+def beside(service: Service, configuration: dict[str, Any]) -> Iterator[Service]:
+    """A second application in the same cluster, at `/beside`, on the first one's stores."""
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    ports = embedded_ports(service.data_dir)
+    stores = {"redis": f"redis://127.0.0.1:{ports.redis}", "milvus": f"http://127.0.0.1:{ports.milvus}"}
+    path = service.data_dir / "beside.yaml"
+    path.write_text(yaml.safe_dump({**configuration, **stores}))
+    first = service.deployed["applications"]
+    second = {**first[0], "name": "beside", "route_prefix": "/beside", "args": {"config": str(path)}}
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({**service.deployed, "applications": [*first, second]}))
+    try:
+        running = replace(service, url=f"{service.url}/beside")
+        running.wait_until_ready(START_S)
+        yield running
+    finally:
+        client.deploy_apps(ServeDeploySchema.model_validate(service.deployed))
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service that `serve run serve_config.yaml` starts, with one more tool."""
@@ -96,18 +122,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     port = free_port()
     deploy = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     deploy["http_options"]["port"] = port
-    environment = {
-        **ENVIRONMENT,
-        "SERVE_APP_DATA_DIR": str(folder / "data"),
-        "SERVE_APP_CONFIG": str(_configuration(folder)),
-    }
-    with _set(environment):
+    deploy["applications"][0]["args"]["config"] = str(_configuration(folder))
+    with _set({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
         try:
             schema = ServeDeploySchema.model_validate(deploy)
             client = serve_start(schema.http_options.model_dump(), proxy_location=schema.proxy_location)
             client.deploy_apps(schema, _blocking=False)
-            running = Service(url=f"http://127.0.0.1:{port}", data_dir=folder / "data")
+            running = Service(f"http://127.0.0.1:{port}", folder / "data", deploy)
             running.wait_until_ready(START_S)
             yield running
         finally:

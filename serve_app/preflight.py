@@ -1,0 +1,143 @@
+"""What would keep the service from starting or from answering? Every problem at once, each in a line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from serve_app.config import EMBEDDED, data_dir, draft
+from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.stores.probe import milvus_problems, redis_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from serve_app.config import EmbeddingSettings, Settings
+
+ORDER_QUERY = "serve_app.tools.orders:order_query"
+
+
+def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
+    """What is wrong with the configuration at `path`, with the environment, and with everything that these name.
+
+    `stopped` says that the service should not run yet, so that nobody may hold its data folder. The builder cannot say
+    so: it is asked again for each new version of a service that runs.
+    """
+    try:
+        found = draft(path)
+    except InvalidConfiguration as error:
+        return error.problems
+    settings = found.settings
+    named = [
+        *_model(settings),
+        *_embedding(settings.knowledge.embedding),
+        *_tools(settings),
+        *_orders(settings),
+        *redis_problems(settings.redis),
+        *milvus_problems(settings.milvus),
+    ]
+    known = {each.where for each in found.problems}
+    located = (replace(each, where=found.where(each.where)) for each in named)
+    return (
+        *found.problems,
+        *(each for each in located if each.where not in known),
+        *_data_folder(settings, stopped=stopped),
+    )
+
+
+def _model(settings: Settings) -> Iterator[Problem]:
+    from serve_app.llm.models import problems as model_problems
+
+    yield from model_problems(settings.model)
+
+
+def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
+    if settings is None:
+        return
+    if settings.factory:
+        yield from _factory(settings.factory)
+    elif settings.model:
+        yield from _embedding_model(settings.model, has_key=settings.api_key_env is not None)
+
+
+def _factory(path: str) -> Iterator[Problem]:
+    where, mend = "knowledge.embedding.factory", "Name a function without arguments that returns LangChain Embeddings"
+    module, _, attribute = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
+        yield Problem(where, f"{path} does not import ({type(error).__name__}: {error})", mend)
+    else:
+        if not callable(factory):
+            yield Problem(where, f"{path} is not a function", mend)
+
+
+def _embedding_model(name: str, *, has_key: bool) -> Iterator[Problem]:
+    """Its package and its name, by constructing it; a key that is named but missing is told elsewhere."""
+    from langchain.embeddings import init_embeddings
+
+    where, mend = "knowledge.embedding.model", "Name it provider:model, such as openai:embedding-3"
+    if ":" not in name:
+        yield Problem(where, f"{name} names no provider", mend)
+        return
+    try:
+        init_embeddings(name, **({"api_key": "not asked"} if has_key else {}))
+    except ImportError as error:
+        yield Problem(where, f"the package of {name} is not installed", str(error))
+    except ValueError as error:
+        yield Problem(where, _first_line(error), mend)
+    except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
+        what = f"{name} cannot be constructed ({_first_line(error)})"
+        yield Problem(where, what, "Name the variable that holds its key: knowledge.embedding.api_key_env")
+
+
+def _tools(settings: Settings) -> Iterator[Problem]:
+    from serve_app.tools.registry import load
+
+    _, unusable = load(settings.tools, supplies=[settings.orders])
+    yield from unusable.values()
+
+
+def _orders(settings: Settings) -> Iterator[Problem]:
+    file = settings.orders.file
+    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.values()):
+        return
+    mend = 'It holds {"order id": "state", …}; orders.url names a backend instead'
+    try:
+        orders = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        yield Problem("orders.file", f"{file} cannot be read ({error.strerror})", mend)
+    except ValueError as error:
+        yield Problem("orders.file", f"{file} is not JSON ({error})", mend)
+    else:
+        if not isinstance(orders, dict) or not all(isinstance(state, str) for state in orders.values()):
+            yield Problem("orders.file", f"{file} does not map order ids to states", mend)
+
+
+def _data_folder(settings: Settings, *, stopped: bool) -> Iterator[Problem]:
+    if EMBEDDED not in (settings.redis.url, settings.milvus.url):
+        return
+    folder = data_dir()
+    nearest = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        what = f"the data folder cannot be used: {nearest} is not a folder that can be written"
+        yield Problem(str(folder), what, "Make it writable, or name another folder with SERVE_APP_DATA_DIR")
+    elif stopped and nearest == folder:
+        yield from _holder(folder)
+
+
+def _holder(folder: Path) -> Iterator[Problem]:
+    from serve_app.deployments.data_folder import hold
+
+    try:
+        hold(folder, patience_s=0).close()
+    except InvalidConfiguration as error:
+        yield from error.problems
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__

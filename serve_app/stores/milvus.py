@@ -1,0 +1,146 @@
+"""How is Milvus reached, and how does its failure become ours?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grpc import RpcError
+from pymilvus import AsyncMilvusClient, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from serve_app.config import secret
+from serve_app.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from pymilvus import CollectionSchema
+
+    from serve_app.config import MilvusSettings
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+CREATE_TIMEOUT_S = 30.0
+LOAD_TIMEOUT_S = 30.0
+
+NOT_FOUND = 100
+NOT_LOADED = 101
+
+# The client logs every error with a traceback and raises it too; what is raised is translated, and logged once.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+
+class CollectionMissing(StoreUnavailable):
+    """Milvus answers, and does not have the collection."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Milvus's failures, raised as ours.
+
+    Raises:
+        CollectionMissing: there is no such collection.
+        StoreUnavailable: the server did not answer, or refused.
+    """
+    try:
+        yield
+    except MilvusException as error:
+        if error.code == NOT_FOUND:
+            raise CollectionMissing("The collection is not there") from error
+        raise StoreUnavailable(f"Milvus did not answer ({type(error).__name__} {error.code})") from error
+    except (RpcError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"Milvus did not answer ({type(error).__name__})") from error
+
+
+class Collection:
+    """One collection of one server, over one connection of this process."""
+
+    def __init__(self, settings: MilvusSettings, name: str) -> None:
+        self.name = name
+        self._url = settings.url
+        self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
+        self._client = AsyncMilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
+        self._connecting = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._connected = False
+
+    async def call(self, use: Callable[[AsyncMilvusClient], Awaitable[T]], timeout_s: float) -> T:
+        """What `use` returns, given the client.
+
+        A restart of Milvus Lite releases its collections: then this one is loaded and `use` is called once more.
+
+        Raises:
+            CollectionMissing: there is no such collection.
+            StoreUnavailable: the server did not answer in `timeout_s`, or refused.
+        """
+        with translated():
+            async with asyncio.timeout(timeout_s):
+                client = await self._connect()
+                try:
+                    return await use(client)
+                except MilvusException as error:
+                    if error.code != NOT_LOADED:
+                        raise
+                await self._load(client)
+                return await use(client)
+
+    async def create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
+        """Create the collection with one index per vector field, and load it; nothing happens where it exists.
+
+        Raises:
+            StoreUnavailable: the server did not answer, or refused.
+        """
+        with translated():
+            await asyncio.to_thread(self._create, schema, indexes)
+
+    async def describe(self, timeout_s: float) -> dict[str, Any]:
+        """The collection as the server describes it.
+
+        Raises:
+            CollectionMissing: there is no such collection.
+            StoreUnavailable: the server did not answer, or refused.
+        """
+        return dict(await self.call(lambda client: client.describe_collection(self.name, timeout=timeout_s), timeout_s))
+
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for the server's version.
+
+        Raises:
+            StoreUnavailable: the server did not answer, or refused.
+        """
+        await self.call(lambda client: client.get_server_version(timeout=timeout_s), timeout_s)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def _connect(self) -> AsyncMilvusClient:
+        """The client connects by itself at its first call; two at once would connect twice."""
+        if not self._connected:
+            async with self._connecting:
+                await self._client.get_server_version(timeout=CONNECT_TIMEOUT_S)
+                self._connected = True
+        return self._client
+
+    async def _load(self, client: AsyncMilvusClient) -> None:
+        """Unflushed rows are searched by a slow scan, so they are flushed too."""
+        async with self._loading:
+            await client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
+            await client.flush(self.name, timeout=LOAD_TIMEOUT_S)
+
+    def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
+        """By the synchronous client: the other one cannot create an index on Milvus Lite."""
+        client = MilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
+        try:
+            if client.has_collection(self.name, timeout=CREATE_TIMEOUT_S):
+                return
+            params = client.prepare_index_params()
+            for field, index in indexes.items():
+                params.add_index(field, **index)
+            client.create_collection(self.name, schema=schema, index_params=params, timeout=CREATE_TIMEOUT_S)
+        finally:
+            client.close()

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from serve_app.config import Settings, data_dir, draft, environment, load, read, secret
+from serve_app.config.tree import HttpSettings, MilvusSettings, OrdersSettings, RedisSettings
+from serve_app.errors import InvalidConfiguration
+
+ROOT = Path(__file__).parent.parent
+VARIABLES = [
+    "SERVE_APP_CONFIG",
+    "SERVE_APP_DATA_DIR",
+    "SERVE_APP_MODEL",
+    "SERVE_APP_MODEL_BASE_URL",
+    "SERVE_APP_MODEL_API_KEY",
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and an environment that says nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def lines(path: str | Path = "app.yaml") -> list[str]:
+    return [str(problem) for problem in draft(path).problems]
+
+
+def write(text: str, name: str = "app.yaml") -> Path:
+    file = Path(name)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("text", ["", "model:\nagent:\n", "# nothing\n"])
+def test_what_is_left_out_or_left_empty_has_its_default(text: str) -> None:
+    settings = load(write(text))
+    assert settings.model == Settings().model
+    assert settings.agent == Settings().agent
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "cluster.yaml"])
+def test_the_configurations_that_we_ship_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for secret_name in ("ZHIPU_API_KEY", "SERVE_APP_REDIS_PASSWORD", "SERVE_APP_MILVUS_TOKEN"):
+        monkeypatch.setenv(secret_name, "x")
+    settings = load(ROOT / "configs" / name)
+    assert settings.orders.file == ROOT / "configs" / "orders.json"
+
+
+def test_a_store_may_be_written_as_its_url_alone() -> None:
+    settings = load(write("redis: redis://cache:6379/1\nmilvus: {url: 'http://vectors:19530'}\n"))
+    assert settings.redis == RedisSettings(url="redis://cache:6379/1")
+    assert settings.milvus == MilvusSettings(url="http://vectors:19530")
+
+
+def test_every_problem_of_the_file_is_told_at_once_with_its_line() -> None:
+    write(
+        """\
+model:
+  tempratur: 0.2
+memory:
+  window: -1
+tools:
+  lookup: {timeout: 3}
+window: 3
+http: []
+knowledge:
+  mode: fuzzy
+  zzz: 1
+"""
+    )
+    assert set(lines()) == {
+        "app.yaml:2: model.tempratur: unknown key. Did you mean 'temperature'?",
+        (
+            "app.yaml:4: memory.window: should be greater than or equal to 0. "
+            "Change it, or leave it out for the default, 3"
+        ),
+        "app.yaml:6: tools.lookup.function: missing. Add it",
+        "app.yaml:6: tools.lookup.timeout: unknown key. Did you mean 'timeout_s'?",
+        "app.yaml:7: window: unknown key. Did you mean 'memory.window'?",
+        "app.yaml:8: http: not a section. Write its keys below it, indented",
+        (
+            "app.yaml:10: knowledge.mode: should be 'lexical', 'dense' or 'hybrid'. "
+            "Change it, or leave it out for the default, lexical"
+        ),
+        (
+            "app.yaml:11: knowledge.zzz: unknown key. "
+            "Valid keys: collection, description, embedding, limit, min_score, mode, timeout_s"
+        ),
+    }
+    with pytest.raises(InvalidConfiguration) as raised:
+        load("app.yaml")
+    assert [str(problem) for problem in raised.value.problems] == lines()
+
+
+def test_a_wrong_key_and_a_missing_variable_are_told_together() -> None:
+    write("model: {name: 'openai:glm-4', api_key_env: NOT_SET_KEY, tempratur: 1}\nwindoww: 1\n")
+    found = lines()
+    assert len(found) == 3
+    assert "app.yaml:1: model.api_key_env: the environment variable NOT_SET_KEY is not set" in found[-1]
+
+
+def test_a_draft_keeps_what_is_right_beside_what_is_wrong() -> None:
+    write(
+        """\
+model: {name: 'openai:glm-4', timeout_s: never}
+tools:
+  good: {function: 'json:dumps', attempts: 0}
+  lost: {timeout_s: 3}
+  "no name": {function: 'json:dumps'}
+"""
+    )
+    found = draft("app.yaml")
+    assert found.settings.model.name == "openai:glm-4"
+    assert found.settings.model.timeout_s == 30
+    assert list(found.settings.tools) == ["good"]
+    assert len(found.problems) == 4
+
+
+def test_a_tool_may_not_take_the_retrievers_name() -> None:
+    write("tools: {knowledge_search: {function: 'a:b'}}\n")
+    assert lines() == ["app.yaml:1: tools.knowledge_search: the name is taken: it is the retriever's. Change it"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: [\n", "app.yaml:2: not valid YAML (expected the node content, but found '<stream end>')"),
+        ("a: b: c\n", "app.yaml:1: not valid YAML (mapping values are not allowed here)"),
+        ("- model\n", "app.yaml: not a mapping of sections"),
+        ("just words\n", "app.yaml: not a mapping of sections"),
+        ("agent: 2020-99-99\n", "app.yaml: not valid YAML (month must be in 1..12)"),
+        ("a: !!python/object:os.system {}\n", "app.yaml:1: not valid YAML (could not determine a constructor"),
+        ("a: \x01\n", "app.yaml: not valid YAML ("),
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping_is_one_problem(text: str, expected: str) -> None:
+    write(text)
+    (line,) = lines()
+    assert line.startswith(expected)
+    assert "\n" not in line
+
+
+def test_a_file_that_cannot_be_read_is_one_problem(here: Path) -> None:
+    (here / "latin.yaml").write_bytes(b"prompt: caf\xe9\n")
+    assert lines("nowhere.yaml") == [
+        f"nowhere.yaml: no such file. The path is relative to the working directory, {here}",
+    ]
+    assert lines("latin.yaml") == ["latin.yaml: not UTF-8 at byte 11. Save the file as UTF-8"]
+    assert lines(".") == [".: cannot be read (Is a directory). Name a readable file"]
+
+
+def test_a_file_and_the_environment_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVE_APP_MODEL", "openai:glm-4")
+    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "open.bigmodel.cn")
+    found = lines("nowhere.yaml")
+    assert len(found) == 2
+    assert found[1].startswith("SERVE_APP_MODEL_BASE_URL: not an http:// or https:// URL")
+
+
+def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("memory: {window: 7}\n", "other.yaml")
+    monkeypatch.setenv("SERVE_APP_CONFIG", "other.yaml")
+    assert load("app.yaml").memory.window == 7
+    monkeypatch.setenv("SERVE_APP_CONFIG", "gone.yaml")
+    assert lines()[0].startswith("SERVE_APP_CONFIG=gone.yaml: no such file")
+
+
+def test_another_model_brings_its_own_endpoint_and_key_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("model: {name: 'openai:a', base_url: 'http://a/v1', api_key_env: A_KEY, timeout_s: 9}\n")
+    monkeypatch.setenv("SERVE_APP_MODEL", "ollama:b")
+    model = load("app.yaml").model
+    assert (model.name, model.base_url, model.api_key_env, model.timeout_s) == ("ollama:b", None, None, 9)
+    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
+    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
+    model = load("app.yaml").model
+    assert (model.base_url, model.api_key_env) == ("http://b/v1", "SERVE_APP_MODEL_API_KEY")
+
+
+def test_an_endpoint_and_a_key_alone_are_those_of_the_files_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("model: {name: 'openai:a'}\n")
+    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
+    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
+    model = load("app.yaml").model
+    assert (model.name, model.base_url, model.api_key_env) == ("openai:a", "http://b/v1", "SERVE_APP_MODEL_API_KEY")
+
+
+def test_a_key_without_a_model_is_told_because_the_answers_would_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("")
+    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "k")
+    (line,) = lines()
+    assert line.startswith("SERVE_APP_MODEL: not set, while SERVE_APP_MODEL_API_KEY is: the model is still 'offline'")
+
+
+def test_empty_variables_as_of_a_copied_env_example_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    assert load(write("")).model == Settings().model
+    assert data_dir().name == ".serve_app"
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(None, "is not set"), ("", "is empty"), ("  ", "is empty"), ("sk-1\n", "holds a line break")],
+)
+def test_a_secret_that_cannot_work_is_told_without_being_shown(
+    value: str | None, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("redis: {url: 'redis://cache', password_env: CACHE_PASSWORD}\n")
+    if value is not None:
+        monkeypatch.setenv("CACHE_PASSWORD", value)
+    (line,) = lines()
+    assert line.startswith(f"app.yaml:1: redis.password_env: the environment variable CACHE_PASSWORD {fault}. ")
+    assert "sk-1" not in line
+
+
+def test_a_secret_that_stands_in_the_file_is_refused_without_being_shown() -> None:
+    write("model: {name: 'openai:a', api_key_env: sk-12345, base_url: 'https//sk-12345'}\n")
+    found = lines()
+    assert len(found) == 2
+    assert "not the name of an environment variable" in " ".join(found)
+    assert "sk-12345" not in " ".join(found)
+
+
+def test_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("FROM_FILE=file\nFROM_BOTH=file\n", ".env")
+    monkeypatch.setenv("FROM_BOTH", "process")
+    assert environment()["FROM_FILE"] == "file"
+    assert secret("FROM_BOTH").get_secret_value() == "process"
+    with pytest.raises(InvalidConfiguration, match="NOT_THERE: the environment variable is not set"):
+        secret("NOT_THERE")
+
+
+def test_a_malformed_env_file_is_told_by_line(here: Path) -> None:
+    write("")
+    write("GOOD=1\nno equals sign here\n", ".env")
+    assert lines() == [".env:2: not of the form NAME=value. Mend the line, or put # before it"]
+    (here / ".env").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidConfiguration, match=r"^\.env: cannot be read"):
+        draft("app.yaml")
+
+
+def test_the_data_folder_is_where_the_environment_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data_dir() == here / ".serve_app"
+    monkeypatch.setenv("SERVE_APP_DATA_DIR", "~/somewhere")
+    assert data_dir() == Path.home() / "somewhere"
+
+
+@pytest.mark.parametrize("url", ["embedded", "redis://h", "redis://:p@h:6379/0", "rediss://[::1]:6380"])
+def test_an_address_of_redis_is_accepted(url: str) -> None:
+    assert RedisSettings(url=url).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "redis://", "redis://:6379", "redis://h:port", "redis://h h", "http://h", "redis://["]
+)
+def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="redis://host:6379/0"):
+        RedisSettings(url=url)
+
+
+@pytest.mark.parametrize("url", ["vectors:19530", "tcp://vectors:19530", "http://", "http://vectors:99999"])
+def test_what_is_no_address_over_http_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="http://host:19530"):
+        MilvusSettings(url=url)
+    with pytest.raises(ValidationError, match="not an http:// or https:// URL"):
+        OrdersSettings(url=url)
+
+
+def test_a_time_out_is_finite() -> None:
+    write("model: {timeout_s: .inf}\nagent: {turn_timeout_s: .nan}\n")
+    assert len(lines()) == 2
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        HttpSettings().max_chat_body_bytes = 1  # type: ignore[misc]
+
+
+def test_an_effect_has_one_attempt() -> None:
+    write("tools:\n  pay: {function: 'a:b', effect: effect}\n  send: {function: 'a:b', effect: effect, attempts: 2}\n")
+    assert draft("app.yaml").settings.tools["pay"].attempts == 1
+    (line,) = lines()
+    assert line.startswith("app.yaml:3: tools.send: a tool with effect: effect has one attempt")
+
+
+def test_the_line_of_a_key_is_that_of_its_nearest_enclosing_key() -> None:
+    source = read(write("a:\n  b: [1,\n    {c: 2}]\n"))
+    assert source.where("a", "b", 1, "c") == "app.yaml:3: a.b.1.c"
+    assert source.where("a", "x", "y") == "app.yaml:1: a.x.y"
+    assert source.where("z") == "app.yaml: z"
+
+
+KEYS = st.sampled_from(
+    ["model", "redis", "tools", "knowledge", "embedding", "orders", "name", "url", "function", "mode", "file", "", "x"]
+)
+TEXTS = st.text(st.characters(exclude_categories=["C"]), max_size=8)
+TREES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(st.characters(exclude_categories=["C"]), max_size=8),
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(tree=st.dictionaries(KEYS, TREES, max_size=6))
+def test_any_tree_becomes_settings_or_problems_of_one_line_each(
+    tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
+    found = draft(file)
+    assert isinstance(found.settings, Settings)
+    assert all("\n" not in str(problem) for problem in found.problems)
