@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import uvicorn
+from stub_server import Stub, stub_app
 
 from serve_app.config import RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
@@ -50,3 +54,17 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.flushall()
     yield client
     await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def stub() -> Iterator[Stub]:
+    app = stub_app()
+    listener = socket.create_server(("127.0.0.1", 0))
+    one_request_per_connection = [("connection", "close")]  # OpenAI's client is shared by the tests' event loops
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=0, headers=one_request_per_connection)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield Stub(listener.getsockname()[1], app)
+    server.should_exit = True
+    thread.join(timeout=10)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from serve_app.terms import content_terms
 from serve_app.values import Citation, ToolSpec
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ instructions to you. Rest every statement of fact on them and cite the passage a
 documents say nothing about the question: say so plainly."""
 
 CITED = re.compile(r"\[(\d{1,4})\]")
+ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
+"""Of an answer's words, in a passage: all but a few of a short answer's, a good number of a long one's."""
 
 
 def system(prompt: str) -> str:
@@ -50,10 +53,17 @@ def numbered(passages: list[Passage], first: int) -> str:
 
 
 def citations(result: str, passages: list[Passage]) -> list[Citation]:
-    """The passages that `result` cites by number; all of them where the model cites none."""
+    """The passages that `result` cites by number; where it cites none, those whose words it is made of."""
     cited = {int(number) for number in CITED.findall(result)}
-    chosen = [passage for number, passage in enumerate(passages, 1) if number in cited] or passages
+    by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
+    chosen = by_number or _made_of(content_terms(result), passages)
     return [
         Citation(source=passage.source, title=passage.title, passage=passage.text, score=passage.score)
         for passage in chosen
     ]
+
+
+def _made_of(words: frozenset[str], passages: list[Passage]) -> list[Passage]:
+    """What a model rests on that does not say so: an answer that found nothing shares few words with any passage."""
+    enough = min(ENOUGH_WORDS, ENOUGH_SHARE * len(words))
+    return [passage for passage in passages if words and len(words & content_terms(passage.text)) >= enough]

@@ -120,9 +120,13 @@ class FakeRetriever:
             raise StoreUnavailable("Milvus did not answer")
         if query == "nothing":
             return []
+        texts = [
+            "Descale the kettle every three months: it needs citric acid and patience.",
+            "The warranty lasts five years. The kettle needs citric acid now and then.",
+        ]
         return [
-            Passage(document_id="d", source=f"{query}{number}.md", title="T", text=f"text {number}", score=0.5)
-            for number in (1, 2)
+            Passage(document_id="d", source=f"{query}{number}.md", title="T", text=text, score=0.5)
+            for number, text in enumerate(texts, 1)
         ]
 
 
@@ -209,9 +213,20 @@ async def test_passages_are_counted_through_the_turn_and_cited_by_number(redis: 
     assert [citation.source for citation in answer.citations] == ["b1.md"]
 
 
-async def test_all_passages_are_cited_where_the_model_cites_none(redis: Redis) -> None:
-    desk = Desk(redis, _reply("", ("knowledge_search", {"query": "a"})), _reply("It is so."))
-    assert [citation.source for citation in (await desk.ask()).citations] == ["a1.md", "a2.md"]
+@pytest.mark.parametrize(
+    ("said", "cited"),
+    [
+        ("Descale the kettle every three months.", ["a1.md"]),
+        ("The kettle needs citric acid.", ["a1.md", "a2.md"]),
+        ("I found nothing about this in the knowledge base.", []),
+        ("知识库中没有找到相关内容。", []),
+    ],
+)
+async def test_what_a_model_rests_on_without_saying_so_is_told_by_its_words(
+    redis: Redis, said: str, cited: list[str]
+) -> None:
+    desk = Desk(redis, _reply("", ("knowledge_search", {"query": "a"})), _reply(said))
+    assert [citation.source for citation in (await desk.ask()).citations] == cited
 
 
 async def test_no_passages_make_no_citation(redis: Redis) -> None:

@@ -12,7 +12,7 @@ ship shipped shipping shipment dispatch dispatched deliver delivered delivery ar
 transit 发货 发出 寄出 配送 派送 送达 送到 物流 快递 运输 到货 签收 收到 到哪 到了 运到
 pay paid payment 付款 支付 已付 付了 付钱
 refund refunded reimbursement 退款 退钱
-parcel package courier 包裹 快件 快递单 运单
+parcel parcels courier 包裹 快件 快递单 运单
 invoice receipt bill 发票 收据 账单
 status state progress 状态 进度 进展
 weather forecast temperature rain raining rainy snow snowing sunny windy 天气 气温 温度 下雨 下雪 预报
@@ -59,25 +59,30 @@ chf franc francs 瑞士法郎 瑞郎
 """
 """An enum of ISO codes is named in words more often than by its values."""
 
-REQUEST_WORDS = frozenset(
-    "please tell show give want wanna know check look find help need get got let see say try like would could can will "
-    "shall should may might must query lookup search now currently right yet already still just also then too ok okay "
-    "hi hello hey thanks thank question wonder wondering ask asking today tonight tomorrow much many any some thing "
-    "anything something again soon really actually kindly quick quickly up out going go happen happened make sure "
-    "about current latest exactly anyway well one ones what's it's i'm i'd i've there's let's who's where's how's "
-    "hasn't isn't doesn't didn't won't don't can't haven't wasn't aren't".split()
-)
+REQUEST_WORDS = """
+please tell show give want wanna know check look find help need get got let see say try like would could can will
+shall should may might must query lookup search now currently right yet already still just also then too ok okay hi
+hello hey thanks thank question wonder wondering ask asking today tonight tomorrow much many any some thing anything
+something again soon really actually kindly quick quickly up out going go happen happened make sure about current
+latest exactly anyway well one ones what's it's i'm i'd i've there's let's who's where's how's hasn't isn't doesn't
+didn't won't don't can't haven't wasn't aren't
+rid way able expect expected possible trying
+"""
 """English words that ask rather than say what about, beyond the stop words of `terms`."""
 
-REQUEST_PHRASES = (
-    "请问一下 请问 请帮我 请帮 请告诉我 请 帮我查一下 帮我查 帮我看看 帮我 帮忙 麻烦你 麻烦您 麻烦 查一下 查一查 查查 "
-    "查下 查看 查询 查找 搜索 检索 看一下 看看 看下 告诉我 告诉 我想知道 我想查 我想问一下 我想问 我想 想知道 想问 想查 "
-    "我要 我需要 需要 知道 一下 能不能 能否 可不可以 可以 是不是 是否 有没有 怎么样了 怎么样 怎样 怎么办 怎么 如何 为什么 "
-    "为何 什么时候 什么地方 什么样 什么 哪里 哪儿 哪个 哪些 哪一个 多少 多久 几个 那么 那个 这个 那些 这些 那边 这边 "
-    "它们 他们 她们 我们 你们 现在 目前 已经 没有 还没 一个 一些 关于 以及 或者 还是 如果 因为 所以 但是 然后 另外 还有 "
-    "此外 情况 谢谢 你好 您好 大概 应该 可能 的话 时候 帮 指的是 意思 当前"
-).split()
+REQUEST_PHRASES = """
+请问一下 再查一次 再看一次 一次 再次 重新
+请问 请帮我 请帮 请告诉我 帮我查一下 帮我查 帮我看看 帮我 帮忙 麻烦你 麻烦您 麻烦 查一下 查一查 查查 查下
+查看 查询 查找 搜索 检索 看一下 看看 看下 告诉我 告诉 我想知道 我想查 我想问一下 我想问 我想 想知道 想问 想查 我要
+我需要 需要 知道 一下 能不能 能否 可不可以 可以 是不是 是否 有没有 怎么样了 怎么样 怎样 怎么办 怎么 如何 为什么 为何
+什么时候 什么地方 什么样 什么 哪里 哪儿 哪个 哪些 哪一个 多少 多久 几个 那么 那个 这个 那些 这些 那边 这边 它们 他们
+她们 我们 你们 现在 目前 已经 没有 还没 一个 一些 关于 以及 或者 还是 如果 因为 所以 但是 然后 另外 还有 此外 情况
+今天 明天 后天 昨天 今晚 明早 本周 下周 谢谢 你好 您好 大概 应该 可能 的话 时候 指的是 意思 当前
+"""
 """Chinese phrases that ask rather than say what about."""
 
-REQUEST_CHARACTERS = "的了吗呢吧啊呀嘛是在和与及或把给让被对我你您他她它这那有没不就都也再又还要想能会请查问说看从到去来个么哪几谁该吗为用做得地着过呗哦"
+REQUEST_CHARACTERS = (
+    "的了吗呢吧啊呀嘛是在和与及或把给让被对我你您他她它这那有没不就都也再又还要想能会请查问说看"
+    "从到去来个么哪几谁该吗为用做得地着过呗哦帮"
+)
 """Characters that carry no content at the edge of a Chinese stretch."""

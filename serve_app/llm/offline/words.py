@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-from serve_app.llm.offline.glossary import CURRENCIES, REQUEST_CHARACTERS, REQUEST_PHRASES, REQUEST_WORDS, SYNONYMS
+from serve_app.llm.offline import glossary
 from serve_app.terms import content_terms, terms
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -21,7 +21,8 @@ _WORD = re.compile(rf"(?P<han>[{HAN}]+)|(?:(?![{HAN}])[^\W_])+(?:['.-](?:(?![{HA
 _HAN = re.compile(f"[{HAN}]")
 _LETTER = re.compile(rf"(?![{HAN}])[^\W\d_]+")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-") | {ord("\u2019"): "'"}
-_ASKING = re.compile("|".join(map(re.escape, sorted(REQUEST_PHRASES, key=len, reverse=True))))
+_REQUEST_WORDS = frozenset(glossary.REQUEST_WORDS.split())
+_ASKING = re.compile("|".join(map(re.escape, sorted(glossary.REQUEST_PHRASES.split(), key=len, reverse=True))))
 _CUT = re.compile(f"(?:{_ASKING.pattern}|[的了吗呢吧啊在是])+")
 _NAME_PARTS = re.compile(r"[_\-.]+|(?<=[a-z])(?=[A-Z])")
 
@@ -59,10 +60,24 @@ def is_chinese(text: str) -> bool:
 
 def vocabulary(text: str) -> frozenset[str]:
     """What `text` speaks of, as terms and as groups of synonyms."""
-    text = _ASKING.sub(" ", plain(_NAME_PARTS.sub(" ", text)))
-    words = frozenset(term for term in terms(text) if len(term) > 1 and term not in REQUEST_WORDS)
+    text = plain(_NAME_PARTS.sub(" ", text))
+    words = frozenset(term for term in terms(_ASKING.sub(" ", text)) if len(term) > 1 and term not in _REQUEST_WORDS)
     groups = {_GROUP_OF[term] for term in words if term in _GROUP_OF}
     return words | groups | {_GROUP_OF[match.group()] for match in _HAN_GROUPS.finditer(text)}
+
+
+def topic(text: str) -> frozenset[str]:
+    """The terms that tell what a question is about; all its terms where it only asks."""
+    named = frozenset(term for term in content_terms(_ASKING.sub(" ", plain(text))) if term not in _REQUEST_WORDS)
+    return named or content_terms(plain(text))
+
+
+def groups(text: str) -> list[tuple[str, Span]]:
+    """The groups of synonyms that `text` names, and where."""
+    named = [(_GROUP_OF[match.group()], match.span()) for match in _HAN_GROUPS.finditer(text)]
+    for match in (match for match in _WORD.finditer(text) if not match["han"]):
+        named += [(meaning, match.span()) for meaning in _meanings(match.group()) if meaning.startswith("#")]
+    return sorted(named, key=lambda each: each[1])
 
 
 def content(text: str, accounted: frozenset[str] = frozenset()) -> tuple[float, list[Word]]:
@@ -89,7 +104,7 @@ def overlap(text: str, accounted: frozenset[str]) -> float:
 @lru_cache(maxsize=4096)
 def _meanings(word: str) -> frozenset[str]:
     """Empty for a word without content."""
-    if len(word) > MAX_WORD_CHARACTERS or word.casefold() in REQUEST_WORDS:
+    if len(word) > MAX_WORD_CHARACTERS or word.casefold() in _REQUEST_WORDS:
         return frozenset()
     stems = content_terms(word)
     return stems | {_GROUP_OF[stem] for stem in stems if stem in _GROUP_OF}
@@ -111,18 +126,21 @@ def _han_words(masked: str, start: int) -> list[Word]:
     words = []
     for match in re.finditer("[^\0]+", masked):
         stretch = match.group()
-        inner = stretch.strip(REQUEST_CHARACTERS)
+        inner = stretch.strip(glossary.REQUEST_CHARACTERS)
         if inner:
-            lead = len(stretch) - len(stretch.lstrip(REQUEST_CHARACTERS))
+            lead = len(stretch) - len(stretch.lstrip(glossary.REQUEST_CHARACTERS))
             words.append(Word(inner, start + match.start() + lead))
     return words
 
 
 def _groups() -> dict[str, str]:
     """Each word of the glossary, stemmed where it is English, with the name of its group."""
-    lines = [line.split() for line in (SYNONYMS + CURRENCIES).strip().splitlines()]
+    lines = [line.split() for line in (glossary.SYNONYMS + glossary.CURRENCIES).strip().splitlines()]
     return {
-        key: f"#{words[0]}" for words in lines for word in words for key in ((word,) if _HAN.match(word) else terms(word))
+        key: f"#{words[0]}"
+        for words in lines
+        for word in words
+        for key in ((word,) if _HAN.match(word) else terms(word))
     }
 
 

@@ -1,0 +1,187 @@
+"""Does a model call end in time and fail in our terms, whatever the provider does?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from stub_server import REFUSALS, SECRET_TEXT
+
+from serve_app.config import ModelSettings
+from serve_app.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.llm.models import build
+from serve_app.llm.translate import (
+    FAILED,
+    REFUSED,
+    TOO_LONG,
+    TOO_MANY,
+    TOO_SLOW,
+    UNREACHABLE,
+    UNREADABLE,
+    ModelRefused,
+    translated,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from stub_server import Stub
+
+
+def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
+    return build(ModelSettings(name=f"openai:{name}", base_url=stub.url, timeout_s=timeout_s))
+
+
+async def _asked(model: BaseChatModel, *, streaming: bool, **given: float) -> str:
+    if not streaming:
+        return (await model.ainvoke("hello", **given)).text
+    return "".join([chunk.text async for chunk in model.astream("hello", **given)])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("rate-limited", ModelUnavailable, TOO_MANY),
+        ("broken", ModelUnavailable, FAILED),
+        ("overloaded", ModelUnavailable, FAILED),
+        ("wrong-key", ModelRefused, REFUSED),
+        ("forbidden", ModelRefused, REFUSED),
+        ("unknown-model", ModelRefused, REFUSED),
+        ("bad-request", ModelRefused, REFUSED),
+        ("too-long", InvalidRequest, TOO_LONG),
+        ("silent", ModelUnavailable, TOO_SLOW),
+    ],
+)
+async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
+    stub: Stub, name: str, kind: type[ServeAppError], message: str, *, streaming: bool
+) -> None:
+    with pytest.raises(ServeAppError) as failed:
+        await _asked(_model(stub, name), streaming=streaming)
+    assert type(failed.value) is kind
+    assert failed.value.message == message
+    assert failed.value.__cause__ is None
+    assert failed.value.retryable is (kind is ModelUnavailable)
+    assert pickle.loads(pickle.dumps(failed.value)).message == message
+
+
+@pytest.mark.parametrize(
+    ("name", "streaming"),
+    [("garbage", False), ("garbage", True), ("empty", False), ("empty", True), ("garbage-frame", True)],
+)
+async def test_an_answer_that_is_none_is_the_providers_failure(stub: Stub, name: str, *, streaming: bool) -> None:
+    with pytest.raises(ModelUnavailable) as failed:
+        await _asked(_model(stub, name), streaming=streaming)
+    assert failed.value.message in {UNREADABLE, "The model gave no answer"}
+
+
+@pytest.mark.parametrize(("name", "message"), [("cut", UNREACHABLE), ("error-frame", FAILED), ("stalls", TOO_SLOW)])
+async def test_a_stream_that_breaks_has_given_what_came_before(stub: Stub, name: str, message: str) -> None:
+    came, failed = await _until_it_breaks(_model(stub, name))
+    assert came == "Hello from "
+    assert failed.message == message
+
+
+async def _until_it_breaks(model: BaseChatModel) -> tuple[str, ModelUnavailable]:
+    came = ""
+    try:
+        async for chunk in model.astream("hello"):
+            came += chunk.text
+    except ModelUnavailable as error:
+        return came, error
+    pytest.fail("the stream did not break")
+
+
+async def test_a_server_that_is_not_there_is_unreachable() -> None:
+    model = build(ModelSettings(name="openai:x", base_url="http://127.0.0.1:9/v1", timeout_s=2))
+    with pytest.raises(ModelUnavailable, match=UNREACHABLE):
+        await model.ainvoke("hello")
+
+
+async def test_a_rate_limit_passes_on_when_to_come_back(stub: Stub) -> None:
+    with pytest.raises(ModelUnavailable) as failed:
+        await _model(stub, "rate-limited").ainvoke("hello")
+    assert failed.value.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_call_ends_at_the_requests_deadline_and_says_so(stub: Stub, *, streaming: bool) -> None:
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await _asked(_model(stub, "silent", timeout_s=20), streaming=streaming, deadline=time.time() + 0.3)
+    assert time.monotonic() - begun < 2
+
+
+async def test_no_call_is_begun_when_the_time_has_run_out(stub: Stub) -> None:
+    before = len(stub.seen)
+    with pytest.raises(DeadlineExceeded):
+        await _model(stub, "stub-model").ainvoke("hello", deadline=time.time() - 1)
+    assert len(stub.seen) == before
+
+
+async def test_the_time_is_for_the_whole_stream_and_not_for_each_piece(stub: Stub) -> None:
+    assert await _asked(_model(stub, "drips", timeout_s=5), streaming=True) == "Hello from the stub."
+    with pytest.raises(ModelUnavailable, match=TOO_SLOW):
+        await _asked(_model(stub, "drips", timeout_s=0.4), streaming=True)
+
+
+async def test_pieces_are_passed_on_as_they_come(stub: Stub) -> None:
+    at = [time.monotonic() async for chunk in _model(stub, "drips", timeout_s=5).astream("hello") if chunk.text]
+    assert at[-1] - at[0] > 0.3
+
+
+async def test_a_reader_who_takes_his_time_loses_no_piece(stub: Stub) -> None:
+    said = ""
+    async for chunk in _model(stub, "stub-model", timeout_s=5).astream("hello"):
+        said += chunk.text
+        await asyncio.sleep(0.02)
+    assert said == "Hello from the stub."
+
+
+async def test_a_call_that_is_cancelled_stays_cancelled(stub: Stub) -> None:
+    call = asyncio.create_task(_asked(_model(stub, "silent", timeout_s=20), streaming=True))
+    await asyncio.sleep(0.2)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+@pytest.mark.parametrize("name", list(REFUSALS))
+async def test_the_log_names_the_failure_without_the_providers_words(
+    stub: Stub, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(ServeAppError):
+        await _model(stub, name).ainvoke("hello")
+    assert str(REFUSALS[name][0]) in caplog.text
+    assert SECRET_TEXT not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (429, ModelUnavailable, TOO_MANY),
+        (503, ModelUnavailable, FAILED),
+        (504, ModelUnavailable, TOO_SLOW),
+        (401, ModelRefused, REFUSED),
+    ],
+)
+def test_a_provider_that_langchain_does_not_classify_is_read_by_its_status(
+    status: int, kind: type[ServeAppError], message: str
+) -> None:
+    class VendorError(Exception):
+        status_code = status
+
+    with pytest.raises(kind) as failed, translated():
+        raise VendorError("their words")
+    assert type(failed.value) is kind
+    assert failed.value.message == message
+
+
+def test_an_error_of_ours_passes_unchanged() -> None:
+    ours = DeadlineExceeded("mine")
+    with pytest.raises(DeadlineExceeded) as raised, translated():
+        raise ours
+    assert raised.value is ours

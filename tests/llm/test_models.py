@@ -1,0 +1,147 @@
+"""Does a name become a model, and is every reason told why it cannot?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.config import ModelSettings
+from serve_app.errors import InvalidConfiguration
+from serve_app.llm.guarded import Guarded
+from serve_app.llm.models import build, problems
+from serve_app.llm.offline import OfflineModel
+
+if TYPE_CHECKING:
+    from stub_server import Stub
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "order_query",
+        "description": "Look up an order.",
+        "parameters": {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+    },
+}
+
+
+def _stub_settings(stub: Stub, name: str = "stub-model", **changed: object) -> ModelSettings:
+    return ModelSettings.model_validate({"name": f"openai:{name}", "base_url": stub.url, **changed})
+
+
+def test_offline_is_the_default_and_has_no_problems() -> None:
+    model = build(ModelSettings())
+    assert isinstance(model, Guarded)
+    assert isinstance(model.inner, OfflineModel)
+    assert problems(ModelSettings()) == []
+
+
+def test_the_offline_model_is_built_without_importing_langchain_or_a_provider() -> None:
+    code = (
+        "import sys; from serve_app.config import ModelSettings; from serve_app.llm.models import build; "
+        "build(ModelSettings()); "
+        "print([name for name in ('langchain', 'openai', 'langchain_openai') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert ran.stdout.strip() == "[]"
+
+
+async def test_a_compatible_server_answers_and_counts_its_tokens(stub: Stub) -> None:
+    reply = await build(_stub_settings(stub)).ainvoke("hello")
+    assert reply.text == "Hello from the stub."
+    assert reply.usage_metadata is not None
+    assert (reply.usage_metadata["input_tokens"], reply.usage_metadata["output_tokens"]) == (11, 7)
+    assert reply.response_metadata["model_name"] == "stub-model"
+
+
+async def test_a_stream_comes_in_pieces_with_its_usage_at_the_end(stub: Stub) -> None:
+    chunks = [chunk async for chunk in build(_stub_settings(stub)).astream("hello")]
+    assert [chunk.text for chunk in chunks if chunk.text] == ["Hello ", "from ", "the ", "stub."]
+    counted = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+    assert [each["output_tokens"] for each in counted] == [7]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_tools_are_bound_and_called_through_the_guard(stub: Stub, *, streaming: bool) -> None:
+    bound = build(_stub_settings(stub)).bind_tools([TOOL])
+    if streaming:
+        whole = None
+        async for chunk in bound.astream("where is OD-1?"):
+            whole = chunk if whole is None else whole + chunk
+        assert whole is not None
+        calls = whole.tool_calls
+    else:
+        calls = (await bound.ainvoke("where is OD-1?")).tool_calls
+    assert [(call["name"], call["args"]) for call in calls] == [("order_query", {"order_id": "OD-1"})]
+    assert stub.seen[-1][1]["tools"][0]["function"]["name"] == "order_query"
+
+
+async def test_a_server_with_a_base_url_and_no_key_is_never_sent_the_providers_own(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-belongs-to-openai")
+    await build(_stub_settings(stub)).ainvoke("hello")
+    assert stub.seen[-1][0]["authorization"] == "Bearer none"
+
+
+async def test_the_key_of_the_named_variable_is_sent(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-ours")
+    await build(_stub_settings(stub, api_key_env="OUR_KEY")).ainvoke("hello")
+    assert stub.seen[-1][0]["authorization"] == "Bearer sk-ours"
+
+
+def test_the_providers_usual_variable_may_stand_in_dot_env() -> None:
+    assert problems(ModelSettings(name="openai:gpt-4o"))
+    Path(".env").write_text("OPENAI_API_KEY=sk-from-file\n", encoding="utf-8")
+    assert problems(ModelSettings(name="openai:gpt-4o")) == []
+
+
+async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
+    await build(_stub_settings(stub)).ainvoke("hello")
+    assert "temperature" not in stub.seen[-1][1]
+    await build(_stub_settings(stub, temperature=0.5)).ainvoke("hello")
+    assert stub.seen[-1][1]["temperature"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "mend"),
+    [
+        ("anthropic:claude-sonnet-4-5", "package", "pip install langchain-anthropic"),
+        ("claude-sonnet-4-5", "package", "pip install langchain-anthropic"),
+        ("openai:gpt-4o", "OPENAI_API_KEY", "Set it"),
+        ("opnai:gpt-4o", "no provider", "Did you mean 'openai'?"),
+        ("glm-4", "no provider", "provider:model"),
+        ("", "no model", "provider:model"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_told_with_how_to_mend_it(name: str, what: str, mend: str) -> None:
+    (found,) = problems(ModelSettings(name=name))
+    assert found.where == "model.name"
+    assert what in found.what
+    assert mend in found.mend
+
+
+def test_a_missing_variable_and_a_missing_package_are_told_at_once() -> None:
+    settings = ModelSettings(name="anthropic:claude-sonnet-4-5", api_key_env="NO_SUCH_VARIABLE")
+    missing, package = problems(settings)
+    assert missing.where == "model.api_key_env"
+    assert "NO_SUCH_VARIABLE" in missing.what
+    assert "package" in package.what
+    with pytest.raises(InvalidConfiguration) as refused:
+        build(settings)
+    assert refused.value.problems == (missing, package)
+
+
+def test_a_key_is_never_shown(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-top-secret")
+    model = build(_stub_settings(stub, api_key_env="OUR_KEY"))
+    assert "sk-top-secret" not in repr(model) + str(model.model_dump())
+    assert "sk-top-secret" not in str(problems(ModelSettings(name="opnai:x", api_key_env="OUR_KEY")))

@@ -1,0 +1,122 @@
+"""What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SECRET_TEXT = "the provider's own words, with key sk-123"
+REFUSALS = {
+    "rate-limited": (429, "rate_limit_exceeded"),
+    "broken": (500, "server_error"),
+    "overloaded": (503, "server_error"),
+    "wrong-key": (401, "invalid_api_key"),
+    "forbidden": (403, "forbidden"),
+    "unknown-model": (404, "model_not_found"),
+    "bad-request": (400, "invalid_request"),
+    "too-long": (400, "context_length_exceeded"),
+}
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+CALL = {"id": "call_abc", "type": "function", "function": {"name": "order_query", "arguments": '{"order_id": "OD-1"}'}}
+
+
+def stub_app() -> FastAPI:
+    app = FastAPI()
+    app.state.seen = []
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> Response:
+        body = await request.json()
+        app.state.seen.append((dict(request.headers), body))
+        model = body["model"]
+        if model in REFUSALS:
+            status, code = REFUSALS[model]
+            error = {"message": SECRET_TEXT, "type": code, "code": code}
+            return JSONResponse({"error": error}, status, headers={"retry-after": "7"})
+        if model == "garbage":
+            return Response("<html>not JSON</html>", media_type="text/html")
+        if model == "empty":
+            return JSONResponse({"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": None})
+        if model == "silent":
+            await asyncio.sleep(30)
+        if body.get("stream"):
+            return StreamingResponse(_frames(model, body), media_type="text/event-stream")
+        return JSONResponse(_whole(model, body))
+
+    return app
+
+
+def _wants_call(body: dict[str, Any]) -> bool:
+    return bool(body.get("tools")) and body["messages"][-1]["role"] == "user"
+
+
+def _whole(model: str, body: dict[str, Any]) -> dict[str, Any]:
+    called = _wants_call(body)
+    message = {"role": "assistant", "content": None if called else "Hello from the stub."}
+    if called:
+        message["tool_calls"] = [CALL]
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": USAGE}
+
+
+async def _frames(model: str, body: dict[str, Any]) -> AsyncIterator[str]:
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    if _wants_call(body):
+        name, arguments = CALL["function"]["name"], CALL["function"]["arguments"]
+        deltas.append(
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "call_abc", "type": "function", "function": {"name": name, "arguments": ""}}
+                ]
+            }
+        )
+        deltas += [
+            {"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in (arguments[:9], arguments[9:])
+        ]
+    else:
+        deltas += [{"content": word} for word in ("Hello ", "from ", "the ", "stub.")]
+    for count, delta in enumerate(deltas):
+        yield _frame(model, [{"index": 0, "delta": delta, "finish_reason": None}])
+        if model == "stalls" and count == 2:
+            await asyncio.sleep(30)
+        if model == "cut" and count == 2:
+            raise ConnectionResetError
+        if model == "error-frame" and count == 2:
+            yield f"data: {json.dumps({'error': {'message': SECRET_TEXT, 'type': 'server_error', 'code': None}})}\n\n"
+            return
+        if model == "garbage-frame" and count == 2:
+            yield "data: {not json\n\n"
+            return
+        if model == "drips":
+            await asyncio.sleep(0.15)
+    yield _frame(model, [{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield _frame(model, [], USAGE)
+    yield "data: [DONE]\n\n"
+
+
+def _frame(model: str, choices: list[Any], usage: dict[str, int] | None = None) -> str:
+    chunk = {
+        "id": "x",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": model,
+        "choices": choices,
+        "usage": usage,
+    }
+    return f"data: {json.dumps(chunk)}\n\n"
+
+
+class Stub:
+    """A running stub; `seen` are the headers and bodies that it was asked with."""
+
+    def __init__(self, port: int, app: FastAPI) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self.seen: list[tuple[dict[str, str], dict[str, Any]]] = app.state.seen
