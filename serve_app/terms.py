@@ -29,20 +29,37 @@ _LETTERS_THEN_DIGITS = re.compile(r"([a-z]{3,})\d+")
 _ENGLISH = frozenset(
     re.findall(
         r"\S+",
-        """a about after again all also am an and any are aren't as at be because been before being both but by can can't
-        cannot could couldn't did didn't do does doesn't doing don't down each else ever few for from further
-        had has hasn't have haven't having he her here hers him his how i i'd i'll i'm i've if in into is isn't
-        it it's its itself just let let's me more most my myself no nor not of off on once only or other our
-        ours out over own please same shall she should shouldn't so some such than that that's the their theirs
-        them then there these they this those through to too under until up us very was wasn't we were what
-        what's when where which while who whom whose why will with won't would wouldn't yet you you'd you'll
-        you're your yours""",
+        """a about after again all also am an and any anyone anything are aren't as at be because been before being both
+        but by can can't cannot could couldn't did didn't do does doesn't doing don't down each else ever
+        everything few for from further get got had has hasn't have haven't having he her here hers him his
+        how i i'd i'll i'm i've if in into is isn't it it's its itself just know let let's like me more most
+        my myself need no nor not of off on once only or other our ours out over own please really same shall
+        she should shouldn't so some someone something such tell than that that's the their theirs them then
+        there these they thing things this those through to too under until up us very want was wasn't way we
+        were what what's when where which while who whom whose why will with without won't would wouldn't yet
+        you you'd you'll you're your yours""",
     )
 )
 _CHINESE = re.compile(
-    "为什么|怎么办|怎么样|有没有|是不是|能不能|可不可以|怎样|怎么|如何|什么|多少|是否|请问|哪个|哪些|哪里|哪儿|这个|那个|这些|那些|这里|那里|"
-    "这样|那样|一个|一些|一下|我们|你们|他们|她们|它们|自己|可以|能够|应该|需要|如果|因为|所以|但是|而且|或者|以及|并且|然后|时候|"
-    "[的了吗呢吧啊呀嘛么我你您他她它这那哪谁们是和与或及也都就把被让给很]"
+    "|".join(
+        sorted(
+            re.findall(
+                r"\S+",
+                """的 了 吗 呢 吧 啊 呀 嘛 么 哦 我 你 您 他 她 它 这 那 哪 谁 们 是 和 与 或 及 也 都 就 把
+                被 让 给 很 没 又 才 已 想 为什么 怎么办 怎么样 怎样 怎么 如何 什么 什么样 什么时候 多少
+                多久 多长 多长时间 几个 是否 请问 哪个 哪些 哪里 哪儿 有没有 是不是 能不能 可不可以 这个
+                那个 这些 那些 这里 那里 这样 那样 这么 那么 一个 一些 一下 一种 有些 有的 每个 各个 其他
+                其它 另外 我们 你们 他们 她们 它们 自己 别人 有人 东西 事情 地方 办法 可以 能够 可能 也许
+                应该 需要 必须 一定 最好 想要 还能 还会 还是 还有 不是 不能 不会 不要 不用 没有 不小心
+                如果 要是 假如 只要 只有 只是 就是 都是 全是 而是 因为 所以 因此 由于 但是 不过 虽然 而且
+                或者 以及 并且 于是 然后 之后 之前 关于 对于 根据 为了 已经 正在 刚刚 刚才 马上 立刻 总是
+                老是 一直 经常 有时 非常 有点 好像 知道 告诉 帮我 帮忙 麻烦 起来 下来 出来 过来 回来 回头
+                时候 的话""",
+            ),
+            key=len,
+            reverse=True,
+        )
+    )
 )
 
 

@@ -41,7 +41,9 @@ class ChatRequest(Value):
 
     user_input: str = Field(min_length=1, max_length=32_000, description="What the user says.")
     session_id: SessionId = Field(description="The conversation this turn belongs to.")
-    stream: bool = Field(default=False, strict=True, description="Answer with server-sent events instead of one JSON body.")
+    stream: bool = Field(
+        default=False, strict=True, description="Answer with server-sent events instead of one JSON body."
+    )
     user_id: str | None = Field(default=None, max_length=128, description="The end user, for your own records.")
 
 

@@ -90,33 +90,39 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def beside(service: Service, configuration: dict[str, Any]) -> Iterator[Service]:
-    """A second application in the same cluster, at `/beside`, on the first one's stores."""
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
+def beside(service: Service, name: str, configuration: dict[str, Any]) -> Iterator[Service]:
+    """A second application in the same cluster, at `/name`, on the first one's stores."""
     ports = embedded_ports(service.data_dir)
     stores = {"redis": f"redis://127.0.0.1:{ports.redis}", "milvus": f"http://127.0.0.1:{ports.milvus}"}
-    path = service.data_dir / "beside.yaml"
+    path = service.data_dir / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**configuration, **stores}))
-    first = service.deployed["applications"]
-    second = {**first[0], "name": "beside", "route_prefix": "/beside", "args": {"config": str(path)}}
-    client = _get_global_client()
-    client.deploy_apps(ServeDeploySchema.model_validate({**service.deployed, "applications": [*first, second]}))
+    applications = service.deployed["applications"]
+    second = {**applications[0], "name": name, "route_prefix": f"/{name}", "args": {"config": str(path)}}
+    applications.append(second)
     try:
-        running = replace(service, url=f"{service.url}/beside")
+        _deploy(service.deployed)
+        running = replace(service, url=f"{service.url}/{name}")
         running.wait_until_ready(START_S)
         yield running
     finally:
-        client.deploy_apps(ServeDeploySchema.model_validate(service.deployed))
+        applications.remove(second)
+        _deploy(service.deployed)
+
+
+def _deploy(configuration: dict[str, Any]) -> None:
+    """What `serve run` itself does."""
+    from ray.serve._private.api import serve_start
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(configuration)
+    client = serve_start(schema.http_options.model_dump(), proxy_location=schema.proxy_location)
+    client.deploy_apps(schema, _blocking=False)
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service that `serve run serve_config.yaml` starts, with one more tool."""
     import ray
-    from ray.serve._private.api import serve_start  # what `serve run` itself calls
-    from ray.serve.schema import ServeDeploySchema
 
     folder = tmp_path_factory.mktemp("service")
     port = free_port()
@@ -126,9 +132,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with _set({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
         try:
-            schema = ServeDeploySchema.model_validate(deploy)
-            client = serve_start(schema.http_options.model_dump(), proxy_location=schema.proxy_location)
-            client.deploy_apps(schema, _blocking=False)
+            _deploy(deploy)
             running = Service(f"http://127.0.0.1:{port}", folder / "data", deploy)
             running.wait_until_ready(START_S)
             yield running

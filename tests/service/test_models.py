@@ -23,7 +23,7 @@ def modelled(service: Service, stub: Stub) -> Iterator[Service]:
     orders = {"file": str(service.data_dir / "orders.json")}
     (service.data_dir / "orders.json").write_text(json.dumps({"OD-1": "lost at sea"}))
     model = {"name": "openai:drips", "base_url": stub.url}
-    with beside(service, {"model": model, "tools": tools, "orders": orders}) as running:
+    with beside(service, "modelled", {"model": model, "tools": tools, "orders": orders}) as running:
         yield running
 
 
@@ -48,10 +48,8 @@ def test_the_first_token_arrives_before_the_model_has_finished(modelled: Service
 
 
 def test_a_model_that_fails_is_a_503_without_the_providers_words(service: Service, stub: Stub) -> None:
-    with (
-        beside(service, {"model": {"name": "openai:broken", "base_url": stub.url}}) as failing,
-        failing.client() as client,
-    ):
+    model = {"name": "openai:broken", "base_url": stub.url}
+    with beside(service, "failing", {"model": model}) as failing, failing.client() as client:
         response = client.post("/agent/chat", json={"user_input": "hello", "session_id": "broken"})
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "model_unavailable"

@@ -1,0 +1,134 @@
+"""How does a document become findable?
+
+It is replaced in an order that a crash cannot harm: its new passages are stored, then its record in Redis changes, then
+its old passages are deleted. A search counts only the passages that the records name, and the next writer finishes what
+one left undone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
+
+from serve_app.errors import ModelUnavailable, NotFound
+from serve_app.knowledge.entry import Entry, digest, document_id
+from serve_app.knowledge.passages import Origin
+from serve_app.knowledge.registry import Record
+from serve_app.knowledge.sparse import frequencies
+from serve_app.values import Indexed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serve_app.knowledge.embed import Embedder
+    from serve_app.knowledge.passages import Passages
+    from serve_app.knowledge.registry import Registry
+    from serve_app.knowledge.writer import Lease
+    from serve_app.values import Document, DocumentSummary
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[["Document"], Awaitable[list[Entry]]]
+"""Splits and weighs a document, off the event loop."""
+
+Status = Literal["added", "replaced", "unchanged"]
+
+
+class Ingest:
+    """Writes one tenant's documents."""
+
+    def __init__(
+        self, tenant: str, registry: Registry, passages: Passages, prepare: Prepare, embedder: Embedder | None
+    ) -> None:
+        self._tenant = tenant
+        self._registry = registry
+        self._passages = passages
+        self._prepare = prepare
+        self._embedder = embedder
+
+    async def is_done(self, documents: list[Document]) -> list[Indexed] | None:
+        """The results, where nothing is left to do."""
+        records = await self._registry.records(self._id(each) for each in documents)
+        if await self._registry.unsettled() or any(not self._unchanged(each, records) for each in documents):
+            return None
+        return [self._indexed(each, "unchanged", records[self._id(each)].passages) for each in documents]
+
+    async def finish(self) -> None:
+        """Delete the passages that an interrupted writer left and no record names."""
+        for document in await self._registry.unsettled():
+            records = await self._registry.records([document])
+            await self._clear(document, records.get(document))
+
+    async def put(self, lease: Lease, document: Document) -> Indexed:
+        """Index `document`, replacing what its source held.
+
+        Raises:
+            StoreUnavailable: a store did not answer; the next writer finishes or takes back what was begun.
+        """
+        key = self._id(document)
+        records = await self._registry.records([key])
+        if self._unchanged(document, records):
+            return self._indexed(document, "unchanged", records[key].passages)
+        try:
+            prepared = await self._prepare(document)
+            vectors = await self._embedder.documents([entry.text for entry in prepared]) if self._embedder else None
+        except ModelUnavailable as error:
+            return self._failed(document, error.message)
+        except Exception as error:  # one document that cannot be split stops no other
+            logger.warning("a document was not split", exc_info=error)
+            return self._failed(document, "The document could not be split")
+        if not prepared:
+            return self._failed(document, "The document has no text to search for")
+        await self._replace(lease, document, prepared, vectors)
+        return self._indexed(document, "replaced" if key in records else "added", len(prepared))
+
+    async def remove(self, lease: Lease, document_id: str) -> DocumentSummary:
+        """Remove a document and its passages; what it was.
+
+        Raises:
+            NotFound: there is no such document.
+            StoreUnavailable: a store did not answer; the next writer finishes what was begun.
+        """
+        record = (await self._registry.records([document_id])).get(document_id)
+        if record is None:
+            raise NotFound("There is no such document")
+        await self._registry.unsettle(document_id)
+        await self._registry.drop(lease, document_id, record)
+        await self._clear(document_id, None)
+        return record.summary(document_id)
+
+    async def _replace(
+        self, lease: Lease, document: Document, prepared: list[Entry], vectors: list[list[float]] | None
+    ) -> None:
+        key = self._id(document)
+        record = Record(
+            source=document.source,
+            title=document.title or prepared[0].title.split(" > ")[0],
+            digest=digest(document),
+            passages=len(prepared),
+            characters=len(document.text),
+            indexed_at=time.time(),
+        )
+        await self._registry.unsettle(key)
+        await self._passages.put(Origin(self._tenant, key, document.source, record.digest), prepared, vectors)
+        await self._registry.put(lease, key, record, frequencies(entry.weights for entry in prepared))
+        await self._clear(key, record)
+
+    async def _clear(self, document: str, record: Record | None) -> None:
+        await self._passages.keep(self._tenant, document, record.digest if record else None)
+        await self._registry.settle(document)
+
+    def _id(self, document: Document) -> str:
+        return document_id(self._tenant, document.source)
+
+    def _unchanged(self, document: Document, records: Mapping[str, Record]) -> bool:
+        record = records.get(self._id(document))
+        return record is not None and record.digest == digest(document)
+
+    def _indexed(self, document: Document, status: Status, passages: int) -> Indexed:
+        return Indexed(id=self._id(document), source=document.source, status=status, passages=passages)
+
+    def _failed(self, document: Document, reason: str) -> Indexed:
+        return Indexed(id=self._id(document), source=document.source, status="failed", reason=reason)

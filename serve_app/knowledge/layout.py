@@ -1,0 +1,86 @@
+"""Does the collection hold what this configuration searches?
+
+Vectors of one embedding model mean nothing to another, and Milvus cannot be asked which model made them. So what a
+collection was created with is noted in Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import InvalidConfiguration, Problem, StoreUnavailable
+from serve_app.stores.redis import translated
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from serve_app.config import KnowledgeSettings
+    from serve_app.knowledge.embed import Embedder
+    from serve_app.knowledge.passages import Passages
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    mode: str
+    embedding: str | None
+
+
+class Layout:
+    """What the collection is made of."""
+
+    def __init__(self, settings: KnowledgeSettings, redis: Redis) -> None:
+        self._redis: Any = redis
+        self._key = f"{settings.collection}:layout"
+        self._collection = settings.collection
+        named = settings.embedding
+        self._wanted = _Made(
+            settings.mode, (named.model or named.factory) if named and settings.mode != "lexical" else None
+        )
+        self._right = False
+
+    async def check(self) -> bool:
+        """Whether there is a collection.
+
+        Raises:
+            InvalidConfiguration: it was made for another mode or another embedding.
+            StoreUnavailable: Redis did not answer.
+        """
+        if self._right:
+            return True
+        with translated():
+            noted = await self._redis.get(self._key)
+        if noted is None:
+            return False
+        made = _Made(**json.loads(noted))
+        if made != self._wanted:
+            raise InvalidConfiguration((self._problem(made),))
+        self._right = True
+        return True
+
+    async def make(self, passages: Passages, embedder: Embedder | None) -> None:
+        """Create the collection if there is none.
+
+        Raises:
+            InvalidConfiguration: it was made for another mode or another embedding.
+            ModelUnavailable: the embedding model did not answer.
+            StoreUnavailable: a store did not answer, or Milvus has lost the collection.
+        """
+        noted = await self.check()
+        if noted and await passages.exist():
+            return
+        if noted:
+            raise StoreUnavailable(
+                f"Milvus no longer has the collection {self._collection}: restore it, or name another one"
+            )
+        dimension = len(await embedder.query("dimension")) if embedder else None
+        await passages.create(dimension)
+        with translated():
+            await self._redis.set(self._key, json.dumps(asdict(self._wanted)))
+
+    def _problem(self, made: _Made) -> Problem:
+        what = f"collection {self._collection!r} was made for mode {made.mode}"
+        if made.embedding:
+            what += f" and embedding {made.embedding}"
+        return Problem("knowledge", what, "Name a new collection and ingest the documents again, or put the mode back")

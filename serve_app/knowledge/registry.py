@@ -1,0 +1,159 @@
+"""Which documents are there, and in how many passages does each term occur?
+
+One tenant's documents in Redis. A document's record and the frequencies of its terms change in one step, so that the
+frequencies are those of the documents listed, whenever a writer dies. A document is `unsettled` while Milvus may hold
+passages of it that the record does not name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import StoreUnavailable
+from serve_app.stores.redis import translated
+from serve_app.values import DocumentSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from redis.asyncio import Redis
+
+    from serve_app.knowledge.writer import Lease
+
+PASSAGES = "passages"
+"""The field of the frequencies that counts all passages; the other fields are term ids."""
+
+# KEYS: lease, documents, terms, sources, frequencies
+# ARGV: holder, document id, its member of sources, new record or '', new terms, then pairs of a field and its change
+APPLY = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[4] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  redis.call('HDEL', KEYS[3], ARGV[2])
+  redis.call('ZREM', KEYS[4], ARGV[3])
+else
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+  redis.call('HSET', KEYS[3], ARGV[2], ARGV[5])
+  redis.call('ZADD', KEYS[4], 0, ARGV[3])
+end
+for i = 6, #ARGV, 2 do
+  if redis.call('HINCRBY', KEYS[5], ARGV[i], ARGV[i + 1]) <= 0 then redis.call('HDEL', KEYS[5], ARGV[i]) end
+end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a document; `digest` tells which of its passages count."""
+
+    source: str
+    title: str
+    digest: str
+    passages: int
+    characters: int
+    indexed_at: float
+
+    def summary(self, document_id: str) -> DocumentSummary:
+        """As the API shows it."""
+        fields = {name: value for name, value in asdict(self).items() if name != "digest"}
+        return DocumentSummary(id=document_id, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some documents in order, and the totals of all."""
+
+    documents: list[DocumentSummary]
+    total: int
+    passages: int
+
+
+class Registry:
+    """The documents of one tenant; every method raises `StoreUnavailable` when Redis does not answer."""
+
+    def __init__(self, redis: Redis, collection: str, tenant: str) -> None:
+        self._redis: Any = redis
+        prefix = f"{collection}:{tenant}"
+        self._documents = f"{prefix}:documents"
+        self._terms = f"{prefix}:terms"
+        self._sources = f"{prefix}:sources"
+        self._frequencies = f"{prefix}:frequencies"
+        self._unsettled = f"{prefix}:unsettled"
+
+    async def statistics(self, terms: Iterable[int]) -> tuple[int, dict[int, int]]:
+        """How many passages there are, and in how many of them each of `terms` occurs."""
+        wanted = list(terms)
+        with translated():
+            total, *found = await self._redis.hmget(self._frequencies, [PASSAGES, *wanted])
+        return int(total or 0), {term: int(count or 0) for term, count in zip(wanted, found, strict=True)}
+
+    async def records(self, document_ids: Iterable[str]) -> dict[str, Record]:
+        """The records of those that are there."""
+        wanted = list(document_ids)
+        if not wanted:
+            return {}
+        with translated():
+            found = await self._redis.hmget(self._documents, wanted)
+        return {key: Record(**json.loads(value)) for key, value in zip(wanted, found, strict=True) if value}
+
+    async def page(self, offset: int, limit: int) -> Page:
+        """Documents by source."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zrange(self._sources, offset, offset + limit - 1)
+            pipeline.zcard(self._sources)
+            pipeline.hget(self._frequencies, PASSAGES)
+            members, total, passages = await pipeline.execute()
+        ids = [member.rpartition("\0")[2] for member in members]
+        records = await self.records(ids)
+        summaries = [records[each].summary(each) for each in ids if each in records]
+        return Page(summaries, total, int(passages or 0))
+
+    async def unsettled(self) -> list[str]:
+        """The documents whose writer did not finish."""
+        with translated():
+            return sorted(await self._redis.smembers(self._unsettled))
+
+    async def unsettle(self, document_id: str) -> None:
+        """Note that Milvus is about to hold passages of the document that do not count."""
+        with translated():
+            await self._redis.sadd(self._unsettled, document_id)
+
+    async def settle(self, document_id: str) -> None:
+        """Note that Milvus holds the passages that count, and no others."""
+        with translated():
+            await self._redis.srem(self._unsettled, document_id)
+
+    async def put(self, lease: Lease, document_id: str, record: Record, terms: Mapping[int, int]) -> None:
+        """Set the document's record; `terms` says in how many of its passages each term occurs.
+
+        Raises:
+            StoreUnavailable: Redis did not answer, or `lease` is lost: nothing has changed.
+        """
+        counts = {PASSAGES: record.passages} | {str(term): count for term, count in terms.items()}
+        await self._apply(lease, document_id, record, json.dumps(asdict(record)), counts)
+
+    async def drop(self, lease: Lease, document_id: str, record: Record) -> None:
+        """Forget the document.
+
+        Raises:
+            StoreUnavailable: Redis did not answer, or `lease` is lost: nothing has changed.
+        """
+        await self._apply(lease, document_id, record, "", {})
+
+    async def _apply(self, lease: Lease, document_id: str, record: Record, value: str, counts: dict[str, int]) -> None:
+        with translated():
+            before = json.loads(await self._redis.hget(self._terms, document_id) or "{}")
+            changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
+            applied = await self._redis.eval(
+                APPLY,
+                5,
+                *(lease.key, self._documents, self._terms, self._sources, self._frequencies),
+                *(lease.holder, document_id, f"{record.source}\0{document_id}", value, json.dumps(counts)),
+                *(part for field, change in changes.items() if change for part in (field, change)),
+            )
+        if not applied:
+            raise StoreUnavailable("Another replica has taken over the index")

@@ -1,0 +1,57 @@
+"""Which index do the tests of the knowledge base use?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from serve_app.config import KnowledgeSettings, MilvusSettings
+from serve_app.knowledge.index import Entry, Index, entries
+from serve_app.values import Context, Document
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from redis.asyncio import Redis
+
+
+async def prepare(document: Document) -> list[Entry]:
+    return await asyncio.to_thread(entries, document)
+
+
+@pytest.fixture
+def context() -> Context:
+    return context_of("default")
+
+
+def context_of(tenant: str, seconds: float = 60) -> Context:
+    return Context(request_id="q1", run_id="r1", session_id="s1", tenant=tenant, deadline=time.time() + seconds)
+
+
+@pytest.fixture
+def contexts() -> Callable[..., Context]:
+    return context_of
+
+
+@pytest.fixture
+async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..., Index]]:
+    """Opens an index over a new collection, or over the one that is named; options are `KnowledgeSettings`."""
+    opened = []
+
+    def open_index(prepare: Any = prepare, embeddings: Any = None, url: str = milvus_url, **options: Any) -> Index:
+        settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", **options})
+        opened.append(Index(settings, redis, MilvusSettings(url=url), prepare, embeddings))
+        return opened[-1]
+
+    yield open_index
+    for index in opened:
+        await index.close()
+
+
+@pytest.fixture
+def index(open_index: Callable[..., Index]) -> Index:
+    return open_index()

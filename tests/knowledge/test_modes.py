@@ -1,0 +1,157 @@
+"""Are the three ways of searching what the settings say they are?"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.embeddings import Embeddings
+
+from serve_app.errors import InvalidConfiguration, StoreUnavailable
+from serve_app.values import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.knowledge.index import Index
+    from serve_app.values import Context
+
+MEANINGS = {"automobile": "car", "feline": "cat", "canine": "dog"}
+EMBEDDING = {"factory": "test_modes:Hashing"}
+
+
+class Hashing(Embeddings):
+    """Words hashed into a vector; a few of them mean the same, as a trained model would know."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = [0.01] * 64
+        for word in re.findall(r"\w+", text.casefold()):
+            vector[hashlib.sha256(MEANINGS.get(word, word).encode()).digest()[0] % 64] += 1
+        length = math.hypot(*vector)
+        return [each / length for each in vector]
+
+
+class Down(Hashing):
+    """A model whose provider does not answer."""
+
+    down = False
+
+    async def aembed_query(self, text: str) -> list[float]:
+        if self.down:
+            raise ConnectionError("10.0.0.1 refused key sk-123")
+        return self.embed_query(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [await self.aembed_query(text) for text in texts]
+
+
+class Slow(Hashing):
+    """A model that does not answer in time."""
+
+    async def aembed_query(self, text: str) -> list[float]:
+        await asyncio.sleep(30)
+        return self.embed_query(text)
+
+
+DOCUMENTS = [
+    Document(source="car", text="car"),
+    Document(source="cat", text="cat"),
+    Document(source="firewall", text="firewall packets filtered"),
+]
+
+
+def hybrid(open_index: Callable[..., Index], mode: str = "hybrid", **options: Any) -> Index:
+    return open_index(mode=mode, embedding=EMBEDDING, **options)
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+async def test_a_meaning_is_found_without_a_shared_word(
+    open_index: Callable[..., Index], context: Context, mode: str
+) -> None:
+    index = hybrid(open_index, mode, min_score=0.8)
+    assert {each.status for each in await index.add(context, DOCUMENTS)} == {"added"}
+    [found] = await index.search(context, "automobile")
+    assert (found.source, round(found.score, 1)) == ("car", 1.0)
+    assert await index.search(context, "zebra giraffe lion") == []
+
+
+async def test_hybrid_puts_first_what_both_ways_find(open_index: Callable[..., Index], context: Context) -> None:
+    index = hybrid(open_index, min_score=0.1)
+    both = Document(source="both", text="a car and a firewall, packets are filtered")
+    await index.add(context, [*DOCUMENTS, both])
+    assert (await index.search(context, "automobile firewall packets"))[0].source in {"both", "firewall"}
+    assert (await index.search(context, "firewall packets filtered"))[0].source == "firewall"
+
+
+async def test_hybrid_searches_by_words_while_the_embedding_model_is_down(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    model = Down()
+    index = hybrid(open_index, embeddings=model)
+    await index.add(context, DOCUMENTS)
+    model.down = True
+    assert [each.source for each in await index.search(context, "firewall packets")] == ["firewall"]
+    [check] = [each for each in await index.checks() if not each.ok]
+    assert (check.name, check.reason) == ("embedding", "The embedding model did not answer (ConnectionError)")
+    [result] = await index.add(context, [Document(source="new", text="new words")])
+    assert (result.status, result.reason) == ("failed", "The embedding model did not answer (ConnectionError)")
+
+
+async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., Index], context: Context) -> None:
+    model = Down()
+    index = hybrid(open_index, "dense", embeddings=model)
+    await index.add(context, DOCUMENTS)
+    model.down = True
+    with pytest.raises(StoreUnavailable, match="embedding model"):
+        await index.search(context, "car")
+
+
+async def test_an_embedding_model_has_a_time_limit(open_index: Callable[..., Index], context: Context) -> None:
+    index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": 0.2}, embeddings=Slow())
+    [check] = [each for each in await index.checks() if not each.ok]
+    assert check.name == "embedding"
+    assert check.reason == "The embedding model did not answer (TimeoutError)"
+
+
+async def test_a_document_of_many_passages_is_embedded_in_batches(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(Hashing):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            sizes.append(len(texts))
+            return self.embed_documents(texts)
+
+    index = hybrid(open_index, embeddings=Counting())
+    text = "\n\n".join(f"## Section {i}\n\n" + f"word{i} " * 100 for i in range(150))
+    [added] = await index.add(context, [Document(source="long", text=text)])
+    assert sum(sizes) == added.passages > 64
+    assert max(sizes) <= 64
+
+
+async def test_a_collection_of_another_mode_is_refused(open_index: Callable[..., Index], context: Context) -> None:
+    lexical = open_index()
+    await lexical.add(context, DOCUMENTS)
+    other = hybrid(open_index, collection=lexical._settings.collection)
+    with pytest.raises(InvalidConfiguration, match="made for mode lexical"):
+        await other.add(context, [Document(source="new", text="new words")])
+    with pytest.raises(InvalidConfiguration, match="Name a new collection"):
+        await other.search(context, "car")
+    assert [each.name for each in await other.checks() if not each.ok] == ["knowledge"]
+
+
+async def test_a_collection_of_another_embedding_is_refused(open_index: Callable[..., Index], context: Context) -> None:
+    first = hybrid(open_index)
+    await first.add(context, DOCUMENTS)
+    embedding = {"factory": "test_modes:Down"}
+    other = open_index(mode="hybrid", embedding=embedding, collection=first._settings.collection)
+    with pytest.raises(InvalidConfiguration, match="test_modes:Hashing"):
+        await other.search(context, "car")

@@ -1,0 +1,120 @@
+"""What happens when Milvus or Redis go away, and when they come back?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
+from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.errors import StoreUnavailable
+from serve_app.knowledge.index import Index, entries
+from serve_app.stores.redis import connect
+from serve_app.values import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from serve_app.knowledge.index import Entry
+    from serve_app.values import Context
+
+DISK = Document(source="disk", text="Erase the disk with shred.")
+CLOCK = Document(source="clock", text="Set the clock with hwclock.")
+
+
+async def prepare(document: Document) -> list[Entry]:
+    return entries(document)
+
+
+def unused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
+    stores = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=False, milvus=True)
+    stores.start()
+    yield stores
+    stores.stop()
+
+
+async def until(index: Index, *, answers: bool) -> None:
+    """Wait until Milvus answers, or does not any more."""
+    async with asyncio.timeout(15):
+        while (await index.checks())[0].ok != answers:  # noqa: ASYNC110 - another process is waited for
+            await asyncio.sleep(0.05)
+
+
+async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
+    open_index: Callable[..., Index], stores: EmbeddedStores, tmp_path: Path, contexts: Callable[..., Context]
+) -> None:
+    index = open_index(url=f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}")
+    await index.add(contexts("t"), [DISK])
+    for question in ("How is a disk erased?", "Erase disks"):
+        os.kill(stores.pids()["milvus"] or 0, signal.SIGKILL)
+        await until(index, answers=False)
+        with pytest.raises(StoreUnavailable):
+            await index.search(contexts("t"), question)
+        await until(index, answers=True)
+        found = await asyncio.gather(*(index.search(contexts("t"), question) for _ in range(20)))
+        assert [[each.source for each in one] for one in found] == [["disk"]] * 20
+    os.kill(stores.pids()["milvus"] or 0, signal.SIGKILL)
+    await until(index, answers=False)
+    await until(index, answers=True)
+    [result] = await index.add(contexts("t"), [CLOCK])
+    assert result.status == "added"
+    assert [each.source for each in await index.search(contexts("t"), "hwclock")] == ["clock"]
+
+
+async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
+    open_index: Callable[..., Index], index: Index, context: Context
+) -> None:
+    collection = index._settings.collection
+    await index.add(context, [DISK])
+    other = open_index(url=f"http://127.0.0.1:{unused_port()}", collection=collection)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="Milvus did not answer"):
+        await other.search(context, "disk")
+    with pytest.raises(StoreUnavailable, match="Milvus did not answer"):
+        await other.add(context, [CLOCK])
+    assert time.monotonic() - started < 12
+    [check] = [each for each in await other.checks() if not each.ok]
+    assert check.name == "milvus"
+    await index.add(context, [CLOCK])
+    assert (await index.documents(context, 0, 10)).total == 2
+
+
+async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
+    redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
+    index = Index(KnowledgeSettings(), redis, MilvusSettings(url=milvus_url), prepare)
+    with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+        await index.search(context, "disk")
+    with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+        await index.add(context, [DISK])
+    with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+        await index.documents(context, 0, 10)
+    await index.close()
+    await redis.aclose()
+
+
+async def test_a_collection_that_milvus_has_lost_is_not_silently_begun_anew(
+    open_index: Callable[..., Index], index: Index, stores: EmbeddedStores, tmp_path: Path, context: Context
+) -> None:
+    await index.add(context, [DISK])
+    url = f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}"
+    empty = open_index(url=url, collection=index._settings.collection)
+    with pytest.raises(StoreUnavailable, match="no longer has the collection"):
+        await empty.add(context, [CLOCK])
+    with pytest.raises(StoreUnavailable):
+        await empty.search(context, "disk")
+    assert (await index.documents(context, 0, 10)).total == 1
