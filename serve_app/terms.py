@@ -40,6 +40,8 @@ _ENGLISH = frozenset(
         you you'd you'll you're your yours""",
     )
 )
+_HOW = re.compile(r"\bhow (?:long|many|much|often|far|soon)\b", re.IGNORECASE)
+"""A question asked with two words; the second one alone would be about something."""
 _CHINESE = re.compile(
     "|".join(
         sorted(
@@ -65,12 +67,16 @@ _CHINESE = re.compile(
 
 def terms(text: str) -> list[str]:
     """The terms of `text` in order, with repetitions."""
-    return list(_terms(unicodedata.normalize("NFKC", text).replace("\u2019", "'")))
+    return list(_terms(_plain(text)))
 
 
 def content_terms(text: str) -> frozenset[str]:
     """The distinct terms that tell what `text` is about: of Han, kana and hangul the pairs where there are pairs."""
-    return frozenset(_terms(unicodedata.normalize("NFKC", text).replace("\u2019", "'"), pairs_only=True))
+    return frozenset(_terms(_plain(text), pairs_only=True))
+
+
+def _plain(text: str) -> str:
+    return _HOW.sub(" ", unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
 
 
 def _terms(text: str, *, pairs_only: bool = False) -> Iterator[str]:

@@ -53,3 +53,8 @@ def test_content_is_told_by_pairs_where_there_are_pairs() -> None:
 def test_any_text_has_terms_without_spaces(text: str) -> None:
     assert all(term and not any(character.isspace() for character in term) for term in terms(text))
     assert content_terms(text) <= set(terms(text))
+
+
+@pytest.mark.parametrize("question", ["How long does the warranty last?", "How many warranties last?"])
+def test_a_question_of_two_words_is_not_about_the_second(question: str) -> None:
+    assert terms(question) == ["warranti", "last"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Service
+    from running_service import Service
 
 MANUAL = """
 # Kettle K-7 manual

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Service
+    from running_service import Service
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, START_S, Service, free_port
+from running_service import ENVIRONMENT, ROOT, START_S, Service, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from serve_app.deployments.data_folder import embedded_ports
+
 if TYPE_CHECKING:
-    from conftest import Service
+    from running_service import Service
 
 BACK_WITHIN_S = 15
 
@@ -37,7 +39,8 @@ def test_a_store_that_is_killed_is_back_within_fifteen_seconds_with_its_data(ser
         added = client.post("/knowledge/documents", json={"documents": [{"source": "robot.md", "text": DOCUMENT}]})
     assert added.json()["documents"][0]["status"] in {"added", "unchanged"}
     service.ask("Where is OD-20240502?", f"before-{store}")
-    words = ("redis-server", "127.0.0.1") if store == "redis" else ("milvus_lite", "server")
+    ports = embedded_ports(service.data_dir)
+    words = ("redis-server", f":{ports.redis}") if store == "redis" else ("milvus_lite", f"--port {ports.milvus}")
     victims = service.processes(*words)
     assert len(victims) == 1
     victims[0].send_signal(signal.SIGKILL)

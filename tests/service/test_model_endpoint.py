@@ -7,12 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import beside
+from running_service import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Service
+    from running_service import Service
     from stub_server import Stub
 
 

@@ -1,0 +1,129 @@
+"""How is the real service started, waited for and asked?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import yaml
+
+from serve_app.deployments.data_folder import embedded_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent.parent
+START_S = 150
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "LANGSMITH_TRACING": "false",
+    "PYTHONPATH": str(Path(__file__).parent),
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where the service is, and where its data are."""
+
+    url: str
+    data_dir: Path
+    deployed: dict[str, Any] = field(default_factory=dict)
+    """The Serve configuration that it runs by."""
+
+    def client(self, timeout_s: float = 60) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+
+    def ask(self, text: str, session: str, **fields: Any) -> dict[str, Any]:
+        """One turn; its answer."""
+        with self.client() as client:
+            response = client.post("/agent/chat", json={"user_input": text, "session_id": session, **fields})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def wait_until_ready(self, seconds: float) -> float:
+        """Seconds until `/readyz` says so."""
+        begun = time.monotonic()
+        last = "no answer"
+        while time.monotonic() - begun < seconds:
+            with contextlib.suppress(httpx.HTTPError), self.client(5) as client:
+                response = client.get("/readyz")
+                last = response.text
+                if response.status_code == 200:
+                    return time.monotonic() - begun
+            time.sleep(0.2)
+        raise AssertionError(f"not ready within {seconds} s: {last}")
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """The running processes under this test whose command line has all the words."""
+        return [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if _has(process, words) and process.status() != psutil.STATUS_ZOMBIE
+        ]
+
+
+def _has(process: psutil.Process, words: tuple[str, ...]) -> bool:
+    with contextlib.suppress(psutil.Error):
+        line = " ".join(process.cmdline())
+        return all(word in line for word in words)
+    return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def beside(service: Service, name: str, configuration: dict[str, Any]) -> Iterator[Service]:
+    """A second application in the same cluster, at `/name`, on the first one's stores."""
+    ports = embedded_ports(service.data_dir)
+    stores = {"redis": f"redis://127.0.0.1:{ports.redis}", "milvus": f"http://127.0.0.1:{ports.milvus}"}
+    path = service.data_dir / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**configuration, **stores}))
+    applications = service.deployed["applications"]
+    second = {**applications[0], "name": name, "route_prefix": f"/{name}", "args": {"config": str(path)}}
+    applications.append(second)
+    try:
+        deploy(service.deployed)
+        running = replace(service, url=f"{service.url}/{name}")
+        running.wait_until_ready(START_S)
+        yield running
+    finally:
+        applications.remove(second)
+        deploy(service.deployed)
+
+
+def deploy(configuration: dict[str, Any]) -> None:
+    """What `serve run` itself does."""
+    from ray.serve._private.api import serve_start
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(configuration)
+    client = serve_start(schema.http_options.model_dump(), proxy_location=schema.proxy_location)
+    client.deploy_apps(schema, _blocking=False)
+
+
+@contextlib.contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
