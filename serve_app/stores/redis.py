@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from serve_app.config import RedisSettings
 
 MAX_CONNECTIONS = 64
+"""Of one process; a command that finds all of them in use waits for one, up to its time-out."""
 
 
 def connect(settings: RedisSettings, url: str) -> Redis:
@@ -29,15 +30,17 @@ def connect(settings: RedisSettings, url: str) -> Redis:
     `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
     """
     password = secret(settings.password_env).get_secret_value() if settings.password_env else None
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
         password=password,
         decode_responses=True,
         max_connections=MAX_CONNECTIONS,
+        timeout=settings.timeout_s,
         socket_timeout=settings.timeout_s,
         socket_connect_timeout=settings.timeout_s,
         retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(RedisConnectionError,)),
     )
+    return Redis.from_pool(pool)
 
 
 @contextmanager
