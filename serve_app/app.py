@@ -2,6 +2,7 @@
 
 import logging
 
+import ray
 from pydantic import BaseModel
 from ray.serve import Application
 
@@ -11,7 +12,7 @@ from serve_app.deployments.agent import Agent
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.retriever import Retriever
-from serve_app.deployments.stores import Stores
+from serve_app.deployments.stores import Stores, refuse_many
 from serve_app.deployments.tools import Tools
 from serve_app.errors import InvalidConfiguration
 
@@ -47,6 +48,8 @@ def _embedded(settings: Settings) -> tuple[Settings, Application | None]:
     redis, milvus = settings.redis.url == EMBEDDED, settings.milvus.url == EMBEDDED
     if not redis and not milvus:
         return settings, None
+    if ray.is_initialized():
+        refuse_many(sum(node["Alive"] for node in ray.nodes()))
     folder = data_dir()
     ports = embedded_ports(folder)
     update = {

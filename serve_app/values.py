@@ -121,12 +121,20 @@ class Failure(Value):
     message: str
     retryable: bool
     request_id: str
+    retry_after_s: float | None = Field(default=None, exclude=True)
+    """For the `Retry-After` header; not part of the body."""
 
     @classmethod
     def of(cls, error: BaseException, request_id: str) -> Failure:
         """What a client may know of `error`: nothing but the code where the fault is ours."""
-        if isinstance(error, ServeAppError) and not isinstance(error, Internal):
-            return cls(code=error.code, message=error.message, retryable=error.retryable, request_id=request_id)
+        if isinstance(error, ServeAppError) and error.status != Internal.status:
+            return cls(
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+                request_id=request_id,
+                retry_after_s=error.retry_after_s,
+            )
         message = "Something went wrong inside the service; tell the operator this request id"
         return cls(code=Internal.code, message=message, retryable=Internal.retryable, request_id=request_id)
 
@@ -173,6 +181,7 @@ class Exchange(Value):
     run_id: str
     at: float
     """Unix time in seconds at which the turn ended."""
+    user_id: str | None = None
     messages: list[Message]
 
 

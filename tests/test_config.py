@@ -327,3 +327,22 @@ def test_any_tree_becomes_settings_or_problems_of_one_line_each(
     found = draft(file)
     assert isinstance(found.settings, Settings)
     assert all("\n" not in str(problem) for problem in found.problems)
+
+
+@pytest.mark.parametrize("name", ["SERVE_APP_MODLE", "SERVE_APP_CONFGI", "SERVE_APP_DATADIR"])
+def test_a_misspelled_variable_is_a_problem_with_the_nearest_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.yaml").write_text("model: {name: offline}")
+    monkeypatch.setenv(name, "x")
+    problems = draft(tmp_path / "c.yaml").problems
+    assert [problem.where for problem in problems] == [name]
+    assert problems[0].mend.startswith("Did you mean SERVE_APP_")
+
+
+def test_a_secret_that_another_configuration_names_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.yaml").write_text("model: {name: offline}")
+    monkeypatch.setenv("SERVE_APP_REDIS_PASSWORD", "x")
+    assert draft(tmp_path / "c.yaml").problems == ()

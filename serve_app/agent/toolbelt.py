@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
-from serve_app.errors import DeadlineExceeded, ServeAppError, Unavailable
+from serve_app.errors import DeadlineExceeded, Overloaded, ServeAppError, Unavailable
+from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from serve_app.config import KnowledgeSettings
     from serve_app.values import Context, ToolRequest, ToolSpec
 
+GRACE_S = 1.0
 FRESH_S = 10.0
 """How long the tools' list is believed: a rolling update of Tools shows within this time."""
 
@@ -40,6 +44,13 @@ class Outcome:
         )
 
     @property
+    def purpose(self) -> str:
+        """What the call was for: a search for anything; of another tool, these arguments."""
+        if self.request.name == KNOWLEDGE_SEARCH:
+            return KNOWLEDGE_SEARCH
+        return f"{self.request.name} {json.dumps(self.request.arguments, sort_keys=True)}"
+
+    @property
     def missing(self) -> str | None:
         """What the answer has to do without; a wrong argument is the model's fault and lacks nothing."""
         if self.result.status in {"ok", "standby"} or self.result.attempts == 0:
@@ -59,6 +70,7 @@ class Toolbelt:
         self._clock = clock
         self._specs: list[ToolSpec] = []
         self._known_until = float("-inf")
+        self._asking = asyncio.Lock()
 
     async def specs(self) -> list[ToolSpec]:
         """What the model is told; the last known list while the Tools deployment does not answer.
@@ -66,31 +78,27 @@ class Toolbelt:
         Raises:
             ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
         """
-        if self._clock() >= self._known_until:
-            try:
-                self._specs = [*await self._tools.specs(), self._search]
-            except Unavailable:
-                if not self._specs:
-                    raise
-            self._known_until = self._clock() + FRESH_S
+        async with self._asking:
+            if self._clock() >= self._known_until:
+                try:
+                    self._specs = [*await self._tools.specs(), self._search]
+                except (Unavailable, Overloaded):
+                    if not self._specs:
+                        raise
+                self._known_until = self._clock() + FRESH_S
         return self._specs
 
     async def call(self, context: Context, request: ToolRequest) -> Outcome:
-        """Run one call; a dependency that is down is a result that says so.
-
-        Raises:
-            DeadlineExceeded: the request's time ran out.
-        """
+        """Run one call; a dependency that is down or hangs is a result that says so."""
         begun = time.monotonic()
+        spec = next((spec for spec in self._specs if spec.name == request.name), None)
         try:
-            if request.name == KNOWLEDGE_SEARCH:
-                return await self._searched(context, request, begun)
-            return Outcome(request, await self._tools.call(context, request.name, request.arguments))
-        except DeadlineExceeded:
-            raise
-        except ServeAppError:
-            content = f"error: {request.name} is not available now"
-            return Outcome(request, ToolResult(content=content, status="error", attempts=1, elapsed_ms=_ms(begun)))
+            async with asyncio.timeout(_patience_s(spec)):
+                if request.name == KNOWLEDGE_SEARCH:
+                    return await self._searched(context, request, begun)
+                return Outcome(request, await self._tools.call(context, request.name, request.arguments))
+        except (TimeoutError, ServeAppError) as error:
+            return Outcome(request, _without_answer(request.name, spec, error, begun))
 
     async def _searched(self, context: Context, request: ToolRequest, begun: float) -> Outcome:
         query = request.arguments.get("query")
@@ -100,6 +108,23 @@ class Toolbelt:
         passages = tuple(await self._retriever.search(context, query))
         result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=_ms(begun))
         return Outcome(request, result, passages)
+
+
+def _patience_s(spec: ToolSpec | None) -> float | None:
+    """What the other side may take with all its attempts, and a little: it may be gone, and then keeps no time-out."""
+    if spec is None:
+        return GRACE_S
+    return spec.attempts * spec.timeout_s + (spec.attempts - 1) * WAIT_MAX_S + GRACE_S
+
+
+def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | ServeAppError, begun: float) -> ToolResult:
+    """The result of a call that no one answered: of an effect, nobody knows whether it happened."""
+    if spec is not None and spec.effect == "effect" and not isinstance(error, Overloaded):
+        content = f"error: the outcome of {name} is unknown; it may have happened, do not repeat it"
+        return ToolResult(content=content, status="unknown", attempts=1, elapsed_ms=_ms(begun))
+    late = isinstance(error, TimeoutError | DeadlineExceeded)
+    content = f"error: {name} {'did not answer in time' if late else 'is not available now'}"
+    return ToolResult(content=content, status="timeout" if late else "error", attempts=1, elapsed_ms=_ms(begun))
 
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:

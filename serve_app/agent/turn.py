@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -13,13 +14,13 @@ from langchain_core.messages.utils import message_chunk_to_message
 from serve_app.agent.messages import kept, recalled, requests_of, usage_of, with_calls
 from serve_app.agent.prompts import citations, system
 from serve_app.agent.toolbelt import content_of
-from serve_app.errors import DeadlineExceeded, ModelUnavailable
+from serve_app.errors import DeadlineExceeded, ModelUnavailable, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
-from serve_app.runs.lease import lease_key
 from serve_app.values import Answer, Exchange, RunStarted, Token, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.runnables import Runnable
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from serve_app.agent.toolbelt import Outcome, Toolbelt
     from serve_app.config import AgentSettings
     from serve_app.memory.window import Window
-    from serve_app.runs.lease import Leases
+    from serve_app.stores.lease import Lease
     from serve_app.values import ChatRequest, Context, Passage, ToolCall, ToolRequest
 
     Emit = Callable[[RunStarted | Token | ToolRequest | ToolCall | Answer], None]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class Progress:
     passages: list[Passage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     missing: dict[str, str | None] = field(default_factory=dict)
-    """By tool, what its latest call left the answer without: a call that went well makes good for one that did not."""
+    """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
     usage: Usage = field(default_factory=Usage)
     said: bool = False
     """Whether text of an unfinished answer was sent."""
@@ -56,7 +60,8 @@ class Turn:
     model_name: str
     belt: Toolbelt
     window: Window
-    leases: Leases
+    session: Callable[[Context], AbstractAsyncContextManager[Lease]]
+    """Holds the right to the session's turn."""
     settings: AgentSettings
 
     async def run(self, context: Context, request: ChatRequest, emit: Emit) -> Answer:
@@ -67,21 +72,23 @@ class Turn:
             SessionBusy: it ran out while another turn of the session was running.
             Unavailable: the model, Redis or the tools' list is out of reach.
         """
-        async with self.leases.hold(context):
+        async with self.session(context) as lease:
             emit(RunStarted(run_id=context.run_id))
             try:
                 async with asyncio.timeout(remaining_s(context.deadline)):
-                    return await self._answer(context, request, emit)
+                    return await self._answer(context, request, emit, lease)
             except TimeoutError:
                 raise DeadlineExceeded("The turn did not end within its time") from None
 
-    async def _answer(self, context: Context, request: ChatRequest, emit: Emit) -> Answer:
+    async def _answer(self, context: Context, request: ChatRequest, emit: Emit, lease: Lease) -> Answer:
         earlier = await self.window.recall(context)
         progress = Progress([HumanMessage(request.user_input)])
         history = [SystemMessage(system(self.settings.prompt)), *recalled(earlier)]
         result = await self._think(context, history, progress, emit if request.stream else None)
-        exchange = Exchange(run_id=context.run_id, at=time.time(), messages=kept(progress.messages))
-        remembered = await self.window.append(context, exchange, lease_key(context))
+        exchange = Exchange(
+            run_id=context.run_id, at=time.time(), user_id=request.user_id, messages=kept(progress.messages)
+        )
+        remembered = await self._remember(context, exchange, lease)
         missing = sorted({part for part in progress.missing.values() if part})
         degraded = missing if remembered else [*missing, "memory"]
         return Answer(
@@ -96,18 +103,28 @@ class Turn:
             model=self.model_name,
         )
 
+    async def _remember(self, context: Context, exchange: Exchange, lease: Lease) -> bool:
+        """Whether it is kept; an answer that is there is not thrown away for its memory."""
+        try:
+            return await self.window.append(context, exchange, lease)
+        except StoreUnavailable as error:
+            logger.warning("run %s is not remembered: %s", context.run_id, error)
+            return False
+
     async def _think(self, context: Context, history: list[BaseMessage], progress: Progress, emit: Emit | None) -> str:
         """Model and tools by turns, until the model answers; its last step has no tools to call."""
-        bound = self.model.bind_tools([_for_model(spec) for spec in await self.belt.specs()])
-        for step in range(1, self.settings.max_steps + 1):
-            model = bound if step < self.settings.max_steps else self.model
-            reply = await _ask(model, [*history, *progress.messages], progress, emit)
-            progress.usage = usage_of(reply, progress.usage)
+        tools = [_for_model(spec) for spec in await self.belt.specs()]
+        bound = self.model.bind_tools(tools, deadline=context.deadline)
+        for _ in range(self.settings.max_steps - 1):
+            reply = await _ask(bound, [*history, *progress.messages], progress, emit)
             requests = requests_of(reply)
             if not requests:
                 break
             progress.messages.append(with_calls(reply, requests))
             await self._act(context, requests, progress, emit)
+        else:
+            unbound = self.model.bind(deadline=context.deadline)
+            reply = with_calls(await _ask(unbound, [*history, *progress.messages], progress, emit), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")
         progress.messages.append(reply)
@@ -125,11 +142,13 @@ class Turn:
         if emit:
             for request in requests:
                 emit(request)
-        for outcome in await asyncio.gather(*(run(request) for request in requests)):
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(run(request)) for request in requests]
+        for outcome in (task.result() for task in running):
             content = content_of(outcome, progress.passages)
             progress.passages.extend(outcome.passages)
             progress.calls.append(outcome.call)
-            progress.missing[outcome.request.name] = outcome.missing
+            progress.missing[outcome.purpose] = outcome.missing
             progress.messages.append(_tool_message(outcome, content))
 
 
@@ -137,8 +156,14 @@ async def _ask(
     model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, emit: Emit | None
 ) -> AIMessage:
     """One model step; with `emit`, its text is sent as it comes."""
-    if emit is None:
-        return await model.ainvoke(messages)
+    reply = await (_streamed(model, messages, progress, emit) if emit else model.ainvoke(messages))
+    progress.usage = usage_of(reply, progress.usage)
+    return reply
+
+
+async def _streamed(
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, emit: Emit
+) -> AIMessage:
     whole: Any = None
     restart = progress.said
     async for chunk in model.astream(messages):

@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from serve_app.errors import InvalidConfiguration, Problem
 
+DATA_DIR = "SERVE_APP_DATA_DIR"
+
 logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem, told once
 
 
@@ -57,4 +59,4 @@ def secret(name: str) -> SecretStr:
 
 def data_dir() -> Path:
     """The folder of the embedded stores, `SERVE_APP_DATA_DIR` or `.serve_app`."""
-    return Path(environment().get("SERVE_APP_DATA_DIR") or ".serve_app").expanduser().resolve()
+    return Path(environment().get(DATA_DIR) or ".serve_app").expanduser().resolve()

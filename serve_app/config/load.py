@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.config.environment import environment, malformed
+from serve_app.config.environment import DATA_DIR, environment, malformed
 from serve_app.config.explain import explain, steps_to
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tree import Settings
@@ -23,6 +24,10 @@ CONFIG = "SERVE_APP_CONFIG"
 MODEL = "SERVE_APP_MODEL"
 BASE_URL = "SERVE_APP_MODEL_BASE_URL"
 API_KEY = "SERVE_APP_MODEL_API_KEY"
+PREFIX = "SERVE_APP_"
+KNOWN = (CONFIG, MODEL, BASE_URL, API_KEY, DATA_DIR)
+ALMOST = 0.9
+"""One or two letters swapped or missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,8 @@ def draft(path: str | Path) -> Draft:
     settings, errors = _salvaged({key: value for key, value in tree.items() if value is not None})
     found = Draft(_beside(source.path, settings), (), source, variables)
     wrong = tuple(explain(each, found.where(".".join(map(str, steps_to(each))))) for each in errors)
-    problems = malformed() + source.problems + wrong + _model_problems(env, settings) + _secret_problems(env, found)
-    return replace(found, problems=problems)
+    of_variables = _misspelled(env) + _model_problems(env, settings) + _secret_problems(env, found)
+    return replace(found, problems=malformed() + source.problems + wrong + of_variables)
 
 
 def _read(env: Mapping[str, str], path: str | Path) -> Source:
@@ -118,6 +123,13 @@ def _beside(path: Path, settings: Settings) -> Settings:
     """Relative paths are relative to the configuration file."""
     file = (path.parent / settings.orders.file).resolve()
     return settings.model_copy(update={"orders": settings.orders.model_copy(update={"file": file})})
+
+
+def _misspelled(env: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Variables that are almost ours; others of the prefix may be secrets that another configuration names."""
+    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in KNOWN)
+    near = [(name, get_close_matches(name, KNOWN, n=1, cutoff=ALMOST)) for name in unknown]
+    return tuple(Problem(name, "no such variable", f"Did you mean {found[0]}?") for name, found in near if found)
 
 
 def _model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -56,6 +57,8 @@ class AgentSettings(Section):
     """The whole request's deadline: longer than a user waits, shorter than the proxies' idle limits."""
     max_steps: int = Field(default=8, ge=1, le=50)
     """Model calls per turn: a loop that has not ended by then does not end by itself."""
+    max_runs: int = Field(default=150, ge=1)
+    """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left."""
 
 
 class MemorySettings(Section):
@@ -161,6 +164,12 @@ class RedisSettings(Section):
     """The environment variable that holds the password."""
     timeout_s: float = Field(default=2, gt=0)
     """For one command or pipeline: far above a healthy server's milliseconds."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> RedisSettings:
+        if self.password_env and urlsplit(self.url).password:
+            raise ValueError("the password stands in the URL and in password_env; leave it out of the URL")
+        return self
 
 
 class MilvusSettings(Section):

@@ -14,11 +14,18 @@ from ray import serve
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.deployments.remote import RemoteRetriever, RemoteTools
-from serve_app.errors import AgentUnavailable, Internal, InvalidConfiguration, ModelUnavailable, StoreUnavailable
+from serve_app.errors import (
+    AgentUnavailable,
+    Internal,
+    InvalidConfiguration,
+    ModelUnavailable,
+    Overloaded,
+    StoreUnavailable,
+)
 from serve_app.llm.models import build
 from serve_app.memory.window import Window
 from serve_app.runs.feed import Feed
-from serve_app.runs.lease import Leases
+from serve_app.runs.lease import lease_of, session_held
 from serve_app.stores.redis import connect, translated
 from serve_app.values import Check, Failed, Failure
 
@@ -31,6 +38,9 @@ if TYPE_CHECKING:
     from serve_app.values import Answer, ChatRequest, Context, Event, Session
 
 logger = logging.getLogger(__name__)
+
+PING_S = 1.0
+"""Less than a readiness probe waits for this process, so that the probe is told what hangs."""
 
 
 @serve.deployment
@@ -46,6 +56,7 @@ class Agent:
         self._problem: str | None = None
         self._turn: Turn | None = None
         self._runs: set[asyncio.Task[Answer]] = set()
+        self._max_runs = settings.agent.max_runs
         try:
             model = build(settings.model)
         except InvalidConfiguration as error:
@@ -57,13 +68,15 @@ class Agent:
             model_name=settings.model.name,
             belt=Toolbelt(RemoteTools(tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic),
             window=self._window,
-            leases=Leases(self._redis),
+            session=partial(session_held, self._redis),
             settings=settings.agent,
         )
 
     async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
         if self._turn is None:
             raise ModelUnavailable("The model is misconfigured")
+        if len(self._runs) >= self._max_runs:
+            raise Overloaded("Too many turns are running")
         feed = Feed()
         # Serve cancels whatever was called in the context of a call that is cancelled, so the run has one of its own.
         run = asyncio.create_task(self._turn.run(context, request, feed.emit), context=contextvars.Context())
@@ -88,13 +101,20 @@ class Agent:
         return await self._window.session(context, limit)
 
     async def forget(self, context: Context) -> None:
-        await self._window.forget(context)
+        await self._window.forget(context, lease_of(context))
 
     async def checks(self) -> list[Check]:
         model = Check(name="model", ok=self._turn is not None, reason=self._problem)
         try:
             with translated():
-                await self._redis.ping()
+                async with asyncio.timeout(PING_S):
+                    await self._redis.ping()
         except StoreUnavailable as error:
             return [model, Check(name="redis", ok=False, reason=error.message)]
         return [model, Check(name="redis", ok=True)]
+
+    async def __del__(self) -> None:
+        """Serve awaits this within the replica's grace time: runs that nobody follows end, too."""
+        if self._runs:
+            await asyncio.wait(self._runs)
+        await self._redis.aclose()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 1.0
 """Past the deadline: the other side keeps it too, and its own word on it is the better one."""
-ASK_S = 10.0
+ASK_S = 2.0
 """For questions that belong to no request: specs and checks."""
 
 GONE = (
@@ -134,7 +134,12 @@ async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) 
         with _translated(gone):
             async with asyncio.timeout(limit_s):
                 return await response
-    except (DeadlineExceeded, asyncio.CancelledError):
+    except DeadlineExceeded:
+        response.cancel()
+        if context is None:
+            raise gone(f"No answer within {ASK_S:.0f} seconds") from None
+        raise
+    except asyncio.CancelledError:
         response.cancel()
         raise
 
@@ -146,7 +151,9 @@ def _translated(gone: type[Unavailable]) -> Iterator[None]:
         yield
     except ServeAppError as error:
         raise _cause(error) from None
-    except TimeoutError:
+    except TimeoutError as error:
+        if isinstance(error, RayTaskError):
+            raise Internal(f"{type(error.cause).__name__} on the other side") from error
         raise DeadlineExceeded("The request's time ran out") from None
     except BackPressureError as error:
         raise Overloaded("Too many requests wait", retry_after_s=error.retry_after_s) from None

@@ -17,6 +17,9 @@ from serve_app.http.sse import EventStream, frames
 from serve_app.ports import Agent
 from serve_app.values import Answer, ChatRequest, Context, Failed
 
+FIRST_EVENT_S = 10.0
+"""A turn that waits for another one of its session longer than this begins its stream with a keep-alive."""
+
 
 def add_chat(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
     """`POST /agent/chat`."""
@@ -59,14 +62,15 @@ async def _answer(agent: Agent, context: Context, body: ChatRequest) -> Response
 
 
 async def _stream(agent: Agent, context: Context, body: ChatRequest) -> Response:
-    """The first event is awaited here, where a failure can still become a status."""
+    """The first event is awaited here for a while, where a failure can still become a status."""
     async with AsyncExitStack() as undo:
         following = Following(agent.turn(context, body))
         undo.push_async_callback(following.close)
-        first = await following.next(patience_s(context))
-        if first is None:
+        left_s = patience_s(context)
+        first = await following.next(min(left_s, FIRST_EVENT_S))
+        if first is None and left_s <= FIRST_EVENT_S:
             raise DeadlineExceeded("The request's time ran out")
-        if isinstance(first.data, Failed):
+        if first is not None and isinstance(first.data, Failed):
             return refusal(first.data.error)
         undo.pop_all()
     return EventStream(frames(following, first, context), following)

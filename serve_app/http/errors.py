@@ -41,19 +41,18 @@ STATUS = {error.code: error.status for error in _family(ServeAppError)}
 """Code -> HTTP status, for the failures that arrive as values."""
 
 
-def refusal(failure: Failure, retry_after_s: float | None = None) -> Response:
+def refusal(failure: Failure) -> Response:
     """The error body, with the status of its code."""
     status = STATUS.get(failure.code, Internal.status)
     response = json_response(Failed(error=failure), status)
     if status in {429, 503}:
-        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1)))
+        response.headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s or 1)))
     return response
 
 
 def answer_to(error: Exception, request_id: str) -> Response:
     """The response to an exception."""
-    known = _ours(error)
-    return refusal(_told(known, request_id), known.retry_after_s)
+    return refusal(_told(_ours(error), request_id))
 
 
 async def or_failed(step: Awaitable[T], request_id: str) -> T | Failed:

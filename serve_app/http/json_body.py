@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _JSON_TYPE = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json", re.IGNORECASE)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
 
+MAX_KEYS = 1_000
+"""Of one object: to tell of 45,000 unknown ones takes validation 0.3 s of the event loop."""
+
 
 def parse(body: bytes) -> Any:
     """The document.
@@ -49,6 +52,8 @@ def parse(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise MalformedBody(f"The body has an object with more than {MAX_KEYS} keys; send those that are documented")
     document = dict(pairs)
     if len(document) < len(pairs):
         raise MalformedBody("The body has an object with two equal keys; send each once")

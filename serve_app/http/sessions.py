@@ -19,7 +19,7 @@ _SessionId = Annotated[SessionId, Path(description="The conversation's name.")]
 class Latest(Value):
     """How much of a conversation is wanted."""
 
-    limit: int = Field(default=100, ge=1, le=1000, description="The latest so many exchanges.")
+    limit: int = Field(default=100, ge=1, le=100, description="The latest so many exchanges.")
 
 
 def add_sessions(api: FastAPI, agent: Agent, contexts: Contexts) -> None:

@@ -39,17 +39,17 @@ def frame(event: Event) -> bytes:
 
 
 async def frames(
-    following: Following, first: Event, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+    following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[bytes, None]:
-    """`first` and what follows it; the last frame is the run's last event, or the failure that took its place."""
+    """`first`, if it is there, and what follows; the last frame is the last event, or the failure in its place."""
     event = first
-    yield frame(event)
-    while not event.last:
+    yield frame(event) if event else KEEP_ALIVE
+    while event is None or not event.last:
         step = await or_failed(_next(following, context, keep_alive_s), context.request_id)
         if step is None:
             yield KEEP_ALIVE
             continue
-        event = Event(id=event.id + 1, data=step) if isinstance(step, Failed) else step
+        event = Event(id=event.id + 1 if event else 1, data=step) if isinstance(step, Failed) else step
         yield frame(event)
 
 

@@ -22,7 +22,8 @@ _SAYINGS = {
 
 def sentence(error: RequestValidationError) -> str:
     """The first problems, each with the name of its field; nothing of the values that were sent."""
-    return "; ".join(_problem(problem) for problem in error.errors()[:_NAMED])
+    unknown_first = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    return "; ".join(_problem(problem) for problem in unknown_first[:_NAMED])
 
 
 def _problem(problem: dict[str, Any]) -> str:

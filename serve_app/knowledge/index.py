@@ -14,7 +14,7 @@ from serve_app.knowledge.layout import Layout
 from serve_app.knowledge.passages import Passages
 from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
-from serve_app.knowledge.writer import Writer
+from serve_app.knowledge.writer import writing
 from serve_app.resilience.deadline import limit_s
 from serve_app.values import Catalogue, Check
 
@@ -48,7 +48,6 @@ class Index:
         self._prepare = prepare
         self._passages = Passages(milvus, settings.collection)
         self._layout = Layout(settings, redis)
-        self._writer = Writer(redis, settings.collection)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
             self._embedder = Embedder(settings.embedding, embeddings)
@@ -84,7 +83,7 @@ class Index:
         done = await ingest.is_done(documents)
         if done is not None:
             return done
-        async with self._writer.hold(context.deadline) as lease:
+        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
             await self._layout.make(self._passages, self._embedder)
             await ingest.finish()
             try:
@@ -114,7 +113,7 @@ class Index:
             StoreUnavailable: a store did not answer.
         """
         ingest = self._ingest(context.tenant)
-        async with self._writer.hold(context.deadline) as lease:
+        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
             summary = await ingest.remove(lease, document_id)
             await self._passages.settle()
         return summary

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from serve_app.knowledge.embed import Embedder
     from serve_app.knowledge.passages import Passages
     from serve_app.knowledge.registry import Registry
-    from serve_app.knowledge.writer import Lease
+    from serve_app.stores.lease import Lease
     from serve_app.values import Document, DocumentSummary
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.knowledge.writer import Lease
+    from serve_app.stores.lease import Lease
 
 PASSAGES = "passages"
 """The field of the frequencies that counts all passages; the other fields are term ids."""

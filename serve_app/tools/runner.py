@@ -40,9 +40,9 @@ class Runner:
         return [tool.spec for tool in self._tools.values()]
 
     async def checks(self) -> list[Check]:
-        loaded = [Check(name=f"tool:{name}", ok=True) for name in self._tools]
-        return loaded + [
-            Check(name=f"tool:{name}", ok=False, reason=problem.what) for name, problem in self._problems.items()
+        why_not = "It did not load; the log of the Tools deployment says why"
+        return [Check(name=f"tool:{name}", ok=True) for name in self._tools] + [
+            Check(name=f"tool:{name}", ok=False, reason=why_not) for name in self._problems
         ]
 
     async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
@@ -70,12 +70,19 @@ async def _run(tool: Tool, arguments: BaseModel, context: Context) -> ToolResult
     try:
         content = _text(await retry(attempt, tool.spec.attempts, remaining_s(context.deadline), TRANSIENT))
     except (TimeoutError, httpx.TimeoutException):
-        status, content = "timeout", f"error: {tool.spec.name} did not answer in time"
+        status, content = _late(tool)
         logger.warning("tool %s timed out, run %s", tool.spec.name, context.run_id)
     except Exception as error:
         status, content = "error", f"error: {tool.spec.name} failed ({type(error).__name__})"
         logger.warning("tool %s failed, run %s", tool.spec.name, context.run_id, exc_info=error)
     return ToolResult(content=content, status=status, attempts=tries, elapsed_ms=_elapsed_ms(begun))
+
+
+def _late(tool: Tool) -> tuple[CallStatus, str]:
+    """What a time-out means: of an effect, nobody knows whether it happened."""
+    if tool.spec.effect == "effect":
+        return "unknown", f"error: the outcome of {tool.spec.name} is unknown; it may have happened, do not repeat it"
+    return "timeout", f"error: {tool.spec.name} did not answer in time"
 
 
 def _elapsed_ms(begun: float) -> float:

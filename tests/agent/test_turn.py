@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,7 @@ from serve_app.agent.turn import Turn
 from serve_app.config import AgentSettings, KnowledgeSettings, MemorySettings
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.memory.window import Window
-from serve_app.runs.lease import Leases
+from serve_app.runs.lease import session_held
 from serve_app.values import (
     Answer,
     ChatRequest,
@@ -84,15 +86,16 @@ class Scripted(BaseChatModel):
 
 
 class FakeTools:
-    """`echo` repeats, `broken` failed, `gone` has no replica; implements `ports.Tools`."""
+    """`echo` repeats, `broken` fails, `flaky` fails once, `gone` has no replica; implements `ports.Tools`."""
 
     def __init__(self) -> None:
         self.down = False
+        self.failed = False
 
     async def specs(self) -> list[ToolSpec]:
         if self.down:
             raise ToolUnavailable("gone")
-        names = ["echo", "broken", "gone"]
+        names = ["echo", "broken", "flaky", "gone"]
         return [
             ToolSpec(name=name, description=name, parameters={}, timeout_s=1, attempts=2, effect="pure")
             for name in names
@@ -101,7 +104,8 @@ class FakeTools:
     async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
         if name == "gone":
             raise ToolUnavailable("gone")
-        if name == "broken":
+        if name == "broken" or (name == "flaky" and not self.failed):
+            self.failed = True
             return ToolResult(content="error: broken failed", status="error", attempts=2, elapsed_ms=1)
         if "text" not in arguments:
             return ToolResult(content="error: wrong arguments", status="error", attempts=0, elapsed_ms=0)
@@ -148,7 +152,7 @@ class Desk:
             model_name="scripted",
             belt=belt,
             window=self.window,
-            leases=Leases(redis),
+            session=partial(session_held, redis),
             settings=AgentSettings(**settings),
         )
         self.emitted: list[EventData] = []
@@ -247,7 +251,7 @@ async def test_a_loop_that_does_not_end_is_asked_for_an_answer_without_tools(red
     again = _reply("", ("echo", {"text": "again"}))
     desk = Desk(redis, again, again, _reply("What I know."), max_steps=3)
     assert (await desk.ask()).result == "What I know."
-    assert desk.model.tools_bound == [4, 4, 0]
+    assert desk.model.tools_bound == [5, 5, 0]
 
 
 async def test_an_empty_answer_is_the_models_failure(redis: Redis) -> None:
@@ -292,3 +296,43 @@ async def test_calls_without_json_arguments_go_back_to_the_model(redis: Redis) -
     answer = await desk.ask()
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("error", 0)]
     assert answer.result == "Understood."
+
+
+async def test_a_model_that_still_calls_tools_in_its_last_step_leaves_a_whole_history(redis: Redis) -> None:
+    again = _reply("I am still looking.", ("echo", {"text": "again"}))
+    desk = Desk(redis, again, again, _reply("Two."), max_steps=2)
+    answer = await desk.ask()
+    assert (answer.result, len(answer.tool_calls)) == ("I am still looking.", 1)
+    await desk.ask()
+    kinds = [(message.type, len(getattr(message, "tool_calls", []))) for message in desk.model.asked[2]]
+    assert kinds == [("system", 0), ("human", 0), ("ai", 1), ("tool", 0), ("ai", 0), ("human", 0)]
+
+
+async def test_a_call_that_failed_is_not_hidden_by_another_one_of_its_tool(redis: Redis) -> None:
+    desk = Desk(redis, _reply("", ("flaky", {"text": "a"}), ("flaky", {"text": "b"})), _reply("Half of it."))
+    assert (await desk.ask()).degraded == ["tool:flaky"]
+
+
+async def test_a_call_that_is_repeated_and_goes_well_degrades_nothing(redis: Redis) -> None:
+    twice = _reply("", ("flaky", {"text": "a"}))
+    desk = Desk(redis, twice, twice, _reply("All of it."))
+    assert (await desk.ask()).degraded == []
+
+
+async def test_an_answer_is_given_though_redis_is_gone_by_then(redis: Redis) -> None:
+    class Forgetful(Window):
+        async def append(self, *args: Any) -> bool:
+            raise StoreUnavailable("Redis did not answer")
+
+    desk = Desk(redis, _reply("Hi."))
+    turn = replace(desk.turn, window=Forgetful(redis, MemorySettings()))
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 5)
+    answer = await turn.run(context, ChatRequest(user_input="hello", session_id="s"), desk.emitted.append)
+    assert (answer.result, answer.degraded) == ("Hi.", ["memory"])
+
+
+async def test_the_user_is_kept_with_the_exchange(redis: Redis) -> None:
+    desk = Desk(redis, _reply("Hi."))
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 5)
+    await desk.turn.run(context, ChatRequest(user_input="hi", session_id="s", user_id="ann"), desk.emitted.append)
+    assert (await desk.window.session(context, 1)).exchanges[0].user_id == "ann"

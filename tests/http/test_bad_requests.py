@@ -221,7 +221,7 @@ async def test_a_hostile_session_id_is_refused(service, method, session_id):
     ("path", "says"),
     [
         ("/agent/sessions/s1?limit=0", "Parameter 'limit' should be greater than or equal to 1"),
-        ("/agent/sessions/s1?limit=1001", "Parameter 'limit' should be less than or equal to 1000"),
+        ("/agent/sessions/s1?limit=1001", "Parameter 'limit' should be less than or equal to 100"),
         ("/agent/sessions/s1?limit=many", "Parameter 'limit' should be a valid integer"),
         ("/agent/sessions/s1?limt=5", "Parameter 'limt' is not known here; remove it"),
         ("/knowledge/documents?offset=-1", "Parameter 'offset' should be greater than or equal to 0"),

@@ -13,7 +13,8 @@ import pytest
 from serve_app.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from serve_app.knowledge.index import entries
 from serve_app.knowledge.registry import PASSAGES, Record, Registry
-from serve_app.knowledge.writer import Lease, Writer
+from serve_app.knowledge.writer import writing
+from serve_app.stores.lease import Lease
 from serve_app.values import Document
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
     index: Index, redis: Redis, contexts: Callable[..., Context]
 ) -> None:
     context = contexts("default", seconds=0.5)
-    async with Writer(redis, index._settings.collection).hold(context.deadline):
+    async with writing(redis, index._settings.collection, context.deadline):
         with pytest.raises(Overloaded):
             await index.add(context, [document("a", "disk")])
 
@@ -184,9 +185,9 @@ async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
 async def test_a_lease_is_renewed_while_it_is_held_and_free_afterwards(
     redis: Redis, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.knowledge.writer.LIFE_MS", 200)
-    monkeypatch.setattr("serve_app.knowledge.writer.RENEW_EVERY_S", 0.05)
-    async with Writer(redis, "c").hold(context.deadline) as lease:
+    monkeypatch.setattr("serve_app.stores.lease.LIFE_MS", 200)
+    monkeypatch.setattr("serve_app.stores.lease.RENEW_EVERY_S", 0.05)
+    async with writing(redis, "c", context.deadline) as lease:
         await asyncio.sleep(0.5)
         assert await redis.get(lease.key) == lease.holder
     assert await redis.get(lease.key) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import socket
 import time
@@ -89,14 +90,22 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def beside(service: Service, name: str, configuration: dict[str, Any]) -> Iterator[Service]:
-    """A second application in the same cluster, at `/name`, on the first one's stores."""
+def beside(service: Service, name: str, configuration: dict[str, Any], agents: int = 1) -> Iterator[Service]:
+    """A second application in the same cluster, at `/name`, on the first one's stores, with so many agents."""
     ports = embedded_ports(service.data_dir)
     stores = {"redis": f"redis://127.0.0.1:{ports.redis}", "milvus": f"http://127.0.0.1:{ports.milvus}"}
     path = service.data_dir / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**configuration, **stores}))
     applications = service.deployed["applications"]
-    second = {**applications[0], "name": name, "route_prefix": f"/{name}", "args": {"config": str(path)}}
+    second = {
+        **copy.deepcopy(applications[0]),
+        "name": name,
+        "route_prefix": f"/{name}",
+        "args": {"config": str(path)},
+    }
+    for deployment in second["deployments"]:
+        if deployment["name"] == "Agent":
+            deployment["autoscaling_config"]["min_replicas"] = agents
     applications.append(second)
     try:
         deploy(service.deployed)

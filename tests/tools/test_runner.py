@@ -119,3 +119,9 @@ async def test_no_attempt_outlives_the_request() -> None:
     result = await _call("slow", {}, deadline_s=0.3, timeout_s=10, attempts=2)
     assert (result.status, calls) == ("timeout", ["slow"])
     assert result.elapsed_ms < 1000
+
+
+async def test_an_effect_that_takes_too_long_has_an_unknown_outcome() -> None:
+    result = await _call("slow", {}, timeout_s=0.1, effect="effect")
+    assert (result.status, result.attempts, calls) == ("unknown", 1, ["slow"])
+    assert "do not repeat" in result.content

@@ -1,0 +1,105 @@
+"""Which process may write, where one at a time may?
+
+The right to it is a Redis key with a short life that its holder renews: a holder that dies loses it by itself. What is
+written is fenced by it: the same script that writes checks that the key still names the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import ServeAppError, StoreUnavailable
+from serve_app.resilience.deadline import remaining_s
+from serve_app.stores.redis import translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+LIFE_MS = 6_000
+"""Longer than any pause of a healthy replica, short enough that what a dead one held is soon free."""
+RENEW_EVERY_S = 2.0
+POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
+
+# A script and not SET NX: the client repeats a command whose reply was lost, and would then wait for itself.
+ACQUIRE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+RENEW_IF_HELD = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+RELEASE_IF_HELD = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right is held while `key` holds `holder`."""
+
+    key: str
+    holder: str
+
+
+@asynccontextmanager
+async def hold(redis: Redis, lease: Lease, deadline: float, busy: ServeAppError) -> AsyncIterator[Lease]:
+    """Hold the lease, waiting for another holder until `deadline`.
+
+    Raises:
+        ServeAppError: `busy`, because the other one held it still.
+        StoreUnavailable: Redis did not answer.
+    """
+    scripts: Any = redis
+    try:
+        await _acquire(scripts, lease, deadline, busy)
+    except StoreUnavailable:
+        await _release(scripts, lease)  # it may have been acquired, and only the reply be lost
+        raise
+    renewing = asyncio.create_task(_renew(scripts, lease))
+    try:
+        yield lease
+    finally:
+        renewing.cancel()
+        await _release(scripts, lease)
+
+
+async def _acquire(redis: Any, lease: Lease, deadline: float, busy: ServeAppError) -> None:
+    wait_s = POLL_MIN_S
+    while True:
+        with translated():
+            if await redis.eval(ACQUIRE, 1, lease.key, lease.holder, LIFE_MS):
+                return
+        if remaining_s(deadline) <= wait_s:
+            raise busy
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, POLL_MAX_S)
+
+
+async def _renew(redis: Any, lease: Lease) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY_S)
+        try:
+            with translated():
+                await redis.eval(RENEW_IF_HELD, 1, lease.key, lease.holder, LIFE_MS)
+        except StoreUnavailable as error:
+            logger.warning("%s was not renewed: %s", lease.key, error)
+
+
+async def _release(redis: Any, lease: Lease) -> None:
+    try:
+        with translated():
+            await redis.eval(RELEASE_IF_HELD, 1, lease.key, lease.holder)
+    except StoreUnavailable as error:
+        logger.warning("%s was not released, it lapses by itself: %s", lease.key, error)
