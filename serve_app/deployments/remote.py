@@ -10,7 +10,7 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from serve_app.errors import (
@@ -159,7 +159,7 @@ def _translated(gone: type[Unavailable]) -> Iterator[None]:
         raise Overloaded("Too many requests wait", retry_after_s=error.retry_after_s) from None
     except GONE as error:
         raise gone(f"The service's other part went away ({type(error).__name__})") from error
-    except RayError as error:
+    except Exception as error:  # over gRPC a fault of the other side comes without Ray's wrapper
         raise Internal(f"{type(error).__name__}: {error}") from error
 
 

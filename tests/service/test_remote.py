@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
+# In throughput mode a handle belongs to the event loop that made it.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
 @serve.deployment(max_ongoing_requests=1, max_queued_requests=1, ray_actor_options={"num_cpus": 0})
 class Odd:
     """Does what the query says."""
