@@ -136,6 +136,10 @@ def test_a_long_passage_is_quoted_where_it_bears() -> None:
         ("Who won the football world cup in 1998?", "Debian is used all over the world by many people."),
         ("足球世界杯是谁赢的", "Debian 在世界各地都有用户。"),
         ("How do I bake sourdough bread?", DESCALING),
+        ("谁赢了世界杯?", DESCALING),
+        ("Who won the football world cup in 1998?", f"{HANDBOOK} 1998"),
+        ("水壶怎么除垢？", DESCALING),
+        ("How is the kettle descaled?", HANDBOOK),
     ],
 )
 def test_passages_that_do_not_bear_on_the_question_are_not_quoted(question: str, passage: str) -> None:
@@ -149,8 +153,10 @@ def test_passages_that_do_not_bear_on_the_question_are_not_quoted(question: str,
     [
         ("How do I get rid of limescale in my kettle?", DESCALING),
         ("保修期是多久？", HANDBOOK),
-        ("水壶怎么除垢？", DESCALING),
-        ("How is the kettle descaled?", HANDBOOK),
+        ("apt怎么配置？", APT),
+        ("How does fstab work?", "文件 fstab 列出挂载的文件系统。"),
+        ("退款政策是什么？", "A refund is made within ten days."),
+        ("How is an order refunded?", "订单退款需要十天。"),
     ],
 )
 def test_a_question_in_other_words_or_another_language_still_gets_its_passage(question: str, passage: str) -> None:

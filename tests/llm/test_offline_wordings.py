@@ -98,6 +98,54 @@ def test_an_order_named_earlier_is_understood(after: list[BaseMessage], question
     assert calls(question, after=after) == _orders(*numbers)
 
 
+@pytest.mark.parametrize(
+    ("question", "number"),
+    [
+        ("那第一个呢？", FIRST),
+        ("and the first?", FIRST),
+        ("what about the first?", FIRST),
+        ("第一个呢", FIRST),
+        ("Has the order I asked about first been shipped?", FIRST),
+        ("Can you repeat the first order's status?", FIRST),
+        ("我先问的那个订单发货了吗", FIRST),
+        ("and the second?", SECOND),
+        ("第二个呢", SECOND),
+        ("第二个发货了吗", SECOND),
+        ("前一个呢", FIRST),
+        ("另一个呢？", FIRST),
+        ("what about the other one?", FIRST),
+        ("the other order?", FIRST),
+        ("那另外一个订单呢", FIRST),
+        ("and the last one?", SECOND),
+        ("repeat please", SECOND),
+        ("再说一遍", SECOND),
+    ],
+)
+def test_one_of_several_orders_is_pointed_at(question: str, number: str) -> None:
+    assert calls(question, after=FIRST_ORDER + SECOND_ORDER) == _orders(number)
+
+
+def test_the_other_one_is_that_which_was_not_asked_about_last() -> None:
+    assert calls("what about the other one?", after=FIRST_ORDER + SECOND_ORDER + FIRST_ORDER) == _orders(SECOND)
+    assert calls("the last one?", after=FIRST_ORDER + SECOND_ORDER + FIRST_ORDER) == _orders(FIRST)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which one has shipped?",
+        "哪个发货了？",
+        "哪一个还没发货",
+        "which of them is paid?",
+        "两个都发货了吗？",
+        "哪个已付款?",
+    ],
+)
+def test_a_question_which_of_several_looks_all_of_them_up(question: str) -> None:
+    assert calls(question, after=FIRST_ORDER + SECOND_ORDER) == _orders(FIRST, SECOND)
+    assert calls(question, after=SECOND_ORDER) == _orders(SECOND)
+
+
 @pytest.mark.parametrize("after", [[], FIRST_ORDER, SECOND_ORDER])
 @pytest.mark.parametrize(
     "question",
@@ -164,6 +212,41 @@ def test_an_order_and_a_question_in_one_message_are_both_looked_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("question", "number", "query"),
+    [
+        ("Where is OD-20240502 and how do I install a package?", SECOND, "how do I install a package"),
+        ("Where is OD-20240501 and how do I return it?", FIRST, "how do I return it"),
+        ("OD-20240502到哪了,另外如何安装软件包?", SECOND, "如何安装软件包"),
+        ("订单 OD-20240501 发货了吗？另外保修期多久？", FIRST, "保修期多久"),
+        ("OD-20240501发货了吗?保修多久?", FIRST, "保修多久"),
+        ("OD-20240501付款了吗?退货政策是什么?", FIRST, "退货政策是什么"),
+        ("OD-20240501 and what's the return policy?", FIRST, "what's the return policy"),
+        ("Check OD-20240501. What is the warranty?", FIRST, "What is the warranty"),
+        ("Is OD-20240502 shipped? How can I pay?", SECOND, "How can I pay"),
+        ("OD-20240501? Also, how long is the warranty?", FIRST, "how long is the warranty"),
+        ("OD-20240501到哪了?顺便问下,水壶怎么除垢?", FIRST, "水壶怎么除垢"),
+        ("Is OD-20240501 paid and can I use vinegar to descale?", FIRST, "can I use vinegar to descale"),
+        ("订单OD-20240501到哪了,怎么退货?", FIRST, "怎么退货"),
+    ],
+)
+def test_the_second_question_of_a_message_is_searched_for(question: str, number: str, query: str) -> None:
+    assert calls(question) == [*_orders(number), ("knowledge_search", {"query": query})]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is OD-20240501 paid, and when will it arrive?",
+        "Where is OD-20240501? Why is it so late?",
+        "OD-20240501付款了吗?什么时候到?",
+        "订单OD-20240501的状态如何?",
+    ],
+)
+def test_a_second_question_about_the_same_order_is_no_other(question: str) -> None:
+    assert calls(question) == _orders(FIRST)
+
+
+@pytest.mark.parametrize(
     ("question", "name", "arguments"),
     [
         ("Where is parcel PX-123456?", "track_parcel", {"tracking_no": "PX-123456"}),
@@ -183,6 +266,26 @@ def test_an_order_and_a_question_in_one_message_are_both_looked_up() -> None:
         ("Book a room for twelve", "room_booking", {"people": 12}),
         ("订一个8人的会议室", "room_booking", {"people": 8}),
         ("预订会议室，十二个人", "room_booking", {"people": 12}),
+        *(
+            (wording.format(city), "get_weather", {"city": city})
+            for city in ("成都", "都江堰", "和田", "哈瓦那", "北京")
+            for wording in (
+                "{}的天气如何",
+                "{}天气怎样？",
+                "帮我查一下{}天气",
+                "{}今天热吗",
+                "请问{}现在多少度",
+                "明天{}会下雨吗?",
+            )
+        ),
+        *(
+            (f"What's the weather in {city}?", "get_weather", {"city": city})
+            for city in ("New York City", "Salt Lake City", "Cape Town", "St. Louis", "Stratford-upon-Avon")
+        ),
+        ("What's the weather in Washington, D.C.?", "get_weather", {"city": "Washington, D.C."}),
+        ("How is the weather in The Hague today?", "get_weather", {"city": "The Hague"}),
+        ("weather in new york city today", "get_weather", {"city": "new york city"}),
+        ("is it cold in Oslo", "get_weather", {"city": "Oslo"}),
         ("What time is it?", "current_time", {}),
         ("现在几点了", "current_time", {}),
         ("今天几号？", "current_time", {}),
@@ -193,10 +296,39 @@ def test_other_tools_are_called_by_their_schemas(question: str, name: str, argum
 
 
 @pytest.mark.parametrize(
-    ("question", "city"), [("And in London?", "London"), ("那上海呢？", "上海"), ("what about Tokyo?", "Tokyo")]
+    ("question", "city"),
+    [
+        ("And in London?", "London"),
+        ("那上海呢？", "上海"),
+        ("what about Tokyo?", "Tokyo"),
+        ("Munich?", "Munich"),
+        ("那边冷吗", "Paris"),
+        ("how about there next week", "Paris"),
+        ("Is it raining there?", "Paris"),
+    ],
 )
 def test_a_follow_up_calls_the_same_tool_with_what_changed(question: str, city: str) -> None:
     assert calls(question, after=PARIS) == [("get_weather", {"city": city})]
+
+
+@pytest.mark.parametrize(
+    ("question", "cities"),
+    [
+        ("weather in Paris and Rome", ["Paris", "Rome"]),
+        ("Is it raining in Oslo, New York City and Rome?", ["Oslo", "New York City", "Rome"]),
+        ("北京和上海的天气", ["北京", "上海"]),
+        ("北京、上海和成都的天气怎么样", ["北京", "上海", "成都"]),
+        ("呼和浩特的天气", ["呼和浩特"]),
+    ],
+)
+def test_several_values_are_several_calls(question: str, cities: list[str]) -> None:
+    assert calls(question) == [("get_weather", {"city": city}) for city in cities]
+
+
+def test_how_many_days_and_where_are_told_apart() -> None:
+    forecast = tool("forecast", "查询城市天气预报", ["city"], city=text("城市"), days={"type": "integer", "minimum": 1})
+    for question in ("未来3天杭州的天气", "杭州未来三天天气"):
+        assert calls(question, tools=[forecast, SEARCH]) == [("forecast", {"days": 3, "city": "杭州"})]
 
 
 def test_of_two_tools_that_a_follow_up_fits_the_one_called_last_is_meant() -> None:
@@ -293,6 +425,8 @@ def test_a_function_of_langchain_is_bound_as_well_as_a_schema() -> None:
         ("hello", "Hello"),
         ("Hi there!", "Hello"),
         ("Good morning", "Hello"),
+        ("good day to you sir", "Hello"),
+        ("您好，请问有人吗", "您好"),
         ("你好", "您好"),
         ("早上好！", "您好"),
         ("thanks a lot", "welcome"),
@@ -333,6 +467,14 @@ def test_small_talk_calls_nothing(question: str, said: str, after: list[BaseMess
         ("What did I ask first?", "订单OD-20240502到哪了？"),
         ("我上一个问题是什么？", "Where is OD-20240501?"),
         ("我刚才问了什么？", "Where is OD-20240501?"),
+        ("我先问的是哪个订单", "OD-20240502"),
+        ("刚刚第一个查的订单是什么", "OD-20240502"),
+        ("Tell me the first order I asked about", "OD-20240502"),
+        ("remind me of the first order", "OD-20240502"),
+        ("我第一次问的是什么?", "订单OD-20240502到哪了？"),
+        ("What have we talked about?", "“订单OD-20240502到哪了？”, “Where is OD-20240501?”"),
+        ("总结一下我们的对话", "“订单OD-20240502到哪了？”、“Where is OD-20240501?”"),
+        ("summarize our conversation", "“订单OD-20240502到哪了？”, “Where is OD-20240501?”"),
     ],
 )
 def test_a_question_about_the_conversation_is_answered_from_the_window(question: str, said: str) -> None:
@@ -356,6 +498,25 @@ def test_what_the_user_told_is_known_as_long_as_the_window_holds_it() -> None:
 def test_a_number_that_is_missing_is_asked_for_with_an_example(question: str) -> None:
     assert calls(question) == []
     assert FIRST in reply(question).text
+
+
+def test_of_the_users_own_order_the_number_is_asked_for_though_a_parcel_is_known() -> None:
+    parcel = past("PX-123456在哪", "track_parcel", {"tracking_no": "PX-123456"}, "杭州")
+    assert calls("is my order shipped?", after=parcel) == []
+    assert FIRST in reply("is my order shipped?", after=parcel).text
+
+
+def test_a_follow_up_keeps_the_direction_that_it_names() -> None:
+    money = tool(
+        "exchange",
+        "Convert money between currencies",
+        source_currency=text("e.g. USD"),
+        target_currency=text("e.g. EUR"),
+    )
+    asked = past("USD to EUR", "exchange", {"source_currency": "USD", "target_currency": "EUR"}, "0.9")
+    assert calls("and to JPY?", after=asked, tools=[money, SEARCH]) == [
+        ("exchange", {"source_currency": "USD", "target_currency": "JPY"})
+    ]
 
 
 def test_without_a_tool_for_it_the_model_says_so() -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from serve_app.llm.offline import cues
 from serve_app.llm.offline.conversation import Call
+from serve_app.llm.offline.lists import listed
 from serve_app.llm.offline.phrases import phrases_for
-from serve_app.llm.offline.recollect import recollection, statement
+from serve_app.llm.offline.recollect import recollection, statement, without_ordinal
 from serve_app.llm.offline.shapes import stands_alone
 from serve_app.llm.offline.slots import fill
 from serve_app.llm.offline.smalltalk import small_talk, without_greeting
-from serve_app.llm.offline.window import FEW_WORDS, MAX_CALLS, by_reference, completed, search
+from serve_app.llm.offline.window import MAX_CALLS, by_reference, completed, search
 from serve_app.llm.offline.words import content, overlap
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def decide(conversation: Conversation, tools: Sequence[Tool]) -> list[Call] | st
     stated = statement(asked)
     if stated is not None:
         return stated
-    choices = _choices(asked, tools, conversation)
+    choices = _choices(without_ordinal(asked) if conversation.last_acting else asked, tools, conversation)
     calls = _by_words(asked, choices, conversation, tools) or by_reference(asked, conversation, tools)
-    return calls or _otherwise(asked, choices, tools)
+    return calls[:MAX_CALLS] or _otherwise(asked, choices, tools)
 
 
 def _by_identifier(text: str, tools: Sequence[Tool]) -> list[Call]:
@@ -137,46 +138,65 @@ def _choices(text: str, tools: Sequence[Tool], conversation: Conversation) -> li
         if tool.query is None:
             filling = fill(tool, text, {})
             weight, _ = content(text, tool.words)
-            rest = sum(word.weight for word in content(filling.rest, tool.words)[1])
+            rest = sum(word.weight for word in content(_without_listed(tool, text, filling), tool.words)[1])
             choices.append(Choice(tool, filling, weight, weight / (weight + rest) if weight else 0.0))
     return sorted(choices, key=lambda choice: choice.rank(latest), reverse=True)
+
+
+def _without_listed(tool: Tool, text: str, filling: Filling) -> str:
+    """What the filling leaves of the text, without the other values of a list that the first of them begins."""
+    rest = filling.rest
+    values = {str(value) for each in listed(tool, text, filling.arguments)[1:] for value in each.values()}
+    for value in values:
+        rest = rest.replace(value, " ")
+    return rest
 
 
 def _by_words(text: str, choices: list[Choice], conversation: Conversation, tools: Sequence[Tool]) -> list[Call]:
     """The call that the text's words ask for; what it leaves out is taken from the window."""
     searchable = any(tool.query for tool in tools)
+    wanted = 0.0
     for choice in choices:
-        if not choice.is_meant or (choice.filling.missing and not _is_particular(choice, text)):
+        if (
+            choice.weight < wanted
+            or not choice.is_meant
+            or (choice.filling.missing and not _is_particular(choice, text))
+        ):
             continue
         if searchable and cues.HOW_TO.search(text) and not cues.REFERS.search(text):
             continue
         arguments = completed(choice.tool, choice.filling, text, conversation)
+        if not arguments and cues.MINE.search(text):
+            wanted = choice.weight
         if arguments:
-            return [Call(choice.tool.name, each) for each in arguments]
+            return [Call(choice.tool.name, every) for each in arguments for every in listed(choice.tool, text, each)]
     return []
 
 
 def _other_questions(text: str, calls: list[Call], tools: Sequence[Tool]) -> list[Call]:
-    """A search for each further sentence that asks about something else."""
+    """A search for each further clause that asks about something else."""
     searching = _search_tool(text, tools)
-    sentences = [sentence.strip() for sentence in cues.SENTENCE_END.split(text) if sentence and sentence.strip()]
-    if searching is None or len(sentences) == 1:
+    clauses = [clause.strip() for clause in cues.CLAUSE_END.split(text) if clause.strip()]
+    if searching is None or len(clauses) == 1:
         return []
     called = {call.name for call in calls}
     words = frozenset().union(*(tool.words for tool in tools if tool.name in called))
+    questions = [cues.LEAD_IN.sub("", clause, count=1) for clause in clauses]
     return [
-        search(searching, sentence)
-        for sentence in sentences
-        if cues.QUESTION.search(sentence)
-        and not cues.REFERS.search(sentence)
-        and not _by_identifier(sentence, tools)
-        and _has_own_topic(sentence, words)
+        search(searching, question)
+        for question in questions
+        if cues.ASKS_FIRST.match(question) and not _by_identifier(question, tools) and _has_own_topic(question, words)
     ]
 
 
-def _has_own_topic(sentence: str, words: frozenset[str]) -> bool:
-    weight, rest = content(sentence, words)
-    return (not weight and len(rest) >= FEW_WORDS) or bool(cues.HOW_TO.search(sentence) and rest)
+def _has_own_topic(question: str, words: frozenset[str]) -> bool:
+    """Whether a clause asks about something else than the tool whose words these are."""
+    weight, rest = content(question, words)
+    own = sum(word.weight for word in rest)
+    explains = cues.HOW_TO.search(question) and not cues.WHY.search(question)
+    if cues.REFERS.search(question):
+        return bool(explains and own)
+    return bool(explains and own + weight) or (not weight and own >= 1)
 
 
 def _otherwise(text: str, choices: list[Choice], tools: Sequence[Tool]) -> list[Call] | str:

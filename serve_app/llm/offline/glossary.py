@@ -15,14 +15,15 @@ refund refunded reimbursement 退款 退钱
 parcel parcels courier 包裹 快件 快递单 运单
 invoice receipt bill 发票 收据 账单
 status state progress 状态 进度 进展
-weather forecast temperature rain raining rainy snow snowing sunny windy 天气 气温 温度 下雨 下雪 预报
+weather forecast temperature rain raining rainy snow snowing sunny windy cold hot warm freezing \
+天气 气温 温度 下雨 下雪 预报 冷吗 热吗 多少度 几度
 time clock o'clock hour 时间 几点 时刻 钟点
 date day today 日期 几号 今天 星期几 周几
 currency exchange rate 货币 汇率 外汇 币种
 convert conversion 换算 兑换 转换 换成 兑成
 price cost fee charge 价格 价钱 多少钱 费用 收费
 stock stocks share shares quote 股票 股价 行情
-inventory availability available 库存 有货 存货
+inventory availability available left remaining 库存 有货 存货 还剩 剩下
 room rooms meeting 房间 会议室 会议
 book booking reserve reservation 预订 预定 订房 订一间 预约
 flight flights plane 航班 飞机 班机
@@ -66,7 +67,7 @@ hello hey thanks thank question wonder wondering ask asking today tonight tomorr
 something again soon really actually kindly quick quickly up out going go happen happened make sure about current
 latest exactly anyway well one ones what's it's i'm i'd i've there's let's who's where's how's hasn't isn't doesn't
 didn't won't don't can't haven't wasn't aren't
-rid way able expect expected possible trying
+repeat rid way able expect expected possible trying
 """
 """English words that ask rather than say what about, beyond the stop words of `terms`."""
 
@@ -77,12 +78,16 @@ REQUEST_PHRASES = """
 我需要 需要 知道 一下 能不能 能否 可不可以 可以 是不是 是否 有没有 怎么样了 怎么样 怎样 怎么办 怎么 如何 为什么 为何
 什么时候 什么地方 什么样 什么 哪里 哪儿 哪个 哪些 哪一个 多少 多久 几个 那么 那个 这个 那些 这些 那边 这边 它们 他们
 她们 我们 你们 现在 目前 已经 没有 还没 一个 一些 关于 以及 或者 还是 如果 因为 所以 但是 然后 另外 还有 此外 情况
-今天 明天 后天 昨天 今晚 明早 本周 下周 谢谢 你好 您好 大概 应该 可能 的话 时候 指的是 意思 当前
+未来 今后 接下来 近几天 几天 两个 三个 几次
+再说一遍 一遍 再说 重说 今天 明天 后天 昨天 今晚 明早 本周 下周 谢谢 你好 您好 大概 应该 可能 的话 时候 指的是 意思 当前
 """
 """Chinese phrases that ask rather than say what about."""
 
-REQUEST_CHARACTERS = (
-    "的了吗呢吧啊呀嘛是在和与及或把给让被对我你您他她它这那有没不就都也再又还要想能会请查问说看"
-    "从到去来个么哪几谁该吗为用做得地着过呗哦帮"
-)
+PARTICLES = "的了吗呢吧啊呀嘛么呗哦是在我你您他她它这谁请"
 """Characters that carry no content at the edge of a Chinese stretch."""
+
+REQUEST_CHARACTERS = "和与及或把给让被对有没不就也再又还要想能会查问说看从到去个哪该用做过帮"
+"""The same, unless a single character is left: 和田 and 新会 are names."""
+
+FUNCTION_CHARACTERS = "那都来为得地着几"
+"""Characters that carry no content where they stand alone, and often are part of a name: 成都, 都江堰, 哈瓦那."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from serve_app.llm.offline.words import is_chinese, topic
+from serve_app.llm.offline.words import content, is_chinese, topic, vocabulary
 from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ SHARE_NEEDED = {1: 0.34, 2: 0.12}
 """Of the question's terms, where a passage has so few of them; three are enough for any question."""
 TITLED_SHARE_NEEDED = 0.25
 """The same, where a title has one of them."""
+TRANSLATED_SHARE_NEEDED = 0.5
+"""Of a question's content, where a passage in another language says it in words of the glossary."""
 
+_LATIN = re.compile("[A-Za-z]{2}")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
 _CODE = re.compile(r"^(?: {4}|\t|\$ |# (?=[a-z./])|> )")
 _ROW = re.compile(r"^\s*\|.*\|\s*$")
@@ -88,18 +91,27 @@ def bears(question: str, passages: Sequence[Passage]) -> bool:
     """Whether the passages are about what is asked.
 
     They came from a search that has its own threshold: only those that share next to nothing with the question are
-    refused. Across languages no words are shared, so that the search is believed.
+    refused. Where all of them are in the other language they must share a name with it, or what it is about by the
+    glossary: a search without a meaning of its own returns something for any question.
     """
     wanted = topic(question)
     if not passages or not wanted:
         return bool(passages)
-    if is_chinese(question) != any(is_chinese(passage.text) for passage in passages):
-        return True
+    if all(is_chinese(passage.text) != is_chinese(question) for passage in passages):
+        return any(_is_shared(question, wanted & passage.terms, passage) for passage in passages)
     titled = wanted & frozenset[str]().union(*(content_terms(passage.title) for passage in passages))
     shared = max(len(wanted & passage.terms) for passage in passages)
     needed = SHARE_NEEDED.get(shared, 0.0)
     needed = min(needed, TITLED_SHARE_NEEDED) if titled else needed
     return shared > 0 and shared >= needed * len(wanted)
+
+
+def _is_shared(question: str, shared: frozenset[str], passage: Passage) -> bool:
+    """Whether a passage in another language names what the question names, in Latin letters or by a synonym."""
+    if any(_LATIN.search(term) for term in shared):
+        return True
+    weight, rest = content(question, vocabulary(f"{passage.title} {passage.text}"))
+    return weight > 0 and weight >= TRANSLATED_SHARE_NEEDED * (weight + sum(word.weight for word in rest))
 
 
 def quotation(question: str, passages: Sequence[Passage], phrases: Phrases) -> Iterator[str]:

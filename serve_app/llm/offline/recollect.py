@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from serve_app.llm.offline.cues import ASKED_IN_A_REMARK, either
+from serve_app.llm.offline.cues import ASKED_IN_A_REMARK, OTHER, either
 from serve_app.llm.offline.phrases import phrases_for
 from serve_app.llm.offline.words import overlap
 
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from serve_app.llm.offline.phrases import Phrases
     from serve_app.llm.offline.schema import Tool
 
-_ASKS = either("what|which|how many|remember|remind|repeat|list|recall", "哪|什么|几个|多少|谁|列出|记得|重复")
-_LATELY = "(?:刚才|刚刚|之前|先前|前面|最早|最先|最开始|一开始|最后|上次|总共|一共|都|首先|已经|曾经|还)"
+_ASKS = either(
+    "which|what|how many|remember|remind|repeat|list|recall|tell me|summari[sz]e|sum up|recap",
+    "哪|什么|几个|多少|谁|列出|记得|重复|总结|回顾|概括|归纳",
+)
+_LATELY = (
+    "(?:刚才|刚刚|之前|先前|前面|最早|最先|最开始|一开始|最后|上次|总共|一共|都|首先|已经|曾经|还|先"
+    "|第[一二三四五]?(?:次|个))"
+)
 _EARLIER = re.compile(
     r"\b(?:did|have|had) (?:i|we)\b.{0,40}?"
     r"\b(?:ask|mention|sa(?:y|id)|tell|told|gi?ve|gave|quer|inquir|talk|discuss|look|check|want)"
@@ -27,12 +33,16 @@ _EARLIER = re.compile(
     r" (?:questions?|messages?|quer(?:y|ies)|inquir(?:y|ies)|requests?)\b"
     rf"|我(?:们)?{_LATELY}{{0,3}}(?:问|提|说|查|发|给)(?:你|您|到|起|询|及){{0,2}}(?:的|了|过)"
     r"|我的?(?:上一个|上个|前一个|第[一二三四五]个|最后一个|刚才的|刚刚的|最初的|之前的)(?:问题|消息|提问|话)"
-    rf"|(?:刚才|刚刚|之前|最开始|一开始)我?{_LATELY}?(?:问|提|说|查)",
+    rf"|(?:刚才|刚刚|之前|最开始|一开始)我?{_LATELY}?(?:问|提|说|查)"
+    r"|\bremind me (?:of|about) (?:the|my)(?: very)? (?:first|second|third|last|previous|other)\b"
+    r"|\b(?:our|this) (?:conversation|chat|discussion|dialog(?:ue)?)\b"
+    r"|(?:我们|咱们|本次|这次|刚才|刚刚|之前|以上|上面)(?:刚才|刚刚|之前|都)?的?(?:对话|聊天|谈话|会话|聊|谈)",
     re.IGNORECASE,
 )
 _QUESTIONS = either(
-    r"questions?|messages?|quer(?:y|ies)|say|said|what (?:did|have|had) i \w*?\s?ask(?:ed)?(?! (?:you )?about)",
-    "问题|消息|提问|的话|说了|[问查](?:了|过)什么",
+    r"questions?|messages?|quer(?:y|ies)|say|said|what (?:did|have|had) i \w*?\s?ask(?:ed)?(?! (?:you )?about)"
+    "|(?:talk|discuss|chat)(?:ed)?|conversation|discussion|dialog(?:ue)?",
+    "问题|消息|提问|的话|说了|[问查](?:了|过|的(?:都)?是)什么|对话|聊|谈|会话",
 )
 _ALL = either(
     r"all|list|how many|which \w+s(?! (?:was|did i ask about (?:first|last)))|everything",
@@ -42,7 +52,7 @@ _ORDINALS = (
     (
         either(
             r"first|1st|initial|original|originally|at the (?:start|beginning)",
-            "第一|最早|最先|最开始|一开始|最初|首先|首个",
+            "第一|先[问查提说]|最早|最先|最开始|一开始|最初|首先|首个",
         ),
         0,
     ),
@@ -50,6 +60,13 @@ _ORDINALS = (
     (either("third|3rd", "第三|第3"), 2),
     (either("last|latest|previous|most recent|prior", "最后|上一|上个|前一|最近|最新|刚才|刚刚"), -1),
 )
+_POINTERS = tuple(
+    (re.compile(rf"(?:{pattern.pattern})(?:[个单笔张件次]|(?<=[a-z])(?: ones?)?\b)?", re.IGNORECASE), at)
+    for pattern, at in _ORDINALS
+)
+_NUMBER = either("numbers?|ids?|codes?", "编号|号码|[单票]?号")
+MORE_THAN_ITS_NAME = 2.0
+"""Weight of a tool's words in a question, beyond what names the thing itself."""
 _NOUN = re.compile(
     r"(?:first|second|third|last|latest|previous|which|what)\s+(?P<en>(?!did|have|was|is|i\b)[a-z]+)"
     r"|第[一二三四五]个(?P<nth>[\u4e00-\u9fff]{1,4}?)(?:号|编|是|呢|$)|(?:哪个|什么)(?P<which>[\u4e00-\u9fff]{1,3}?)(?:号|$)"
@@ -82,7 +99,7 @@ def recollection(text: str, conversation: Conversation, tools: Sequence[Tool]) -
     fact = _fact(text, conversation)
     if fact is not None:
         return fact
-    if not (_EARLIER.search(text) and _ASKS.search(text)):
+    if not (_EARLIER.search(text) and _ASKS.search(text)) or _asks_a_state(text, tools):
         return None
     phrases = phrases_for(text)
     identifiers = [] if _QUESTIONS.search(text) else _identifiers(text, conversation, tools)
@@ -104,6 +121,24 @@ def nth(text: str, count: int) -> int | None:
     """The index that an ordinal in `text` means among `count`; None without one, or where there are fewer."""
     index = _ordinal(text)
     return None if index is None or index >= count else index
+
+
+def without_ordinal(text: str) -> str:
+    """The text without the words by which it points at one of several."""
+    for pattern in (OTHER, *(pattern for pattern, _ in _POINTERS)):
+        text = pattern.sub(" ", text)
+    return text
+
+
+def has_ordinal(text: str) -> bool:
+    """Whether the text points at one of several."""
+    return without_ordinal(text) != text
+
+
+def _asks_a_state(text: str, tools: Sequence[Tool]) -> bool:
+    """Whether it asks for more than which thing was spoken of: "the status of the order I asked about"."""
+    bare = _NUMBER.sub(" ", _EARLIER.sub(" ", text))
+    return any(overlap(bare, tool.words) >= MORE_THAN_ITS_NAME for tool in tools if tool.identifier)
 
 
 def _ordinal(text: str) -> int | None:

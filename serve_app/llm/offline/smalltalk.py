@@ -48,7 +48,8 @@ _PARTS = re.compile(
     "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()) + r")(?=[^a-z0-9]|$)", re.IGNORECASE
 )
 _FILLER = re.compile(
-    r"[\W_]|\b(?:there|everyone|all|assistant|bot|friend|sir|madam|please|and|then|so|oh|well)\b|[呀啊哦吧呢啦]",
+    r"[\W_]|\b(?:there|everyone|all|assistant|bot|friend|sir|madam|please|and|then|so|oh|well|to you)\b"
+    r"|请问|[呀啊哦吧呢啦]",
     re.IGNORECASE,
 )
 _LEADING = re.compile(r"^[\s,.!~。]+")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.llm.offline import cues
 from serve_app.llm.offline.conversation import Call
-from serve_app.llm.offline.recollect import nth
+from serve_app.llm.offline.lists import listed
+from serve_app.llm.offline.recollect import has_ordinal, nth, without_ordinal
 from serve_app.llm.offline.slots import fill
 from serve_app.llm.offline.words import content
 
@@ -44,23 +45,29 @@ def _searched_on(last: Tool, acting: Turn, text: str) -> list[Call]:
 
 def _called_again(last: Tool, acting: Turn, text: str, conversation: Conversation) -> list[Call]:
     """The same call again, with what a follow-up changes in it."""
-    weight, rest = content(text, last.words)
-    if cues.HOW_TO.search(text) and not weight:
+    bare = without_ordinal(text)
+    weight, rest = content(bare, last.words)
+    dependent = cues.REFERS.search(text) or cues.ELLIPSIS.match(text)
+    if cues.HOW_TO.search(text) and not (weight and dependent):
         return []
     said = " ".join(result.content[:MAX_QUERY_CHARACTERS] for result in acting.results).casefold()
     own = [word for word in rest if word.text.casefold() not in said]
-    filling = fill(last, text, {})
-    changed = bool(cues.ELLIPSIS.match(text) and filling.arguments)
-    if not changed and rest and (len(own) > FEW_WORDS or not cues.REFERS.search(text)):
+    filling = fill(last, bare, {})
+    bare_value = cues.VALUE.match(text) and not content(filling.rest)[1]
+    changed = bool((cues.ELLIPSIS.match(text) or bare_value) and filling.arguments)
+    points = cues.REFERS.search(text) or (has_ordinal(text) and cues.ELLIPSIS.match(text))
+    if not changed and rest and (len(own) > FEW_WORDS or not points):
         return []
     kept = filling if changed else fill(last, "", {})
-    return [Call(last.name, arguments) for arguments in completed(last, kept, text, conversation)]
+    arguments = completed(last, kept, text, conversation)
+    return [Call(last.name, every) for each in arguments for every in listed(last, text, each)]
 
 
 def completed(tool: Tool, filling: Filling, text: str, conversation: Conversation) -> list[dict[str, Any]]:
     """The arguments, with those that are missing taken from the window; several where the text means several."""
-    completed = [dict(filling.arguments)]
-    for parameter in filling.missing:
+    pointed = _pointed_at(tool, filling, text, conversation)
+    completed = [{name: value for name, value in filling.arguments.items() if name not in pointed}]
+    for parameter in (*filling.missing, *pointed.values()):
         values = _remembered(parameter, tool, text, conversation)
         if not values:
             return []
@@ -70,6 +77,22 @@ def completed(tool: Tool, filling: Filling, text: str, conversation: Conversatio
     return completed[:MAX_CALLS]
 
 
+def _pointed_at(tool: Tool, filling: Filling, text: str, conversation: Conversation) -> dict[str, Parameter]:
+    """The parameters whose value "there" stands for; what follows it in the text, and is no name, is none."""
+    place = cues.PLACE.search(text)
+    if place is None:
+        return {}
+    return {
+        parameter.name: parameter
+        for parameter in tool.required
+        if parameter.is_free
+        and isinstance(value := filling.arguments.get(parameter.name), str)
+        and not value[:1].isupper()
+        and text.find(value) >= place.end()
+        and conversation.values_of(parameter, tool.name)
+    }
+
+
 def _remembered(parameter: Parameter, tool: Tool, text: str, conversation: Conversation) -> list[Any]:
     """The value that a message refers to: the latest, or by its ordinal, or all of the latest that named several."""
     by_turn = conversation.values_of(parameter, tool.name)
@@ -77,10 +100,12 @@ def _remembered(parameter: Parameter, tool: Tool, text: str, conversation: Conve
         return []
     flat = [value for turn in by_turn for value in turn]
     distinct = [value for index, value in enumerate(flat) if value not in flat[:index]]
-    index = nth(text, len(distinct)) if parameter.shape else None
+    if cues.OTHER.search(text):
+        return [value for value in distinct if value != flat[-1]][-1:]
+    index = nth(text, len(distinct))
     if index is not None:
-        return [distinct[index]]
-    if cues.PLURAL.search(text):
+        return [flat[-1] if index < 0 else distinct[index]]
+    if cues.PLURAL.search(text) or cues.WHICH.search(text):
         return by_turn[-1] if len(by_turn[-1]) > 1 else distinct
     return by_turn[-1][-1:]
 

@@ -24,6 +24,7 @@ _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-") |
 _REQUEST_WORDS = frozenset(glossary.REQUEST_WORDS.split())
 _ASKING = re.compile("|".join(map(re.escape, sorted(glossary.REQUEST_PHRASES.split(), key=len, reverse=True))))
 _CUT = re.compile(f"(?:{_ASKING.pattern}|[的了吗呢吧啊在是])+")
+_EMPTY_CHARACTERS = glossary.PARTICLES + glossary.REQUEST_CHARACTERS + glossary.FUNCTION_CHARACTERS
 _NAME_PARTS = re.compile(r"[_\-.]+|(?<=[a-z])(?=[A-Z])")
 
 
@@ -126,11 +127,22 @@ def _han_words(masked: str, start: int) -> list[Word]:
     words = []
     for match in re.finditer("[^\0]+", masked):
         stretch = match.group()
-        inner = stretch.strip(glossary.REQUEST_CHARACTERS)
+        inner = _inner(stretch)
         if inner:
-            lead = len(stretch) - len(stretch.lstrip(glossary.REQUEST_CHARACTERS))
-            words.append(Word(inner, start + match.start() + lead))
+            words.append(Word(inner, start + match.start() + stretch.index(inner)))
     return words
+
+
+def _inner(stretch: str) -> str:
+    """A Chinese stretch without the characters at its edges that carry no content."""
+    bare = stretch.strip(glossary.PARTICLES)
+    if not bare.strip(_EMPTY_CHARACTERS):
+        return ""
+    inner = bare
+    for shorter in (str.rstrip, str.lstrip):
+        left = shorter(inner, glossary.REQUEST_CHARACTERS + glossary.PARTICLES + "那" * (shorter is str.lstrip))
+        inner = left if len(left) > 1 else inner
+    return inner
 
 
 def _groups() -> dict[str, str]:
