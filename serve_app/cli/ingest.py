@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +18,7 @@ from serve_app.values import Catalogue, DocumentSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     import httpx
 
@@ -67,7 +68,8 @@ def ingest(paths: tuple[str, ...], url: str, *, delete: bool) -> None:
     """Add documents to the service's knowledge base.
 
     Each PATH is a file or a folder of .md, .txt, .html, .pdf and .docx files. A file that was added before and has not
-    changed is left as it is; one that has changed replaces what it said before.
+    changed is left as it is; one that has changed replaces what it said before. What cannot be added is told at the
+    end, and does not stop the rest.
     """
     if delete:
         _delete(paths, url)
@@ -78,13 +80,16 @@ def ingest(paths: tuple[str, ...], url: str, *, delete: bool) -> None:
 def _add(paths: tuple[str, ...], url: str) -> None:
     from serve_app.knowledge.load import READERS
 
-    missing = [path for path in paths if not Path(path).exists()]
-    if missing:
-        raise click.UsageError(f"no such file or folder: {', '.join(missing)}")
-    found = find(paths, READERS)
-    if not found.files:
-        raise click.ClickException(f"no files to add: none of {_many(found.skipped, 'file')} is {' '.join(READERS)}")
+    exists = {path: os.path.exists(path) for path in paths}  # noqa: PTH110 - Path.exists raises where it may not look
+    if not any(exists.values()):
+        raise click.UsageError(f"no such file or folder: {', '.join(exists)}")
+    found = find([path for path in paths if exists[path]], READERS)
     started, tally = time.monotonic(), Tally()
+    for path, is_there in exists.items():
+        if not is_there:
+            tally.fail(path, "no such file or folder")
+    if not found.files and not tally.failures:
+        raise click.ClickException(f"no files to add: none of {_many(found.skipped, 'file')} is {' '.join(READERS)}")
     try:
         with service(url, INDEXING_S) as client:
             _send(found.files, client, tally)
@@ -104,8 +109,8 @@ def _add(paths: tuple[str, ...], url: str) -> None:
 
 def _send(files: dict[str, Path], client: httpx.Client, tally: Tally) -> None:
     upload = Upload(client, time.sleep)
-    label = "Adding documents"
-    with click.progressbar(length=len(files), label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    label, total = "Adding documents", len(files) + tally.outcomes.total()
+    with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         for batch in batches(_parcels(files, tally)):
             tally.count(upload.send(batch))
             bar.update(tally.outcomes.total() - bar.pos)

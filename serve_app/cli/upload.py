@@ -28,7 +28,9 @@ WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LONGEST_WAIT_S = 60.0
 
 _COMES_BACK = {429, 503, 504}
-_REFUSED = {413, 422}
+_TAKES_NO_DOCUMENTS = {401, 403, 404, 405}
+"""Whatever is sent; any other error is one batch's, and perhaps one document's."""
+
 _OPENING, _CLOSING = b'{"documents":[', b"]}"
 
 
@@ -66,7 +68,7 @@ class Upload:
         self._sleep = sleep
 
     def send(self, batch: list[Parcel]) -> list[Indexed]:
-        """One result per parcel, in order; what the service refuses has failed, and does not take the others along.
+        """One result per parcel, in order; what the service cannot take has failed, and does not take the others along.
 
         Raises:
             click.ClickException: the service stays away, or does not take documents at all.
@@ -75,7 +77,7 @@ class Upload:
         if len(body) > MAX_BODY_BYTES and len(batch) == 1:
             return [_failed(batch[0], f"its text is larger than the service takes ({MAX_BODY_BYTES >> 20} MB)")]
         response = self._post(body)
-        if response.status_code not in _REFUSED:
+        if not response.is_error or response.status_code in _TAKES_NO_DOCUMENTS:
             return [Indexed.model_validate(result) for result in check(response).json()["documents"]]
         if len(batch) == 1:
             return [_failed(batch[0], refusal(response))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.blocks import starts_item
+from serve_app.knowledge.lines import has_cells, is_wrapped, rows, starts_item
 from serve_app.knowledge.sentences import CRUMB_CHARACTERS, MAX_CHARACTERS, PART_CHARACTERS, Part, sentences
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BETWEEN_BLOCKS, AFTER_LEAD_IN, BETWEEN_LINES = 0.05, 0.3, 0.15
 
-LINE_CHARACTERS = 16_000
-"""A longer line is no row or line that anybody reads, and no store takes it: it is cut as prose is."""
+LINE_CHARACTERS = 15_000
+"""A longer line is no row or line that anybody reads, and no store takes it with its head: it is cut as prose is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ def _of_block(block: Block, section: Section, cut: float) -> Iterator[Atom]:
         yield Atom(whole, "\n\n", cut, section)
         return
     prose = block.kind == "prose"
-    parts = ((part, _NO_FRAME) for part in _prose(block.lines)) if prose else _framed(block)
+    parts = ((part, _NO_FRAME) for part in _prose(block)) if prose else _framed(block)
     gap = "\n\n"
     for part, frame in parts:
         yield Atom(part.text, gap, cut, section, frame)
@@ -83,22 +83,23 @@ def _of_block(block: Block, section: Section, cut: float) -> Iterator[Atom]:
 
 def _framed(block: Block) -> Iterator[tuple[Part, Frame]]:
     lead, body, tail = _frame(block)
-    room = MAX_CHARACTERS - sum(len(line) + 1 for line in lead + tail)
     frame = Frame("".join(f"{line}\n" for line in lead), "".join(f"\n{line}" for line in tail))
-    if not body or len(body[0]) > room:
+    room = MAX_CHARACTERS - len(frame.lead) - len(frame.tail)
+    if not body or room < MAX_CHARACTERS // 2:
         body, frame = block.lines, _NO_FRAME
-    for line in body:
+    for line in (line for row in body for line in ([row] if len(row) <= MAX_CHARACTERS else row.split("\n"))):
         if len(line) > LINE_CHARACTERS:
-            yield from ((part, _NO_FRAME) for part in _item(line))
+            yield from ((part, _NO_FRAME) for part in _item([line], flowing=True))
         else:
-            yield Part(line, "\n", BETWEEN_LINES), frame if len(line) <= room else _NO_FRAME
+            fits_bare = room < len(line) <= MAX_CHARACTERS
+            yield Part(line, "\n", BETWEEN_LINES), _NO_FRAME if fits_bare else frame
 
 
 def _frame(block: Block) -> tuple[list[str], list[str], list[str]]:
     """The lines to repeat before, the lines to cut between, the lines to repeat after."""
     lines = block.lines
     if block.kind == "table":
-        return lines[:2], lines[2:], []
+        return lines[: block.head], lines[block.head :], []
     mark = lines[0].lstrip()[:3]
     if mark not in {"```", "~~~"}:
         return [], lines, []
@@ -107,21 +108,32 @@ def _frame(block: Block) -> tuple[list[str], list[str], list[str]]:
     return lines[:1], body, lines[-1:] if closed else []
 
 
-def _prose(lines: list[str]) -> Iterator[Part]:
-    """List items as they are; what is longer than an atom by sentences, lines joined as the author wrapped them."""
+def _prose(block: Block) -> Iterator[Part]:
+    """Rows, code and list items as they are, and what is longer than an atom in parts."""
+    found = rows(block.lines, block.left)
+    flowing = is_wrapped([line for line, is_row in zip(block.lines, found, strict=True) if not is_row])
     item: list[str] = []
-    for line in lines:
-        if item and starts_item(line):
-            yield from _item("\n".join(item))
+    for line, is_row in zip(block.lines, found, strict=True):
+        if item and (is_row or starts_item(line)):
+            yield from _item(item, flowing=flowing)
             item = []
-        item.append(line)
-    yield from _item("\n".join(item))
+        if is_row and len(line) <= (LINE_CHARACTERS if has_cells(line) else MAX_CHARACTERS):
+            yield Part(line, "\n", BETWEEN_LINES)
+        else:
+            item.append(line)
+    if item:
+        yield from _item(item, flowing=flowing)
 
 
-def _item(text: str) -> Iterator[Part]:
+def _item(lines: list[str], *, flowing: bool) -> Iterator[Part]:
+    """Whole, or by the lines that its author ended, or by sentences, lines joined as the author wrapped them."""
+    text = "\n".join(lines)
     if len(text) <= PART_CHARACTERS:
         yield Part(text, "\n", BETWEEN_LINES)
-        return
-    *parts, last = sentences(text)
-    yield from parts
-    yield Part(last.text, "\n", BETWEEN_LINES)
+    elif not flowing and len(lines) > 1:
+        for line in lines:
+            yield from _item([line], flowing=True)
+    else:
+        *parts, last = sentences(text)
+        yield from parts
+        yield Part(last.text, "\n", BETWEEN_LINES)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from textwrap import dedent
 from typing import TYPE_CHECKING, Literal
+
+from serve_app.knowledge.lines import CODE_COLUMNS, indentation, margin, starts_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,8 +17,12 @@ HEADING_CHARACTERS = 200
 
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
-_LIST_ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
-_INDENTED = ("    ", "\t")
+_PRE = re.compile(r" {0,3}<pre\b", re.IGNORECASE)
+_HTML_ROW = re.compile(r"\n(?=[ \t]*<tr\b)|(?<=>)(?=<tr\b)", re.IGNORECASE)
+_GRID_RULE = re.compile(r"\s*\+[-=:+]*[-=][-=:+]*\+\s*")
+
+_FRAMING_RULES = 3
+"""Above the head, below it and at the end, as databases print tables."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,10 +38,15 @@ class Heading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Adjacent lines that belong together; tables and code are never cut inside a line."""
+    """Adjacent lines that belong together; tables and code are never cut inside one, which of a table is a row.
+
+    The first `head` lines say what the others are. Prose begins in the column `left`.
+    """
 
     kind: Literal["prose", "table", "code"]
     lines: list[str]
+    head: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,20 +57,15 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
-def starts_item(line: str) -> bool:
-    """Whether a list item begins with this line."""
-    return _LIST_ITEM.match(line) is not None
-
-
 def plain(text: str) -> list[Section]:
     """The paragraphs of a text without markup, in one section."""
     section = Section(())
     lines: list[str] = []
-    for line in [*text.splitlines(), ""]:
+    for line in [*dedent(text).splitlines(), ""]:
         if line.strip():
             lines.append(line)
         elif lines:
-            section.blocks.append(Block("prose", lines))
+            section.blocks.append(_paragraph(lines, 0))
             lines = []
     return [section]
 
@@ -93,33 +100,52 @@ def _demote(sections: list[Section]) -> None:
 
 
 def _blocks(lines: list[str]) -> Iterator[Block | Heading]:
-    at = 0
-    in_list = False
+    at = left = 0
     while at < len(lines):
         line = lines[at]
         if not line.strip():
             at += 1
             continue
         if heading := _atx(line):
-            end, in_list = at + 1, False
+            end, left = at + 1, 0
             yield heading
-        elif mark := _fence(line):
-            end = _fence_end(lines, at, mark)
-            yield Block("code", lines[at:end])
-        elif line.startswith(_INDENTED) and not in_list:
-            end = _indented_end(lines, at)
+        elif end := _code_end(lines, at, left):
             yield Block("code", lines[at:end])
         elif _starts_table(lines, at):
-            end, in_list = _table_end(lines, at), False
-            yield Block("table", lines[at:end])
+            end, left = _table_end(lines, at), min(left, indentation(line))
+            yield Block("table", lines[at:end], head=2)
         elif setext := _setext(lines, at):
-            end, in_list = at + 2, False
+            end, left = at + 2, 0
             yield setext
         else:
-            end = _prose_end(lines, at)
-            in_list = starts_item(line) or (in_list and line.startswith((" ", "\t")))
-            yield Block("prose", lines[at:end])
+            end, left = _prose_end(lines, at), min(left, indentation(line))
+            yield _paragraph(lines[at:end], left)
+            left = next((margin(line) for line in reversed(lines[at:end]) if starts_item(line)), left)
         at = end
+
+
+def _paragraph(lines: list[str], left: int) -> Block:
+    """Prose, or a table that is drawn or tagged and not marked up."""
+    if _GRID_RULE.fullmatch(lines[0]) and len(lines) > 1:
+        return _grid(lines)
+    if lines[0].lstrip().startswith("<"):
+        rows = _HTML_ROW.split("\n".join(lines))
+        if len(rows) > 1:
+            head = next((at + 1 for at, row in enumerate(rows[:2]) if "<th>" in row.lower()), 0)
+            return Block("table", rows, head)
+    return Block("prose", lines, left=left)
+
+
+def _grid(lines: list[str]) -> Block:
+    """A table between rules of '+---+': rows of several lines, or one to a line where rules only frame the whole."""
+    rules = [at for at, line in enumerate(lines) if _GRID_RULE.fullmatch(line)]
+    below_head = next((at for at in rules if "=" in lines[at]), 0)
+    if not below_head and len(rules) <= _FRAMING_RULES:
+        return Block("table", lines, rules[1] + 1 if len(rules) == _FRAMING_RULES else 1)
+    ends = [at + 1 for at in rules if at >= below_head]
+    ends += [len(lines)] if ends[-1] < len(lines) else []
+    rows = ["\n".join(lines[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    return Block("table", rows, head=1)
 
 
 def _atx(line: str) -> Heading | None:
@@ -144,6 +170,22 @@ def _setext(lines: list[str], at: int) -> Heading | None:
     return Heading(1 if underline[0] == "=" else 2, text) if text.strip("=-*_ ") else None
 
 
+def _code_end(lines: list[str], at: int, left: int) -> int:
+    """Where the code ends that begins here, or 0; `left` is where the text of the list item around it begins."""
+    line = lines[at]
+    if mark := _fence(line):
+        return _fence_end(lines, at, mark)
+    if _PRE.match(line):
+        closing = (end for end in range(at, len(lines)) if "</pre>" in lines[end].lower())
+        return next(closing, len(lines) - 1) + 1
+    if left and starts_item(line):
+        return 0
+    end = at
+    while end < len(lines) and lines[end].strip() and indentation(lines[end]) >= left + CODE_COLUMNS:
+        end += 1
+    return end if end > at else 0
+
+
 def _fence(line: str) -> str:
     """The marks that open fenced code, or nothing; backticks further on make it code inside a sentence."""
     opening = _FENCE.match(line)
@@ -158,13 +200,6 @@ def _fence_end(lines: list[str], at: int, mark: str) -> int:
         if line.startswith(mark) and not line.strip(mark[0]):
             return end + 1
     return len(lines)
-
-
-def _indented_end(lines: list[str], at: int) -> int:
-    end = at
-    while end < len(lines) and lines[end].startswith(_INDENTED) and lines[end].strip():
-        end += 1
-    return end
 
 
 def _starts_table(lines: list[str], at: int) -> bool:

@@ -45,7 +45,8 @@ class _Run:
 def split(document: Document) -> list[Piece]:
     """Cut a document by its structure into passages of 200 to 1200 characters, losing nothing.
 
-    A longer passage is one line of a table or of code; a shorter one has no neighbour with room for it.
+    A longer passage is one line of a table or of code, with neighbours too short to stand alone; a shorter one has
+    no neighbour with room for it.
     """
     sections = markdown(document.text) if document.format == "markdown" else plain(document.text)
     runs = [run for section in sections for run in _cut(atoms(section))]
@@ -59,10 +60,11 @@ def _cut(parts: list[Atom]) -> list[_Run]:
     best = [0.0] + [inf] * len(parts)
     origin = [(0, 0)] * (len(parts) + 1)
     for first, head in enumerate(parts):
-        size = 0
+        size = longest = 0
         for last in range(first, len(parts)):
             size += _growth(parts[last - 1] if last > first else None, parts[last])
-            if size > MAX_CHARACTERS and last > first:
+            longest = max(longest, _growth(None, parts[last]))
+            if not _fits(size, longest) and last > first:
                 break
             cost = best[first] + head.cut + _misfit(size)
             if cost < best[last + 1]:
@@ -75,8 +77,13 @@ def _cut(parts: list[Atom]) -> list[_Run]:
     return runs[::-1]
 
 
+def _fits(size: int, longest: int) -> bool:
+    """Whether a passage may be so long: a line longer than a passage takes in what is too short without it."""
+    return size <= MAX_CHARACTERS or (longest > MAX_CHARACTERS and size - longest < MIN_CHARACTERS)
+
+
 def _misfit(size: int) -> float:
-    off = (size - TARGET_CHARACTERS) / TARGET_CHARACTERS
+    off = (min(size, MAX_CHARACTERS) - TARGET_CHARACTERS) / TARGET_CHARACTERS
     return off * off + (_SHORT if size < MIN_CHARACTERS else 0.0)
 
 

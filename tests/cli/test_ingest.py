@@ -24,21 +24,21 @@ CLOSED = "http://127.0.0.1:9"
 
 @dataclass
 class Knowledge:
-    """The service's knowledge routes; `outages` are answered first, `refused` sources always."""
+    """The service's knowledge routes; `outages` are answered first, `refused` sources always, with their status."""
 
     url: str = ""
     documents: dict[str, dict] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
     outages: list[JSONResponse] = field(default_factory=list)
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0.0
 
     def add(self, body: dict):
         sent = [Document.model_validate(document) for document in body["documents"]]
         if self.outages:
             return self.outages.pop(0)
-        if self.refused & {document.source for document in sent}:
-            return error(422, "invalid_request", "the text is not welcome")
+        if refused := [self.refused[document.source] for document in sent if document.source in self.refused]:
+            return error(refused[0], "invalid_request", "the text is not welcome")
         self.batches.append([document.source for document in sent])
         time.sleep(self.delay_s)
         return {"documents": [self._indexed(document) for document in sent]}
@@ -151,11 +151,24 @@ def test_a_broken_file_is_told_and_does_not_stop_the_rest(knowledge, docs):
     ]
 
 
-def test_a_refused_document_does_not_take_its_batch_along(knowledge, docs):
-    knowledge.refused = {"docs/a.md"}
+@pytest.mark.parametrize("status", [400, 413, 422, 500, 502])
+def test_a_refused_document_takes_neither_its_batch_nor_the_next_along(knowledge, docs, status):
+    for n in range(20):
+        (docs / f"n{n:02}.txt").write_text("word " * 10)
+    knowledge.refused = {"docs/a.md": status}
     result = run("docs", "other.md", "--url", knowledge.url)
-    assert set(knowledge.documents) == {"docs/b/c.txt", "other.md"}
+    assert result.exit_code == 1
+    assert "23 documents: 22 added, 1 failed;" in result.stdout
+    assert "docs/a.md" not in knowledge.documents
     assert result.stderr == "docs/a.md: the text is not welcome (invalid_request, request r1)\n"
+
+
+def test_a_service_that_takes_no_documents_is_asked_once(knowledge, docs):
+    knowledge.outages = [error(403, "forbidden", "not yours") for _ in range(2)]
+    result = run("docs", "--url", knowledge.url)
+    assert result.exit_code == 1
+    assert "not yours (forbidden, request r1)" in result.stderr
+    assert len(knowledge.outages) == 1
 
 
 def test_batches_hold_sixteen_documents_or_a_megabyte(knowledge, docs):
@@ -204,11 +217,18 @@ def test_another_server_at_the_address_is_noticed(knowledge, docs):
     assert "answers 404 Not Found; is this the service's address?" in result.stderr
 
 
-def test_paths_that_do_not_exist_are_refused_before_anything_is_sent(knowledge, docs):
-    result = run("docs", "nowhere", "--url", knowledge.url)
+def test_a_path_that_does_not_exist_is_told_and_does_not_stop_the_rest(knowledge, docs):
+    result = run("docs/a.md", "nowhere", "other.md", "nowhere", "--url", knowledge.url)
+    assert result.exit_code == 1
+    assert knowledge.batches == [["docs/a.md", "other.md"]]
+    assert result.stderr == "nowhere: no such file or folder\n"
+    assert result.stdout.startswith("3 documents: 2 added, 1 failed; 1,400 passages;")
+
+
+def test_paths_of_which_none_exists_are_a_usage_error(knowledge, docs):
+    result = run("nowhere", "elsewhere", "--url", knowledge.url)
     assert result.exit_code == 2
-    assert "no such file or folder: nowhere" in result.stderr
-    assert knowledge.batches == []
+    assert "no such file or folder: nowhere, elsewhere" in result.stderr
 
 
 def test_a_folder_without_documents_is_an_error(knowledge, docs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from itertools import pairwise
 
@@ -55,6 +56,11 @@ def test_a_heading_inside_fenced_code_is_code():
     found = pieces(text)
     assert {piece.title for piece in found} == {"Setup"}
     assert "# not a heading\nmake\n===" in found[0].text
+
+
+def test_a_heading_inside_preformatted_text_is_code():
+    (piece,) = pieces("# Setup\n\n<pre>\n# not a heading\n\n# nor this\n</pre>\n\nDone.")
+    assert piece == Piece("Setup", "<pre>\n# not a heading\n\n# nor this\n</pre>\n\nDone.")
 
 
 def test_hashes_that_are_no_heading_stay_text():
@@ -138,6 +144,123 @@ def test_cut_code_keeps_its_lines_and_its_fence():
     assert [line for piece in found for line in piece.text.splitlines() if "echo" in line] == lines
 
 
+N = range(60)
+RULE = "+------+-------------+"
+GRID_ROWS = [f"| n {n}. It | does. Not stop |\n|      | here. And on   |" for n in N]
+HTML_ROWS = [f"<tr>\n  <td>Name {n}. It</td>\n  <td>is set. Here too</td>\n</tr>" for n in N]
+CELLS = [f"<tr><td>Name {n}. It</td><td>is set. Here too</td></tr>" for n in N]
+COMMANDS = [f"run --step {n} --verbose. Output /tmp/out" for n in N]
+ALIGNED = [f"name{n:<8}Sets it. Then runs.   Now" if n % 4 else f"a-longer-name{n} Sets it. Then runs" for n in N]
+LINES = {
+    "code in a list": ("- Do:\n\n", [f"      {line}" for line in COMMANDS], "markdown"),
+    "code in a nested list": ("1. Do\n   - so:\n\n", [f"         {line}" for line in COMMANDS], "markdown"),
+    "code right below an item": ("- Do:\n", [f"        {line}" for line in COMMANDS], "markdown"),
+    "code behind tabs": ("- Do:\n\n", [f"\t\t{line}" for line in COMMANDS], "markdown"),
+    "quoted code": ("> ```\n", [f"> {line}" for line in COMMANDS], "markdown"),
+    "preformatted code": ("<pre>\n", [f"# {line}\n" for line in COMMANDS], "markdown"),
+    "indented text": ("Do:\n\n", [f"    cmd{n} --flag. Next option {n}" for n in N], "text"),
+    "text indented below a line": ("Do:\n", [f"    {line}" for line in COMMANDS], "text"),
+    "long indented lines": ("Do:\n\n", [f"    run {n} {'--verbose. Output ' * 30}x" for n in N], "text"),
+    "a log": ("", [f"2024-01-01 ERROR {n} It failed. Retried" for n in N], "text"),
+    "aligned columns": ("NAME        WHAT\n", ALIGNED, "text"),
+    "aligned columns in Markdown": ("", ALIGNED, "markdown"),
+    "columns behind tabs": ("", [f"name{n}.\tSets it. Then runs." for n in N], "text"),
+    "bars in text": ("| a | b |\n|---|---|\n", [f"| {line} | x |" for line in COMMANDS], "text"),
+    "a tagged table": ("<table>\n", HTML_ROWS, "markdown"),
+    "a tagged table in text": ("<table>\n", CELLS, "text"),
+    "a grid": (f"{RULE}\n", [f"{row}\n{RULE}" for row in GRID_ROWS], "markdown"),
+    "a grid in text": (f"{RULE}\n", [f"{row}\n{RULE}" for row in GRID_ROWS], "text"),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_rows_and_lines_of_code_are_whole_however_they_are_marked(name):
+    head, rows, form = LINES[name]
+    found = pieces(head + "\n".join(rows), form=form)
+    assert len(found) > 1
+    assert all(len(piece.text) <= MAX for piece in found)
+    shown = "\n".join(f"\n{piece.text}\n" for piece in found)
+    assert [row for row in rows if f"\n{row.rstrip()}\n" not in shown] == []
+    starts = tuple(row.splitlines()[0] for row in rows)
+    tops = (*head.splitlines(), *starts)
+    assert all(piece.text.lstrip("\n").startswith(tops) for piece in found)
+
+
+def test_a_tagged_table_on_one_line_is_cut_between_rows():
+    found = pieces(f"<table><tr><th>Name</th><th>State</th></tr>{''.join(CELLS)}</table>")
+    assert all(piece.text.startswith("<table>\n<tr><th>Name</th><th>State</th></tr>\n<tr><td>") for piece in found)
+    assert all(sum(row in piece.text for piece in found) == 1 for row in CELLS)
+
+
+@pytest.mark.parametrize("rule", ["+======+=============+", RULE])
+def test_a_drawn_table_repeats_its_head(rule):
+    rows = [f"| n {n:<2} | It does. Not  |" for n in N]
+    between = "\n" if rule == RULE else f"\n{RULE}\n"
+    found = pieces(f"{RULE}\n| name | what        |\n{rule}\n{between.join(rows)}\n{RULE}")
+    assert len(found) > 1
+    assert all(piece.text.startswith(f"{RULE}\n| name | what        |\n{rule}\n| n ") for piece in found)
+
+
+def test_a_row_of_many_lines_is_cut_between_them():
+    links = [f'<a href="v{n}.md">Version {n}. See there</a><br/>' for n in N]
+    found = pieces("<table>\n<tr>\n<td>\n" + "\n".join(links) + "\n</td>\n</tr>\n</table>")
+    assert all(len(piece.text) <= MAX for piece in found)
+    assert [line for piece in found for line in piece.text.splitlines() if "Version" in line] == links
+
+
+@pytest.mark.parametrize("form", ["markdown", "text"])
+def test_lines_that_their_author_ended_are_kept_and_wrapped_ones_are_cut_at_sentence_ends(form):
+    ended = [
+        f"{name} stands for itself. It says {name} {'twice ' * (n % 5)}and" for n, name in enumerate("ABCDEFGHI" * 8)
+    ]
+    found = pieces("\n".join(ended), form=form)
+    assert [line for piece in found for line in piece.text.splitlines()] == ended
+    wrapped = textwrap.fill("".join(f"{SENTENCE}So does number {n} of them. " for n in N), 72)
+    assert all(piece.text.endswith(".") for piece in pieces(wrapped, form=form))
+
+
+def test_a_paragraph_in_a_list_is_no_code():
+    paragraph = textwrap.indent(textwrap.fill("".join(f"{SENTENCE}And {n}. " for n in N), 72), "    ")
+    found = pieces(f"1.  Install.\n\n{paragraph}\n")
+    assert all(piece.text.endswith(".") for piece in found)
+
+
+def test_a_list_item_of_two_lines_is_whole():
+    items = [f"* name{n} {'of a package ' * 4}-\n  **kept for {n} {'long ' * (20 + n % 7)}years**" for n in N]
+    assert all(piece.text.startswith("* name") and piece.text.endswith("**") for piece in pieces("\n".join(items)))
+
+
+HEAD = "| a | b |\n|---|---|\n"
+LONG_ROW = f"| 1 | {'cell ' * 500}|"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LONG_ROW}\n| 2 | z |",
+        f"| 0 | z |\n{LONG_ROW}",
+        f"| 0 | z |\n{LONG_ROW}\n| 2 | z |",
+        f"{LONG_ROW}\n\nShort.\n\n## Next\n\nShort.",
+    ],
+)
+def test_what_is_too_short_beside_a_long_row_stays_with_it_below_one_head(text):
+    (piece,) = pieces(f"{HEAD}{text}")
+    assert piece.text == f"{HEAD}{text}"
+
+
+def test_a_row_that_is_a_passage_without_its_head_keeps_the_bound():
+    row = f"| {'x' * 1190} |"
+    assert [len(piece.text) for piece in pieces(f"{HEAD}{row}\n{row}")] == [len(row)] * 2
+
+
+def test_every_long_row_has_its_head_and_what_is_long_enough_stands_alone():
+    rows = [LONG_ROW, *(f"| {n} | {'cell ' * 15}|" for n in range(9)), LONG_ROW]
+    found = [piece.text for piece in pieces(HEAD + "\n".join(rows))]
+    assert len(found) == 3
+    assert all(text.startswith(HEAD) and len(text) >= MIN_CHARACTERS for text in found)
+    assert [line for text in found for line in text.removeprefix(HEAD).splitlines()] == rows
+
+
 @pytest.mark.parametrize("head", ["```\n", "| a | b |\n|---|---|\n"])
 def test_a_line_longer_than_a_passage_stays_whole(head):
     line = "| " + "cell " * 600 + "|"
@@ -156,7 +279,24 @@ def test_plain_text_has_no_headings():
     assert found[0].text.startswith("# comment")
 
 
-TINY_BLOCKS = ["# a\n", "a\n\n", "|a|\n|-|\n", "```\na\n```\n", "- a\n", "    x\n\n", "a\n=\n", "> "]
+TINY_BLOCKS = [
+    "- a\n\n      x\n",
+    "<pre>\n",
+    "<table>\n\n",
+    "<tr>",
+    "+-+\n",
+    "+=+\na\n",
+    "a\tb\n",
+    "a  b\n",
+    "# a\n",
+    "a\n\n",
+    "|a|\n|-|\n",
+    "```\na\n```\n",
+    "- a\n",
+    "    x\n\n",
+    "a\n=\n",
+    "> ",
+]
 RUNS = [
     "#",
     "# ",
@@ -175,6 +315,7 @@ RUNS = [
     "字",
     "- ",
     "   ",
+    " \u3000",
     "=\n",
     "\\",
 ]
