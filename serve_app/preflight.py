@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from dataclasses import replace
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from serve_app.config import EMBEDDED, data_dir, draft
@@ -66,9 +66,8 @@ def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
 
 def _factory(path: str) -> Iterator[Problem]:
     where, mend = "knowledge.embedding.factory", "Name a function without arguments that returns LangChain Embeddings"
-    module, _, attribute = path.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory = resolve_name(path)
     except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
         yield Problem(where, f"{path} does not import ({type(error).__name__}: {error})", mend)
     else:

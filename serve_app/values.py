@@ -214,6 +214,23 @@ class ToolResult(Value):
     attempts: int
     elapsed_ms: float
 
+    @classmethod
+    def not_run(cls, reason: str) -> ToolResult:
+        """A call that was refused before its first attempt: the model's fault, and for it to mend."""
+        return cls(content=f"error: {reason}", status="error", attempts=0, elapsed_ms=0)
+
+    @classmethod
+    def unknown(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
+        """An effect of which nobody knows whether it happened."""
+        content = f"error: the outcome of {name} is unknown; it may have happened, do not repeat it"
+        return cls(content=content, status="unknown", attempts=attempts, elapsed_ms=elapsed_ms)
+
+    @classmethod
+    def late(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
+        """A call that took longer than it may."""
+        content = f"error: {name} did not answer in time"
+        return cls(content=content, status="timeout", attempts=attempts, elapsed_ms=elapsed_ms)
+
 
 class Passage(Value):
     """A piece of a document that was found for a query; `score` in 0..1, 1 carries all of the query."""

@@ -6,10 +6,11 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
 from serve_app.errors import DeadlineExceeded, Overloaded, ServeAppError, Unavailable
+from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
 
@@ -103,14 +104,14 @@ class Toolbelt:
     async def _searched(self, context: Context, request: ToolRequest, begun: float) -> Outcome:
         query = request.arguments.get("query")
         if not isinstance(query, str) or not query.strip():
-            content = "error: wrong arguments for knowledge_search: query: a non-empty string is required"
-            return Outcome(request, ToolResult(content=content, status="error", attempts=0, elapsed_ms=0))
+            reason = "wrong arguments for knowledge_search: query: a non-empty string is required"
+            return Outcome(request, ToolResult.not_run(reason))
         passages = tuple(await self._retriever.search(context, query))
-        result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=_ms(begun))
+        result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=elapsed_ms(begun))
         return Outcome(request, result, passages)
 
 
-def _patience_s(spec: ToolSpec | None) -> float | None:
+def _patience_s(spec: ToolSpec | None) -> float:
     """What the other side may take with all its attempts, and a little: it may be gone, and then keeps no time-out."""
     if spec is None:
         return GRACE_S
@@ -118,20 +119,17 @@ def _patience_s(spec: ToolSpec | None) -> float | None:
 
 
 def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | ServeAppError, begun: float) -> ToolResult:
-    """The result of a call that no one answered: of an effect, nobody knows whether it happened."""
+    """The result of a call that no one answered."""
     if spec is not None and spec.effect == "effect" and not isinstance(error, Overloaded):
-        content = f"error: the outcome of {name} is unknown; it may have happened, do not repeat it"
-        return ToolResult(content=content, status="unknown", attempts=1, elapsed_ms=_ms(begun))
-    late = isinstance(error, TimeoutError | DeadlineExceeded)
-    content = f"error: {name} {'did not answer in time' if late else 'is not available now'}"
-    return ToolResult(content=content, status="timeout" if late else "error", attempts=1, elapsed_ms=_ms(begun))
+        return ToolResult.unknown(name, 1, elapsed_ms(begun))
+    if isinstance(error, TimeoutError | DeadlineExceeded):
+        return ToolResult.late(name, 1, elapsed_ms(begun))
+    content = f"error: {name} is not available now"
+    return ToolResult(content=content, status="error", attempts=1, elapsed_ms=elapsed_ms(begun))
 
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:
     """What the model reads of an outcome; its passages are counted on after those already `known` in the turn."""
-    searched: Any = outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok"
-    return numbered(list(outcome.passages), len(known) + 1) if searched else outcome.result.content
-
-
-def _ms(begun: float) -> float:
-    return round((time.monotonic() - begun) * 1000, 1)
+    if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok":
+        return numbered(list(outcome.passages), len(known) + 1)
+    return outcome.result.content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serve_app.config import secret
@@ -59,8 +59,7 @@ class Embedder:
 
 def _load(settings: EmbeddingSettings) -> Embeddings:
     if settings.factory is not None:
-        module, _, function = settings.factory.partition(":")
-        made: Embeddings = getattr(import_module(module), function)()
+        made: Embeddings = resolve_name(settings.factory)()
         return made
     from langchain.embeddings import init_embeddings
 

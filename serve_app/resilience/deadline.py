@@ -1,4 +1,4 @@
-"""How much time is left?
+"""How much time is left, and how much was taken?
 
 Deadlines are Unix times, because they cross processes; clocks of one cluster agree to far less than a turn's time.
 """
@@ -25,3 +25,8 @@ def limit_s(deadline: float, timeout_s: float, now: float | None = None) -> floa
     if left_s <= 0:
         raise DeadlineExceeded("The request's time ran out")
     return min(timeout_s, left_s)
+
+
+def elapsed_ms(begun: float) -> float:
+    """Milliseconds since `begun`, a reading of `time.monotonic`."""
+    return round((time.monotonic() - begun) * 1000, 1)

@@ -7,9 +7,9 @@ and no model sees it.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
@@ -71,9 +71,8 @@ def _tool(name: str, settings: ToolSettings, by_type: Mapping[type, object]) -> 
 
 
 def _imported(name: str, path: str) -> Callable[..., Awaitable[Any]]:
-    module, _, attribute = path.partition(":")
     try:
-        function: Callable[..., Awaitable[Any]] = getattr(importlib.import_module(module), attribute)
+        function: Callable[..., Awaitable[Any]] = resolve_name(path)
     except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
         raise _invalid(name, f"{path} does not import ({type(error).__name__}: {error})") from None
     if not inspect.iscoroutinefunction(function):

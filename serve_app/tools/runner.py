@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from serve_app.resilience.deadline import limit_s, remaining_s
+from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s
 from serve_app.resilience.retry import retry
 from serve_app.tools.registry import load
 from serve_app.values import Check, ToolResult
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolSettings
     from serve_app.tools.registry import Tool
-    from serve_app.values import CallStatus, Context, ToolSpec
+    from serve_app.values import Context, ToolSpec
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class Runner:
     async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
         tool = self._tools.get(name)
         if tool is None:
-            return _not_run(f"there is no tool {name}; the tools are: {', '.join(self._tools)}")
+            return ToolResult.not_run(f"there is no tool {name}; the tools are: {', '.join(self._tools)}")
         try:
             valid = tool.arguments.model_validate(arguments)
         except ValidationError as error:
-            return _not_run(f"wrong arguments for {name}: {_explained(error)}")
+            return ToolResult.not_run(f"wrong arguments for {name}: {_explained(error)}")
         return await _run(tool, valid, context)
 
 
@@ -66,31 +66,17 @@ async def _run(tool: Tool, arguments: BaseModel, context: Context) -> ToolResult
         async with asyncio.timeout(limit_s(context.deadline, tool.spec.timeout_s)):
             return await tool.function(**given, **tool.supplied)
 
-    status: CallStatus = "ok"
     try:
         content = _text(await retry(attempt, tool.spec.attempts, remaining_s(context.deadline), TRANSIENT))
     except (TimeoutError, httpx.TimeoutException):
-        status, content = _late(tool)
         logger.warning("tool %s timed out, run %s", tool.spec.name, context.run_id)
+        ended = ToolResult.unknown if tool.spec.effect == "effect" else ToolResult.late
+        return ended(tool.spec.name, tries, elapsed_ms(begun))
     except Exception as error:
-        status, content = "error", f"error: {tool.spec.name} failed ({type(error).__name__})"
         logger.warning("tool %s failed, run %s", tool.spec.name, context.run_id, exc_info=error)
-    return ToolResult(content=content, status=status, attempts=tries, elapsed_ms=_elapsed_ms(begun))
-
-
-def _late(tool: Tool) -> tuple[CallStatus, str]:
-    """What a time-out means: of an effect, nobody knows whether it happened."""
-    if tool.spec.effect == "effect":
-        return "unknown", f"error: the outcome of {tool.spec.name} is unknown; it may have happened, do not repeat it"
-    return "timeout", f"error: {tool.spec.name} did not answer in time"
-
-
-def _elapsed_ms(begun: float) -> float:
-    return round((time.monotonic() - begun) * 1000, 1)
-
-
-def _not_run(reason: str) -> ToolResult:
-    return ToolResult(content=f"error: {reason}", status="error", attempts=0, elapsed_ms=0)
+        content = f"error: {tool.spec.name} failed ({type(error).__name__})"
+        return ToolResult(content=content, status="error", attempts=tries, elapsed_ms=elapsed_ms(begun))
+    return ToolResult(content=content, status="ok", attempts=tries, elapsed_ms=elapsed_ms(begun))
 
 
 def _explained(error: ValidationError) -> str:
