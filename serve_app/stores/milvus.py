@@ -67,6 +67,7 @@ class Collection:
         self._connecting = asyncio.Lock()
         self._loading = asyncio.Lock()
         self._connected = False
+        self._loads = 0
 
     async def call(self, use: Callable[[AsyncMilvusClient], Awaitable[T]], timeout_s: float) -> T:
         """What `use` returns, given the client.
@@ -80,12 +81,13 @@ class Collection:
         with translated():
             async with asyncio.timeout(timeout_s):
                 client = await self._connect()
+                loads = self._loads
                 try:
                     return await use(client)
                 except MilvusException as error:
                     if error.code != NOT_LOADED:
                         raise
-                await self._load(client)
+                await self._load(client, loads)
                 return await use(client)
 
     async def create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
@@ -126,11 +128,14 @@ class Collection:
                 self._connected = True
         return self._client
 
-    async def _load(self, client: AsyncMilvusClient) -> None:
-        """Unflushed rows are searched by a slow scan, so they are flushed too."""
+    async def _load(self, client: AsyncMilvusClient, loads: int) -> None:
+        """Load once for all who saw `loads`, and flush: unflushed rows are searched by a slow scan."""
         async with self._loading:
+            if self._loads != loads:
+                return
             await client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
             await client.flush(self.name, timeout=LOAD_TIMEOUT_S)
+            self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
         """By the synchronous client: the other one cannot create an index on Milvus Lite."""
