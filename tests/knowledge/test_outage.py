@@ -58,7 +58,7 @@ async def until(index: Index, *, answers: bool) -> None:
 async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
     open_index: Callable[..., Index], stores: EmbeddedStores, tmp_path: Path, contexts: Callable[..., Context]
 ) -> None:
-    index = open_index(url=f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}", timeout_s=20)
+    index = open_index(url=f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}")
     await index.add(contexts("t"), [DISK])
     for question in ("How is a disk erased?", "Erase disks"):
         os.kill(stores.pids()["milvus"] or 0, signal.SIGKILL)
