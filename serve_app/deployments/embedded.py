@@ -24,13 +24,7 @@ HANDOVER_S = 10.0
 
 STOP_S = 5.0
 
-# Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
-MILVUS_LITE = """
-import signal
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-from milvus_lite.cmdline import main
-main()
-"""
+MILVUS_SERVER = Path(__file__).with_name("milvus_server.py")
 
 
 class EmbeddedStores:
@@ -116,7 +110,7 @@ def _redis(data_dir: Path, port: int) -> Program:
 
 def _milvus(data_dir: Path, port: int) -> Program:
     options = ("--host", loopback.HOST, "--port", str(port), "--data-dir", str(data_dir / "milvus"))
-    command = (sys.executable, "-P", "-c", MILVUS_LITE, "server", *options)
+    command = (sys.executable, "-P", str(MILVUS_SERVER), "server", *options)
     return Program("milvus", command, port, data_dir / "milvus.log", loopback.milvus_answers)
 
 

@@ -72,7 +72,7 @@ class Collection:
     async def call(self, use: Callable[[AsyncMilvusClient], Awaitable[T]], timeout_s: float) -> T:
         """What `use` returns, given the client.
 
-        A restart of Milvus Lite releases its collections: then this one is loaded and `use` is called once more.
+        A collection that is not loaded, as one that was restored, is loaded, and `use` is called once more.
 
         Raises:
             CollectionMissing: there is no such collection.
@@ -129,12 +129,11 @@ class Collection:
         return self._client
 
     async def _load(self, client: AsyncMilvusClient, loads: int) -> None:
-        """Load once for all who saw `loads`, and flush: unflushed rows are searched by a slow scan."""
+        """Load once for all who saw `loads`."""
         async with self._loading:
             if self._loads != loads:
                 return
             await client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
-            await client.flush(self.name, timeout=LOAD_TIMEOUT_S)
             self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:

@@ -84,6 +84,15 @@ def count(data_dir: Path) -> int:
         client.close()
 
 
+def found(data_dir: Path) -> int:
+    """How many rows a search finds, without a load before it."""
+    client = MilvusClient(f"http://{loopback.HOST}:{embedded_ports(data_dir).milvus}", timeout=5)
+    try:
+        return len(client.search("facts", [[1, 1, 2, 3]], limit=100)[0])
+    finally:
+        client.close()
+
+
 def insert(data_dir: Path, rows: int) -> None:
     client = MilvusClient(f"http://{loopback.HOST}:{embedded_ports(data_dir).milvus}", timeout=5)
     client.create_collection("facts", dimension=4)
@@ -104,6 +113,24 @@ def test_a_killed_milvus_is_back_on_its_port_with_every_row(tmp_path: Path) -> N
         insert(tmp_path, rows=50)
         kill(stores, "milvus")
         assert count(tmp_path) == 50
+
+
+def test_a_killed_milvus_has_its_collections_loaded_before_it_answers(tmp_path: Path) -> None:
+    with running(tmp_path, "milvus") as stores:
+        insert(tmp_path, rows=50)
+        kill(stores, "milvus")
+        assert found(tmp_path) == 50
+
+
+def test_a_collection_that_cannot_be_opened_keeps_no_other_from_being_served(tmp_path: Path) -> None:
+    with running(tmp_path, "milvus") as stores:
+        insert(tmp_path, rows=5)
+        broken = tmp_path / "milvus" / "collections" / "broken"
+        broken.mkdir()
+        (broken / "schema.json").write_text("{")
+        kill(stores, "milvus")
+        assert found(tmp_path) == 5
+    assert "The collection broken is not ready" in (tmp_path / "milvus.log").read_text()
 
 
 def test_a_store_that_dies_again_and_again_comes_back_each_time(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from pymilvus import MilvusClient
 
 from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
@@ -74,6 +75,17 @@ async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
     [result] = await index.add(contexts("t"), [CLOCK])
     assert result.status == "added"
     assert [each.source for each in await index.search(contexts("t"), "hwclock")] == ["clock"]
+
+
+async def test_a_released_collection_is_loaded_for_all_who_search_it(
+    index: Index, milvus_url: str, context: Context
+) -> None:
+    await index.add(context, [DISK])
+    client = MilvusClient(milvus_url)
+    client.release_collection(index._settings.collection)
+    client.close()
+    found = await asyncio.gather(*(index.search(context, "Erase disks") for _ in range(20)))
+    assert [[each.source for each in one] for one in found] == [["disk"]] * 20
 
 
 async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(

@@ -1,0 +1,39 @@
+"""How does Milvus Lite serve a folder, so that no call finds a collection closed?
+
+Run as a program, with the arguments of `milvus-lite`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+from milvus_lite import MilvusLite
+from milvus_lite.adapter.grpc import server
+from milvus_lite.cmdline import main
+
+logger = logging.getLogger(__name__)
+
+
+def opened(data_dir: str) -> MilvusLite:
+    """The folder's database, each collection open, loaded and flushed.
+
+    Milvus Lite opens a collection at the first call for it, and without a lock: calls that come at once open one each,
+    and the last is kept. What is loaded or written in another is gone, and who waits for that load waits in vain.
+    """
+    database = MilvusLite(data_dir)
+    for name in database.list_collections():
+        try:
+            collection = database.get_collection(name)
+            collection.load()
+            collection.flush()  # unflushed rows are searched by a slow scan
+        except Exception:
+            logger.exception("The collection %s is not ready; the calls for it are told why", name)
+    return database
+
+
+if __name__ == "__main__":
+    # Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server.MilvusLite = opened
+    main()
