@@ -48,7 +48,7 @@ class Run:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self.process.pid)
             self._known.update([root, *root.children(recursive=True)])
-        return [each for each in self._known if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in self._known if _lives(each)]
 
     def wait_until_nothing_is_left(self, seconds: float, *words: str) -> None:
         """Until no process whose command line has one of `words` is left; any process without words."""
@@ -56,6 +56,12 @@ class Run:
         while left := [each for each in self.running() if not words or any(word in _line(each) for word in words)]:
             assert time.monotonic() < give_up, [_line(each)[:80] for each in left]
             time.sleep(0.2)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end between the two questions
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _line(process: psutil.Process) -> str:
