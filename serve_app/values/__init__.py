@@ -1,0 +1,47 @@
+"""Which values cross a boundary between processes?"""
+
+from serve_app.values.health import Check
+from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Indexed, Passage
+from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
+from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
+from serve_app.values.tools import CallStatus, Effect, IdempotencyKey, ToolCall, ToolRequest, ToolResult, ToolSpec
+from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
+from serve_app.values.value import Value
+
+__all__ = [
+    "Answer",
+    "CallStatus",
+    "Cancelled",
+    "Catalogue",
+    "ChatRequest",
+    "Check",
+    "Citation",
+    "Claim",
+    "Context",
+    "Document",
+    "DocumentSummary",
+    "Effect",
+    "Event",
+    "EventData",
+    "Exchange",
+    "Failed",
+    "Failure",
+    "IdempotencyKey",
+    "Indexed",
+    "Message",
+    "Passage",
+    "Run",
+    "RunStarted",
+    "RunStatus",
+    "Session",
+    "SessionId",
+    "SessionSize",
+    "SessionSizes",
+    "Token",
+    "ToolCall",
+    "ToolRequest",
+    "ToolResult",
+    "ToolSpec",
+    "Usage",
+    "Value",
+]

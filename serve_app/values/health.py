@@ -1,0 +1,13 @@
+"""What is the state of a dependency?"""
+
+from __future__ import annotations
+
+from serve_app.values.value import Value
+
+
+class Check(Value):
+    """One dependency's state as `/readyz` tells it; `reason` is there where it is not ok."""
+
+    name: str
+    ok: bool
+    reason: str | None = None

@@ -1,0 +1,86 @@
+"""What is asked of a tool, and what does it say?"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from serve_app.values.value import Value
+
+Effect = Literal["pure", "idempotent", "effect"]
+"""What a second call of a tool does: nothing new, nothing new under the same key, or the deed once more."""
+
+CallStatus = Literal["ok", "error", "timeout", "standby", "unknown", "refused"]
+"""How a tool call ended; `error` is the tool's own failure or, with no attempt made, a wrong argument; `refused` means
+that the service would not run it."""
+
+
+class IdempotencyKey(str):
+    """Names one call of a tool: a call that is repeated comes under the same key, another one under another.
+
+    A tool that is `idempotent` takes it as a keyword-only parameter of this type.
+    """
+
+    __slots__ = ()
+
+
+class ToolRequest(Value):
+    """What the model asked of a tool; `id` is the model's and unique within one model step only."""
+
+    event: ClassVar[str] = "tool_call"
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolCall(Value):
+    """One finished tool call, as the client sees it."""
+
+    event: ClassVar[str] = "tool_result"
+    name: str
+    arguments: dict[str, Any]
+    status: CallStatus
+    attempts: int
+    elapsed_ms: float
+
+
+class ToolSpec(Value):
+    """What a model is told of a tool, and how the tool may be called."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON schema of the arguments object."""
+    timeout_s: float
+    attempts: int
+    effect: Effect
+
+
+class ToolResult(Value):
+    """What a tool said: `content` goes to the model whatever the status."""
+
+    content: str
+    status: CallStatus
+    attempts: int
+    elapsed_ms: float
+
+    @classmethod
+    def not_run(cls, reason: str) -> ToolResult:
+        """A call that was refused before its first attempt: the model's fault, and for it to mend."""
+        return cls(content=f"error: {reason}", status="error", attempts=0, elapsed_ms=0)
+
+    @classmethod
+    def refused(cls, name: str, reason: str) -> ToolResult:
+        """A call that the service would not make: the model can do nothing about it."""
+        return cls(content=f"error: {name} was not called: {reason}", status="refused", attempts=0, elapsed_ms=0)
+
+    @classmethod
+    def unknown(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
+        """An effect of which nobody knows whether it happened."""
+        content = f"error: the outcome of {name} is unknown; it may have happened, do not repeat it"
+        return cls(content=content, status="unknown", attempts=attempts, elapsed_ms=elapsed_ms)
+
+    @classmethod
+    def late(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
+        """A call that took longer than it may."""
+        content = f"error: {name} did not answer in time"
+        return cls(content=content, status="timeout", attempts=attempts, elapsed_ms=elapsed_ms)

@@ -1,0 +1,103 @@
+"""What is a turn asked with, and what is its answer?"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from serve_app.errors import Internal, ServeAppError
+from serve_app.values.tools import ToolCall
+from serve_app.values.value import Value
+
+SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
+"""A conversation's name, chosen by the client."""
+
+
+class Context(Value):
+    """Who asks, for which run, and until when; carried through every hop."""
+
+    request_id: str
+    run_id: str
+    session_id: str
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
+    deadline: float
+    """Unix time in seconds at which the whole request is given up."""
+
+
+class ChatRequest(Value):
+    """The body of `POST /agent/chat`."""
+
+    user_input: str = Field(min_length=1, max_length=32_000, description="What the user says.")
+    session_id: SessionId = Field(description="The conversation this turn belongs to.")
+    stream: bool = Field(
+        default=False, strict=True, description="Answer with server-sent events instead of one JSON body."
+    )
+    user_id: str | None = Field(default=None, max_length=128, description="The end user, for your own records.")
+
+
+class Citation(Value):
+    """A passage that the answer rests on."""
+
+    source: str
+    title: str
+    passage: str
+    score: float
+
+
+class Usage(Value):
+    """Tokens of all model calls of one turn."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Answer(Value):
+    """The JSON answer of one turn, and the data of the `answer` frame."""
+
+    event: ClassVar[str] = "answer"
+    result: str
+    session_id: str
+    status: Literal["success", "degraded"] = "success"
+    run_id: str
+    degraded: list[str] = []
+    citations: list[Citation] = []
+    tool_calls: list[ToolCall] = []
+    usage: Usage = Usage()
+    model: str
+
+    def without(self, part: str) -> Answer:
+        """The same answer, made without `part`."""
+        return self.model_copy(update={"status": "degraded", "degraded": sorted({*self.degraded, part})})
+
+
+class Failure(Value):
+    """The inside of the error body."""
+
+    code: str
+    message: str
+    retryable: bool
+    request_id: str
+    retry_after_s: float | None = Field(default=None, exclude=True)
+    """For the `Retry-After` header; not part of the body."""
+
+    @classmethod
+    def of(cls, error: BaseException, request_id: str) -> Failure:
+        """What a client may know of `error`: nothing but the code where the fault is ours."""
+        if isinstance(error, ServeAppError) and error.status != Internal.status:
+            return cls(
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+                request_id=request_id,
+                retry_after_s=error.retry_after_s,
+            )
+        message = "Something went wrong inside the service; tell the operator this request id"
+        return cls(code=Internal.code, message=message, retryable=Internal.retryable, request_id=request_id)
+
+
+class Failed(Value):
+    """The error body, everywhere, and the data of the `error` frame."""
+
+    event: ClassVar[str] = "error"
+    error: Failure
