@@ -3,14 +3,19 @@
     ServeAppError            status code retryable
     ├── InvalidRequest       422   the caller must change something
     │   ├── NotFound         404   no such session, run or document
-    │   └── SessionBusy      409   the session's turn did not end before this request's deadline
+    │   ├── SessionBusy      409   another turn of the session runs, and did not end in time
+    │   ├── RunCancelled     409   the run was cancelled, so there is no answer
+    │   ├── KeyReused        422   the idempotency key belongs to another body
+    │   └── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
     ├── Overloaded           503   shed on purpose; `retry_after_s` says when to come back
     ├── DeadlineExceeded     504   the request's own time ran out
     ├── Unavailable          503   a dependency is down
     │   ├── ModelUnavailable
-    │   ├── ToolUnavailable
+    │   ├── ToolUnavailable        no replica of Tools answered
+    │   ├── RetrieverUnavailable   no replica of Retriever answered
     │   ├── StoreUnavailable       Redis or Milvus
-    │   └── AgentUnavailable       the replica that held the run is gone
+    │   ├── AgentUnavailable       the replica that held the run is gone
+    │   └── RunAbandoned           each process that took the run over died
     ├── InvalidConfiguration 500   start-up only: every problem found, one line each
     └── Internal             500   the message stays inside
 
@@ -54,11 +59,30 @@ class NotFound(InvalidRequest):
 
 
 class SessionBusy(InvalidRequest):
-    """Another turn of the session was still running when this request's time ran out."""
+    """Another turn of the session runs, and did not end before this request's time ran out."""
 
     status = 409
     code = "session_busy"
     retryable = True
+
+
+class RunCancelled(InvalidRequest):
+    """The run was cancelled, so that there is no answer."""
+
+    status = 409
+    code = "run_cancelled"
+
+
+class KeyReused(InvalidRequest):
+    """The idempotency key came earlier with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class RunTooLarge(InvalidRequest):
+    """The run's events take up more than they may; a smaller question may do."""
+
+    code = "run_too_large"
 
 
 class Overloaded(ServeAppError):
@@ -97,6 +121,12 @@ class ToolUnavailable(Unavailable):
     code = "tool_unavailable"
 
 
+class RetrieverUnavailable(Unavailable):
+    """The Retriever deployment did not answer."""
+
+    code = "retriever_unavailable"
+
+
 class StoreUnavailable(Unavailable):
     """Redis or Milvus did not answer."""
 
@@ -107,6 +137,13 @@ class AgentUnavailable(Unavailable):
     """The replica that held the run is gone, or none is ready yet."""
 
     code = "agent_unavailable"
+
+
+class RunAbandoned(Unavailable):
+    """The run was taken over as often as it may be, and each process that ran it died."""
+
+    code = "run_abandoned"
+    retryable = False
 
 
 class Internal(ServeAppError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -11,28 +11,49 @@ if TYPE_CHECKING:
         Catalogue,
         ChatRequest,
         Check,
+        Claim,
         Context,
         Document,
         DocumentSummary,
         Event,
+        IdempotencyKey,
         Indexed,
         Passage,
+        Run,
         Session,
+        SessionSizes,
+        ToolRequest,
         ToolResult,
         ToolSpec,
     )
 
 
 class Agent(Protocol):
-    """Answers turns and keeps conversations."""
+    """Runs turns and keeps conversations."""
 
-    def turn(self, context: Context, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """The run's events in order; the last is an `Answer` or a `Failed`, and the only one without `request.stream`.
+    def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The events of the run `context.run_id` that come after the event `after`, in order.
+
+        Begins the run, or takes it over where the process that ran it is gone. Without `request.stream` the last event
+        is the only one. A run that goes on elsewhere ends the events before the last one: its log has the rest.
 
         Raises:
             Unavailable: nothing was started, or the replica is gone.
-            Overloaded: too many turns wait.
+            Overloaded: too many turns are running.
         """
+        ...
+
+    async def start(self, context: Context, request: ChatRequest) -> None:
+        """Begin the run `context.run_id`, and do not wait for it.
+
+        Raises:
+            Unavailable: no replica answered.
+            Overloaded: too many turns are running.
+        """
+        ...
+
+    async def sizes(self, context: Context, limit: int) -> SessionSizes:
+        """The `limit` conversations of the tenant that take up most."""
         ...
 
     async def session(self, context: Context, limit: int) -> Session:
@@ -56,6 +77,48 @@ class Agent(Protocol):
         ...
 
 
+class Runs(Protocol):
+    """Reads the log of runs, whichever process runs them."""
+
+    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
+        """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
+
+        A run that is registered is run, even if nobody starts it.
+
+        Raises:
+            KeyReused: the key came with another request.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+    async def run(self, context: Context, run_id: str) -> Run:
+        """The state of a run.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+    def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The run's events that come after the event `after`, to its last one, as they happen.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+    async def cancel(self, context: Context, run_id: str) -> Run:
+        """End a run without an answer; one that has ended stays as it is. What became of it.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+
 class Retriever(Protocol):
     """Finds passages and keeps the documents they come from."""
 
@@ -64,6 +127,7 @@ class Retriever(Protocol):
 
         Raises:
             StoreUnavailable: Milvus or Redis did not answer.
+            RetrieverUnavailable: no replica answered.
         """
         ...
 
@@ -95,8 +159,10 @@ class Tools(Protocol):
         """The tools that loaded."""
         ...
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         """Run one tool. Its own failure, wrong arguments included, is a result and not an exception.
+
+        `key` names this call of this run; a call that is repeated comes under the same one.
 
         Raises:
             ToolUnavailable: no replica answered.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
+from debian_redis import debian_redis
 from stub_server import Stub, stub_app
 
 from serve_app.config import RedisSettings
@@ -35,9 +36,11 @@ def running(data_dir: Path, store: str) -> Iterator[int]:
         stores.stop()
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("redis"), "redis") as port:
+@pytest.fixture(scope="session", params=["embedded", pytest.param("debian", marks=pytest.mark.long)])
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded Redis 6.2, and in the long run Debian's 7 as well."""
+    folder = tmp_path_factory.mktemp("redis")
+    with running(folder, "redis") if request.param == "embedded" else debian_redis(folder) as port:
         yield f"redis://127.0.0.1:{port}/0"
 
 

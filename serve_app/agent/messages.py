@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+    message_to_dict,
+    messages_from_dict,
+)
 
 from serve_app.values import Message, ToolRequest, Usage
 
@@ -55,6 +62,16 @@ def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
     """
     calls = [{"id": each.id, "name": each.name, "args": each.arguments, "type": "tool_call"} for each in requests]
     return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": []})
+
+
+def logged(reply: AIMessage) -> dict[str, Any]:
+    """The reply as JSON, with all that its provider wants to read again."""
+    return message_to_dict(reply)
+
+
+def unlogged(reply: dict[str, Any]) -> AIMessage:
+    """The reply that `logged` wrote."""
+    return cast("AIMessage", messages_from_dict([reply])[0])
 
 
 def _to_langchain(message: Message) -> BaseMessage:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
-from serve_app.errors import DeadlineExceeded, Overloaded, ServeAppError, Unavailable
+from serve_app.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    RetrieverUnavailable,
+    ServeAppError,
+    ToolUnavailable,
+    Unavailable,
+)
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
@@ -19,9 +26,11 @@ if TYPE_CHECKING:
 
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
-    from serve_app.values import Context, ToolRequest, ToolSpec
+    from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
 GRACE_S = 1.0
+RESEND_AFTER_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""The pauses before a call is made again: for a while a caller may still be sent to the replica that is gone."""
 FRESH_S = 10.0
 """How long the tools' list is believed: a rolling update of Tools shows within this time."""
 
@@ -54,7 +63,8 @@ class Outcome:
     @property
     def missing(self) -> str | None:
         """What the answer has to do without; a wrong argument is the model's fault and lacks nothing."""
-        if self.result.status in {"ok", "standby"} or self.result.attempts == 0:
+        result = self.result
+        if result.status in {"ok", "standby"} or (result.status == "error" and result.attempts == 0):
             return None
         return "retriever" if self.request.name == KNOWLEDGE_SEARCH else f"tool:{self.request.name}"
 
@@ -89,17 +99,42 @@ class Toolbelt:
                 self._known_until = self._clock() + FRESH_S
         return self._specs
 
-    async def call(self, context: Context, request: ToolRequest) -> Outcome:
-        """Run one call; a dependency that is down or hangs is a result that says so."""
+    def effect(self, name: str) -> Effect:
+        """What a second call of the tool does: before the tools are known nobody can say; none runs that is not one."""
+        if name == KNOWLEDGE_SEARCH:
+            return self._search.effect
+        spec = self._spec(name)
+        if spec is None:
+            return "pure" if self._specs else "effect"
+        return spec.effect
+
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> Outcome:
+        """Run one call; a dependency that is down or hangs is a result that says so.
+
+        A call whose replica dies under it is made again at once, under the same key, unless it has an effect.
+        """
         begun = time.monotonic()
-        spec = next((spec for spec in self._specs if spec.name == request.name), None)
+        spec = self._spec(request.name)
+        pauses_s = [] if self.effect(request.name) == "effect" else list(RESEND_AFTER_S)
         try:
             async with asyncio.timeout(_patience_s(spec)):
-                if request.name == KNOWLEDGE_SEARCH:
-                    return await self._searched(context, request, begun)
-                return Outcome(request, await self._tools.call(context, request.name, request.arguments))
+                while True:
+                    try:
+                        return await self._called(context, request, key, begun)
+                    except (ToolUnavailable, RetrieverUnavailable):
+                        if not pauses_s:
+                            raise
+                        await asyncio.sleep(pauses_s.pop(0))
         except (TimeoutError, ServeAppError) as error:
             return Outcome(request, _without_answer(request.name, spec, error, begun))
+
+    def _spec(self, name: str) -> ToolSpec | None:
+        return next((spec for spec in self._specs if spec.name == name), None)
+
+    async def _called(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:
+        if request.name == KNOWLEDGE_SEARCH:
+            return await self._searched(context, request, begun)
+        return Outcome(request, await self._tools.call(context, request, key))
 
     async def _searched(self, context: Context, request: ToolRequest, begun: float) -> Outcome:
         query = request.arguments.get("query")

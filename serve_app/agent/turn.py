@@ -5,51 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.messages.utils import message_chunk_to_message
 
 from serve_app.agent.messages import kept, recalled, requests_of, usage_of, with_calls
+from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import citations, system
-from serve_app.agent.toolbelt import content_of
-from serve_app.errors import DeadlineExceeded, ModelUnavailable, StoreUnavailable
+from serve_app.agent.toolbelt import Outcome
+from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable
+from serve_app.memory.repair import repaired
 from serve_app.resilience.deadline import remaining_s
-from serve_app.values import Answer, Exchange, RunStarted, Token, Usage
+from serve_app.values import Answer, Exchange, IdempotencyKey, Token, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.runnables import Runnable
 
-    from serve_app.agent.toolbelt import Outcome, Toolbelt
+    from serve_app.agent.progress import Step
+    from serve_app.agent.toolbelt import Toolbelt
     from serve_app.config import AgentSettings
     from serve_app.memory.window import Window
-    from serve_app.stores.lease import Lease
-    from serve_app.values import ChatRequest, Context, Passage, ToolCall, ToolRequest
+    from serve_app.runs.run import Run
+    from serve_app.values import ToolRequest
 
-    Emit = Callable[[RunStarted | Token | ToolRequest | ToolCall | Answer], None]
-
+    Say = Callable[[Token], None]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a turn has gathered so far."""
-
-    messages: list[BaseMessage]
-    """This turn's only: the user's message, the steps, the answer."""
-    passages: list[Passage] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    missing: dict[str, str | None] = field(default_factory=dict)
-    """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
-    usage: Usage = field(default_factory=Usage)
-    said: bool = False
-    """Whether text of an unfinished answer was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,42 +46,41 @@ class Turn:
     model_name: str
     belt: Toolbelt
     window: Window
-    session: Callable[[Context], AbstractAsyncContextManager[Lease]]
-    """Holds the right to the session's turn."""
     settings: AgentSettings
 
-    async def run(self, context: Context, request: ChatRequest, emit: Emit) -> Answer:
-        """The answer; every step on the way is emitted, the answer itself is not.
+    async def run(self, run: Run) -> Answer:
+        """The answer; every step on the way is logged, and goes on from where the log ends.
 
         Raises:
             DeadlineExceeded: the request's time ran out.
-            SessionBusy: it ran out while another turn of the session was running.
+            NotOurs: another process has the run, or it was ended.
+            RunAbandoned: too many processes have died over it.
+            RunTooLarge: the log would grow over its limit.
             Unavailable: the model, Redis or the tools' list is out of reach.
         """
-        async with self.session(context) as lease:
-            emit(RunStarted(run_id=context.run_id))
-            try:
-                async with asyncio.timeout(remaining_s(context.deadline)):
-                    return await self._answer(context, request, emit, lease)
-            except TimeoutError:
-                raise DeadlineExceeded("The turn did not end within its time") from None
+        try:
+            async with asyncio.timeout(remaining_s(run.context.deadline)):
+                return await self._answer(run)
+        except TimeoutError:
+            raise DeadlineExceeded("The turn did not end within its time") from None
 
-    async def _answer(self, context: Context, request: ChatRequest, emit: Emit, lease: Lease) -> Answer:
-        earlier = await self.window.recall(context)
-        progress = Progress([HumanMessage(request.user_input)])
-        history = [SystemMessage(system(self.settings.prompt)), *recalled(earlier)]
-        result = await self._think(context, history, progress, emit if request.stream else None)
-        exchange = Exchange(
-            run_id=context.run_id, at=time.time(), user_id=request.user_id, messages=kept(progress.messages)
+    async def _answer(self, run: Run) -> Answer:
+        memory = await self.window.recall(run.context, run.held.epoch, run.held.remembered)
+        progress = Progress.of(run.request.user_input, run.entries)
+        self._keep_effects(run, progress)
+        if run.abandoned:
+            raise RunAbandoned("Each process that ran this turn died")
+        history = [SystemMessage(system(self.settings.prompt)), *recalled(memory.exchanges)]
+        result = await self._think(run, history, progress)
+        run.exchange = _exchange(run, progress)
+        degraded = sorted(
+            {part for part in progress.missing.values() if part} | (set() if memory.whole else {"memory"})
         )
-        remembered = await self._remember(context, exchange, lease)
-        missing = sorted({part for part in progress.missing.values() if part})
-        degraded = missing if remembered else [*missing, "memory"]
         return Answer(
             result=result,
-            session_id=context.session_id,
+            session_id=run.context.session_id,
             status="degraded" if degraded else "success",
-            run_id=context.run_id,
+            run_id=run.context.run_id,
             degraded=degraded,
             citations=citations(result, progress.passages),
             tool_calls=progress.calls,
@@ -103,87 +88,95 @@ class Turn:
             model=self.model_name,
         )
 
-    async def _remember(self, context: Context, exchange: Exchange, lease: Lease) -> bool:
-        """Whether it is kept; an answer that is there is not thrown away for its memory."""
-        try:
-            return await self.window.append(context, exchange, lease)
-        except StoreUnavailable as error:
-            logger.warning("run %s is not remembered: %s", context.run_id, error)
-            return False
-
-    async def _think(self, context: Context, history: list[BaseMessage], progress: Progress, emit: Emit | None) -> str:
+    async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> str:
         """Model and tools by turns, until the model answers; its last step has no tools to call."""
         tools = [_for_model(spec) for spec in await self.belt.specs()]
-        bound = self.model.bind_tools(tools, deadline=context.deadline)
-        for _ in range(self.settings.max_steps - 1):
-            reply = await _ask(bound, [*history, *progress.messages], progress, emit)
+        deadline = run.context.deadline
+        bound = self.model.bind_tools(tools, deadline=deadline)
+        say = run.say if run.request.stream else None
+        if progress.step:
+            await self._act(run, progress, progress.step)
+        while progress.steps < self.settings.max_steps - 1:
+            reply = await _ask(bound, [*history, *progress.messages], progress, say)
             requests = requests_of(reply)
             if not requests:
                 break
-            progress.messages.append(with_calls(reply, requests))
-            await self._act(context, requests, progress, emit)
+            step = progress.begin(with_calls(reply, requests), requests)
+            await run.record(*step.begun(progress.usage))
+            await self._act(run, progress, step)
         else:
-            unbound = self.model.bind(deadline=context.deadline)
-            reply = with_calls(await _ask(unbound, [*history, *progress.messages], progress, emit), [])
+            unbound = self.model.bind(deadline=deadline)
+            reply = with_calls(await _ask(unbound, [*history, *progress.messages], progress, say), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")
         progress.messages.append(reply)
         return reply.text
 
-    async def _act(self, context: Context, requests: list[ToolRequest], progress: Progress, emit: Emit | None) -> None:
-        """All calls of one step, side by side; their results in the order of the calls."""
+    async def _act(self, run: Run, progress: Progress, step: Step) -> None:
+        """All calls of one step that have not ended, side by side."""
 
-        async def run(request: ToolRequest) -> Outcome:
-            outcome = await self.belt.call(context, request)
-            if emit:
-                emit(outcome.call)
-            return outcome
+        async def call(index: int) -> None:
+            step.outcomes[index] = await self._outcome(run, step.number, index, step.requests[index])
+            await run.record(step.ended(index))
 
-        if emit:
-            for request in requests:
-                emit(request)
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(run(request)) for request in requests]
-        for outcome in (task.result() for task in running):
-            content = content_of(outcome, progress.passages)
-            progress.passages.extend(outcome.passages)
-            progress.calls.append(outcome.call)
-            progress.missing[outcome.purpose] = outcome.missing
-            progress.messages.append(_tool_message(outcome, content))
+        self._keep_effects(run, progress)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in step.open:
+                    group.create_task(call(index))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        progress.close()
+        self._keep_effects(run, progress)
+
+    def _keep_effects(self, run: Run, progress: Progress) -> None:
+        """What a turn did is remembered even if no answer comes: a user who asks again must not have it done again."""
+        made = [call.name for call in progress.calls]
+        begun = [request.name for request in progress.step.requests] if progress.step else []
+        if any(self.belt.effect(name) != "pure" for name in [*made, *begun]):
+            run.exchange = _exchange(run, progress)
+
+    async def _outcome(self, run: Run, step: int, index: int, request: ToolRequest) -> Outcome:
+        """What one call brings; a call with an effect is made by one process only, after it has said so."""
+        if self.belt.effect(request.name) == "effect":
+            try:
+                if not await run.reserve(step, index):
+                    return Outcome(request, ToolResult.unknown(request.name, 1, 0))
+            except StoreUnavailable:
+                return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
+        key = IdempotencyKey(f"{run.context.run_id}:{step}:{index}")
+        return await self.belt.call(run.context, request, key)
+
+
+def _exchange(run: Run, progress: Progress) -> str:
+    """The turn as memory keeps it, as far as it is."""
+    messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
+    exchange = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=messages)
+    return exchange.model_dump_json()
 
 
 async def _ask(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, emit: Emit | None
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
 ) -> AIMessage:
-    """One model step; with `emit`, its text is sent as it comes."""
-    reply = await (_streamed(model, messages, progress, emit) if emit else model.ainvoke(messages))
+    """One model step; with `say`, its text is sent as it comes."""
+    reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
     progress.usage = usage_of(reply, progress.usage)
     return reply
 
 
 async def _streamed(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, emit: Emit
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said
     async for chunk in model.astream(messages):
         whole = chunk if whole is None else whole + chunk
         if chunk.text:
-            emit(Token(text=chunk.text, restart=restart))
+            say(Token(text=chunk.text, restart=restart))
             restart, progress.said = False, True
     if whole is None:
         raise ModelUnavailable("The model gave no answer")
     return cast("AIMessage", message_chunk_to_message(whole))
-
-
-def _tool_message(outcome: Outcome, content: str) -> ToolMessage:
-    well = outcome.result.status in {"ok", "standby"}
-    return ToolMessage(
-        content,
-        tool_call_id=outcome.request.id,
-        name=outcome.request.name,
-        status="success" if well else "error",
-    )
 
 
 def _for_model(spec: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from serve_app.config.tree import (
     ModelSettings,
     OrdersSettings,
     RedisSettings,
+    RunSettings,
     Settings,
     ToolSettings,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "ModelSettings",
     "OrdersSettings",
     "RedisSettings",
+    "RunSettings",
     "Settings",
     "Source",
     "ToolSettings",

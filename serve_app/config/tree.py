@@ -61,6 +61,22 @@ class AgentSettings(Section):
     """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left."""
 
 
+class RunSettings(Section):
+    """How runs are kept and handed over."""
+
+    second_message: Literal["wait", "reject", "cancel_running"] = "wait"
+    """What a message does while a turn of its session runs: wait for its end, be refused with 409, or cancel it."""
+    steps_ttl_s: int = Field(default=24 * 3600, gt=0)
+    """How long a run can be read, and a repeated `Idempotency-Key` finds it: a client's retries end within a day."""
+    tokens_ttl_s: int = Field(default=3600, gt=0)
+    """How long its stream can be resumed word by word; after that its steps and its answer are still there."""
+    max_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
+    """Of one run's events in Redis; a run that goes beyond fails. Sixty times a long answer with its passages."""
+    grace_s: float = Field(default=45, ge=0)
+    """How long a replica that shuts down lets its runs go on before others take them over. With the 10 s for which a
+    call follows a run, it stays below the Agent's `graceful_shutdown_timeout_s`."""
+
+
 class MemorySettings(Section):
     """What a conversation remembers."""
 
@@ -195,6 +211,7 @@ class Settings(Section):
 
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
+    runs: RunSettings = RunSettings()
     memory: MemorySettings = MemorySettings()
     tools: dict[ToolName, ToolSettings] = {}
     orders: OrdersSettings = OrdersSettings()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 from ray import serve
 
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, RemoteTools
+from serve_app.errors import Internal
 from serve_app.http.api import create_api
+from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.runs.log import RunLog
+from serve_app.runs.surviving import SurvivingAgent
+from serve_app.stores.redis import connect
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,12 +33,21 @@ class Ingress:
         self, settings: Settings, agent: DeploymentHandle, retriever: DeploymentHandle, tools: DeploymentHandle
     ) -> None:
         self._settings = settings
-        self._agent = RemoteAgent(agent)
-        self._retriever = RemoteRetriever(retriever)
-        self._tools = RemoteTools(tools)
+        self._runs = RunLog(connect(settings.redis, settings.redis.url), settings.runs)
+        self._parts = Parts(
+            agent=SurvivingAgent(RemoteAgent(agent), self._runs),
+            runs=self._runs,
+            retriever=RemoteRetriever(retriever),
+            tools=RemoteTools(tools),
+        )
+        self._reading: asyncio.Task[None] | None = None
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        turn_timeout_s = self._settings.agent.turn_timeout_s
-        api = create_api(self._agent, self._retriever, self._tools, self._settings.http, turn_timeout_s)
+        self._reading = asyncio.create_task(self._runs.go_on(), context=contextvars.Context())
+        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s)
         api.add_middleware(EchoedOutside)
         return api
+
+    def check_health(self) -> None:
+        if self._reading and self._reading.done():
+            raise Internal("the runs' logs are read no longer")

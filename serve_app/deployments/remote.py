@@ -18,8 +18,8 @@ from serve_app.errors import (
     DeadlineExceeded,
     Internal,
     Overloaded,
+    RetrieverUnavailable,
     ServeAppError,
-    StoreUnavailable,
     ToolUnavailable,
     Unavailable,
 )
@@ -38,9 +38,12 @@ if TYPE_CHECKING:
         Document,
         DocumentSummary,
         Event,
+        IdempotencyKey,
         Indexed,
         Passage,
         Session,
+        SessionSizes,
+        ToolRequest,
         ToolResult,
         ToolSpec,
     )
@@ -66,8 +69,8 @@ class RemoteAgent:
         self._handle = handle
         self._streaming = handle.options(stream=True)
 
-    async def turn(self, context: Context, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        follow = self._streaming.turn.remote(context, request)
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        follow = self._streaming.turn.remote(context, request, after)
         try:
             while True:
                 with _translated(AgentUnavailable):
@@ -79,6 +82,12 @@ class RemoteAgent:
         except (DeadlineExceeded, asyncio.CancelledError, GeneratorExit):
             follow.cancel()
             raise
+
+    async def start(self, context: Context, request: ChatRequest) -> None:
+        await _ask(self._handle.start.remote(context, request), context, AgentUnavailable)
+
+    async def sizes(self, context: Context, limit: int) -> SessionSizes:
+        return await _ask(self._handle.sizes.remote(context, limit), context, AgentUnavailable)
 
     async def session(self, context: Context, limit: int) -> Session:
         return await _ask(self._handle.session.remote(context, limit), context, AgentUnavailable)
@@ -97,19 +106,19 @@ class RemoteRetriever:
         self._handle = handle
 
     async def search(self, context: Context, query: str) -> list[Passage]:
-        return await _ask(self._handle.search.remote(context, query), context, StoreUnavailable)
+        return await _ask(self._handle.search.remote(context, query), context, RetrieverUnavailable)
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
-        return await _ask(self._handle.add.remote(context, documents), context, StoreUnavailable)
+        return await _ask(self._handle.add.remote(context, documents), context, RetrieverUnavailable)
 
     async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
-        return await _ask(self._handle.documents.remote(context, offset, limit), context, StoreUnavailable)
+        return await _ask(self._handle.documents.remote(context, offset, limit), context, RetrieverUnavailable)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
-        return await _ask(self._handle.remove.remote(context, document_id), context, StoreUnavailable)
+        return await _ask(self._handle.remove.remote(context, document_id), context, RetrieverUnavailable)
 
     async def checks(self) -> list[Check]:
-        return await _ask(self._handle.checks.remote(), None, StoreUnavailable)
+        return await _ask(self._handle.checks.remote(), None, RetrieverUnavailable)
 
 
 class RemoteTools:
@@ -121,8 +130,8 @@ class RemoteTools:
     async def specs(self) -> list[ToolSpec]:
         return await _ask(self._handle.specs.remote(), None, ToolUnavailable)
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
-        return await _ask(self._handle.call.remote(context, name, arguments), context, ToolUnavailable)
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        return await _ask(self._handle.call.remote(context, request, key), context, ToolUnavailable)
 
     async def checks(self) -> list[Check]:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ray import serve
 
@@ -10,7 +10,7 @@ from serve_app.tools.runner import Runner
 
 if TYPE_CHECKING:
     from serve_app.config import Settings
-    from serve_app.values import Check, Context, ToolResult, ToolSpec
+    from serve_app.values import Check, Context, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
 
 
 @serve.deployment
@@ -23,8 +23,8 @@ class Tools:
     async def specs(self) -> list[ToolSpec]:
         return await self._runner.specs()
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
-        return await self._runner.call(context, name, arguments)
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        return await self._runner.call(context, request, key)
 
     async def checks(self) -> list[Check]:
         return await self._runner.checks()

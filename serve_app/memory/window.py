@@ -1,76 +1,97 @@
 """What of a conversation does the model see again?
 
 A conversation is a Redis list of exchanges, appended and never rewritten, so that a turn costs the same however long
-the conversation is. The window is its tail.
+the conversation is. The window is its tail. Runs append to it, as they end.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
-from serve_app.stores.redis import translated
+from serve_app.memory.repair import repaired
+from serve_app.stores.keys import RunKeys, SessionKeys
+from serve_app.stores.redis import of_another_type, translated
 from serve_app.values import Exchange, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis.asyncio import Redis
 
     from serve_app.config import MemorySettings
-    from serve_app.stores.lease import Lease
     from serve_app.values import Context
 
 logger = logging.getLogger(__name__)
 
-# Of a run that has appended already nothing is appended: the client repeats a script whose reply was lost.
-APPEND_IF_HELD = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-local last = redis.call('LINDEX', KEYS[1], -1)
-if last and string.sub(last, 1, #ARGV[4]) == ARGV[4] then return 1 end
-redis.call('RPUSH', KEYS[1], ARGV[2])
-return redis.call('EXPIRE', KEYS[1], ARGV[3])
+SET_ASIDE = """
+-- KEYS exchanges aside meta
+-- ARGV epoch ttl_s
+if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('RENAME', KEYS[1], KEYS[2])
+return redis.call('EXPIRE', KEYS[2], ARGV[2])
+"""
+COUNT_REPAIRS = """
+-- KEYS meta
+-- ARGV epoch repairs
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+return redis.call('HINCRBY', KEYS[1], 'repairs', ARGV[2])
+"""
+FORGET = """
+-- KEYS exchanges lease meta
+-- ARGV ttl_s
+local turns = redis.call('DEL', KEYS[1])
+local holder = redis.call('HGET', KEYS[2], 'run')
+if turns == 0 and not holder then return {turns} end
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[3], 'repairs')
+redis.call('HINCRBY', KEYS[3], 'epoch', 1)
+redis.call('EXPIRE', KEYS[3], ARGV[1])
+return holder and {turns, holder} or {turns}
 """
 
 
-def _key(context: Context) -> str:
-    return f"serve_app:session:{{{context.tenant}:{context.session_id}}}:exchanges"
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a turn remembers of its session."""
+
+    exchanges: list[Exchange]
+    whole: bool
+    """False where the conversation could not be read, and begins anew."""
 
 
 class Window:
     """The conversations in Redis."""
 
     def __init__(self, redis: Redis, settings: MemorySettings) -> None:
-        self._redis = redis
+        self._redis: Any = redis
         self._settings = settings
-        self._append = redis.register_script(APPEND_IF_HELD)
 
-    async def recall(self, context: Context) -> list[Exchange]:
-        """The last exchanges of the session, oldest first.
-
-        Raises:
-            StoreUnavailable: Redis did not answer.
-        """
-        if self._settings.window == 0:
-            return []
-        with translated():
-            kept = await self._redis.lrange(_key(context), -self._settings.window, -1)
-        return _read(kept)
-
-    async def append(self, context: Context, exchange: Exchange, lease: Lease) -> bool:
-        """Keep `exchange`, once, if `lease` is still held; whether it is kept.
+    async def recall(self, context: Context, epoch: int, kept: Sequence[str] | None) -> Recalled:
+        """The exchanges `kept` as every model can read them; None or nothing readable sets the conversation aside.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        kept = exchange.model_dump_json()
-        of_this_run = kept[: kept.index(exchange.run_id) + len(exchange.run_id)]
-        with translated():
-            appended = await self._append(
-                keys=[_key(context), lease.key], args=[lease.holder, kept, self._settings.ttl_s, of_this_run]
-            )
-        return bool(appended)
+        exchanges, repairs = _readable(kept or [])
+        keys = SessionKeys(context.tenant, context.session_id)
+        if kept is None or (kept and not exchanges):
+            aside = keys.aside(time.time_ns() // 1_000_000)
+            logger.error("session %s cannot be read, it is set aside as %s", context.session_id, aside)
+            with translated():
+                await self._redis.eval(SET_ASIDE, 3, keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
+            return Recalled([], whole=False)
+        if repairs:
+            logger.warning("session %s: %d messages were mended or left out", context.session_id, repairs)
+            with translated():
+                await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs)
+        return Recalled(exchanges, whole=True)
 
     async def session(self, context: Context, limit: int) -> Session:
         """The latest `limit` exchanges.
@@ -79,45 +100,53 @@ class Window:
             NotFound: there is no such conversation.
             StoreUnavailable: Redis did not answer.
         """
+        key = SessionKeys(context.tenant, context.session_id).exchanges
         with translated():
             async with self._redis.pipeline(transaction=True) as pipe:
-                key = _key(context)
                 pipe.llen(key)
                 pipe.ttl(key)
                 pipe.lrange(key, -limit, -1)
-                turns, expires_in_s, kept = await pipe.execute()
-        if not turns:
+                turns, expires_in_s, kept = await pipe.execute(raise_on_error=False)
+            if isinstance(turns, RedisError) and not of_another_type(turns):
+                raise turns
+        if not turns or of_another_type(turns):  # which the next turn sets aside
             raise _no_such(context)
-        exchanges = _read(kept)
+        exchanges, _ = _readable(kept)
         return Session(
             session_id=context.session_id, turns=turns, expires_in_s=max(0, expires_in_s), exchanges=exchanges
         )
 
-    async def forget(self, context: Context, lease: Lease) -> None:
-        """Delete the conversation, and end the right of a running turn to add to it.
+    async def forget(self, context: Context) -> RunKeys | None:
+        """Delete the conversation, and end the right of the run whose turn it is to write; that run.
 
         Raises:
             NotFound: there is no such conversation.
             StoreUnavailable: Redis did not answer.
         """
+        keys = SessionKeys(context.tenant, context.session_id)
         with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(_key(context))
-                pipe.delete(lease.key)
-                deleted, _ = await pipe.execute()
-        if not deleted:
+            turns, *holder = await self._redis.eval(
+                FORGET, 3, keys.exchanges, keys.lease, keys.meta, self._settings.ttl_s
+            )
+        if not turns and not holder:
             raise _no_such(context)
+        return RunKeys.of(holder[0]) if holder else None
 
 
-def _read(kept: list[str | bytes]) -> list[Exchange]:
-    """Without those that do not parse: one exchange of another version must not end a conversation."""
-    exchanges = []
+def _readable(kept: Sequence[str]) -> tuple[list[Exchange], int]:
+    """The exchanges that a model can read, and how many messages were mended or left out for that."""
+    exchanges, repairs = [], 0
     for each in kept:
         try:
-            exchanges.append(Exchange.model_validate_json(each))
-        except ValidationError as error:
-            logger.warning("an exchange is left out, it does not parse: %s", error.errors()[0]["msg"])
-    return exchanges
+            exchange = Exchange.model_validate_json(each)
+        except ValidationError:
+            repairs += 1
+            continue
+        messages, count = repaired(exchange.messages)
+        repairs += count
+        if messages:
+            exchanges.append(exchange.model_copy(update={"messages": messages}))
+    return exchanges, repairs
 
 
 def _no_such(context: Context) -> NotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
@@ -10,6 +11,7 @@ from tenacity import (
     stop_after_attempt,
     stop_before_delay,
     wait_exponential,
+    wait_fixed,
 )
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WAIT_MIN_S, WAIT_MAX_S = 2, 5
+OUTLAST_PAUSE_S = 0.1
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
@@ -33,3 +36,23 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
         reraise=True,
     )
     return await retrying(call)
+
+
+async def outlast(call: Callable[[], Awaitable[T]], patience_s: float, on: type[Exception]) -> T:
+    """What `call` returns; tried again on `on` every tenth of a second for `patience_s`, then the last error is raised.
+
+    For what is away for a moment, and where the caller has nothing better to do than to wait for it.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + patience_s
+
+    async def attempt() -> T:
+        return await call()
+
+    retrying = AsyncRetrying(
+        stop=lambda _: clock() >= until,
+        wait=wait_fixed(OUTLAST_PAUSE_S),
+        retry=retry_if_exception_type(on),
+        reraise=True,
+    )
+    return await retrying(attempt)

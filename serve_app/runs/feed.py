@@ -1,55 +1,55 @@
-"""How do a run's steps reach the one who follows it?"""
+"""How do a run's events reach those who follow it in the process that runs it?"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from serve_app.values import Event, Token
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
-    from serve_app.values import EventData
-
-BATCH_S = 0.025
-"""Tokens that come within this time go out together: each message between processes costs more than a token."""
+    from serve_app.values import Event
 
 
 class Feed:
-    """A run's steps in order; the run emits and never waits, the follower may leave."""
+    """A run's events from the first on, for any number of followers; whoever adds one never waits."""
 
     def __init__(self) -> None:
-        self._steps: asyncio.Queue[EventData] = asyncio.Queue()
+        self._events: list[Event] = []
+        self._closed = False
+        self._news = asyncio.Event()
 
-    def emit(self, step: EventData) -> None:
-        """Add a step; the one that is the run's last ends the feed."""
-        self._steps.put_nowait(step)
+    def add(self, events: Iterable[Event]) -> None:
+        """Add the next events."""
+        self._events.extend(events)
+        self._wake()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """The steps as numbered events: the first token at once, those after it in batches."""
-        number = 0
+    def close(self) -> None:
+        """Add nothing more: the run is over, or goes on elsewhere."""
+        self._closed = True
+        self._wake()
+
+    async def events(self, after: int, for_s: float) -> AsyncIterator[Event]:
+        """The events after the event `after`: until the last, until the feed is closed, or for `for_s` seconds."""
+        position = 0
+        until = asyncio.get_running_loop().time() + for_s
         while True:
-            for step in _merged([await self._steps.get(), *self._waiting()]):
-                number += 1
-                event = Event(id=number, data=step)
-                yield event
-                if event.last:
-                    return
-            if isinstance(step, Token):
-                await asyncio.sleep(BATCH_S)
+            while position < len(self._events):
+                event = self._events[position]
+                position += 1
+                if event.id > after:
+                    yield event
+            if self._closed or not await _happens(self._news, until):
+                return
 
-    def _waiting(self) -> list[EventData]:
-        return [self._steps.get_nowait() for _ in range(self._steps.qsize())]
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
-def _merged(steps: list[EventData]) -> list[EventData]:
-    """The steps, neighbouring tokens as one; a restart begins a token of its own."""
-    merged: list[EventData] = []
-    for step in steps:
-        before = merged[-1] if merged else None
-        if isinstance(step, Token) and isinstance(before, Token) and not step.restart:
-            merged[-1] = Token(text=before.text + step.text, restart=before.restart)
-        else:
-            merged.append(step)
-    return merged
+async def _happens(news: asyncio.Event, until: float) -> bool:
+    try:
+        async with asyncio.timeout_at(until):
+            return await news.wait()
+    except TimeoutError:
+        return False

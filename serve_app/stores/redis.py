@@ -43,6 +43,11 @@ def connect(settings: RedisSettings, url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
+def of_another_type(reply: object) -> bool:
+    """Whether a command of a pipeline met a key of another type than its own."""
+    return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Redis's failures, raised as ours.

@@ -2,7 +2,7 @@
 
 The function's positional parameters are the model's arguments: their JSON schema comes from the signature, the tool's
 description from the docstring. Keyword-only parameters are the service's: each is filled with the value of its type,
-and no model sees it.
+an `IdempotencyKey` with the call's own, and no model sees it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.values import ToolSpec
+from serve_app.values import IdempotencyKey, ToolSpec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -32,6 +32,8 @@ class Tool:
     arguments: type[BaseModel]
     supplied: Mapping[str, object]
     """The keyword-only arguments that the service fills in."""
+    key_parameter: str | None
+    """The one that is given the call's idempotency key."""
 
 
 def load(tools: Mapping[str, ToolSettings], supplies: Iterable[object]) -> tuple[dict[str, Tool], dict[str, Problem]]:
@@ -62,11 +64,15 @@ def _tool(name: str, settings: ToolSettings, by_type: Mapping[type, object]) -> 
         effect=settings.effect,
     )
     arguments = _arguments(name, signature)
+    key_parameter = _key_parameter(signature)
+    if settings.effect == "idempotent" and key_parameter is None:
+        raise _invalid(name, f"{settings.function} is idempotent, but takes no keyword-only IdempotencyKey")
     return Tool(
         spec=spec.model_copy(update={"parameters": _schema(arguments)}),
         function=function,
         arguments=arguments,
         supplied=_supplied(name, signature, by_type),
+        key_parameter=key_parameter,
     )
 
 
@@ -106,10 +112,15 @@ def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
+def _key_parameter(signature: inspect.Signature) -> str | None:
+    keyword_only = (each for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY)
+    return next((each.name for each in keyword_only if each.annotation is IdempotencyKey), None)
+
+
 def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, object]) -> dict[str, object]:
     supplied: dict[str, object] = {}
     for parameter in signature.parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
+        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is IdempotencyKey:
             continue
         if parameter.annotation in by_type:
             supplied[parameter.name] = by_type[parameter.annotation]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolSettings
     from serve_app.tools.registry import Tool
-    from serve_app.values import Context, ToolSpec
+    from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +45,23 @@ class Runner:
             Check(name=f"tool:{name}", ok=False, reason=why_not) for name in self._problems
         ]
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        name = request.name
         tool = self._tools.get(name)
         if tool is None:
             return ToolResult.not_run(f"there is no tool {name}; the tools are: {', '.join(self._tools)}")
         try:
-            valid = tool.arguments.model_validate(arguments)
+            valid = tool.arguments.model_validate(request.arguments)
         except ValidationError as error:
             return ToolResult.not_run(f"wrong arguments for {name}: {_explained(error)}")
-        return await _run(tool, valid, context)
+        given = {field: getattr(valid, field) for field in type(valid).model_fields}
+        if tool.key_parameter:
+            given[tool.key_parameter] = key
+        return await _run(tool, given, context)
 
 
-async def _run(tool: Tool, arguments: BaseModel, context: Context) -> ToolResult:
+async def _run(tool: Tool, given: Mapping[str, Any], context: Context) -> ToolResult:
     begun, tries = time.monotonic(), 0
-    given = {field: getattr(arguments, field) for field in type(arguments).model_fields}
 
     async def attempt() -> Any:
         nonlocal tries

@@ -3,65 +3,97 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from serve_app.agent.toolbelt import FRESH_S, Toolbelt
+from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
 from serve_app.config import KnowledgeSettings
-from serve_app.errors import Overloaded, ServeAppError, ToolUnavailable
-from serve_app.values import Check, Context, Passage, ToolRequest, ToolResult, ToolSpec
+from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
+from serve_app.values import Check, Context, IdempotencyKey, Passage, ToolRequest, ToolResult, ToolSpec
+
+if TYPE_CHECKING:
+    from serve_app.values import Effect
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
 CONTEXT = Context(request_id="r", run_id="r", session_id="s", deadline=4e9)
+KEY = IdempotencyKey("run:0:0")
+GONE = ToolUnavailable("gone")
+SENT_AT_MOST = 1 + len(RESEND_AFTER_S)
 
 
-class Tools:
-    """Hangs, fails or answers as told; `deed` is a tool with an effect."""
+class Other:
+    """The other side: fails as often as told, then answers; hangs where it is not told to fail at all."""
 
     def __init__(self) -> None:
         self.failure: ServeAppError | None = None
+        self.failures = SENT_AT_MOST
+        self.sent: list[str] = []
+
+    async def answer(self, key: str) -> None:
+        self.sent.append(key)
+        if self.failure is None:
+            await _never()
+        elif len(self.sent) <= self.failures:
+            raise self.failure
+
+
+class Tools(Other):
+    """`look` is pure, `save` idempotent, `deed` has an effect; implements `ports.Tools`."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.asked = 0
+        self.absent: ServeAppError | None = None
 
     async def specs(self) -> list[ToolSpec]:
         self.asked += 1
-        if self.failure:
-            raise self.failure
+        if self.absent:
+            raise self.absent
+        tools: list[tuple[str, int, Effect]] = [("look", 2, "pure"), ("save", 2, "idempotent"), ("deed", 1, "effect")]
         return [
-            ToolSpec(name="look", description="", parameters={}, timeout_s=3, attempts=2, effect="pure"),
-            ToolSpec(name="deed", description="", parameters={}, timeout_s=3, attempts=1, effect="effect"),
+            ToolSpec(name=name, description="", parameters={}, timeout_s=3, attempts=attempts, effect=effect)
+            for name, attempts, effect in tools
         ]
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
-        if self.failure:
-            raise self.failure
-        await asyncio.sleep(3600)
-        raise AssertionError("never")
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        await self.answer(key)
+        return ToolResult(content="done", status="ok", attempts=1, elapsed_ms=1)
 
     async def checks(self) -> list[Check]:
         return []
 
 
-class Retriever:
+class Retriever(Other):
     async def search(self, context: Context, query: str) -> list[Passage]:
-        await asyncio.sleep(3600)
-        return []
+        await self.answer(query)
+        return [Passage(document_id="d", source="d.md", title="T", text="found", score=1)]
 
 
-def _belt(tools: Tools) -> Toolbelt:
+def _belt(tools: Tools, retriever: Retriever | None = None) -> Toolbelt:
     clock = asyncio.get_running_loop().time
-    return Toolbelt(tools, Retriever(), KnowledgeSettings(timeout_s=5), clock)  # type: ignore[arg-type]
+    return Toolbelt(tools, retriever or Retriever(), KnowledgeSettings(timeout_s=5), clock)  # type: ignore[arg-type]
+
+
+async def _never() -> NoReturn:
+    await asyncio.sleep(3600)
+    raise AssertionError("never")
 
 
 async def _call(belt: Toolbelt, name: str, **arguments: str) -> ToolResult:
     await belt.specs()
-    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments))).result
+    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY)).result
 
 
 @pytest.mark.parametrize(
     ("name", "status", "after_s"),
-    [("look", "timeout", 2 * 3 + 5 + 1), ("deed", "unknown", 3 + 1), ("knowledge_search", "timeout", 5 + 1)],
+    [
+        ("look", "timeout", 2 * 3 + 5 + 1),
+        ("save", "timeout", 2 * 3 + 5 + 1),
+        ("deed", "unknown", 3 + 1),
+        ("knowledge_search", "timeout", 5 + 1),
+    ],
 )
 async def test_a_call_that_hangs_ends_after_its_attempts(name: str, status: str, after_s: float) -> None:
     begun = asyncio.get_running_loop().time()
@@ -73,25 +105,103 @@ async def test_a_call_that_hangs_ends_after_its_attempts(name: str, status: str,
 @pytest.mark.parametrize(
     ("name", "failure", "status"),
     [
-        ("look", ToolUnavailable("gone"), "error"),
-        ("deed", ToolUnavailable("gone"), "unknown"),
+        ("look", GONE, "error"),
+        ("save", GONE, "error"),
+        ("deed", GONE, "unknown"),
         ("deed", Overloaded("full"), "error"),
     ],
 )
 async def test_a_replica_that_dies_leaves_a_result(name: str, failure: ServeAppError, status: str) -> None:
     tools = Tools()
-    belt = _belt(tools)
-    await belt.specs()
     tools.failure = failure
-    assert (await _call(belt, name)).status == status
+    assert (await _call(_belt(tools), name)).status == status
 
 
-@pytest.mark.parametrize("failure", [ToolUnavailable("gone"), Overloaded("full")])
+@pytest.mark.parametrize("name", ["look", "save"])
+@pytest.mark.parametrize("failures", range(SENT_AT_MOST))
+async def test_a_call_whose_replica_dies_is_made_again_under_the_same_key(name: str, failures: int) -> None:
+    tools = Tools()
+    tools.failure, tools.failures = GONE, failures
+    begun = asyncio.get_running_loop().time()
+    result = await _call(_belt(tools), name)
+    assert (result.status, tools.sent) == ("ok", [KEY] * (failures + 1))
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(sum(RESEND_AFTER_S[:failures]))
+
+
+@pytest.mark.parametrize("failures", range(SENT_AT_MOST))
+async def test_a_search_whose_replica_dies_is_made_again(failures: int) -> None:
+    retriever = Retriever()
+    retriever.failure, retriever.failures = RetrieverUnavailable("gone"), failures
+    result = await _call(_belt(Tools(), retriever), "knowledge_search", query="x")
+    assert (result.status, retriever.sent) == ("ok", ["x"] * (failures + 1))
+
+
+async def test_a_call_that_no_replica_takes_is_given_up_after_a_while() -> None:
+    tools, retriever = Tools(), Retriever()
+    tools.failure, retriever.failure = GONE, RetrieverUnavailable("gone")
+    belt = _belt(tools, retriever)
+    begun = asyncio.get_running_loop().time()
+    assert (await _call(belt, "look")).status == "error"
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(sum(RESEND_AFTER_S))
+    assert (await _call(belt, "knowledge_search", query="x")).status == "error"
+    assert (len(tools.sent), len(retriever.sent)) == (SENT_AT_MOST, SENT_AT_MOST)
+
+
+async def test_a_call_that_hangs_after_it_was_made_again_still_ends_in_its_time() -> None:
+    class Dying(Tools):
+        async def answer(self, key: str) -> None:
+            self.sent.append(key)
+            await asyncio.sleep(4)
+            raise GONE
+
+    tools = Dying()
+    begun = asyncio.get_running_loop().time()
+    assert (await _call(_belt(tools), "look")).status == "timeout"
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(2 * 3 + 5 + 1)
+    assert len(tools.sent) == 3
+
+
+async def test_a_call_with_an_effect_is_sent_once_whatever_happens() -> None:
+    for failure in (GONE, RetrieverUnavailable("gone"), StoreUnavailable("gone"), Overloaded("full")):
+        tools = Tools()
+        tools.failure, tools.failures = failure, 1
+        assert (await _call(_belt(tools), "deed")).status != "ok"
+        assert tools.sent == [KEY]
+
+
+@pytest.mark.parametrize("failure", [Overloaded("full"), StoreUnavailable("Milvus did not answer")])
+async def test_what_is_no_replicas_death_is_not_sent_again(failure: ServeAppError) -> None:
+    tools, retriever = Tools(), Retriever()
+    tools.failure = retriever.failure = failure
+    belt = _belt(tools, retriever)
+    assert (await _call(belt, "look")).status == "error"
+    assert (await _call(belt, "knowledge_search", query="x")).status == "error"
+    assert (len(tools.sent), len(retriever.sent)) == (1, 1)
+
+
+async def test_a_tool_that_is_not_in_the_list_has_no_effect_and_a_short_time() -> None:
+    belt = _belt(Tools())
+    assert belt.effect("ghost") == "effect"  # nobody can say before the list is there
+    await belt.specs()
+    begun = asyncio.get_running_loop().time()
+    assert belt.effect("ghost") == "pure"
+    assert (await _call(belt, "ghost")).status == "timeout"
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(1)
+
+
+async def test_what_a_second_call_does_is_told_by_the_list() -> None:
+    belt = _belt(Tools())
+    await belt.specs()
+    effects = {name: belt.effect(name) for name in ("look", "save", "deed", "knowledge_search")}
+    assert effects == {"look": "pure", "save": "idempotent", "deed": "effect", "knowledge_search": "pure"}
+
+
+@pytest.mark.parametrize("failure", [GONE, Overloaded("full")])
 async def test_the_last_known_list_holds_while_nobody_answers(failure: ServeAppError) -> None:
     tools = Tools()
     belt = _belt(tools)
     known = await belt.specs()
-    tools.failure = failure
+    tools.absent = failure
     await asyncio.sleep(FRESH_S)
     assert await belt.specs() == known
 

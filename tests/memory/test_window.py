@@ -2,111 +2,219 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from sessions import Sessions, context, exchange
 
 from serve_app.config import MemorySettings
 from serve_app.errors import NotFound
-from serve_app.memory.window import Window
-from serve_app.runs.lease import lease_of, session_held
-from serve_app.values import Context, Exchange, Message
+from serve_app.memory.repair import NO_ANSWER, NO_RESULT
+from serve_app.memory.window import Recalled, Window
+from serve_app.stores.keys import RunKeys, SessionKeys
+from serve_app.values import Exchange, Message, ToolRequest
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from serve_app.values import Context
 
-def _context(session: str = "s", run: str = "run", tenant: str = "default") -> Context:
-    return Context(request_id="r", run_id=run, session_id=session, tenant=tenant, deadline=time.time() + 5)
-
-
-def _exchange(text: str, run: str | None = None) -> Exchange:
-    messages = [Message(role="user", content=text), Message(role="assistant", content=text.upper())]
-    return Exchange(run_id=run or f"run-{text}", at=time.time(), messages=messages)
+KEYS = SessionKeys("default", "s")
+CALL = Message(role="assistant", content="", tool_calls=[ToolRequest(id="c", name="pay", arguments={})])
+NEWER = '{"run_id": "newer", "written_by": "another version"}'
+EMPTY = Exchange(run_id="r", at=0, messages=[]).model_dump_json()
 
 
-async def _say(redis: Redis, window: Window, context: Context, *texts: str) -> None:
-    for text in texts:
-        async with session_held(redis, context) as lease:
-            assert await window.append(context, _exchange(text), lease)
+async def _recall(redis: Redis, asked: Context | None = None, **settings: int) -> Recalled:
+    """What the next turn of the session knows."""
+    asked = asked or context()
+    sessions, window = Sessions(redis, **settings), Window(redis, MemorySettings(**settings))
+    held = await sessions.hold(asked)
+    recalled = await window.recall(asked, held.epoch, held.remembered)
+    await sessions.end(asked, held, "")
+    return recalled
+
+
+def _said(recalled: Recalled) -> list[str]:
+    return [each.messages[0].content for each in recalled.exchanges]
+
+
+async def _repairs(redis: Redis) -> int:
+    return int(await redis.hget(KEYS.meta, "repairs") or 0)
+
+
+async def _set_aside(redis: Redis) -> list[str]:
+    return [key async for key in redis.scan_iter(KEYS.aside(0).removesuffix("0").replace("{", "[{]") + "*")]
 
 
 async def test_the_window_is_the_last_exchanges_oldest_first(redis: Redis) -> None:
-    window = Window(redis, MemorySettings(window=3))
-    await _say(redis, window, _context(), "a", "b", "c", "d", "e")
-    assert [exchange.messages[0].content for exchange in await window.recall(_context())] == ["c", "d", "e"]
+    await Sessions(redis).say(context(), *map(exchange, "abcde"))
+    recalled = await _recall(redis, window=3)
+    assert (_said(recalled), recalled.whole) == (["c", "d", "e"], True)
 
 
-async def test_a_window_of_zero_remembers_nothing(redis: Redis) -> None:
-    window = Window(redis, MemorySettings(window=0))
-    await _say(redis, window, _context(), "a")
-    assert await window.recall(_context()) == []
+async def test_a_window_of_zero_remembers_nothing_and_lacks_nothing(redis: Redis) -> None:
+    await Sessions(redis).say(context(), exchange("a"))
+    assert await _recall(redis, window=0) == Recalled([], whole=True)
 
 
 async def test_a_session_shows_the_latest_and_counts_all(redis: Redis) -> None:
-    window = Window(redis, MemorySettings(ttl_s=100))
-    await _say(redis, window, _context(), "a", "b", "c")
-    session = await window.session(_context(), limit=2)
+    await Sessions(redis, ttl_s=100).say(context(), *map(exchange, "abc"))
+    session = await Window(redis, MemorySettings()).session(context(), limit=2)
     assert session.turns == 3
     assert 90 < session.expires_in_s <= 100
-    assert [exchange.messages[1].content for exchange in session.exchanges] == ["B", "C"]
+    assert [each.messages[1].content for each in session.exchanges] == ["B", "C"]
 
 
 async def test_sessions_and_tenants_do_not_see_each_other(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    await _say(redis, window, _context("one"), "a")
-    assert await window.recall(_context("two")) == []
-    assert await window.recall(_context("one", tenant="other")) == []
+    await Sessions(redis).say(context("one"), exchange("a"))
+    for other in (context("two"), context("one", tenant="other")):
+        assert await _recall(redis, other) == Recalled([], whole=True)
 
 
-async def test_a_run_that_lost_its_lease_writes_nothing(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    async with session_held(redis, _context(run="newer")):
-        late = _context(run="older")
-        assert not await window.append(late, _exchange("late"), lease_of(late))
-    assert await window.recall(_context()) == []
+async def test_a_run_that_lost_its_turn_writes_nothing(redis: Redis) -> None:
+    sessions, late, newer = Sessions(redis), context(), context()
+    lapsed = await sessions.hold(late)
+    await redis.delete(KEYS.lease)  # its life is over
+    held = await sessions.hold(newer)
+    assert await sessions.end(late, lapsed, exchange("late")) == "superseded"
+    assert await sessions.end(newer, held, exchange("newer")) == "kept"
+    assert _said(await _recall(redis)) == ["newer"]
+
+
+async def test_a_run_that_lost_its_turn_repairs_nothing_and_sets_nothing_aside(redis: Redis) -> None:
+    sessions, window = Sessions(redis), Window(redis, MemorySettings())
+    await sessions.say(context(), NEWER)
+    late = context()
+    lapsed = await sessions.hold(late)
+    await redis.delete(KEYS.lease)
+    held = await sessions.hold(context())
+    assert not (await window.recall(late, lapsed.epoch, [NEWER])).whole
+    await window.recall(late, lapsed.epoch, [exchange("a"), NEWER])
+    assert (await redis.llen(KEYS.exchanges), await _set_aside(redis), await _repairs(redis)) == (1, [], 0)
+    await window.recall(late, held.epoch, [exchange("a"), NEWER])
+    assert await _repairs(redis) == 1
+
+
+async def test_an_end_that_is_repeated_for_a_lost_reply_is_remembered_once(redis: Redis) -> None:
+    sessions, asked = Sessions(redis), context()
+    held = await sessions.hold(asked)
+    assert [await sessions.end(asked, held, exchange("a")) for _ in range(2)] == ["kept", "kept"]
+    assert _said(await _recall(redis)) == ["a"]
+
+
+async def test_every_key_has_an_end(redis: Redis) -> None:
+    await Sessions(redis).say(context(), exchange("a"))
+    asked = context()
+    held = await Sessions(redis).hold(asked)
+    await Window(redis, MemorySettings()).recall(asked, held.epoch, [exchange("a"), NEWER])
+    keys = {key async for key in redis.scan_iter()}
+    assert keys >= {KEYS.exchanges, KEYS.lease, KEYS.meta}
+    assert [key for key in keys if await redis.ttl(key) <= 0] == []
+
+
+async def test_an_exchange_that_does_not_parse_is_left_out_and_counted(redis: Redis) -> None:
+    await Sessions(redis).say(context(), exchange("a"), NEWER, exchange("b"))
+    recalled = await _recall(redis)
+    assert (_said(recalled), recalled.whole, await _repairs(redis)) == (["a", "b"], True, 1)
+    assert await redis.llen(KEYS.exchanges) == 3
+
+
+async def test_a_conversation_that_reads_well_counts_no_repair(redis: Redis) -> None:
+    await Sessions(redis).say(context(), exchange("a"), exchange("b"))
+    await _recall(redis)
+    assert await _repairs(redis) == 0
+
+
+async def test_a_half_written_turn_is_mended_as_it_is_read_and_counted(redis: Redis) -> None:
+    half = Exchange(run_id="r", at=0, messages=[Message(role="user", content="pay"), CALL]).model_dump_json()
+    await Sessions(redis).say(context(), half, exchange("b"))
+    recalled = await _recall(redis)
+    mended = [(each.role, each.content) for each in recalled.exchanges[0].messages]
+    assert mended == [("user", "pay"), ("assistant", ""), ("tool", NO_RESULT), ("assistant", NO_ANSWER)]
+    assert (_said(recalled), await _repairs(redis)) == (["pay", "b"], 2)
+
+
+async def test_a_session_shows_what_a_model_would_read_of_it(redis: Redis) -> None:
+    orphan = Message(role="tool", content="whose?", tool_call_id="c")
+    await Sessions(redis).say(context(), NEWER, exchange("a", orphan))
+    session = await Window(redis, MemorySettings()).session(context(), limit=9)
+    assert [[each.content for each in one.messages] for one in session.exchanges] == [["a", "A"]]
+
+
+@pytest.mark.parametrize(
+    "kept", [["{}"], ["", "not JSON", NEWER], [Exchange(run_id="r", at=0, messages=[]).model_dump_json()]]
+)
+async def test_a_conversation_of_which_nothing_can_be_read_is_set_aside(redis: Redis, kept: list[str]) -> None:
+    await redis.rpush(KEYS.exchanges, *kept)
+    assert await _recall(redis, ttl_s=100) == Recalled([], whole=False)
+    aside = await _set_aside(redis)
+    assert len(aside) == 1
+    assert await redis.lrange(aside[0], 0, -1) == kept
+    assert 90 < await redis.ttl(aside[0]) <= 100
+    assert not await redis.exists(KEYS.exchanges)
+
+
+async def test_a_key_that_is_no_list_is_set_aside(redis: Redis) -> None:
+    await redis.set(KEYS.exchanges, "what is this?")
+    assert await _recall(redis, ttl_s=100) == Recalled([], whole=False)
+    aside = await _set_aside(redis)
+    assert [await redis.get(key) for key in aside] == ["what is this?"]
+    assert 90 < await redis.ttl(aside[0]) <= 100
+
+
+async def test_the_turn_after_a_conversation_was_set_aside_is_whole_and_remembered(redis: Redis) -> None:
+    await redis.set(KEYS.exchanges, "what is this?")
+    asked, sessions = context(), Sessions(redis)
+    held = await sessions.hold(asked)
+    assert not (await Window(redis, MemorySettings()).recall(asked, held.epoch, held.remembered)).whole
+    assert await sessions.end(asked, held, exchange("fresh")) == "kept"
+    recalled = await _recall(redis)
+    assert (_said(recalled), recalled.whole) == (["fresh"], True)
+    assert len(await _set_aside(redis)) == 1
 
 
 async def test_a_forgotten_session_is_gone(redis: Redis) -> None:
     window = Window(redis, MemorySettings())
-    await _say(redis, window, _context(), "a")
-    await window.forget(_context(), lease_of(_context()))
+    await Sessions(redis).say(context(), exchange("a"), NEWER)
+    await _recall(redis)
+    assert await window.forget(context()) is None
     with pytest.raises(NotFound):
-        await window.session(_context(), limit=1)
+        await window.session(context(), limit=1)
     with pytest.raises(NotFound):
-        await window.forget(_context(), lease_of(_context()))
+        await window.forget(context())
+    assert (await _recall(redis), await _repairs(redis)) == (Recalled([], whole=True), 0)
 
 
-async def test_every_key_has_an_end(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    await _say(redis, window, _context(), "a")
-    async with session_held(redis, _context()):
-        keys = [key async for key in redis.scan_iter()]
-        assert len(keys) == 2
-        assert all([await redis.ttl(key) > 0 for key in keys])
+async def test_what_is_left_of_a_forgotten_session_has_an_end(redis: Redis) -> None:
+    await redis.rpush(KEYS.exchanges, exchange("a"))
+    await Window(redis, MemorySettings(ttl_s=100)).forget(context())
+    assert {key: await redis.ttl(key) > 90 async for key in redis.scan_iter()} == {KEYS.meta: True}
 
 
-async def test_an_append_that_is_repeated_for_a_lost_reply_is_made_once(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    async with session_held(redis, _context()) as lease:
-        assert await window.append(_context(), _exchange("a", "run"), lease)
-        assert await window.append(_context(), _exchange("a", "run"), lease)
-    assert len(await window.recall(_context())) == 1
+async def test_a_session_that_cannot_be_read_can_be_forgotten(redis: Redis) -> None:
+    await redis.set(KEYS.exchanges, "what is this?")
+    await Window(redis, MemorySettings()).forget(context())
+    assert await _recall(redis) == Recalled([], whole=True)
 
 
-async def test_a_turn_that_runs_while_its_session_is_forgotten_adds_nothing(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    await _say(redis, window, _context(), "a")
-    async with session_held(redis, _context(run="late")) as lease:
-        await window.forget(_context(), lease)
-        assert not await window.append(_context(run="late"), _exchange("late"), lease)
-    assert await window.recall(_context()) == []
+@pytest.mark.parametrize("before", [[], ["a"]], ids=["the first turn", "a later turn"])
+async def test_a_turn_that_runs_while_its_session_is_forgotten_adds_nothing(redis: Redis, before: list[str]) -> None:
+    sessions, window, asked = Sessions(redis), Window(redis, MemorySettings()), context()
+    await sessions.say(context(), *map(exchange, before))
+    held = await sessions.hold(asked)
+    assert await window.forget(context()) == RunKeys("default", asked.run_id)
+    assert await sessions.end(asked, held, exchange("late")) == "superseded"
+    assert await _recall(redis) == Recalled([], whole=True)
 
 
-async def test_an_exchange_that_does_not_parse_ends_no_conversation(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
-    await _say(redis, window, _context(), "a", "b")
-    key = next(iter([key async for key in redis.scan_iter()]))
-    await redis.rpush(key, '{"run_id": "newer", "written_by": "another version"}')
-    assert [exchange.messages[0].content for exchange in await window.recall(_context())] == ["a", "b"]
+async def test_a_session_is_free_at_once_when_it_is_forgotten(redis: Redis) -> None:
+    sessions, asked = Sessions(redis), context()
+    held = await sessions.hold(asked)
+    await Window(redis, MemorySettings()).forget(context())
+    next_one = context()
+    again = await sessions.hold(next_one)
+    assert again.epoch > held.epoch
+    assert await sessions.end(asked, held, exchange("late")) == "superseded"
+    assert await sessions.end(next_one, again, exchange("next")) == "kept"
+    assert _said(await _recall(redis)) == ["next"]

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from serve_app.config import OrdersSettings, ToolSettings
 from serve_app.tools.registry import load
+from serve_app.values import IdempotencyKey
 
 
 async def book(room: Annotated[int, Field(ge=1, description="Room number")], day: Literal["mon", "tue"] = "mon") -> str:
@@ -38,8 +39,23 @@ async def needy(text: str, *, database: dict[str, Any]) -> str:
     return f"{text} {database}"
 
 
-def _load(name: str) -> Any:
-    return load({"it": ToolSettings(function=f"{__name__}:{name}")}, supplies=[OrdersSettings()])
+async def pay(amount: int, *, orders: OrdersSettings, once: IdempotencyKey) -> str:
+    """Pay an amount once."""
+    return f"{amount} {orders.file} {once}"
+
+
+async def pay_by_string(amount: int, *, key: str = "") -> str:
+    """Take a key that is not known for one."""
+    return f"{amount} {key}"
+
+
+async def pay_as_the_model_likes(amount: int, key: IdempotencyKey) -> str:
+    """Have the key where the model's arguments are."""
+    return f"{amount} {key}"
+
+
+def _load(name: str, **settings: Any) -> Any:
+    return load({"it": ToolSettings(function=f"{__name__}:{name}", **settings)}, supplies=[OrdersSettings()])
 
 
 def test_the_schema_comes_from_the_signature() -> None:
@@ -63,6 +79,29 @@ def test_a_keyword_only_parameter_is_filled_by_the_service_and_hidden_from_the_m
     assert tools["it"].supplied == {"orders": OrdersSettings()}
 
 
+@pytest.mark.parametrize("effect", ["pure", "idempotent", "effect"])
+def test_an_idempotency_key_is_the_calls_own_and_hidden_from_the_model(effect: str) -> None:
+    tools, problems = _load("pay", effect=effect)
+    assert problems == {}
+    assert list(tools["it"].spec.parameters["properties"]) == ["amount"]
+    assert tools["it"].supplied == {"orders": OrdersSettings()}
+    assert (tools["it"].key_parameter, tools["it"].spec.effect) == ("once", effect)
+
+
+def test_a_tool_needs_no_idempotency_key_unless_it_is_idempotent() -> None:
+    for effect in ("pure", "effect"):
+        tools, problems = _load("book", effect=effect)
+        assert (tools["it"].key_parameter, problems) == (None, {})
+
+
+@pytest.mark.parametrize("name", ["book", "pay_by_string"])
+def test_an_idempotent_tool_without_its_key_is_a_problem(name: str) -> None:
+    tools, problems = _load(name, effect="idempotent")
+    assert tools == {}
+    assert "takes no keyword-only IdempotencyKey" in problems["it"].what
+    assert problems["it"].where == "tools.it"
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
@@ -70,6 +109,7 @@ def test_a_keyword_only_parameter_is_filled_by_the_service_and_hidden_from_the_m
         ("undocumented", "no docstring"),
         ("blocking", "not an async function"),
         ("untyped", "text has no type"),
+        ("pay_as_the_model_likes", "no JSON schema"),
         ("needy", "nothing for its keyword-only parameter database"),
     ],
 )

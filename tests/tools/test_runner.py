@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from serve_app.config import ToolSettings
 from serve_app.tools.runner import Runner
-from serve_app.values import Context, ToolResult
+from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
+
+KEY = IdempotencyKey("run:0:0")
 
 calls: list[str] = []
 
@@ -55,6 +57,15 @@ async def refused() -> str:
     return "second time lucky"
 
 
+async def book(room: int, *, once: IdempotencyKey) -> str:
+    """Book a room once, over a line that breaks the first time."""
+    assert isinstance(once, IdempotencyKey)
+    calls.append(once)
+    if len(calls) == 1:
+        raise ConnectionResetError
+    return f"room {room}"
+
+
 @pytest.fixture(autouse=True)
 def _no_calls_yet() -> None:
     calls.clear()
@@ -63,7 +74,7 @@ def _no_calls_yet() -> None:
 async def _call(name: str, arguments: dict[str, Any], deadline_s: float = 30, **settings: Any) -> ToolResult:
     tools = {name: ToolSettings(function=f"{__name__}:{name}", **settings)}
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + deadline_s)
-    return await Runner(tools, supplies=[]).call(context, name, arguments)
+    return await Runner(tools, supplies=[]).call(context, ToolRequest(id="c", name=name, arguments=arguments), KEY)
 
 
 async def test_a_tool_is_called_with_valid_arguments() -> None:
@@ -88,7 +99,7 @@ async def test_a_wrong_argument_goes_back_to_the_model_and_nothing_runs(argument
 
 async def test_an_unknown_tool_goes_back_to_the_model() -> None:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 5)
-    result = await Runner({}, supplies=[]).call(context, "ghost", {})
+    result = await Runner({}, supplies=[]).call(context, ToolRequest(id="c", name="ghost", arguments={}), KEY)
     assert (result.status, result.attempts) == ("error", 0)
 
 
@@ -125,3 +136,13 @@ async def test_an_effect_that_takes_too_long_has_an_unknown_outcome() -> None:
     result = await _call("slow", {}, timeout_s=0.1, effect="effect")
     assert (result.status, result.attempts, calls) == ("unknown", 1, ["slow"])
     assert "do not repeat" in result.content
+
+
+async def test_a_call_that_is_tried_again_comes_under_the_same_key() -> None:
+    result = await _call("book", {"room": 1}, effect="idempotent")
+    assert (result.content, result.attempts, calls) == ("room 1", 2, [KEY, KEY])
+
+
+async def test_no_model_chooses_the_key() -> None:
+    result = await _call("book", {"room": 1, "once": "mine"}, effect="idempotent")
+    assert (result.status, result.attempts, calls) == ("error", 0, [])

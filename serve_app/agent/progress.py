@@ -1,0 +1,123 @@
+"""How far is a turn, and what must be logged so that another process goes on from there?
+
+A model step is logged with its reply, a tool step with what the tool said. What follows from these is not logged: a
+process that goes on with a run reads the steps and comes to the same messages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from serve_app.agent.messages import logged, requests_of, unlogged
+from serve_app.agent.toolbelt import Outcome, content_of
+from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from serve_app.runs.entries import Entry
+    from serve_app.values import EventData
+
+
+@dataclass(slots=True)
+class Step:
+    """A reply that calls tools, and what the calls have brought so far, by their place in the reply."""
+
+    number: int
+    reply: AIMessage
+    requests: list[ToolRequest]
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def open(self) -> list[int]:
+        """The calls that have not ended."""
+        return [index for index in range(len(self.requests)) if index not in self.outcomes]
+
+    def begun(self, usage: Usage) -> list[tuple[EventData, str]]:
+        """The step as the log keeps it: an event per call, the reply with the first."""
+        state = json.dumps({"reply": logged(self.reply), "usage": usage.model_dump()}, default=str)
+        return [(request, "" if index else state) for index, request in enumerate(self.requests)]
+
+    def ended(self, index: int) -> tuple[EventData, str]:
+        """The end of a call as the log keeps it."""
+        outcome = self.outcomes[index]
+        passages = [passage.model_dump() for passage in outcome.passages]
+        return outcome.call, json.dumps({"index": index, "content": outcome.result.content, "passages": passages})
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a turn has gathered so far."""
+
+    messages: list[BaseMessage]
+    """This turn's only: the user's message, the steps, the answer."""
+    steps: int = 0
+    step: Step | None = None
+    """The step whose calls are being made."""
+    passages: list[Passage] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    missing: dict[str, str | None] = field(default_factory=dict)
+    """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
+    usage: Usage = field(default_factory=Usage)
+    said: bool = False
+    """Whether text of an unfinished answer was sent."""
+
+    @classmethod
+    def of(cls, user_input: str, entries: Iterable[Entry]) -> Progress:
+        """How far the turn is whose log holds `entries`."""
+        progress = cls([HumanMessage(user_input)])
+        for entry in entries:
+            progress._replay(entry.event.data, entry.state)
+        return progress
+
+    def begin(self, reply: AIMessage, requests: list[ToolRequest]) -> Step:
+        """The next step."""
+        self.step = Step(self.steps, reply, requests)
+        self.steps += 1
+        return self.step
+
+    def close(self) -> None:
+        """Take in what the step's calls have brought, in their order."""
+        step = self.step
+        if step is None:
+            return
+        self.messages.append(step.reply)
+        for _, outcome in sorted(step.outcomes.items()):
+            content = content_of(outcome, self.passages)
+            self.passages.extend(outcome.passages)
+            self.calls.append(outcome.call)
+            self.missing[outcome.purpose] = outcome.missing
+            self.messages.append(_tool_message(outcome, content))
+        self.step = None
+
+    def _replay(self, data: EventData, state: str) -> None:
+        if isinstance(data, Token):
+            self.said = True
+        elif isinstance(data, ToolRequest) and state:
+            self.close()
+            read = json.loads(state)
+            reply = unlogged(read["reply"])
+            self.begin(reply, requests_of(reply))
+            self.usage = Usage.model_validate(read["usage"])
+        elif isinstance(data, ToolCall) and self.step:
+            read = json.loads(state)
+            request = self.step.requests[read["index"]]
+            result = ToolResult(
+                content=read["content"], status=data.status, attempts=data.attempts, elapsed_ms=data.elapsed_ms
+            )
+            passages = tuple(Passage.model_validate(each) for each in read["passages"])
+            self.step.outcomes[read["index"]] = Outcome(request, result, passages)
+
+
+def _tool_message(outcome: Outcome, content: str) -> ToolMessage:
+    well = outcome.result.status in {"ok", "standby"}
+    return ToolMessage(
+        content,
+        tool_call_id=outcome.request.id,
+        name=outcome.request.name,
+        status="success" if well else "error",
+    )

@@ -1,0 +1,39 @@
+"""How does a run end by a client's wish, whichever process runs it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from serve_app.runs import scripts
+from serve_app.stores.keys import UNFINISHED, RunKeys, control
+from serve_app.stores.redis import translated
+from serve_app.values import Cancelled
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CONTROL_TTL_S = 60
+"""A process that does not read its stream for so long is dead."""
+CONTROL_LENGTH = 1000
+
+
+async def cancel(redis: Redis, run: RunKeys, ttl_s: int) -> bool:
+    """End the run, and tell its owner to stop; False where there is no such run. One that has ended stays as it is.
+
+    The last event is in the log at once, from where its followers have it; whatever the owner still writes is refused.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    client: Any = redis
+    last = Cancelled(run_id=run.run_id)
+    keys = (run.run, UNFINISHED, run.steps)
+    with translated():
+        ending = ("cancelled", last.event, last.model_dump_json(), "")
+        outcome, *owner = await client.eval(scripts.END, len(keys), *keys, run.member, ttl_s, *ending)
+        if owner and owner[0]:
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.xadd(control(owner[0]), {"run": run.member}, maxlen=CONTROL_LENGTH)
+                pipe.expire(control(owner[0]), CONTROL_TTL_S)
+                await pipe.execute()
+    return bool(outcome != "missing")

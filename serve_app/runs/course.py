@@ -1,0 +1,175 @@
+"""What course does a run take in this process, from the wait for its turn to its last event?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
+from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.retry import outlast
+from serve_app.runs.cancelling import cancel
+from serve_app.runs.feed import Feed
+from serve_app.runs.registry import Held, Waiting
+from serve_app.runs.run import STORE_PATIENCE_S, NotOurs, Run
+from serve_app.values import Answer, Event, Failed, Failure, RunStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from redis.asyncio import Redis
+
+    from serve_app.config import RunSettings
+    from serve_app.runs.registry import Registry
+    from serve_app.runs.run import Stop
+    from serve_app.runs.writer import Writer
+    from serve_app.stores.keys import RunKeys
+    from serve_app.values import ChatRequest, Context
+
+    Work = Callable[[Run], Awaitable[Answer]]
+
+logger = logging.getLogger(__name__)
+
+POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all runs of a process share."""
+
+    redis: Redis
+    registry: Registry
+    writer: Writer
+    settings: RunSettings
+    work: Work
+    """Runs the turn of a run that has begun; its answer."""
+
+
+@dataclass(slots=True)
+class Course:
+    """One run in this process; whoever follows it reads `feed`, which ends early where the run goes on elsewhere."""
+
+    context: Context
+    request: ChatRequest
+    after: int
+    """The latest event that the asking follower has seen; -1 where nobody follows."""
+    means: Means
+    feed: Feed = field(default_factory=Feed)
+    run: Run | None = field(default=None, init=False)
+    _stopped: Stop | None = field(default=None, init=False)
+
+    async def go(self) -> None:
+        """Run the run until it ends, or goes on elsewhere."""
+        try:
+            held = await self._turn()
+            if held:
+                await self._through(held)
+        except SessionBusy as error:
+            failed = Failed(error=Failure.of(error, self.context.request_id))
+            with suppress(StoreUnavailable):
+                await self.means.registry.end(self.context, "failed", failed)
+        except StoreUnavailable as error:
+            logger.warning("run %s has not begun: %s", self.context.run_id, error)
+            failed = Failed(error=Failure.of(error, self.context.request_id))
+            self.feed.add([Event(id=max(self.after, 0) + 1, data=failed)])
+        finally:
+            self.feed.close()
+
+    def stop(self, why: Stop) -> None:
+        """Go on no longer in this process."""
+        self._stopped = self._stopped or why
+        if self.run:
+            self.run.stop(why)
+
+    async def _turn(self) -> Held | None:
+        """Wait for the session's turn; None where the run goes on elsewhere, or is over.
+
+        Raises:
+            SessionBusy: another run had it until this one's time ran out, or a second message is to be rejected.
+            StoreUnavailable: Redis did not answer for `STORE_PATIENCE_S`.
+        """
+        wait_s = POLL_MIN_S
+        holder: RunKeys | None = None
+        while self._stopped is None:
+            begun = await outlast(self._begin, self._patience_s(), StoreUnavailable)
+            if isinstance(begun, Held):
+                return begun
+            if not isinstance(begun, Waiting):
+                return None
+            if begun.holder != holder:
+                holder = begun.holder
+                await self._second_message(begun)
+            if remaining_s(self.context.deadline) <= wait_s:
+                raise SessionBusy("Another turn of this session is still running")
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, POLL_MAX_S)
+        if self._stopped == "handed over":
+            await self.means.registry.hand_over(self.context)
+        return None
+
+    async def _begin(self) -> Held | Waiting | str:
+        return await self.means.registry.begin(self.context, self.request, self.after)
+
+    async def _second_message(self, waiting: Waiting) -> None:
+        """What the configuration wants of a message that finds its session busy; a run that has begun just waits."""
+        policy = self.means.settings.second_message
+        if waiting.last or policy == "wait":
+            return
+        if policy == "reject":
+            raise SessionBusy("Another turn of this session is running")
+        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s)
+
+    async def _through(self, held: Held) -> None:
+        """Run the turn, and see the run to its end."""
+        max_bytes = self.means.settings.max_bytes
+        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed)
+        run.work = asyncio.create_task(self._work(run))
+        if self._stopped:
+            run.stop(self._stopped)
+        await asyncio.wait({run.work})
+        if run.stopped is None:
+            await self._end(run, run.work)
+        elif not run.work.cancelled():
+            run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
+        with suppress(StoreUnavailable):
+            if run.stopped == "ended":
+                await self.means.registry.release(self.context, held.epoch, run.exchange)
+            elif run.stopped == "handed over":
+                await self.means.registry.hand_over(self.context)
+
+    async def _work(self, run: Run) -> Answer:
+        """The run's answer.
+
+        Raises:
+            ServeAppError: whatever the turn failed with.
+        """
+        if run.held.last:
+            logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
+            run.recover(await self.means.registry.entries(self.context))
+        await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
+        return await self.means.work(run)
+
+    async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
+        """Log how the run ended; where Redis does not take it, those who follow here are told all the same."""
+        error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
+        last = self._failed(error) if error else work.result()
+        status = last.status if isinstance(last, Answer) else "failed"
+        try:
+            await run.end(last, status)
+        except NotOurs:
+            return
+        except StoreUnavailable as unwritten:
+            logger.warning("run %s is not remembered: %s", self.context.run_id, unwritten)
+            run.tell_without_log(last.without("memory") if isinstance(last, Answer) else last)
+
+    def _failed(self, error: BaseException) -> Failed:
+        failure = Failure.of(error, self.context.request_id)
+        unexpected = error if failure.code == Internal.code else None
+        logger.warning("run %s failed: %s", self.context.run_id, failure.code, exc_info=unexpected)
+        return Failed(error=failure)
+
+    def _patience_s(self) -> float:
+        return min(STORE_PATIENCE_S, remaining_s(self.context.deadline))

@@ -1,0 +1,155 @@
+"""Which runs does this process run, and what becomes of them when it ends?
+
+A run is a task of this process and not of the call that began it: calls only follow it. The process says four times in
+a lease's life that its runs are still here, looks for runs whose owner is gone, and hears which of its own a client has
+cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
+from serve_app.resilience.ending import end
+from serve_app.runs.course import Course
+from serve_app.runs.registry import LIFE_MS
+from serve_app.runs.run import STORE_PATIENCE_S
+from serve_app.stores.keys import RunKeys, control
+from serve_app.stores.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from serve_app.runs.course import Means
+    from serve_app.values import ChatRequest, Context, Event
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_S = 10.0
+"""How long a call follows a run: a replica that shuts down ends its calls before its runs."""
+LOOK_EVERY_S = LIFE_MS / 4000
+LISTEN_S = 1.0
+UNSEEN = -1
+"""The latest event that is seen of a run that nobody follows."""
+
+
+class Host:
+    """The runs of one process; made where an event loop runs."""
+
+    def __init__(self, means: Means, max_runs: int) -> None:
+        self._means = means
+        self._max_runs = max_runs
+        self._courses: dict[str, Course] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._tail = Tail(means.redis, LISTEN_S)
+        going_on = (means.writer.go_on(), self._tail.go_on(), self._look(), self._listen())
+        self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
+
+    async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
+        """The run's events after the event `after`, for as long as it is run here, and at most for `FOLLOW_S`.
+
+        Raises:
+            Overloaded: as many runs as may be are here already.
+            AgentUnavailable: the process shuts down.
+        """
+        course = self._course(context, request, after)
+        async for event in course.feed.events(after, FOLLOW_S):
+            yield event
+
+    def start(self, context: Context, request: ChatRequest) -> None:
+        """Run the run, which nobody follows.
+
+        Raises:
+            Overloaded: as many runs as may be are here already.
+            AgentUnavailable: the process shuts down.
+        """
+        self._course(context, request, UNSEEN)
+
+    @property
+    def running(self) -> int:
+        """How many runs are here, those that wait for their turn included."""
+        return len(self._courses)
+
+    def check(self) -> None:
+        """See that runs are written, renewed and adopted.
+
+        Raises:
+            Internal: one of the tasks that do so has ended.
+        """
+        for task in self._background:
+            if task.done():
+                raise Internal("the runs of this process are looked after no longer")
+
+    async def close(self, grace_s: float) -> None:
+        """Take no more runs, wait for those that are here, and hand over what has not ended after `grace_s`."""
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for course in list(self._courses.values()):
+            course.stop("handed over")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STORE_PATIENCE_S)
+        await end(*self._background)
+
+    def _course(self, context: Context, request: ChatRequest, after: int) -> Course:
+        course = self._courses.get(context.run_id)
+        if course:
+            return course
+        if self._closing:
+            raise AgentUnavailable("The replica shuts down")
+        if len(self._courses) >= self._max_runs:
+            raise Overloaded("Too many turns are running")
+        course = self._courses[context.run_id] = Course(context, request, after, self._means)
+        # Serve cancels whatever was called in the context of a call that is cancelled, so the run has one of its own.
+        task = asyncio.create_task(self._go(course), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return course
+
+    async def _go(self, course: Course) -> None:
+        try:
+            await course.go()
+        finally:
+            del self._courses[course.context.run_id]
+
+    async def _look(self) -> None:
+        """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
+        adopt_from = 0.0
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._renew()
+                if time.monotonic() >= adopt_from and not self._closing:
+                    await self._adopt()
+            except StoreUnavailable as error:
+                logger.warning("runs are not renewed: %s", error)
+                adopt_from = time.monotonic() + LIFE_MS / 1000
+
+    async def _renew(self) -> None:
+        runs = [course.run for course in self._courses.values() if course.run and not course.run.stopped]
+        if not runs:
+            return
+        kept = await self._means.registry.renew([(run.context, run.held.epoch) for run in runs])
+        for run, each in zip(runs, kept, strict=True):
+            if each != "kept":
+                run.lost(each)
+
+    async def _adopt(self) -> None:
+        for context, request in await self._means.registry.lapsed():
+            with suppress(Overloaded):
+                self._course(context, request, UNSEEN)
+
+    async def _listen(self) -> None:
+        """Stop what a client has cancelled."""
+        with self._tail.following(control(self._means.registry.owner), after="0") as inbox:
+            while True:
+                for _, fields in await inbox.get():
+                    course = self._courses.get(RunKeys.of(fields["run"]).run_id)
+                    if course:
+                        course.stop("ended")

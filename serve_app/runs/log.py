@@ -1,0 +1,129 @@
+"""What happened in a run, and what is its state, whichever process runs it?"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import KeyReused, NotFound, StoreUnavailable
+from serve_app.resilience.retry import outlast
+from serve_app.runs import scripts
+from serve_app.runs.cancelling import cancel
+from serve_app.runs.entries import entry, in_order
+from serve_app.runs.registry import entries_of, registration
+from serve_app.runs.run import STORE_PATIENCE_S
+from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
+from serve_app.stores.redis import translated
+from serve_app.stores.tail import Tail
+from serve_app.values import Answer, Claim, Failed, Run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from typing import TypeVar
+
+    from redis.asyncio import Redis
+
+    from serve_app.config import RunSettings
+    from serve_app.values import ChatRequest, Context, Event
+
+    T = TypeVar("T")
+
+UNFINISHED_STATUSES = {"queued", "running"}
+KEY_TTL_S = 24 * 3600
+"""How long an idempotency key finds its run."""
+START_WITHIN_MS = 2_000
+"""How long a registered run waits for the process that it was given to."""
+BLOCK_S = 0.1
+"""A follower that comes while others are waited for waits so long at most."""
+
+
+class RunLog:
+    """The log of runs in Redis; implements `ports.Runs`."""
+
+    def __init__(self, redis: Redis, settings: RunSettings) -> None:
+        self._redis: Any = redis
+        self._settings = settings
+        self._tail = Tail(redis, BLOCK_S)
+
+    async def go_on(self) -> None:
+        """Read for those who follow runs, for ever."""
+        await self._tail.go_on()
+
+    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
+        run = RunKeys(context.tenant, context.run_id)
+        keys = [run.run, UNFINISHED]
+        if key is not None:
+            keys.append(idempotency(context.tenant, _digest(key)))
+        lives = (self._settings.steps_ttl_s, START_WITHIN_MS, min(KEY_TTL_S, self._settings.steps_ttl_s))
+        asked = (_digest(request.model_dump_json()), *registration(context, request))
+        outcome, *joined = await self._asked(
+            lambda: self._redis.eval(scripts.CLAIM, len(keys), *keys, run.member, *lives, *asked)
+        )
+        if outcome == "reused":
+            raise KeyReused("This Idempotency-Key came earlier with another body; take a new key for a new request")
+        run_id = RunKeys.of(joined[0]).run_id if joined else context.run_id
+        return Claim(run_id=run_id, fresh=outcome == "fresh")
+
+    async def run(self, context: Context, run_id: str) -> Run:
+        keys = RunKeys(context.tenant, run_id)
+        fields = ("session_id", "status", "created_at", "adoptions", "last")
+        session_id, status, created_at, adoptions, last = await self._asked(
+            lambda: self._redis.hmget(keys.run, *fields)
+        )
+        if status is None:
+            raise _no_such(run_id)
+        ended = await self._asked(lambda: self._redis.xrevrange(keys.steps, count=1))
+        data = entry(*ended[0]).event.data if ended else None
+        return Run(
+            run_id=run_id,
+            session_id=session_id,
+            status=status,
+            created_at=created_at,
+            adoptions=adoptions,
+            last_event_id=last,
+            answer=data if isinstance(data, Answer) else None,
+            error=data.error if isinstance(data, Failed) else None,
+        )
+
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        keys = RunKeys(context.tenant, run_id)
+        status, last = await self._asked(lambda: self._redis.hmget(keys.run, "status", "last"))
+        if status is None:
+            raise _no_such(run_id)
+        if status not in UNFINISHED_STATUSES and after >= int(last):
+            return
+        with self._tail.following(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
+            entries = await outlast(lambda: entries_of(self._redis, keys, after), STORE_PATIENCE_S, StoreUnavailable)
+            while True:
+                for each in entries:
+                    if each.event.id > after:
+                        after = each.event.id
+                        yield each.event
+                    if each.event.last:
+                        return
+                entries = in_order(entry(*row) for row in await inbox.get())
+
+    async def cancel(self, context: Context, run_id: str) -> Run:
+        keys = RunKeys(context.tenant, run_id)
+        if not await outlast(
+            lambda: cancel(self._redis, keys, self._settings.steps_ttl_s), STORE_PATIENCE_S, StoreUnavailable
+        ):
+            raise _no_such(run_id)
+        return await self.run(context, run_id)
+
+    async def _asked(self, command: Callable[[], Awaitable[T]]) -> T:
+        """What Redis says, waited for while it is away for a moment."""
+
+        async def ask() -> T:
+            with translated():
+                return await command()
+
+        return await outlast(ask, STORE_PATIENCE_S, StoreUnavailable)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _no_such(run_id: str) -> NotFound:
+    return NotFound(f"There is no run {run_id}")

@@ -1,0 +1,191 @@
+"""How does a run change in Redis, atomically and by its owner only?
+
+The right to a session's turn carries an epoch, which rises with each run that gets the turn and with each process that
+takes a run over. Every write of a run names its epoch, and is refused where the session has a later one: a process that
+wakes up after its right has lapsed writes nothing. A right that has lapsed and that nobody has taken is still good.
+
+A script may run twice, because the client repeats one whose reply was lost; the second time changes nothing.
+"""
+
+from __future__ import annotations
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+_REGISTER = """
+local function register(run, ttl, first)
+  redis.call('HSET', run, 'status', 'queued', 'owner', '', 'adoptions', 0, 'taken', 0, 'last', 0,
+    'session_id', ARGV[first], 'context', ARGV[first + 1], 'request', ARGV[first + 2], 'created_at', ARGV[first + 3])
+  redis.call('EXPIRE', run, ttl)
+end
+"""
+
+BEGIN = (
+    _NOW
+    + _REGISTER
+    + """
+-- KEYS run lease meta unfinished
+-- ARGV member owner life_ms after run_ttl_s session_ttl_s session_id context request created_at
+local known = redis.call('HMGET', KEYS[1], 'status', 'owner', 'taken')
+local status, owner = known[1], known[2]
+if not status then
+  register(KEYS[1], ARGV[5], 7)
+  status, owner = 'queued', ''
+elseif status ~= 'queued' and status ~= 'running' then
+  return {'ended'}
+end
+if owner ~= '' and owner ~= ARGV[2] then
+  local until_ms = redis.call('ZSCORE', KEYS[4], ARGV[1])
+  local lapsed = not until_ms or tonumber(until_ms) <= now
+  -- a follower who has seen the owner's first event asks anew because the owner is gone
+  if not lapsed and tonumber(ARGV[4]) < tonumber(known[3]) then return {'elsewhere'} end
+  if status == 'running' then redis.call('HINCRBY', KEYS[1], 'adoptions', 1) end
+end
+redis.call('HSET', KEYS[1], 'owner', ARGV[2])
+redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
+redis.call('EXPIRE', KEYS[4], ARGV[5])
+local holder = redis.call('HGET', KEYS[2], 'run')
+local last = redis.call('HGET', KEYS[1], 'last')
+if holder and holder ~= ARGV[1] then return {'waiting', holder, tonumber(last)} end
+local epoch = redis.call('HINCRBY', KEYS[3], 'epoch', 1)
+redis.call('EXPIRE', KEYS[3], ARGV[6])
+redis.call('HSET', KEYS[2], 'run', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('HSET', KEYS[1], 'status', 'running', 'taken', last + 1)
+return {'held', epoch, tonumber(last), tonumber(redis.call('HGET', KEYS[1], 'adoptions'))}
+"""
+)
+"""The owner gets the run, and its session's turn where that is free."""
+
+APPEND = """
+-- KEYS run lease meta unfinished steps tokens exchanges
+-- ARGV epoch member run_ttl_s tokens_ttl_s session_ttl_s status exchange (id event data state)...
+if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then return 'superseded' end
+local run = redis.call('HMGET', KEYS[1], 'status', 'last', 'ended_by')
+if run[1] ~= 'running' then return run[3] == ARGV[1] and 'kept' or 'ended' end
+local last = tonumber(run[2])
+for i = 8, #ARGV, 4 do
+  if tonumber(ARGV[i]) > last then
+    local stream = ARGV[i + 1] == 'token' and KEYS[6] or KEYS[5]
+    local fields = {'event', ARGV[i + 1], 'data', ARGV[i + 2]}
+    if ARGV[i + 3] ~= '' then fields[5], fields[6] = 'state', ARGV[i + 3] end
+    redis.call('XADD', stream, ARGV[i] .. '-0', unpack(fields))
+    last = tonumber(ARGV[i])
+  end
+end
+redis.call('HSET', KEYS[1], 'last', last)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[5], ARGV[3])
+redis.call('EXPIRE', KEYS[6], ARGV[4])
+if ARGV[6] == '' then return 'kept' end
+redis.call('HSET', KEYS[1], 'status', ARGV[6], 'ended_by', ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[2])
+redis.call('DEL', KEYS[2])
+if ARGV[7] ~= '' then
+  redis.pcall('RPUSH', KEYS[7], ARGV[7]) -- a key that is no list is for the next turn to set aside
+  redis.call('EXPIRE', KEYS[7], ARGV[5])
+end
+return 'kept'
+"""
+"""Events are added; with a status the run ends, is remembered, and leaves the session to the next one."""
+
+RENEW = (
+    _NOW
+    + """
+-- KEYS run lease meta unfinished
+-- ARGV epoch member life_ms
+if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then return 'superseded' end
+if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'ended' end
+redis.call('HSET', KEYS[2], 'run', ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[2])
+return 'kept'
+"""
+)
+"""The owner is still there."""
+
+RESERVE = """
+-- KEYS run meta
+-- ARGV epoch call
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return 'superseded' end
+if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'ended' end
+local by = redis.call('HGET', KEYS[1], ARGV[2])
+if not by then redis.call('HSET', KEYS[1], ARGV[2], ARGV[1]) end
+return (not by or by == ARGV[1]) and 'kept' or 'taken'
+"""
+"""A call with an effect is about to be made; `taken` where an earlier owner was about to make it."""
+
+RELEASE = """
+-- KEYS lease meta exchanges
+-- ARGV epoch member session_ttl_s exchange
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return 'superseded' end
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[2] then return 'kept' end
+redis.call('DEL', KEYS[1])
+if ARGV[4] ~= '' then
+  redis.pcall('RPUSH', KEYS[3], ARGV[4])
+  redis.call('EXPIRE', KEYS[3], ARGV[3])
+end
+return 'kept'
+"""
+"""A run that others have ended leaves the session, and what it has done to the memory."""
+
+HAND_OVER = """
+-- KEYS run lease unfinished
+-- ARGV owner member
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 'superseded' end
+redis.call('HSET', KEYS[1], 'owner', '')
+redis.call('ZADD', KEYS[3], 0, ARGV[2])
+if redis.call('HGET', KEYS[2], 'run') == ARGV[2] then redis.call('DEL', KEYS[2]) end
+return 'kept'
+"""
+"""Whoever comes first may go on with the run."""
+
+END = """
+-- KEYS run unfinished steps
+-- ARGV member run_ttl_s status event data owner
+local run = redis.call('HMGET', KEYS[1], 'status', 'last', 'owner')
+if not run[1] then return {'missing'} end
+if run[1] ~= 'queued' and run[1] ~= 'running' then return {'ended'} end
+if ARGV[6] ~= '' and ARGV[6] ~= run[3] then return {'ended'} end
+redis.call('XADD', KEYS[3], (run[2] + 1) .. '-0', 'event', ARGV[4], 'data', ARGV[5])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+redis.call('HSET', KEYS[1], 'status', ARGV[3], 'last', run[2] + 1)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return {'kept', run[3]}
+"""
+"""A run ends by another hand than its owner's, or before its turn came; with `owner`, only if that one has it."""
+
+CLAIM = (
+    _NOW
+    + _REGISTER
+    + """
+-- KEYS run unfinished key?
+-- ARGV member run_ttl_s patience_ms key_ttl_s fingerprint session_id context request created_at
+if KEYS[3] then
+  local known = redis.call('HMGET', KEYS[3], 'run', 'fingerprint')
+  if known[1] and known[2] ~= ARGV[5] then return {'reused'} end
+  if known[1] and known[1] ~= ARGV[1] then return {'joined', known[1]} end
+  redis.call('HSET', KEYS[3], 'run', ARGV[1], 'fingerprint', ARGV[5])
+  redis.call('EXPIRE', KEYS[3], ARGV[4])
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  register(KEYS[1], ARGV[2], 6)
+  redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
+  redis.call('EXPIRE', KEYS[2], ARGV[2])
+end
+return {'fresh'}
+"""
+)
+"""A run is registered; or, where the idempotency key has one already, that one is named."""
+
+LAPSED = (
+    _NOW
+    + """
+-- KEYS unfinished
+-- ARGV limit
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+"""
+)
+"""The runs whose owner has not been heard of for its life."""

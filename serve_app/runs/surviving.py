@@ -1,0 +1,71 @@
+"""How does a follower stay with its run when the process that runs it dies?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from serve_app.errors import AgentUnavailable, Overloaded
+from serve_app.resilience.deadline import remaining_s
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from serve_app.ports import Agent, Runs
+    from serve_app.values import ChatRequest, Check, Context, Event, Session, SessionSizes
+
+logger = logging.getLogger(__name__)
+
+AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 1.0
+"""Between two tries: for a while a caller may still be sent to the replica that is gone."""
+
+
+class SurvivingAgent:
+    """An Agent whose runs are followed to their end, whichever replicas die on the way; implements `ports.Agent`."""
+
+    def __init__(self, agent: Agent, runs: Runs) -> None:
+        self._agent = agent
+        self._runs = runs
+
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        again_s = AGAIN_MIN_S
+        while True:
+            try:
+                async with aclosing(self._agent.turn(context, request, after)) as events:
+                    async for event in events:
+                        after, again_s = event.id, AGAIN_MIN_S
+                        yield event
+                        if event.last:
+                            return
+                break
+            except AgentUnavailable as error:
+                if remaining_s(context.deadline) <= again_s:
+                    raise
+                logger.warning("run %s lost its replica after event %d: %s", context.run_id, after, error)
+            except Overloaded:
+                if after == 0:
+                    raise
+                break  # it has begun, and somebody will adopt it
+            await asyncio.sleep(again_s)
+            again_s = min(2 * again_s, AGAIN_MAX_S)
+        async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+            async for event in events:
+                if request.stream or event.last:
+                    yield event
+
+    async def start(self, context: Context, request: ChatRequest) -> None:
+        await self._agent.start(context, request)
+
+    async def session(self, context: Context, limit: int) -> Session:
+        return await self._agent.session(context, limit)
+
+    async def sizes(self, context: Context, limit: int) -> SessionSizes:
+        return await self._agent.sizes(context, limit)
+
+    async def forget(self, context: Context) -> None:
+        await self._agent.forget(context)
+
+    async def checks(self) -> list[Check]:
+        return await self._agent.checks()

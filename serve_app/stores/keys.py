@@ -1,0 +1,97 @@
+"""Where does what stand in Redis?
+
+    serve_app:session:{TENANT:SESSION}:exchanges   list: the conversation, one exchange per turn
+                                     :lease        hash: the run whose turn it is; short-lived
+                                     :meta         hash: `epoch` rises with each run that gets the turn, `repairs`
+    serve_app:run:{TENANT:RUN}                     hash: what was asked, by whom it is run, how far it is
+                              :steps               stream: the events without the tokens, and what a successor needs
+                              :tokens              stream: the tokens; an event's id in both is `N-0`, N its number
+    serve_app:runs                                 sorted set: the runs that have not ended, by the time (server, ms)
+                                                   at which their owner's right to them lapses
+    serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
+    serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
+
+Each key has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
+you like, and not a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNFINISHED = "serve_app:runs"
+SESSIONS = "serve_app:session:*:exchanges"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """The keys of one conversation."""
+
+    tenant: str
+    session_id: str
+
+    def _key(self, part: str) -> str:
+        return f"serve_app:session:{{{self.tenant}:{self.session_id}}}:{part}"
+
+    @property
+    def exchanges(self) -> str:
+        return self._key("exchanges")
+
+    @property
+    def lease(self) -> str:
+        return self._key("lease")
+
+    @property
+    def meta(self) -> str:
+        return self._key("meta")
+
+    def aside(self, at_ms: int) -> str:
+        """For a conversation that no turn can read."""
+        return self._key(f"aside:{at_ms}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of one run."""
+
+    tenant: str
+    run_id: str
+
+    @property
+    def run(self) -> str:
+        return f"serve_app:run:{{{self.tenant}:{self.run_id}}}"
+
+    @property
+    def steps(self) -> str:
+        return f"{self.run}:steps"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.run}:tokens"
+
+    @property
+    def member(self) -> str:
+        """The run's name among those of all tenants."""
+        return f"{self.tenant}:{self.run_id}"
+
+    @classmethod
+    def of(cls, member: str) -> RunKeys:
+        """The keys of the run that `member` names."""
+        tenant, _, run_id = member.rpartition(":")
+        return cls(tenant, run_id)
+
+
+def session_of(exchanges: str, tenant: str) -> str | None:
+    """The session id in a key of exchanges; None where it is another tenant's."""
+    inside = exchanges[exchanges.index("{") + 1 : exchanges.rindex("}")]
+    return inside.removeprefix(f"{tenant}:") if inside.startswith(f"{tenant}:") else None
+
+
+def control(owner: str) -> str:
+    """The stream by which the process `owner` is told something."""
+    return f"serve_app:control:{owner}"
+
+
+def idempotency(tenant: str, digest: str) -> str:
+    """Where an idempotency key's run stands; `digest` is the key's hash."""
+    return f"serve_app:key:{{{tenant}:{digest}}}"

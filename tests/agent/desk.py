@@ -1,0 +1,335 @@
+"""How is a turn run in a process of its own, with a model and tools that do as they are told?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.turn import Turn
+from serve_app.config import AgentSettings, KnowledgeSettings, MemorySettings, RunSettings
+from serve_app.errors import StoreUnavailable, ToolUnavailable
+from serve_app.memory.window import Window
+from serve_app.runs.course import Means
+from serve_app.runs.host import Host
+from serve_app.runs.registry import Append, Registry
+from serve_app.runs.writer import Writer
+from serve_app.values import (
+    Answer,
+    ChatRequest,
+    Check,
+    Context,
+    Event,
+    EventData,
+    Failed,
+    Failure,
+    Passage,
+    ToolCall,
+    ToolRequest,
+    ToolResult,
+    ToolSpec,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    from serve_app.runs.registry import Kept
+    from serve_app.values import Effect, IdempotencyKey
+
+USAGE = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+EFFECTS: dict[str, Effect] = {"save": "idempotent", "pay": "effect"}
+NEVER = 10**9
+"""An event that does not come."""
+NAMES = ["echo", "broken", "flaky", "gone", *EFFECTS]
+
+
+def context(seconds: float = 10, session: str = "s") -> Context:
+    return Context(request_id="q", run_id=uuid4().hex, session_id=session, deadline=time.time() + seconds)
+
+
+def reply(text: str = "", *calls: tuple[str, dict[str, Any]]) -> AIMessage:
+    made = [{"id": f"c{index}", "name": name, "args": args} for index, (name, args) in enumerate(calls)]
+    return AIMessage(text, tool_calls=made)
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def _at_once(_: str) -> None:
+    return
+
+
+class Scripted(BaseChatModel):
+    """Gives the replies in turn and remembers what it was asked; after the last one it hangs."""
+
+    replies: list[AIMessage]
+    asked: list[list[BaseMessage]]
+    tools_bound: list[int]
+    hanging: asyncio.Event
+    pause_s: float = 0
+    stopped: bool = False
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind(tools=tools, **kwargs)
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _next(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        self.asked.append(messages)
+        self.tools_bound.append(len(kwargs.get("tools", [])))
+        if len(self.asked) > len(self.replies):
+            self.hanging.set()
+            try:
+                await never()
+            finally:
+                self.stopped = True
+        given = self.replies[len(self.asked) - 1]
+        return given.model_copy(update={"usage_metadata": USAGE, "id": given.id or f"m{len(self.asked)}"})
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=await self._next(messages, kwargs))])
+
+    async def _astream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        given = await self._next(messages, kwargs)
+        for word in given.text.split(" ") if given.text else []:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word + " "))
+            await asyncio.sleep(self.pause_s)
+        chunks = [
+            {"name": call["name"], "args": json.dumps(call["args"]), "id": call["id"], "index": index}
+            for index, call in enumerate(given.tool_calls)
+        ]
+        last = AIMessageChunk(content="", tool_call_chunks=chunks, usage_metadata=given.usage_metadata)  # type: ignore[arg-type]
+        yield ChatGenerationChunk(message=last)
+
+
+@dataclass
+class Pace:
+    """When calls end: those of a step begin together and end one by one, each after the one before it is logged.
+
+    `steps` holds the calls of each step, by their text, in the order in which they end.
+    """
+
+    steps: tuple[str, ...]
+    begun: set[str] = field(default_factory=set)
+    logged: int = 0
+    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def end(self, text: str) -> None:
+        """Return when the call may end."""
+        step = next(each for each in self.steps if text in each)
+        before = "".join(self.steps).index(text)
+        async with self.moved:
+            self.begun.add(text)
+            self.moved.notify_all()
+            await self.moved.wait_for(lambda: self.begun >= set(step) and self.logged >= before)
+
+    async def log(self, calls: int) -> None:
+        """Take note that so many calls more are logged."""
+        async with self.moved:
+            self.logged += calls
+            self.moved.notify_all()
+
+
+class FakeTools:
+    """Echo their text. `broken` fails, `flaky` fails once, `gone` has no replica; implements `ports.Tools`."""
+
+    def __init__(self, pace: Pace | None) -> None:
+        self.down = False
+        self.failed = False
+        self.hang = False
+        self.begun = asyncio.Event()
+        self.made: list[tuple[str, str]] = []
+        """The text and the key of each call."""
+        self.ending = pace.end if pace else _at_once
+        """Waits until the call with this text may end."""
+
+    async def specs(self) -> list[ToolSpec]:
+        if self.down:
+            raise ToolUnavailable("gone")
+        return [
+            ToolSpec(
+                name=name, description=name, parameters={}, timeout_s=1, attempts=2, effect=EFFECTS.get(name, "pure")
+            )
+            for name in NAMES
+        ]
+
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        name, arguments = request.name, request.arguments
+        self.begun.set()
+        if name == "gone":
+            raise ToolUnavailable("gone")
+        if name == "broken" or (name == "flaky" and not self.failed):
+            self.failed = True
+            return ToolResult(content="error: broken failed", status="error", attempts=2, elapsed_ms=1)
+        if "text" not in arguments:
+            return ToolResult(content="error: wrong arguments", status="error", attempts=0, elapsed_ms=0)
+        self.made.append((arguments["text"], key))
+        if self.hang:
+            await never()
+        await self.ending(arguments["text"])
+        await asyncio.sleep(arguments.get("sleep_s", 0))
+        return ToolResult(content=arguments["text"] * arguments.get("times", 1), status="ok", attempts=1, elapsed_ms=1)
+
+    async def checks(self) -> list[Check]:
+        return []
+
+
+class FakeRetriever:
+    """Finds two passages for anything but `nothing`; fails for `fail`."""
+
+    def __init__(self, pace: Pace | None) -> None:
+        self.made: list[str] = []
+        self.ending = pace.end if pace else _at_once
+
+    async def search(self, context: Context, query: str) -> list[Passage]:
+        self.made.append(query)
+        await self.ending(query)
+        if query == "fail":
+            raise StoreUnavailable("Milvus did not answer")
+        if query == "nothing":
+            return []
+        texts = [
+            "Descale the kettle every three months: it needs citric acid and patience.",
+            "The warranty lasts five years. The kettle needs citric acid now and then.",
+        ]
+        return [
+            Passage(document_id="d", source=f"{query}{number}.md", title="T", text=text, score=0.5)
+            for number, text in enumerate(texts, 1)
+        ]
+
+
+class Mortal(Registry):
+    """Redis as a process has it that dies when the event `last` is written: nothing that it asks comes back."""
+
+    last: int = NEVER
+    pace: Pace | None = None
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.dead = asyncio.Event()
+
+    async def append(self, appends: Sequence[Append]) -> list[Kept]:
+        await self.alive()
+        kept = await super().append([self._until_death(each) for each in appends])
+        entries = [entry for each in appends for entry in each.entries]
+        if any(entry.event.id >= self.last for entry in entries):
+            self.dead.set()
+        if self.pace:
+            await self.pace.log(sum(isinstance(each.event.data, ToolCall) for each in entries))
+        await self.alive()
+        return kept
+
+    async def reserve(self, context: Context, epoch: int, call: str) -> Any:
+        await self.alive()
+        return await super().reserve(context, epoch, call)
+
+    async def alive(self) -> None:
+        if self.dead.is_set():
+            await never()
+
+    def _until_death(self, append: Append) -> Append:
+        entries = [each for each in append.entries if each.event.id <= self.last]
+        whole = len(entries) == len(append.entries)
+        return append if whole else replace(append, entries=entries, status="", exchange="")
+
+
+class Desk:
+    """A process that runs turns with a scripted model, and what followers of its runs have seen."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *replies: AIMessage,
+        registry: Callable[..., Registry] = Registry,
+        pace: Pace | None = None,
+        runs: RunSettings | None = None,
+        **settings: Any,
+    ) -> None:
+        self.redis = redis
+        self.runs = runs or RunSettings()
+        self.model = Scripted(replies=list(replies), asked=[], tools_bound=[], hanging=asyncio.Event())
+        self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
+        self.window = Window(redis, MemorySettings())
+        self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex)
+        turn = Turn(
+            model=self.model,
+            model_name="scripted",
+            belt=Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic),  # type: ignore[arg-type]
+            window=self.window,
+            settings=AgentSettings(**settings),
+        )
+        self.host = Host(Means(redis, self.registry, Writer(self.registry), self.runs, turn.run), max_runs=10)
+        self.emitted: list[EventData] = []
+
+    async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
+        """The run's events, until it ends here."""
+        return [event async for event in self.host.follow(asked, request, after)]
+
+    async def ask(self, text: str = "hello", seconds: float = 10, **given: Any) -> Answer:
+        last = await self._end(text, seconds, **given)
+        assert isinstance(last, Answer), last
+        return last
+
+    async def fail(self, text: str = "hello", seconds: float = 10) -> Failure:
+        last = await self._end(text, seconds)
+        assert isinstance(last, Failed), last
+        return last.error
+
+    async def _end(self, text: str, seconds: float, **given: Any) -> EventData:
+        events = await self.follow(context(seconds), ChatRequest(user_input=text, session_id="s", **given))
+        self.emitted = [event.data for event in events]
+        return self.emitted[-1]
+
+    def tool_messages(self, step: int) -> list[ToolMessage]:
+        return [message for message in self.model.asked[step] if isinstance(message, ToolMessage)]
+
+    def kinds(self, step: int) -> list[str]:
+        """What sorts of messages the model was asked with."""
+        return [message.type for message in self.model.asked[step]]
+
+    async def die(self) -> None:
+        """What SIGKILL leaves: nothing is released, nothing is told."""
+        tasks = {*self.host._background, *self.host._tasks}
+        for course in self.host._courses.values():
+            course.feed.close()
+            tasks |= {course.run.work} if course.run and course.run.work else set()
+            course.means = None  # type: ignore[assignment]  # whatever it still tries fails
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=0.5)  # Python 3.11 may lose a cancellation in redis-py
+
+
+def mortal(last: int, pace: Pace | None = None) -> type[Mortal]:
+    """The Redis of a process that dies when the event `last` is written."""
+    return type("Dying", (Mortal,), {"last": last, "pace": pace})
+
+
+async def killed(desk: Desk, asked: Context, request: ChatRequest, after: int = 0) -> bool:
+    """Run the turn until its mortal process dies; False where the turn ends before."""
+    following = asyncio.create_task(desk.follow(asked, request, after))
+    dying = asyncio.create_task(desk.registry.dead.wait())  # type: ignore[attr-defined]
+    await asyncio.wait({following, dying}, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    assert following.done() or dying.done()
+    dying.cancel()
+    await desk.die()
+    await following
+    return desk.registry.dead.is_set()  # type: ignore[attr-defined]

@@ -1,0 +1,40 @@
+"""Processes that run runs, and the log that their followers read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import Process
+
+from serve_app.config import RunSettings
+from serve_app.resilience.ending import end
+from serve_app.runs.log import RunLog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from redis.asyncio import Redis
+
+
+@pytest.fixture
+async def start(redis: Redis) -> AsyncIterator[Callable[..., Process]]:
+    """Starts processes; all of them end with the test."""
+    started: list[Process] = []
+
+    def begin(*given: object, max_runs: int = 100, **settings: object) -> Process:
+        started.append(Process(redis, *given, settings=settings, max_runs=max_runs))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield begin
+    for process in started:
+        await process.die()
+
+
+@pytest.fixture
+async def log(redis: Redis) -> AsyncIterator[RunLog]:
+    log = RunLog(redis, RunSettings())
+    reading = asyncio.create_task(log.go_on())
+    yield log
+    await end(reading)

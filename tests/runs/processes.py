@@ -1,0 +1,78 @@
+"""How do several processes that run runs stand beside each other in one test?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from serve_app.config import MemorySettings, RunSettings
+from serve_app.resilience.ending import end
+from serve_app.runs.course import Means
+from serve_app.runs.host import Host
+from serve_app.runs.registry import Registry
+from serve_app.runs.writer import Writer
+from serve_app.values import Answer, ChatRequest, Context, Event, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from redis.asyncio import Redis
+
+    from serve_app.runs.run import Run
+
+
+def context(session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default") -> Context:
+    return Context(
+        request_id="q",
+        run_id=run_id or uuid4().hex,
+        session_id=session,
+        tenant=tenant,
+        deadline=time.time() + seconds,
+    )
+
+
+def request(session: str = "s", text: str = "hello", *, stream: bool = True) -> ChatRequest:
+    return ChatRequest(user_input=text, session_id=session, stream=stream)
+
+
+def answer(run: Run, text: str = "Hi.") -> Answer:
+    return Answer(result=text, session_id=run.context.session_id, run_id=run.context.run_id, model="m")
+
+
+async def greet(run: Run) -> Answer:
+    """A turn of three words."""
+    for word in ("How ", "do you ", "do."):
+        run.say(Token(text=word))
+        await asyncio.sleep(0.03)
+    run.exchange = '{"said": "How do you do."}'
+    return answer(run, "How do you do.")
+
+
+@dataclass
+class Process:
+    """A host as a process of its own would be: it can die without a word."""
+
+    redis: Redis
+    work: Callable[[Run], Awaitable[Answer]] = greet
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_runs: int = 100
+
+    def __post_init__(self) -> None:
+        runs = RunSettings(**self.settings)
+        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex)
+        self.host = Host(Means(self.redis, self.registry, Writer(self.registry), runs, self.work), self.max_runs)
+
+    async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
+        return [event async for event in self.host.follow(asked, request, after)]
+
+    async def die(self) -> None:
+        """What SIGKILL leaves: nothing is released, nothing is told."""
+        tasks = [*self.host._background, *self.host._tasks]
+        for course in self.host._courses.values():
+            course.feed.close()
+            tasks += [course.run.work] if course.run and course.run.work else []
+            course.means = None  # type: ignore[assignment]  # whatever it still tries fails
+        await end(*tasks)

@@ -1,0 +1,128 @@
+"""What becomes of runs while Redis is away, and of their log?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import Process, answer, context, request
+
+from serve_app.config import RedisSettings, RunSettings
+from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.errors import StoreUnavailable
+from serve_app.resilience.ending import end
+from serve_app.runs import course, log, run
+from serve_app.stores.redis import connect
+from serve_app.values import Answer, Failed, Token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from serve_app.runs.run import Run
+
+
+async def talk(run: Run) -> Answer:
+    """A turn that goes on for a second and a half."""
+    for number in range(30):
+        run.say(Token(text=f"{number} "))
+        await asyncio.sleep(0.05)
+    run.exchange = run.context.run_id
+    return answer(run)
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
+    stores = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=True, milvus=False)
+    stores.start()
+    yield stores
+    stores.stop()
+
+
+@pytest.fixture
+async def own(stores: EmbeddedStores, tmp_path: Path) -> AsyncIterator[Redis]:
+    """A Redis of this test's own."""
+    client = connect(RedisSettings(), f"redis://127.0.0.1:{embedded_ports(tmp_path).redis}/0")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def nowhere(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    """A client of a Redis that is not there, and little patience with it."""
+    for module in (course, log, run):
+        monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client = connect(RedisSettings(), f"redis://127.0.0.1:{port}/0")
+    yield client
+    await client.aclose()
+
+
+async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, stores: EmbeddedStores) -> None:
+    process, reader = Process(own, talk), log.RunLog(own, RunSettings())
+    reading = asyncio.create_task(reader.go_on())
+    contexts = [context(f"s{number}") for number in range(20)]
+    for each in contexts:
+        await reader.claim(each, request(each.session_id), None)
+
+    async def read(number: int) -> list[int]:
+        return [event.id async for event in reader.events(contexts[number], contexts[number].run_id)]
+
+    async def killed() -> None:
+        await asyncio.sleep(0.5)
+        os.kill(stores.pids()["redis"] or 0, signal.SIGKILL)
+
+    followed, read_ids, _ = await asyncio.gather(
+        asyncio.gather(*(process.events(each, request(each.session_id)) for each in contexts)),
+        asyncio.gather(*(read(number) for number in range(20))),
+        killed(),
+    )
+    assert [events[-1].name for events in followed] == ["answer"] * 20
+    assert read_ids == [[event.id for event in events] for events in followed]
+    assert {run.adoptions for run in [await reader.run(each, each.run_id) for each in contexts]} == {0}
+    for each in contexts:
+        assert await own.lrange(f"serve_app:session:{{default:{each.session_id}}}:exchanges", 0, -1) == [each.run_id]
+    await process.die()
+    await end(reading)
+
+
+async def test_a_run_that_cannot_begin_says_so(nowhere: Redis) -> None:
+    process = Process(nowhere, talk)
+    [last] = await process.events(context(), request())
+    assert isinstance(last.data, Failed)
+    assert last.data.error.code == "store_unavailable"
+    await process.die()
+
+
+async def test_an_answer_outlives_redis(own: Redis, stores: EmbeddedStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (course, run):
+        monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.3)
+    monkeypatch.setattr("serve_app.runs.writer.STORE_PATIENCE_S", 0.3)
+
+    async def work(run: Run) -> Answer:
+        await asyncio.to_thread(stores.stop)
+        return answer(run)
+
+    process = Process(own, work)
+    *_, last = await process.events(context(), request())
+    assert isinstance(last.data, Answer)
+    assert (last.data.status, last.data.degraded) == ("degraded", ["memory"])
+    await process.die()
+
+
+async def test_a_log_that_cannot_be_read_says_so(nowhere: Redis) -> None:
+    reader = log.RunLog(nowhere, RunSettings())
+    asked = context()
+    for asking in (reader.run(asked, "r"), reader.cancel(asked, "r"), reader.claim(asked, request(), "k")):
+        with pytest.raises(StoreUnavailable):
+            await asking
+    with pytest.raises(StoreUnavailable):
+        await anext(reader.events(asked, "r"))

@@ -1,0 +1,172 @@
+"""Are the events of all runs written soon, in few round trips, and never told before they are written?"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import context, request
+
+from serve_app.errors import StoreUnavailable
+from serve_app.resilience.ending import end
+from serve_app.runs.feed import Feed
+from serve_app.runs.registry import Held
+from serve_app.runs.run import STORE_PATIENCE_S, Run
+from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
+from serve_app.values import Answer, Token, ToolRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from serve_app.runs.registry import Append, Kept
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+CALL = (ToolRequest(id="c", name="n", arguments={}), "")
+
+
+class Written:
+    """What was written, and when; takes its time, or is away for a while."""
+
+    def __init__(self, takes_s: float = 0.0) -> None:
+        self.takes_s = takes_s
+        self.away_until = 0.0
+        self.outcome: Kept = "kept"
+        self.times: list[float] = []
+        self.batches: list[Sequence[Append]] = []
+
+    async def append(self, appends: Sequence[Append]) -> list[Kept]:
+        await asyncio.sleep(self.takes_s)
+        if asyncio.get_running_loop().time() < self.away_until:
+            raise StoreUnavailable("away")
+        self.times.append(asyncio.get_running_loop().time())
+        self.batches.append(appends)
+        return [self.outcome for _ in appends]
+
+    def ids(self, run: Run) -> list[int]:
+        return [
+            entry.event.id
+            for batch in self.batches
+            for append in batch
+            if append.context == run.context
+            for entry in append.entries
+        ]
+
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
+
+
+@pytest.fixture
+async def writer(written: Written) -> AsyncIterator[Writer]:
+    writer = Writer(written)  # type: ignore[arg-type]
+    going_on = asyncio.create_task(writer.go_on())
+    yield writer
+    await end(going_on)
+
+
+def _run(writer: Any) -> Run:
+    return Run(context(seconds=1e6), request(), Held(1, 0, 0, []), writer, 10**6, Feed())
+
+
+async def _words(run: Run, count: int, every_s: float) -> None:
+    for number in range(count):
+        run.say(Token(text=f"{number} "))
+        await asyncio.sleep(every_s)
+
+
+async def test_the_first_word_is_written_at_once_and_those_after_it_in_batches(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    begun = asyncio.get_running_loop().time()
+    await _words(run, 100, 0.005)
+    assert written.times[0] - begun < 0.001
+    gaps = [after - before for before, after in pairwise(written.times)]
+    assert min(gaps) > INTERVAL_MIN_S - 1e-6
+    assert max(gaps) < 2 * INTERVAL_MIN_S
+    assert written.ids(run) == list(range(1, len(written.times) + 1))
+
+
+async def test_one_round_trip_carries_the_words_of_all_runs(writer: Writer, written: Written) -> None:
+    runs = [_run(writer) for _ in range(50)]
+    await asyncio.gather(*(_words(run, 20, 0.01) for run in runs))
+    await asyncio.sleep(INTERVAL_MAX_S)
+    assert len(written.batches) < 15
+    assert all(written.ids(run) == list(range(1, len(written.ids(run)) + 1)) for run in runs)
+
+
+@pytest.mark.parametrize(("takes_s", "expected_s"), [(0.01, 0.1), (0.2, INTERVAL_MAX_S)])
+async def test_a_slow_redis_is_written_to_less_often(
+    writer: Writer, written: Written, takes_s: float, expected_s: float
+) -> None:
+    written.takes_s = takes_s
+    await _words(_run(writer), 100, 0.02)
+    gaps = [after - before for before, after in pairwise(written.times)]
+    assert gaps[1] == pytest.approx(min(SHARE * takes_s, expected_s) + takes_s, abs=0.005)
+
+
+async def test_a_step_is_written_at_once_with_the_words_before_it(writer: Writer, written: Written) -> None:
+    run = _run(writer)
+    run.say(Token(text="a"))
+    await asyncio.sleep(0.001)
+    run.say(Token(text="b"))
+    begun = asyncio.get_running_loop().time()
+    await run.record(CALL)
+    assert asyncio.get_running_loop().time() - begun < 0.001
+    names = [entry.event.name for batch in written.batches for append in batch for entry in append.entries]
+    assert names == ["token", "token", "tool_call"]
+
+
+async def test_nothing_is_told_before_it_is_written(writer: Writer, written: Written) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + 2
+    run.say(Token(text="a"))
+    telling = run.feed.events(0, for_s=1e6)
+    first = await anext(telling)
+    assert first.data == Token(text="a")
+    assert asyncio.get_running_loop().time() >= written.away_until
+    await telling.aclose()
+
+
+async def test_what_could_not_be_written_for_a_moment_is_written_once_and_in_order(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + STORE_PATIENCE_S - 1
+    await asyncio.gather(_words(run, 50, 0.05), run.record(CALL), run.record(CALL))
+    await run.record(CALL)
+    assert written.ids(run) == list(range(1, len(written.ids(run)) + 1))
+
+
+async def test_a_redis_that_stays_away_fails_the_step_and_all_after_it(writer: Writer, written: Written) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + STORE_PATIENCE_S + 1
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await run.record(CALL)
+    assert written.batches == []
+
+
+@pytest.mark.parametrize("outcome", ["superseded", "ended"])
+async def test_a_write_that_is_refused_stops_the_run_and_is_not_told(
+    writer: Writer, written: Written, outcome: Kept
+) -> None:
+    run = _run(writer)
+    written.outcome = outcome
+    with pytest.raises(Exception, match=outcome):
+        await run.record(CALL)
+    assert run.stopped == outcome
+    assert [event async for event in run.feed.events(0, for_s=0)] == []
+
+
+async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: Written) -> None:
+    run = _run(writer)
+    run.exchange = "said"
+    await run.record(CALL)
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    endings = [(append.status, append.exchange) for batch in written.batches for append in batch]
+    assert endings == [("", ""), ("success", "said")]
