@@ -10,16 +10,13 @@ from uuid import uuid4
 
 import click
 
-from serve_app.cli.client import check, service, url_option
-from serve_app.cli.frames import frames
+from serve_app.cli.client import url_option
+from serve_app.cli.following import Turn
 from serve_app.cli.transcript import Transcript
 from serve_app.values import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SILENCE_S = 60.0
-"""The service breaks a longer one every 15 s by a comment."""
 
 PROMPT = "> "
 QUIT = "/quit"
@@ -31,8 +28,9 @@ QUIT = "/quit"
 def chat(session: str | None, url: str) -> None:
     """Talk to the running service.
 
-    The answer is shown as it comes, with the tools that are called (⚙) and the sources it rests on. Ctrl-C stops
-    showing an answer; /quit, Ctrl-D, or Ctrl-C at the prompt end the conversation.
+    The answer is shown as it comes, with the tools that are called (⚙) and the sources it rests on. A connection that
+    breaks is made again for half a minute, and the answer goes on. Ctrl-C cancels an answer; /quit, Ctrl-D, or Ctrl-C
+    at the prompt end the conversation.
 
     Lines that are piped in are answered one after the other; then the exit status is 1 if one of them failed.
     """
@@ -69,26 +67,28 @@ def _typed() -> Iterator[str]:
 def _turn(url: str, session: str, text: str, *, interactive: bool) -> bool:
     """Show one turn; whether it was answered."""
     transcript = Transcript(partial(click.echo, nl=False))
+    turn = Turn(url, {"user_input": text, "session_id": session, "stream": True}, transcript.show)
     try:
-        _follow(url, session, text, transcript)
+        _follow(turn, transcript)
     except KeyboardInterrupt:
+        transcript.note(_cancelled(turn))
         if not interactive:
             raise
-        transcript.note("[not shown further; the service finishes the answer]")
     return isinstance(transcript.result, Answer)
 
 
-def _follow(url: str, session: str, text: str, transcript: Transcript) -> None:
-    body = {"user_input": text, "session_id": session, "stream": True}
+def _follow(turn: Turn, transcript: Transcript) -> None:
     try:
-        with service(url, SILENCE_S) as client, client.stream("POST", "/agent/chat", json=body) as response:
-            for frame in frames(check(response).iter_bytes()):
-                transcript.show(frame)
+        turn.follow()
     except click.ClickException as error:
         transcript.note(f"error: {error.message}", fg="red")
-        return
     except ValueError as error:
-        transcript.note(f"error: what {url} answers is not understood ({type(error).__name__})", fg="red")
-        return
-    if transcript.result is None:
-        transcript.note("error: the stream ended before the answer did", fg="red")
+        transcript.note(f"error: what {turn.url} answers is not understood ({type(error).__name__})", fg="red")
+
+
+def _cancelled(turn: Turn) -> str:
+    try:
+        status = turn.cancel()
+    except (click.ClickException, ValueError) as error:
+        return f"[not cancelled, the service may finish the answer: {error}]"
+    return "[cancelled]" if status == "cancelled" else f"[too late to cancel; the run's status is {status}]"

@@ -9,7 +9,7 @@ import click
 
 from serve_app.errors import ServeAppError
 
-COMMANDS = ("check", "ingest", "chat")
+COMMANDS = ("check", "ingest", "chat", "sessions")
 
 
 class Commands(click.Group):
@@ -51,4 +51,5 @@ def main(*, debug: bool) -> None:
       serve run serve_config.yaml     start the service (in another terminal)
       serve-app ingest docs/          give it documents
       serve-app chat                  ask it something
+      serve-app sessions              what do its conversations take up?
     """

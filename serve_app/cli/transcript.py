@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from serve_app.values import Answer, Failed, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import Answer, Cancelled, Failed, RunStarted, Token, ToolCall, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from serve_app.cli.frames import Frame
 
-KINDS = {kind.event: kind for kind in (RunStarted, Token, ToolRequest, ToolCall, Answer, Failed)}
+KINDS = {kind.event: kind for kind in (RunStarted, Token, ToolRequest, ToolCall, Answer, Failed, Cancelled)}
 
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 """What a terminal would obey instead of showing; tab and line feed stay."""
@@ -29,7 +29,7 @@ class Transcript:
     """Writes one turn; `result` is how it ended, None while it has not."""
 
     write: Callable[[str], object]
-    result: Answer | Failed | None = None
+    result: Answer | Failed | Cancelled | None = None
     _has_text: bool = field(default=False, init=False)
     _mid_line: bool = field(default=False, init=False)
     _open_call: str = field(default="", init=False)
@@ -56,6 +56,9 @@ class Transcript:
                 self.result = failed
                 error = failed.error
                 self.note(f"error: {error.message} ({error.code}, request {error.request_id})", fg="red")
+            case Cancelled() as cancelled:
+                self.result = cancelled
+                self.note("[cancelled: there is no answer]", fg="yellow")
 
     def note(self, text: str, **styles: Any) -> None:
         """A line that is not the answer's."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from serve_app.http.admin import add_admin
 from serve_app.http.body_limit import BodyLimit
 from serve_app.http.chat import add_chat
 from serve_app.http.contexts import Contexts
@@ -14,11 +15,12 @@ from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
 from serve_app.http.request_ids import RequestIds
+from serve_app.http.runs import add_runs
 from serve_app.http.sessions import add_sessions
 
 if TYPE_CHECKING:
     from serve_app.config import HttpSettings
-    from serve_app.ports import Agent, Retriever, Tools
+    from serve_app.http.parts import Parts
 
 _DESCRIPTION = """\
 An agent that answers questions with the help of tools and of your documents, in the language of the question.
@@ -27,18 +29,20 @@ An agent that answers questions with the help of tools and of your documents, in
 * Every response has an `X-Request-Id`: the one you sent (letters, digits, `.`, `_` and `-`, at most 64) or a new one.
 * Every error has the same body: `{"error": {"code", "message", "retryable", "request_id"}}`. Act on `code` and
   `retryable`; `message` is for people. A 429 or 503 says in `Retry-After` after how many seconds to come back.
+* A turn that was sent with an `Idempotency-Key` may be sent again: the service runs it once. A client that leaves stops
+  nothing; a stream that broke off goes on at `/agent/runs/{run_id}/events`, after the frame named by `Last-Event-ID`.
 """
 _TAGS = [
     {"name": "Conversations", "description": "Turns, and what is remembered of them."},
+    {"name": "Runs", "description": "Each turn is one run; its events are kept, and outlive the connection."},
     {"name": "Knowledge", "description": "The documents that answers may cite."},
+    {"name": "Admin", "description": "For those who run the service."},
     {"name": "Health", "description": "For load balancers and operators."},
 ]
 
 
-def create_api(
-    agent: Agent, retriever: Retriever, tools: Tools, settings: HttpSettings, turn_timeout_s: float
-) -> FastAPI:
-    """The ASGI application over these ports."""
+def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float) -> FastAPI:
+    """The ASGI application over these parts."""
     api = FastAPI(
         title="serve_app",
         version="1",
@@ -49,10 +53,12 @@ def create_api(
     )
     api.router.route_class = JsonRoute
     contexts = Contexts(turn_timeout_s)
-    add_chat(api, agent, contexts)
-    add_sessions(api, agent, contexts)
-    add_knowledge(api, retriever, contexts)
-    add_health(api, agent, retriever, tools)
+    add_chat(api, parts, contexts)
+    add_runs(api, parts.runs, contexts)
+    add_sessions(api, parts.agent, contexts)
+    add_knowledge(api, parts.retriever, contexts)
+    add_admin(api, parts.agent, contexts)
+    add_health(api, parts)
     handle_errors(api)
     api.add_middleware(BodyLimit, settings=settings)
     api.add_middleware(LastResort)

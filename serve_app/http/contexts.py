@@ -30,11 +30,13 @@ class Contexts:
     turn_timeout_s: float
     clock: Callable[[], float] = time.time
 
-    def of(self, request: Request, session_id: str = "", timeout_s: float | None = None) -> Context:
-        """A request outside of a conversation has an empty session id, which no client can choose."""
+    def of(
+        self, request: Request, session_id: str = "", run_id: str | None = None, timeout_s: float | None = None
+    ) -> Context:
+        """Without `run_id` for a new run; the empty session id, which no client can choose, is for no conversation."""
         return Context(
             request_id=request_id_of(request.scope),
-            run_id=uuid4().hex,
+            run_id=run_id or uuid4().hex,
             session_id=session_id,
             deadline=self.clock() + (timeout_s or self.turn_timeout_s),
         )

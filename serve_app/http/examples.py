@@ -80,32 +80,47 @@ data: {"result":"The order OD-20240502 has been shipped", ... as without a strea
 """
 
 _DATA = (
-    "One line of JSON. `run`: {run_id, recovered}; `token`: {text, restart}, where restart says that the text so far "
-    "is to be discarded; `tool_call`: {id, name, arguments}; `tool_result`: an entry of the answer's tool_calls; "
-    "`answer`: the JSON answer; `error`: the error body."
+    "One line of JSON. `run`: {run_id, recovered}, sent again where another process goes on with the run; `token`: "
+    "{text, restart}, where restart says that the text so far is to be discarded; `tool_call`: {id, name, arguments}; "
+    "`tool_result`: an entry of the answer's tool_calls; `answer`: the JSON answer; `error`: the error body; "
+    "`cancelled`: {run_id}."
 )
 
-STREAM: dict[str, Any] = {
-    "content": {
-        "application/json": {"example": _ANSWER},
-        "text/event-stream": {
-            "itemSchema": {
-                "type": "object",
-                "properties": {
-                    "id": {"type": "string", "description": "Rises by one."},
-                    "event": {
-                        "enum": ["run", "token", "tool_call", "tool_result", "answer", "error"],
-                        "description": "The last frame is `answer` or `error`.",
-                    },
-                    "data": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "description": _DATA,
-                    },
-                },
-                "required": ["id", "event", "data"],
+_EVENT_STREAM = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {
+            "id": {
+                "type": "string",
+                "description": "Rises by one. An `error` without it is the stream's, not the run's: resume.",
             },
-            "example": _FRAMES,
+            "event": {
+                "enum": ["run", "token", "tool_call", "tool_result", "answer", "error", "cancelled"],
+                "description": "The last frame is `answer`, `error` or `cancelled`.",
+            },
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "description": _DATA,
+            },
         },
-    }
+        "required": ["event", "data"],
+    },
+    "example": _FRAMES,
+}
+
+CHAT: dict[str, Any] = {
+    "content": {"application/json": {"example": _ANSWER}, "text/event-stream": _EVENT_STREAM},
+}
+
+EVENTS: dict[str, Any] = {"content": {"text/event-stream": _EVENT_STREAM}}
+
+OVER: dict[str, Any] = {"description": "The run is over, and no event comes after `Last-Event-ID`."}
+
+ACCEPTED: dict[str, Any] = {
+    "description": "With `Prefer: respond-async`: the run, which goes on without the client.",
+    "headers": {
+        "Location": {"description": "Where the run is read.", "schema": {"type": "string"}},
+        "Preference-Applied": {"schema": {"const": "respond-async"}},
+    },
 }

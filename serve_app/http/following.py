@@ -6,8 +6,6 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from serve_app.errors import Internal
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
@@ -23,13 +21,13 @@ class Following:
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read(events))
+        self.ended = False
 
     async def next(self, timeout_s: float) -> Event | None:
-        """The next event; None when there was none for `timeout_s` seconds.
+        """The next event; None when there was none for `timeout_s` seconds, or when they have `ended`.
 
         Raises:
-            Internal: the run has no further event.
-            Exception: whatever the run failed with.
+            Exception: whatever the reading failed with.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -38,7 +36,7 @@ class Following:
             return None
         if event is None:
             await self._reading
-            raise Internal("The run ended without its last event")
+            self.ended = True
         return event
 
     async def close(self) -> None:

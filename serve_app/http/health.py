@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import within
 from serve_app.http.errors import or_failed
+from serve_app.http.parts import Parts
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
-from serve_app.ports import Agent, Retriever, Tools
 from serve_app.values import Check, Failed, Value
 
 CHECK_S = 2.0
@@ -32,7 +32,7 @@ class Readiness(Value):
     checks: list[Check]
 
 
-def add_health(api: FastAPI, agent: Agent, retriever: Retriever, tools: Tools) -> None:
+def add_health(api: FastAPI, parts: Parts) -> None:
     """`GET /healthz` and `GET /readyz`."""
 
     @api.get("/healthz", tags=["Health"], summary="Is the process alive?", response_model=Health)
@@ -50,9 +50,9 @@ def add_health(api: FastAPI, agent: Agent, retriever: Retriever, tools: Tools) -
     )
     async def readyz(request: Request) -> Response:
         """Asks every part of the service for the state of what it depends on."""
-        asked: dict[str, Agent | Retriever | Tools] = {"agent": agent, "retriever": retriever, "tools": tools}
+        asked = {"agent": parts.agent.checks, "retriever": parts.retriever.checks, "tools": parts.tools.checks}
         request_id = request_id_of(request.scope)
-        told = await asyncio.gather(*(_checks(name, part.checks(), request_id) for name, part in asked.items()))
+        told = await asyncio.gather(*(_checks(name, checks(), request_id) for name, checks in asked.items()))
         checks = [check for part in told for check in part]
         ready = all(check.ok for check in checks)
         response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)

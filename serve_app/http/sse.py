@@ -38,25 +38,32 @@ def frame(event: Event) -> bytes:
     return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
 
 
+def broken_off(failed: Failed, last: Event | None) -> bytes:
+    """A failure of the stream, not of the run: it repeats the id of the last event, so that none is skipped."""
+    return frame(Event(id=last.id if last else 0, data=failed))
+
+
 async def frames(
     following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[bytes, None]:
-    """`first`, if it is there, and what follows; the last frame is the last event, or the failure in its place."""
+    """`first`, if it is there, and what follows, to the last event or to the failure that keeps it away."""
     event = first
     yield frame(event) if event else KEEP_ALIVE
     while event is None or not event.last:
         step = await or_failed(_next(following, context, keep_alive_s), context.request_id)
-        if step is None:
-            yield KEEP_ALIVE
-            continue
-        event = Event(id=event.id + 1 if event else 1, data=step) if isinstance(step, Failed) else step
-        yield frame(event)
+        if isinstance(step, Failed):
+            yield broken_off(step, event)
+            return
+        if following.ended:
+            return
+        event = step or event
+        yield frame(step) if step else KEEP_ALIVE
 
 
 async def _next(following: Following, context: Context, keep_alive_s: float) -> Event | None:
     left_s = patience_s(context)
     event = await following.next(min(left_s, keep_alive_s))
-    if event is None and left_s <= keep_alive_s:
+    if event is None and left_s <= keep_alive_s and not following.ended:
         raise DeadlineExceeded("The request's time ran out")
     return event
 

@@ -12,6 +12,7 @@ _NAMED = 3
 _NAME_CHARACTERS = 80
 """A name in a message is cut: the client chose its length."""
 
+_KINDS = {"body": "Field", "header": "Header"}
 _SAYINGS = {
     "extra_forbidden": "is not known here; remove it",
     "missing": "is missing; add it",
@@ -32,4 +33,4 @@ def _problem(problem: dict[str, Any]) -> str:
     if not path:
         return f"The {place} {saying}"
     name = ".".join(str(step) for step in path)[:_NAME_CHARACTERS]
-    return f"{'Field' if place == 'body' else 'Parameter'} {name!r} {saying.removeprefix('it ')}"
+    return f"{_KINDS.get(place, 'Parameter')} {name!r} {saying.removeprefix('it ')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
@@ -14,29 +13,30 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
-from click import unstyle
+from cli_service import served
+from click import ClickException, unstyle
 from click.testing import CliRunner
+from http_fakes import LoggedRuns, ScriptedAgent
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.cli import following
 from serve_app.cli.frames import Frame, frames
 from serve_app.cli.main import main
 from serve_app.cli.transcript import Transcript
-from serve_app.config import HttpSettings
-from serve_app.errors import Overloaded
-from serve_app.http.api import create_api
+from serve_app.errors import AgentUnavailable, Overloaded
 from serve_app.values import (
     Answer,
+    Cancelled,
     ChatRequest,
     Citation,
     Context,
-    Event,
     Failed,
     Failure,
     RunStarted,
@@ -46,10 +46,10 @@ from serve_app.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Callable, Iterator
 
 SERVE_APP = str(Path(sys.executable).with_name("serve-app"))
-RUN = RunStarted(run_id="r1")
+RUN = RunStarted(run_id="")
 ARGUMENTS = {"order_id": "OD-20240502"}
 CALL = ToolRequest(id="1", name="order_query", arguments=ARGUMENTS)
 RESULT = ToolCall(name="order_query", arguments=ARGUMENTS, status="ok", attempts=1, elapsed_ms=3.2)
@@ -74,6 +74,9 @@ SCRIPTS: dict[str, list[Any]] = {
     ],
     "slow": [RUN, Token(text="one "), 0.6, Token(text="two"), answer("one two")],
     "endless": [RUN, Token(text="I begin "), 30.0, answer("")],
+    "silent": [30.0, RUN, answer("")],
+    "replica dies": [RUN, Token(text="It has "), AgentUnavailable("gone"), Token(text="shipped."), answer("")],
+    "cancelled": [RUN, Token(text="It is"), Cancelled(run_id="")],
     "overloaded": [Overloaded("Too many turns wait", retry_after_s=1)],
     "fails late": [
         RUN,
@@ -83,61 +86,99 @@ SCRIPTS: dict[str, list[Any]] = {
 }
 
 
-class Scripted:
-    """An agent that plays `SCRIPTS`: values become events, errors are raised, numbers are pauses in seconds."""
+class Scripted(ScriptedAgent):
+    """Plays what `SCRIPTS` has for the message, else says what it was told."""
 
-    def __init__(self) -> None:
-        self.told: list[ChatRequest] = []
-
-    async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
-        self.told.append(request)
+    def _steps(self, context: Context, request: ChatRequest) -> list[Any]:
         said = [RUN, Token(text=f"You said: {request.user_input}"), answer("…")]
-        for number, step in enumerate(SCRIPTS.get(request.user_input, said), 1):
-            if isinstance(step, float):
-                await asyncio.sleep(step)
-            elif isinstance(step, Exception):
-                raise step
-            else:
-                yield Event(id=number, data=step)
+        return SCRIPTS.get(request.user_input, said)
 
 
 @pytest.fixture(scope="module")
 def agent() -> Scripted:
-    return Scripted()
+    return Scripted(LoggedRuns())
 
 
 @pytest.fixture(scope="module")
 def url(agent: Scripted) -> Iterator[str]:
     """The real HTTP API over that agent."""
-    api = create_api(agent, agent, agent, HttpSettings(), turn_timeout_s=60)  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = server.force_exit = True
-    thread.join(10)
+    with served(agent) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(following, "WAITS_S", (0.02,))
 
 
 @contextmanager
-def answering(body: bytes) -> Iterator[str]:
-    """A server of one connection, which gets `body` and the end."""
+def answering(*bodies: bytes) -> Iterator[str]:
+    """A server that gives each connection one of `bodies`, in turn and then the last one again, and the end."""
 
     def serve() -> None:
-        connection, _ = listening.accept()
-        with connection:
-            connection.recv(65536)
-            connection.sendall(body)
-            connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65536):
-                pass  # a close with unread bytes would be a reset
+        for body in chain(bodies, repeat(bodies[-1])):
+            connection, _ = listening.accept()
+            with connection:
+                if not connection.recv(65536):
+                    return
+                connection.sendall(body)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass  # a close with unread bytes would be a reset
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        thread.join(10)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            socket.create_connection(listening.getsockname()).close()
+            thread.join(10)
+
+
+class Cutting:
+    """A way to the service at `url` that breaks: each connection after as many frames as the next of `cuts` says."""
+
+    def __init__(self, url: str, *cuts: int) -> None:
+        self._port = int(url.rpartition(":")[2])
+        self._cuts = list(cuts)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                self.connections += 1
+                cut = self._cuts.pop(0) if self._cuts else None
+                threading.Thread(target=self._pass, args=[client, cut], daemon=True).start()
+
+    def _pass(self, client: socket.socket, cut: int | None) -> None:
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as service:
+            threading.Thread(target=_pump, args=[client, service], daemon=True).start()
+            sent, response = 0, b""
+            while data := service.recv(65536):
+                response += data
+                ends = [0, *(found.end() for found in re.finditer(b"\n\n", response))]
+                if cut is not None and len(ends) > cut:
+                    client.sendall(response[sent : ends[cut]])
+                    client.shutdown(socket.SHUT_RDWR)
+                    return
+                client.sendall(data)
+                sent = len(response)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
 
 
 def piped(url: str, *lines: str, session: str = "s1") -> tuple[int, str]:
@@ -169,7 +210,7 @@ def test_an_answer_shows_its_tools_its_text_and_each_source_once(url: str) -> No
 def test_piped_lines_are_answered_in_order_in_one_session(url: str, agent: Scripted) -> None:
     agent.told.clear()
     assert piped(url, "你好", "", "  again  ", session="abc") == (0, "You said: 你好\nYou said: again\n")
-    assert [(each.user_input, each.session_id, each.stream) for each in agent.told] == [
+    assert [(each.user_input, each.session_id, each.stream) for _, each in agent.told] == [
         ("你好", "abc", True),
         ("again", "abc", True),
     ]
@@ -179,7 +220,7 @@ def test_without_a_session_a_new_one_begins(url: str, agent: Scripted) -> None:
     agent.told.clear()
     for _ in range(2):
         assert CliRunner().invoke(main, ["chat", "--url", url], input="hi\n").exit_code == 0
-    first, second = (each.session_id for each in agent.told)
+    first, second = (each.session_id for _, each in agent.told)
     assert first != second
     assert re.fullmatch(r"chat-[0-9a-f]{8}", first)
 
@@ -209,16 +250,56 @@ def test_a_failure_after_the_first_words_stands_on_a_line_of_its_own(url: str) -
     assert piped(url, "fails late") == (1, "It is\nerror: Time ran out (deadline_exceeded, request q1)\n")
 
 
-def test_no_service_is_one_line_that_says_how_to_start_one() -> None:
+def test_how_a_turn_ended_is_known() -> None:
+    ends = [answer("Hi"), Cancelled(run_id="r1"), Failed(error=Failure.of(AgentUnavailable("gone"), "q1"))]
+    for end in ends:
+        transcript = Transcript(lambda text: None)
+        transcript.show(Frame(end.event, end.model_dump_json()))
+        assert transcript.result == end
+
+
+def test_a_cancelled_answer_says_that_there_is_none(url: str) -> None:
+    assert piped(url, "cancelled") == (1, "It is\n[cancelled: there is no answer]\n")
+
+
+FRAMES_OF_AN_ANSWER = 6
+
+
+@pytest.mark.parametrize("cuts", [*([cut] for cut in range(FRAMES_OF_AN_ANSWER)), [0, 0, 0], [1] * 5, [0, 2, 0, 0, 1]])
+def test_an_answer_whose_connection_breaks_is_shown_as_if_it_had_not(
+    url: str, agent: Scripted, cuts: list[int]
+) -> None:
+    agent.told.clear()
+    with closing(Cutting(url, *cuts)) as cutting:
+        assert piped(cutting.url, "where is it?") == piped(url, "where is it?")
+        assert cutting.connections == len(cuts) + 1
+    assert len(agent.told) == 2
+
+
+def test_an_answer_goes_on_when_its_stream_fails_and_its_run_does_not(url: str) -> None:
+    assert piped(url, "replica dies") == (0, "It has shipped.\n")
+
+
+def test_each_message_has_a_key_of_its_own(url: str, agent: Scripted) -> None:
+    before = len(agent.runs.keys)
+    piped(url, "same", "same")
+    assert len(agent.runs.keys) == before + 2
+
+
+def test_no_service_is_at_once_one_line_that_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", 30)
+    started = time.monotonic()
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         code, output = piped(f"http://127.0.0.1:{unused.getsockname()[1]}", "hi", "ho")
     assert code == 1
+    assert time.monotonic() - started < 10
     assert output.count("no service answers; start one with 'serve run serve_config.yaml'") == 2
     assert output.count("\n") == 2
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+RUN_FRAME = b'id: 1\nevent: run\ndata: {"run_id": "r1"}\n\n'
 
 
 @pytest.mark.parametrize(
@@ -226,17 +307,41 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close
     [
         (HEAD + b'event: token\ndata: {"text": "Hal"}\n\n', "Hal\nerror: the stream ended before the answer did\n"),
         (HEAD + b'event: token\ndata: {"te', "error: the stream ended before the answer did\n"),
+        (HEAD + RUN_FRAME, "error: the stream ended before the answer did\n"),
         (HEAD + b"event: token\ndata: {]\n\n", "error: what .* is not understood \\(ValidationError\\)\n"),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "error: .* answers 502 Bad Gateway; .*\n"),
         (b"", "error: .* the connection broke \\(RemoteProtocolError\\)\n"),
     ],
-    ids=["cut between frames", "cut within a frame", "not JSON", "a proxy's refusal", "no answer"],
+    ids=["cut between frames", "cut within a frame", "never resumed", "not JSON", "a proxy's refusal", "no answer"],
 )
 def test_a_broken_answer_is_one_line(body: bytes, line: str) -> None:
     with answering(body) as url:
         code, output = piped(url, "hi")
     assert code == 1
     assert re.fullmatch(line, output), output
+
+
+ANSWER_FRAME = f"id: 2\nevent: answer\ndata: {answer('Hello').model_dump_json()}\n\n".encode()
+SHED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        (b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", HEAD + RUN_FRAME + ANSWER_FRAME),
+        (HEAD + RUN_FRAME, SHED, HEAD + ANSWER_FRAME),
+        (b"", SHED, HEAD + RUN_FRAME + ANSWER_FRAME),
+    ],
+    ids=["a proxy whose process died", "a service that is not ready yet", "likewise, before the first frame"],
+)
+def test_a_service_that_comes_back_is_waited_for(bodies: tuple[bytes, ...]) -> None:
+    with answering(*bodies) as url:
+        assert piped(url, "hi") == (0, "Hello\n")
+
+
+def test_a_run_that_is_over_without_its_last_frame_is_one_line() -> None:
+    with answering(HEAD + RUN_FRAME, b"HTTP/1.1 204 No Content\r\n\r\n") as url:
+        assert piped(url, "hi") == (1, "error: the run is over, and its answer did not come\n")
 
 
 def test_calls_of_one_step_each_get_their_outcome() -> None:
@@ -375,18 +480,67 @@ def test_words_are_shown_as_they_come(terminal: Terminal) -> None:
     assert terminal.process.wait(20) == 0
 
 
-def test_ctrl_c_stops_showing_an_answer_and_the_prompt_comes_back(terminal: Terminal) -> None:
+def _statuses(agent: Scripted) -> list[str]:
+    return [log.events[-1].name for log in agent.runs.logs.values() if log.events]
+
+
+def test_ctrl_c_cancels_an_answer_and_the_prompt_comes_back(terminal: Terminal, agent: Scripted) -> None:
+    agent.runs.logs.clear()
     terminal.type("endless\n")
     terminal.wait_for("I begin ")
     terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("[not shown further; the service finishes the answer]")
+    terminal.wait_for("[cancelled]")
     terminal.wait_for("> ")
+    assert _statuses(agent) == ["cancelled"]
     terminal.type("still there?\n")
     terminal.wait_for("You said: still there?")
     terminal.wait_for("> ")
     terminal.type("\x04")  # Ctrl-D
     assert terminal.process.wait(20) == 0
     assert "Traceback" not in terminal.seen
+
+
+def test_ctrl_c_cancels_an_answer_of_which_nothing_came_yet(terminal: Terminal, agent: Scripted) -> None:
+    agent.runs.logs.clear()
+    agent.told.clear()
+    terminal.type("silent\n")
+    _wait_until(lambda: bool(agent.told))
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("[cancelled]")
+    terminal.wait_for("> ")
+    assert _statuses(agent) == ["cancelled"]
+    assert len(agent.told) == 1
+
+
+def test_ctrl_c_cancels_an_answer_to_a_line_that_was_piped_in_and_ends(url: str, agent: Scripted) -> None:
+    agent.runs.logs.clear()
+    agent.told.clear()
+    command = [SERVE_APP, "chat", "--url", url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
+        process.stdin.write("endless\nnever asked\n")
+        process.stdin.close()
+        _wait_until(lambda: bool(agent.told))
+        assert process.stdout.read(8) == "I begin "
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "\n[cancelled]\n"
+        assert process.wait(20) == 1
+    assert _statuses(agent) == ["cancelled"]
+    assert len(agent.told) == 1
+
+
+def test_a_run_that_cannot_be_cancelled_says_so() -> None:
+    with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as url:
+        turn = following.Turn(url, {}, lambda frame: None)
+        with pytest.raises(ClickException, match="502 Bad Gateway"):
+            turn.cancel()
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
 
 
 def test_ctrl_c_at_the_prompt_ends_the_conversation(terminal: Terminal) -> None:

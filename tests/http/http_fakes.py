@@ -3,76 +3,232 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import NotFound
+from serve_app.errors import KeyReused, NotFound
 from serve_app.values import (
     Answer,
+    Cancelled,
     Catalogue,
     ChatRequest,
     Check,
+    Claim,
     Context,
     Document,
     DocumentSummary,
     Event,
     EventData,
     Exchange,
+    Failed,
+    IdempotencyKey,
     Indexed,
     Message,
+    Run,
     RunStarted,
     Session,
+    SessionSize,
+    SessionSizes,
+    ToolRequest,
     ToolResult,
     ToolSpec,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 
 def answer(result: str = "Hello", session_id: str = "s1") -> Answer:
     return Answer(result=result, session_id=session_id, run_id="r1", model="offline")
 
 
-class ScriptedAgent:
-    """Plays its script: values become events, exceptions are raised, numbers are pauses in seconds.
+@dataclass
+class Log:
+    """One run: what happened so far, with the failures of the calls that followed it at that point."""
 
-    Without a script it repeats what it was told; a session is there when it was spoken in.
-    """
+    session_id: str
+    tenant: str
+    steps: list[Event | Exception] = field(default_factory=list)
+    over: bool = False
+    begun: bool = False
+    grown: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def events(self) -> list[Event]:
+        return [step for step in self.steps if isinstance(step, Event)]
+
+    async def add(self, step: EventData | Exception) -> None:
+        """An event after the last one is not written."""
+        async with self.grown:
+            if not self.over:
+                event = step if isinstance(step, Exception) else Event(id=len(self.events) + 1, data=step)
+                self.steps.append(event)
+                self.over = isinstance(event, Event) and event.last
+            self.grown.notify_all()
+
+    async def end(self) -> None:
+        async with self.grown:
+            self.over = True
+            self.grown.notify_all()
+
+    async def follow(self) -> AsyncGenerator[Event | Exception, None]:
+        read = 0
+        while True:
+            async with self.grown:
+                while read == len(self.steps) and not self.over:
+                    await self.grown.wait()
+            if read == len(self.steps):
+                return
+            read += 1
+            yield self.steps[read - 1]
+
+
+class LoggedRuns:
+    """Keeps the log of every run in memory."""
 
     def __init__(self) -> None:
+        self.logs: dict[str, Log] = {}
+        self.keys: dict[tuple[str, str], tuple[ChatRequest, str]] = {}
+        self.failing: Exception | None = None
+        self.asked: list[Context] = []
+
+    def register(self, context: Context) -> Log:
+        return self.logs.setdefault(context.run_id, Log(context.session_id, context.tenant))
+
+    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
+        self._ask(context)
+        if key is not None:
+            earlier, run_id = self.keys.setdefault((context.tenant, key), (request, context.run_id))
+            if earlier != request:
+                raise KeyReused("The key belongs to another body")
+            if run_id != context.run_id:
+                return Claim(run_id=run_id, fresh=False)
+        self.register(context)
+        return Claim(run_id=context.run_id, fresh=True)
+
+    async def run(self, context: Context, run_id: str) -> Run:
+        log = self._found(context, run_id)
+        run = Run(run_id=run_id, session_id=log.session_id, status="queued", created_at=1.0)
+        if not log.events:
+            return run
+        last = log.events[-1]
+        match last.data:
+            case Answer(status=status) as answer:
+                ended: dict[str, Any] = {"status": status, "answer": answer}
+            case Failed(error=error):
+                ended = {"status": "failed", "error": error}
+            case Cancelled():
+                ended = {"status": "cancelled"}
+            case _:
+                ended = {"status": "running"}
+        return run.model_copy(update={"last_event_id": last.id, **ended})
+
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._found(context, run_id).follow()) as steps:
+            async for step in steps:
+                if isinstance(step, Event) and step.id > after:
+                    yield step
+
+    async def cancel(self, context: Context, run_id: str) -> Run:
+        await self._found(context, run_id).add(Cancelled(run_id=run_id))
+        return await self.run(context, run_id)
+
+    def _ask(self, context: Context) -> None:
+        self.asked.append(context)
+        if self.failing:
+            raise self.failing
+
+    def _found(self, context: Context, run_id: str) -> Log:
+        self._ask(context)
+        log = self.logs.get(run_id)
+        if log is None or log.tenant != context.tenant:
+            raise NotFound(f"There is no run {run_id}")
+        return log
+
+
+class ScriptedAgent:
+    """Plays its script: values become events, numbers are pauses in seconds, exceptions fail the calls that follow.
+
+    An empty run id in a script stands for the run's own. Without a script it repeats what it was told; a session is
+    there when it was spoken in.
+    """
+
+    def __init__(self, runs: LoggedRuns) -> None:
+        self.runs = runs
         self.script: list[EventData | Exception | float] | None = None
         self.told: list[tuple[Context, ChatRequest]] = []
+        self.calls = 0
         self.open = 0
         self.kept: dict[str, list[Exchange]] = {}
         self.failing: Exception | None = None
+        self.starting: Exception | float = 0.0
         self.check = Check(name="model", ok=True)
         self.check_pause_s = 0.0
+        self.listed: SessionSizes | None = None
+        self._playing: set[asyncio.Task[None]] = set()
 
-    async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
-        self.told.append((context, request))
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        self.calls += 1
         self.open += 1
         try:
-            number = 0
-            for step in self._steps(context, request):
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                elif isinstance(step, Exception):
-                    raise step
-                else:
-                    number += 1
-                    yield Event(id=number, data=step)
+            async with aclosing(self._begun(context, request).follow()) as steps:
+                async for step in steps:
+                    if isinstance(step, Exception):
+                        raise step
+                    if step.id > after and (request.stream or step.last):
+                        yield step
         finally:
             await asyncio.sleep(0)  # as a remote call that is cancelled
             self.open -= 1
+
+    async def start(self, context: Context, request: ChatRequest) -> None:
+        self.calls += 1
+        if isinstance(self.starting, Exception):
+            raise self.starting
+        await asyncio.sleep(self.starting)
+        self._begun(context, request)
+
+    def _begun(self, context: Context, request: ChatRequest) -> Log:
+        log = self.runs.register(context)
+        if not log.begun:
+            log.begun = True
+            self.told.append((context, request))
+            playing = asyncio.create_task(self._play(log, context, request))
+            self._playing.add(playing)
+            playing.add_done_callback(self._playing.discard)
+        return log
+
+    async def _play(self, log: Log, context: Context, request: ChatRequest) -> None:
+        for step in self._steps(context, request):
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            elif getattr(step, "run_id", None) == "":
+                await log.add(step.model_copy(update={"run_id": context.run_id}))
+            else:
+                await log.add(step)
+        await log.end()
 
     def _steps(self, context: Context, request: ChatRequest) -> list[EventData | Exception | float]:
         if self.script is not None:
             return self.script
         message = Message(role="user", content=request.user_input)
-        exchange = Exchange(run_id=context.run_id, at=1.0, messages=[message])
+        exchange = Exchange(run_id=context.run_id, at=time.time(), messages=[message])
         self.kept.setdefault(request.session_id, []).append(exchange)
-        last = answer(request.user_input, request.session_id)
-        return [RunStarted(run_id=context.run_id), last] if request.stream else [last]
+        return [RunStarted(run_id=""), answer(request.user_input, request.session_id)]
+
+    async def sizes(self, context: Context, limit: int) -> SessionSizes:
+        if self.failing:
+            raise self.failing
+        if self.listed:
+            return self.listed
+        sizes = [
+            SessionSize(session_id=name, turns=len(kept), bytes=1000 * len(kept), repairs=0, expires_in_s=60)
+            for name, kept in self.kept.items()
+        ]
+        largest = sorted(sizes, key=lambda size: -size.bytes)
+        return SessionSizes(sessions=largest[:limit], counted=len(sizes), complete=True)
 
     async def session(self, context: Context, limit: int) -> Session:
         exchanges = self._found(context)
@@ -143,7 +299,7 @@ class NoTools:
     async def specs(self) -> list[ToolSpec]:
         return []
 
-    async def call(self, context: Context, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         raise NotImplementedError
 
     async def checks(self) -> list[Check]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import ListedRetriever, NoTools, ScriptedAgent
+from http_fakes import ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
+from serve_app.http.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,15 +28,19 @@ class Service:
 
     turn_timeout_s: float = 20.0
     settings: HttpSettings = field(default_factory=lambda: HttpSettings(max_chat_body_bytes=8192))
-    agent: ScriptedAgent = field(default_factory=ScriptedAgent)
+    runs: LoggedRuns = field(default_factory=LoggedRuns)
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
     client: Any = None
     port: int = 0
 
+    def __post_init__(self) -> None:
+        self.agent = ScriptedAgent(self.runs)
+
     @property
     def api(self) -> FastAPI:
-        return create_api(self.agent, self.retriever, self.tools, self.settings, self.turn_timeout_s)
+        parts = Parts(agent=self.agent, runs=self.runs, retriever=self.retriever, tools=self.tools)
+        return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:
         """Exactly these bytes on a connection of their own; everything that comes back."""

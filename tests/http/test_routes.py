@@ -136,6 +136,16 @@ async def test_a_session_is_read_and_forgotten(service):
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
+async def test_the_largest_conversations_are_listed(service):
+    for session_id in ("a", "b", "b", "c", "c", "c"):
+        await service.client.post("/agent/chat", json={**CHAT, "session_id": session_id})
+    response = await service.client.get("/admin/sessions?limit=2")
+    assert response.status_code == 200
+    assert [(each["session_id"], each["turns"]) for each in response.json()["sessions"]] == [("c", 3), ("b", 2)]
+    assert (response.json()["counted"], response.json()["complete"]) == (3, True)
+    assert len((await service.client.get("/admin/sessions")).json()["sessions"]) == 3
+
+
 async def test_documents_are_added_listed_and_removed(service):
     batch = {"documents": [{"source": "a.md", "text": "# A", "title": "甲"}, {"source": "b.md", "text": "broken"}]}
     added = await service.client.post("/knowledge/documents", json=batch)
@@ -167,6 +177,7 @@ async def test_a_store_that_is_down_fails_each_route_that_needs_it(service):
         add,
         await service.client.get("/agent/sessions/s1"),
         await service.client.delete("/agent/sessions/s1"),
+        await service.client.get("/admin/sessions"),
     ):
         assert (response.status_code, response.headers["retry-after"]) == (503, "4")
         assert response.json()["error"]["message"] == "Redis did not answer"
@@ -251,7 +262,7 @@ async def test_the_documentation_names_our_errors_only_and_is_there_to_read(serv
     described = (await service.client.get("/openapi.json")).json()
     assert "HTTPValidationError" not in json.dumps(described)
     chat = described["paths"]["/agent/chat"]["post"]
-    assert set(chat["responses"]) == {"200", "400", "408", "409", "413", "415", "422", "500", "503", "504"}
+    assert set(chat["responses"]) == {"200", "202", "400", "408", "409", "413", "415", "422", "500", "503", "504"}
     assert "text/event-stream" in chat["responses"]["200"]["content"]
     assert "订单" in chat["requestBody"]["content"]["application/json"]["examples"]
     for path in described["paths"].values():

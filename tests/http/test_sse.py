@@ -8,12 +8,12 @@ import time
 
 import httpx
 import pytest
-from http_fakes import ScriptedAgent, answer
+from http_fakes import LoggedRuns, ScriptedAgent, answer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import AgentUnavailable
-from serve_app.http import chat, sse
+from serve_app.http import replies, sse
 from serve_app.http.following import Following
 from serve_app.values import ChatRequest, Context, Event, Failed, Failure, RunStarted, Token, ToolCall, ToolRequest
 
@@ -36,7 +36,7 @@ def _read(stream: str) -> list[dict[str, str]]:
 async def _frames(service, **changed: object) -> list[tuple[str, str, dict]]:
     response = await service.client.post("/agent/chat", json={**CHAT, **changed}, headers={"X-Request-Id": "q1"})
     assert response.status_code == 200
-    return [(frame["id"], frame["event"], json.loads(frame["data"])) for frame in _read(response.text)]
+    return [(frame.get("id", ""), frame["event"], json.loads(frame["data"])) for frame in _read(response.text)]
 
 
 async def test_each_event_is_a_frame_and_the_last_one_is_the_answer(service):
@@ -91,10 +91,10 @@ def test_any_text_survives_framing(text):
 
 
 @pytest.mark.parametrize("error", [AgentUnavailable("The replica is gone"), RuntimeError("the password is hunter2")])
-async def test_a_late_failure_is_the_last_frame(service, caplog, error):
+async def test_a_late_failure_is_the_last_frame_and_takes_no_new_id(service, caplog, error):
     service.agent.script = [RunStarted(run_id="r1"), Token(text="a"), error]
     *_, (number, name, data) = await _frames(service)
-    assert (number, name) == ("3", "error")
+    assert (number, name) == ("2", "error")
     assert data == {"error": Failure.of(error, "q1").model_dump()}
     assert "hunter2" not in json.dumps(data)
     assert ("hunter2" in caplog.text) == isinstance(error, RuntimeError)
@@ -110,7 +110,7 @@ async def test_a_late_failure_that_is_an_event_is_the_last_frame(service):
 async def test_a_run_that_ends_without_its_last_event_ends_in_an_error(service):
     service.agent.script = [RunStarted(run_id="r1")]
     *_, (number, name, data) = await _frames(service)
-    assert (number, name, data["error"]["code"]) == ("2", "error", "internal")
+    assert (number, name, data["error"]["code"]) == ("1", "error", "internal")
 
 
 async def test_a_run_over_its_deadline_ends_in_an_error(hurried, monkeypatch):
@@ -122,7 +122,7 @@ async def test_a_run_over_its_deadline_ends_in_an_error(hurried, monkeypatch):
 
 
 async def test_silence_is_filled_with_comments(service, monkeypatch):
-    monkeypatch.setattr(chat, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(replies, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
     service.agent.script = [RunStarted(run_id="r1"), 0.28, answer()]
     response = await service.client.post("/agent/chat", json=CHAT)
     assert 3 <= response.text.count(": keep-alive\n\n") <= 5
@@ -186,7 +186,7 @@ async def test_a_run_is_read_and_closed_in_one_task():
 
 async def test_silence_while_following_loses_no_event():
     context = Context(request_id="q", run_id="r", session_id="s", deadline=time.time() + 5)
-    agent = ScriptedAgent()
+    agent = ScriptedAgent(LoggedRuns())
     agent.script = [0.05, Token(text="a"), 0.05, answer()]
     following = Following(agent.turn(context, ChatRequest(**CHAT)))
     heard = []

@@ -1,0 +1,45 @@
+"""How does a run begin that nobody waits for?"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from serve_app.errors import DeadlineExceeded, Overloaded, Unavailable
+from serve_app.http.contexts import patience_s, within
+from serve_app.http.preferences import RESPOND_ASYNC
+from serve_app.http.responses import json_response
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from serve_app.http.parts import Parts
+    from serve_app.values import ChatRequest, Context
+
+log = logging.getLogger(__name__)
+
+START_S = 2.0
+"""For a replica to take the run; it is registered, so that one takes it by itself later."""
+
+
+async def begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> Response:
+    """202 with the run, which goes on without the client."""
+    async with within(patience_s(context)):
+        claim = await parts.runs.claim(context, body, key)
+        context = context.model_copy(update={"run_id": claim.run_id})
+        if claim.fresh:
+            await _start(parts, context, body)
+        run = await parts.runs.run(context, claim.run_id)
+    response = json_response(run, HTTPStatus.ACCEPTED)
+    response.headers["Location"] = f"/agent/runs/{claim.run_id}"
+    response.headers["Preference-Applied"] = RESPOND_ASYNC
+    return response
+
+
+async def _start(parts: Parts, context: Context, body: ChatRequest) -> None:
+    try:
+        async with within(START_S):
+            await parts.agent.start(context, body)
+    except (Unavailable, Overloaded, DeadlineExceeded) as error:
+        log.warning("run %s waits to be picked up: %s", context.run_id, error)

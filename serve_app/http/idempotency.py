@@ -1,0 +1,56 @@
+"""Which run is a request, when it may have been sent before?"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import Depends, Header
+from starlette.requests import Request
+
+from serve_app.errors import Internal
+from serve_app.http.headers import once
+from serve_app.http.parts import Parts
+from serve_app.values import ChatRequest, Claim, Context, Event
+
+HEADER = "Idempotency-Key"
+
+_KeyHeader = Annotated[
+    str,
+    Header(
+        alias=HEADER,
+        default_factory=str,  # the documentation would offer null, which no header can be, for None
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="A name of your own for this request. Sent again with the same body within a day, it gives the "
+        "same run and the same answer, also while the first one still goes on; with another body it is refused.",
+    ),
+]
+
+
+def _key(request: Request, key: _KeyHeader) -> str | None:
+    once(request, HEADER)
+    return key or None
+
+
+Key = Annotated[str | None, Depends(_key)]
+
+
+async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[Event, None]:
+    """The run's events to its last one: from the agent where it begins here, else from its log.
+
+    Without a key it is always a new run, which the agent registers.
+
+    Raises:
+        KeyReused: the key came with another body.
+        Internal: there is no last one.
+    """
+    claim = await parts.runs.claim(context, body, key) if key else Claim(run_id=context.run_id, fresh=True)
+    context = context.model_copy(update={"run_id": claim.run_id})
+    source = parts.agent.turn(context, body) if claim.fresh else parts.runs.events(context, claim.run_id)
+    async with aclosing(source) as events:
+        async for event in events:
+            yield event
+            if event.last:
+                return
+    raise Internal("The run ended without its last event")

@@ -1,0 +1,19 @@
+"""Who stands behind the API?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serve_app.ports import Agent, Retriever, Runs, Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The other parts of the service, each by its port."""
+
+    agent: Agent
+    runs: Runs
+    retriever: Retriever
+    tools: Tools
