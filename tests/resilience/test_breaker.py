@@ -1,0 +1,116 @@
+"""Does a breaker leave a dependency alone when it fails, and come back to it by one call?"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from serve_app.errors import ModelUnavailable
+from serve_app.resilience.breaker import Breaker, Limit
+from serve_app.resilience.circuit import Circuit
+
+LIMIT = Limit(failures=3, cool_down_s=10)
+
+
+class Usage(RuleBasedStateMachine):
+    """Calls that begin, end well, fail or are never heard of, in any order and at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.breaker = Breaker(LIMIT)
+        self.open_calls = 0
+        self.last_probe = float("-inf")
+
+    @rule(seconds=st.floats(0, 25))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.breaker.admits(self.now))
+    @rule()
+    def call_begins(self) -> None:
+        if self.breaker.state(self.now) == "half_open":
+            assert self.now >= self.last_probe + LIMIT.cool_down_s
+            self.last_probe = self.now
+        self.breaker = self.breaker.asked(self.now)
+        self.open_calls += 1
+
+    @precondition(lambda self: self.open_calls)
+    @rule()
+    def call_succeeds(self) -> None:
+        self.open_calls -= 1
+        self.breaker = self.breaker.succeeded()
+        self.last_probe = float("-inf")
+        assert self.breaker.state(self.now) == "closed"
+
+    @precondition(lambda self: self.open_calls)
+    @rule()
+    def call_fails(self) -> None:
+        self.open_calls -= 1
+        before = self.breaker.state(self.now)
+        self.breaker = self.breaker.failed(self.now)
+        self.last_probe = float("-inf") if before != "open" else self.last_probe
+        assert before == "closed" or self.breaker.state(self.now) == "open"
+
+    @precondition(lambda self: self.open_calls)
+    @rule()
+    def call_is_never_heard_of(self) -> None:
+        self.open_calls -= 1
+
+    @invariant()
+    def it_is_open_only_after_failures_in_a_row(self) -> None:
+        assert (self.breaker.state(self.now) == "closed") == (self.breaker.opened_at is None)
+        assert self.breaker.opened_at is None or self.breaker.failures >= LIMIT.failures
+
+    @invariant()
+    def it_says_when_it_will_admit_a_call(self) -> None:
+        wait_s = self.breaker.retry_after_s(self.now)
+        assert self.breaker.admits(self.now) == (wait_s == 0)
+        assert self.breaker.admits(self.now + wait_s + 1e-6)
+
+
+TestUsage = Usage.TestCase
+
+
+@given(st.lists(st.booleans()))
+def test_it_opens_at_the_limit_of_failures_in_a_row_and_not_before(outcomes: list[bool]) -> None:
+    breaker, row = Breaker(LIMIT), 0
+    for good in outcomes:
+        breaker = breaker.succeeded() if good else breaker.failed(0)
+        row = 0 if good else row + 1
+        assert (breaker.state(0) == "open") == (row >= LIMIT.failures)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_circuit_refuses_while_it_is_open_and_comes_back_by_one_call() -> None:
+    clock = Clock()
+    circuit = Circuit("the model", LIMIT, clock)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="x"), circuit.passing(ModelUnavailable, (ValueError,)):
+            raise ValueError("x")
+    clock.now = 4
+    with pytest.raises(ModelUnavailable) as refused, circuit.passing(ModelUnavailable, (ValueError,)):
+        raise AssertionError("it was asked")
+    assert refused.value.retry_after_s == 6
+    clock.now = 10
+    assert circuit.admits
+    with circuit.passing(ModelUnavailable, (ValueError,)):
+        assert not circuit.admits
+    assert circuit.state == "closed"
+
+
+def test_what_is_not_the_dependencys_failure_does_not_count() -> None:
+    circuit = Circuit("the model", LIMIT)
+    for _ in range(5):
+        with pytest.raises(KeyError), circuit.passing(ModelUnavailable, (ValueError,)):
+            raise KeyError
+    assert circuit.state == "closed"
