@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from serve_app.errors import AgentUnavailable, Overloaded
+from serve_app.errors import AgentUnavailable, NotFound, Overloaded
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
@@ -50,10 +50,18 @@ class SurvivingAgent:
                 break  # it has begun, and somebody will adopt it
             await asyncio.sleep(again_s)
             again_s = min(2 * again_s, AGAIN_MAX_S)
-        async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+        async with aclosing(self._elsewhere(context, after)) as events:
             async for event in events:
                 if request.stream or event.last:
                     yield event
+
+    async def _elsewhere(self, context: Context, after: int) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+                async for event in events:
+                    yield event
+        except NotFound:
+            raise AgentUnavailable("The replica is gone, and nothing is known of its run") from None
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         await self._agent.start(context, request)
