@@ -148,7 +148,8 @@ class Course:
         """
         if run.held.last:
             logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
-            run.recover(await self.means.registry.entries(self.context))
+            registry = self.means.registry
+            run.recover(await outlast(lambda: registry.entries(self.context), self._patience_s(), StoreUnavailable))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
 
