@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIFE_MS = 3_000
+LIFE_MS = 2_000
 """How long an owner that is not heard of keeps its runs: longer than a healthy process pauses, and no more than a user
 waits."""
 LAPSED_AT_ONCE = 20

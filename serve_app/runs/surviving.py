@@ -22,7 +22,7 @@ AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 1.0
 """Between two tries: for a while a caller may still be sent to the replica that is gone."""
 
 
-SILENT_S = 4.0
+SILENT_S = 3.0
 """For so long a replica may tell nothing before the log is looked at: by then a run of a dead one may be adopted."""
 
 
