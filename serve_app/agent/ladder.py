@@ -1,0 +1,51 @@
+"""What is an answer worth when something is missing?
+
+    full          everything answered                                   success
+    standby       another tool, endpoint or Milvus stood in             success, the call's status is `standby`
+    without       another model, or no tool, retriever or memory        degraded: `model`, `tool:NAME`, `retriever`, `memory`
+    basic answer  the model alone, without tools                        degraded: `model`
+    nothing       no model answers                                      503, in the user's language
+
+Each rung is taken by whoever meets the failure: the tools' runner and the retriever stand in, the toolbelt answers for what
+is not there, the guarded model switches over, the turn falls back to the basic answer. The last one is an error and no
+answer: a 200 would hide the outage from whoever watches the service.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from serve_app.errors import (
+    AgentUnavailable,
+    ModelUnavailable,
+    RunAbandoned,
+    StoreUnavailable,
+    ToolUnavailable,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HAN = re.compile(r"[\u4e00-\u9fff]")
+IN_CHINESE: dict[type[Unavailable], str] = {
+    ModelUnavailable: "抱歉,语言模型暂时无法回答,请稍后再试",
+    ToolUnavailable: "抱歉,所需的工具暂时不可用,请稍后再试",
+    StoreUnavailable: "抱歉,存储服务暂时不可用,请稍后再试",
+    AgentUnavailable: "抱歉,服务正在恢复,请稍后再试",
+    RunAbandoned: "抱歉,这次对话多次中断,未能完成,请联系管理员",
+}
+
+
+def status(degraded: Iterable[str]) -> str:
+    """The answer's status, by what it was made without."""
+    return "degraded" if any(True for _ in degraded) else "success"
+
+
+def in_the_language_of(user_input: str, error: Unavailable) -> Unavailable:
+    """The same error, its message in the user's language; every error class speaks English by itself."""
+    if not HAN.search(user_input):
+        return error
+    chinese = next((text for kind, text in IN_CHINESE.items() if isinstance(error, kind)), None)
+    return type(error)(chinese, error.retry_after_s) if chinese else error
