@@ -53,6 +53,9 @@ def _model(settings: Settings) -> Iterator[Problem]:
     from serve_app.llm.models import problems as model_problems
 
     yield from model_problems(settings.model)
+    if settings.model.fallbacks and settings.model.timeout_s >= settings.agent.turn_timeout_s:
+        what = f"a model that hangs leaves its fallbacks no time: a turn has {settings.agent.turn_timeout_s:g} s"
+        yield Problem("model.timeout_s", what, "Let it be at most half of agent.turn_timeout_s")
 
 
 def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:

@@ -1,4 +1,8 @@
-"""What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which."""
+"""What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which.
+
+`broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none. A model that is given moods by `Stub.moods`
+answers as the models do that these name, call by call, and after the last one well.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +28,24 @@ REFUSALS = {
     "too-long": (400, "context_length_exceeded"),
 }
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-CALL = {"id": "call_abc", "type": "function", "function": {"name": "order_query", "arguments": '{"order_id": "OD-1"}'}}
+RETRY_AFTER = "7"
 
 
 def stub_app() -> FastAPI:
     app = FastAPI()
-    app.state.seen = []
+    app.state.seen, app.state.moods = [], {}
 
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
         body = await request.json()
         app.state.seen.append((dict(request.headers), body))
-        model = body["model"]
+        moods = app.state.moods.get(body["model"])
+        model, at, after = (moods.pop(0) if moods else body["model"]).partition("@")
         if model in REFUSALS:
             status, code = REFUSALS[model]
             error = {"message": SECRET_TEXT, "type": code, "code": code}
-            return JSONResponse({"error": error}, status, headers={"retry-after": "7"})
+            after = after if at else RETRY_AFTER
+            return JSONResponse({"error": error}, status, headers={"retry-after": after} if after else {})
         if model == "garbage":
             return Response("<html>not JSON</html>", media_type="text/html")
         if model == "empty":
@@ -59,17 +65,23 @@ def _wants_call(body: dict[str, Any]) -> bool:
 
 def _whole(model: str, body: dict[str, Any]) -> dict[str, Any]:
     called = _wants_call(body)
-    message = {"role": "assistant", "content": None if called else "Hello from the stub."}
+    text = "" if model == "blank" else "Hello from the stub."
+    message: dict[str, Any] = {"role": "assistant", "content": None if called else text}
     if called:
-        message["tool_calls"] = [CALL]
+        function = {"name": "order_query", "arguments": _arguments(model)}
+        message["tool_calls"] = [{"id": "call_abc", "type": "function", "function": function}]
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": USAGE}
+
+
+def _arguments(model: str) -> str:
+    return '{"order_id": OD' if model == "malformed" else '{"order_id": "OD-1"}'
 
 
 async def _frames(model: str, body: dict[str, Any]) -> AsyncIterator[str]:
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     if _wants_call(body):
-        name, arguments = CALL["function"]["name"], CALL["function"]["arguments"]
+        name, arguments = "order_query", _arguments(model)
         deltas.append(
             {
                 "tool_calls": [
@@ -80,7 +92,7 @@ async def _frames(model: str, body: dict[str, Any]) -> AsyncIterator[str]:
         deltas += [
             {"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in (arguments[:9], arguments[9:])
         ]
-    else:
+    elif model != "blank":
         deltas += [{"content": word} for word in ("Hello ", "from ", "the ", "stub.")]
     for count, delta in enumerate(deltas):
         yield _frame(model, [{"index": 0, "delta": delta, "finish_reason": None}])
@@ -115,8 +127,13 @@ def _frame(model: str, choices: list[Any], usage: dict[str, int] | None = None) 
 
 
 class Stub:
-    """A running stub; `seen` are the headers and bodies that it was asked with."""
+    """A running stub; `seen` are the headers and bodies that it was asked with, `moods` those of a model to come."""
 
     def __init__(self, port: int, app: FastAPI) -> None:
         self.url = f"http://127.0.0.1:{port}/v1"
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = app.state.seen
+        self.moods: dict[str, list[str]] = app.state.moods
+
+    def asked(self, model: str) -> int:
+        """How often the model was called."""
+        return sum(body["model"] == model for _, body in self.seen)

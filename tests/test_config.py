@@ -127,6 +127,37 @@ tools:
     assert len(found.problems) == 4
 
 
+def test_what_is_wrong_in_a_list_is_told_beside_the_rest_of_it() -> None:
+    write(
+        """\
+model:
+  name: openai:glm-4
+  fallbacks:
+    - {name: 'openai:a', tempratur: 1}
+    - {name: 'openai:b', api_key_env: NOT_SET_KEY, fallbacks: []}
+    - {nam: 'openai:c', base_url: nowhere}
+    - just text
+    - {name: 'openai:d'}
+memory: {window: 5}
+"""
+    )
+    assert lines() == [
+        "app.yaml:4: model.fallbacks.0.tempratur: unknown key. Did you mean 'temperature'?",
+        "app.yaml:5: model.fallbacks.1.fallbacks: unknown key. Did you mean 'model.fallbacks'?",
+        "app.yaml:6: model.fallbacks.2.name: missing. Add it",
+        "app.yaml:6: model.fallbacks.2.base_url: not an http:// or https:// URL. Change it, or leave it out",
+        "app.yaml:6: model.fallbacks.2.nam: unknown key. Did you mean 'name'?",
+        "app.yaml:7: model.fallbacks.3: not a section. Write its keys below it, indented",
+        (
+            "app.yaml:5: model.fallbacks.1.api_key_env: the environment variable NOT_SET_KEY is not set. "
+            "Set it, or put it into .env"
+        ),
+    ]
+    settings = draft("app.yaml").settings
+    assert [each.name for each in settings.model.fallbacks] == ["openai:a", "openai:b"]
+    assert settings.memory.window == 5
+
+
 def test_a_tool_may_not_take_the_retrievers_name() -> None:
     write("tools: {knowledge_search: {function: 'a:b'}}\n")
     assert lines() == ["app.yaml:1: tools.knowledge_search: the name is taken: it is the retriever's. Change it"]
@@ -185,6 +216,15 @@ def test_another_model_brings_its_own_endpoint_and_key_or_none(monkeypatch: pyte
     monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
     model = load("app.yaml").model
     assert (model.base_url, model.api_key_env) == ("http://b/v1", "SERVE_APP_MODEL_API_KEY")
+
+
+def test_another_model_has_the_same_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVE_APP_MODEL", "openai:other")
+    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "sk-other")
+    settings = load(write("model: {name: 'openai:glm-4', fallbacks: [{name: offline, base_url: 'http://h'}]}\n"))
+    assert settings.model.name == "openai:other"
+    (fallback,) = settings.model.fallbacks
+    assert (fallback.name, fallback.base_url, fallback.api_key_env) == ("offline", "http://h", None)
 
 
 def test_an_endpoint_and_a_key_alone_are_those_of_the_files_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +342,22 @@ def test_the_line_of_a_key_is_that_of_its_nearest_enclosing_key() -> None:
 
 
 KEYS = st.sampled_from(
-    ["model", "redis", "tools", "knowledge", "embedding", "orders", "name", "url", "function", "mode", "file", "", "x"]
+    [
+        "model",
+        "fallbacks",
+        "redis",
+        "tools",
+        "knowledge",
+        "embedding",
+        "orders",
+        "name",
+        "url",
+        "function",
+        "mode",
+        "file",
+        "",
+        "x",
+    ]
 )
 TEXTS = st.text(st.characters(exclude_categories=["C"]), max_size=8)
 TREES = st.recursive(

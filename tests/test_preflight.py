@@ -103,6 +103,33 @@ def test_the_shipped_laptop_configuration_has_no_problem() -> None:
     assert problems(ROOT / "configs" / "local.yaml") == ()
 
 
+def test_what_keeps_a_fallback_from_being_asked_is_told_once_at_its_line() -> None:
+    told = found(
+        """\
+model:
+  name: offline
+  timeout_s: 30
+  fallbacks:
+    - {name: 'openai:a', base_url: 'http://127.0.0.1:9/v1', api_key_env: NOT_SET_KEY}
+    - {name: 'opnai:b'}
+agent: {turn_timeout_s: 30}
+milvus: http://127.0.0.1:1
+redis: redis://127.0.0.1:1
+"""
+    )
+    assert [line for line in told if "model" in line] == [
+        (
+            "app.yaml:5: model.fallbacks.0.api_key_env: the environment variable NOT_SET_KEY is not set. "
+            "Set it, or put it into .env"
+        ),
+        "app.yaml:6: model.fallbacks.1.name: opnai:b names no provider that is known. Did you mean 'openai'?",
+        (
+            "app.yaml:3: model.timeout_s: a model that hangs leaves its fallbacks no time: a turn has 30 s. "
+            "Let it be at most half of agent.turn_timeout_s"
+        ),
+    ]
+
+
 def test_problems_of_every_kind_are_told_at_once(here: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "broken.py").write_text("1 / 0\n")
     monkeypatch.setenv("SERVE_APP_MODEL", "anthropic:claude-sonnet-4-5")

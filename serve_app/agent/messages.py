@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     HumanMessage,
     ToolMessage,
     message_to_dict,
     messages_from_dict,
 )
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.messages.utils import message_chunk_to_message
 
 from serve_app.values import Message, ToolRequest, Usage
 
 if TYPE_CHECKING:
+    from langchain_core.messages import InvalidToolCall, ToolCall
+
     from serve_app.values import Exchange
+
+_MALFORMED = "serve_app_malformed"
 
 KEPT_TOOL_CHARACTERS = 1_000
 """Of a tool's output in memory: the answer already holds what mattered of it."""
@@ -56,12 +64,45 @@ def usage_of(reply: AIMessage, before: Usage) -> Usage:
 
 
 def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
-    """The reply, each of its calls under the id that its result will carry.
+    """The reply, each of its calls under the id that its result will carry; it says itself which were malformed.
 
     The provider's own message goes back to it otherwise unchanged: some sign their reasoning.
     """
     calls = [{"id": each.id, "name": each.name, "args": each.arguments, "type": "tool_call"} for each in requests]
-    return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": []})
+    malformed = list(range(len(reply.tool_calls), len(requests)))
+    metadata = {**reply.response_metadata, **({_MALFORMED: malformed} if malformed else {})}
+    return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": [], "response_metadata": metadata})
+
+
+def malformed(reply: AIMessage) -> frozenset[int]:
+    """The places of the calls in a reply of `with_calls` whose arguments were not JSON."""
+    return frozenset(reply.response_metadata.get(_MALFORMED, ()))
+
+
+def streamed(whole: AIMessage) -> AIMessage:
+    """The reply that a stream has brought; LangChain takes arguments that break off for all of them, this does not."""
+    if not isinstance(whole, AIMessageChunk):  # of a model that does not stream
+        return whole
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for chunk in whole.tool_call_chunks:
+        name, written, given_id = chunk["name"], chunk["args"], chunk["id"]
+        arguments = _object(written or "{}")
+        if arguments is None:
+            invalid.append(invalid_tool_call(name=name, args=written, id=given_id))
+        else:
+            calls.append(tool_call(name=name or "", args=arguments, id=given_id))
+    reply = cast("AIMessage", message_chunk_to_message(whole))
+    return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": invalid})
+
+
+def _object(written: str) -> dict[str, Any] | None:
+    """The JSON object that a model has written; line breaks in its texts are let pass."""
+    try:
+        read = json.loads(written, strict=False)
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def logged(reply: AIMessage) -> dict[str, Any]:

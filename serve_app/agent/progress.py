@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from serve_app.agent.messages import logged, requests_of, unlogged
+from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
 from serve_app.agent.toolbelt import Outcome, content_of
+from serve_app.llm.chain import FALLBACK
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from serve_app.runs.entries import Entry
     from serve_app.values import EventData
+
+
+_MODEL = "model"
 
 
 @dataclass(slots=True)
@@ -58,6 +62,10 @@ class Progress:
     steps: int = 0
     step: Step | None = None
     """The step whose calls are being made."""
+    done: list[Step] = field(default_factory=list)
+    """The steps before it."""
+    empty: int = 0
+    """Replies that said nothing; they are not logged, so that another process counts them anew."""
     passages: list[Passage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     missing: dict[str, str | None] = field(default_factory=dict)
@@ -73,6 +81,21 @@ class Progress:
         for entry in entries:
             progress._replay(entry.event.data, entry.state)
         return progress
+
+    @property
+    def asked(self) -> int:
+        """How often the model was asked, and what it said was no answer."""
+        return self.steps + self.empty
+
+    def heard(self, reply: AIMessage) -> None:
+        """Take note of what a reply cost, and of who gave it."""
+        self.usage = usage_of(reply, self.usage)
+        if reply.response_metadata.get(FALLBACK):
+            self.missing[_MODEL] = _MODEL
+
+    def force(self) -> None:
+        """Take note that the answer was forced."""
+        self.missing[_MODEL] = _MODEL
 
     def begin(self, reply: AIMessage, requests: list[ToolRequest]) -> Step:
         """The next step."""
@@ -92,6 +115,7 @@ class Progress:
             self.calls.append(outcome.call)
             self.missing[outcome.purpose] = outcome.missing
             self.messages.append(_tool_message(outcome, content))
+        self.done.append(step)
         self.step = None
 
     def _replay(self, data: EventData, state: str) -> None:
@@ -102,6 +126,7 @@ class Progress:
             read = json.loads(state)
             reply = unlogged(read["reply"])
             self.begin(reply, requests_of(reply))
+            self.heard(reply)
             self.usage = Usage.model_validate(read["usage"])
         elif isinstance(data, ToolCall) and self.step:
             read = json.loads(state)

@@ -6,35 +6,32 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.messages.utils import message_chunk_to_message
+from langchain_core.messages import SystemMessage
 
-from serve_app.agent.messages import kept, recalled, requests_of, usage_of, with_calls
+from serve_app.agent.asking import ask, for_model
+from serve_app.agent.messages import kept, malformed, recalled, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import citations, system
+from serve_app.agent.repairing import BASIC, EMPTY, forced, told
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable
+from serve_app.llm.chain import MODEL
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.deadline import remaining_s
-from serve_app.values import Answer, Exchange, IdempotencyKey, Token, ToolResult
+from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from langchain_core.language_models import BaseChatModel, LanguageModelInput
-    from langchain_core.runnables import Runnable
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
 
     from serve_app.agent.progress import Step
     from serve_app.agent.toolbelt import Toolbelt
     from serve_app.config import AgentSettings
     from serve_app.memory.window import Window
     from serve_app.runs.run import Run
-    from serve_app.values import ToolRequest
-
-    Say = Callable[[Token], None]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +69,9 @@ class Turn:
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
         history = [SystemMessage(system(self.settings.prompt)), *recalled(memory.exchanges)]
-        result = await self._think(run, history, progress)
+        reply = await self._think(run, history, progress)
+        progress.messages.append(reply)
+        result = reply.text
         run.exchange = _exchange(run, progress)
         degraded = sorted(
             {part for part in progress.missing.values() if part} | (set() if memory.whole else {"memory"})
@@ -86,7 +85,7 @@ class Turn:
             citations=citations(result, progress.passages),
             tool_calls=progress.calls,
             usage=progress.usage,
-            model=self.model_name,
+            model=reply.response_metadata.get(MODEL, self.model_name),
         )
 
     async def _recalled(self, run: Run) -> Recalled:
@@ -98,35 +97,42 @@ class Turn:
         except StoreUnavailable:
             return Recalled([], whole=False)
 
-    async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> str:
-        """Model and tools by turns, until the model answers; its last step has no tools to call."""
-        tools = [_for_model(spec) for spec in await self.belt.specs()]
+    async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> AIMessage:
+        """Model and tools by turns, until the model answers, or has to answer without tools."""
+        specs = await self.belt.specs()
         deadline = run.context.deadline
-        bound = self.model.bind_tools(tools, deadline=deadline)
+        bound = self.model.bind_tools([for_model(spec) for spec in specs], deadline=deadline)
         say = run.say if run.request.stream else None
+        read = history
         if progress.step:
             await self._act(run, progress, progress.step)
-        while progress.steps < self.settings.max_steps - 1:
-            reply = await _ask(bound, [*history, *progress.messages], progress, say)
+        while not (why := forced(progress, self.settings, {spec.name for spec in specs})):
+            reply = await ask(bound, [*read, *progress.messages], progress, say)
             requests = requests_of(reply)
-            if not requests:
-                break
-            step = progress.begin(with_calls(reply, requests), requests)
-            await run.record(*step.begun(progress.usage))
-            await self._act(run, progress, step)
-        else:
-            unbound = self.model.bind(deadline=deadline)
-            reply = with_calls(await _ask(unbound, [*history, *progress.messages], progress, say), [])
+            if requests:
+                step = progress.begin(with_calls(reply, requests), requests)
+                await run.record(*step.begun(progress.usage))
+                await self._act(run, progress, step)
+                read = history
+            elif reply.text.strip():
+                return reply
+            else:
+                progress.empty += 1
+                read = told(history, EMPTY)
+        if progress.asked:
+            logger.warning("run %s has to answer without tools: %s", run.context.run_id, why)
+            progress.force()
+        unbound = self.model.bind(deadline=deadline)
+        reply = with_calls(await ask(unbound, [*told(history, BASIC), *progress.messages], progress, say), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")
-        progress.messages.append(reply)
-        return reply.text
+        return reply
 
     async def _act(self, run: Run, progress: Progress, step: Step) -> None:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = await self._outcome(run, step.number, index, step.requests[index])
+            step.outcomes[index] = await self._outcome(run, len(progress.calls), step, index)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)
@@ -146,15 +152,23 @@ class Turn:
         if any(self.belt.effect(name) != "pure" for name in [*made, *begun]):
             run.exchange = _exchange(run, progress)
 
-    async def _outcome(self, run: Run, step: int, index: int, request: ToolRequest) -> Outcome:
-        """What one call brings; a call with an effect is made by one process only, after it has said so."""
+    async def _outcome(self, run: Run, made: int, step: Step, index: int) -> Outcome:
+        """What one call brings of a step before which so many were `made`.
+
+        A call with an effect is made by one process only, after it has said so.
+        """
+        request = step.requests[index]
+        if index in malformed(step.reply):
+            return Outcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
+        if made + index >= self.settings.max_tool_calls:
+            return Outcome(request, ToolResult.refused(request.name, "this turn has made all the calls that it may"))
         if self.belt.effect(request.name) == "effect":
             try:
-                if not await run.reserve(step, index):
+                if not await run.reserve(step.number, index):
                     return Outcome(request, ToolResult.unknown(request.name, 1, 0))
             except StoreUnavailable:
                 return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
-        key = IdempotencyKey(f"{run.context.run_id}:{step}:{index}")
+        key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
         return await self.belt.call(run.context, request, key)
 
 
@@ -163,32 +177,3 @@ def _exchange(run: Run, progress: Progress) -> str:
     messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
     exchange = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=messages)
     return exchange.model_dump_json()
-
-
-async def _ask(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
-) -> AIMessage:
-    """One model step; with `say`, its text is sent as it comes."""
-    reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
-    progress.usage = usage_of(reply, progress.usage)
-    return reply
-
-
-async def _streamed(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say
-) -> AIMessage:
-    whole: Any = None
-    restart = progress.said
-    async for chunk in model.astream(messages):
-        whole = chunk if whole is None else whole + chunk
-        if chunk.text:
-            say(Token(text=chunk.text, restart=restart))
-            restart, progress.said = False, True
-    if whole is None:
-        raise ModelUnavailable("The model gave no answer")
-    return cast("AIMessage", message_chunk_to_message(whole))
-
-
-def _for_model(spec: Any) -> dict[str, Any]:
-    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
-    return {"type": "function", "function": function}

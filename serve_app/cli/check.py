@@ -83,6 +83,7 @@ def _rows(settings: Settings) -> dict[str, str]:
     return {
         "model": settings.model.name + (offline if settings.model.name == "offline" else ""),
         "endpoint": settings.model.base_url or "",
+        "fallbacks": ", ".join(each.name for each in settings.model.fallbacks),
         "tools": ", ".join([*settings.tools, "knowledge_search"]),
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _shown(settings.redis.url),

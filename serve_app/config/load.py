@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -110,13 +111,22 @@ def _salvaged(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
     return settings, errors
 
 
-def _without(tree: dict[str, Any], steps: Sequence[Any]) -> dict[str, Any]:
-    if not steps or steps[0] not in tree:
+def _without(tree: Any, steps: Sequence[Any]) -> Any:
+    """A section or a list without what `steps` lead to; it may have gone already, with a part that held it.
+
+    With an item of a list go those after it: they would stand where they do not in the file.
+    """
+    if not steps or not standing(tree, steps[:1]):
         return tree
     head, *rest = steps
+    changed = copy(tree)
     if rest:
-        return {**tree, head: _without(tree[head], rest)}
-    return {key: value for key, value in tree.items() if key != head}
+        changed[head] = _without(tree[head], rest)
+    elif isinstance(changed, list):
+        del changed[head:]
+    else:
+        del changed[head]
+    return changed
 
 
 def _beside(path: Path, settings: Settings) -> Settings:
@@ -145,6 +155,10 @@ def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...
     embedding = settings.knowledge.embedding
     named = {
         "model.api_key_env": settings.model.api_key_env,
+        **{
+            f"model.fallbacks.{place}.api_key_env": each.api_key_env
+            for place, each in enumerate(settings.model.fallbacks)
+        },
         "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
         "redis.password_env": settings.redis.password_env,
         "milvus.token_env": settings.milvus.token_env,

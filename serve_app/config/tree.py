@@ -30,10 +30,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelSettings(Section):
-    """Which chat model answers."""
+class ModelEndpoint(Section):
+    """One chat model, and how it is reached."""
 
-    name: str = "offline"
+    name: str
     """`offline`, or any name `init_chat_model` knows, such as `openai:glm-4` or `anthropic:claude-sonnet-4-5`."""
     base_url: HttpUrl | None = None
     """The endpoint of an OpenAI-compatible server; None means the provider's own."""
@@ -43,6 +43,22 @@ class ModelSettings(Section):
     """None leaves it to the provider: some models refuse the parameter."""
     timeout_s: float = Field(default=30, gt=0)
     """For one call, first byte to last: half of a turn's time, so that a second call still fits."""
+
+
+class ModelSettings(ModelEndpoint):
+    """Which chat model answers, and what becomes of a call that fails."""
+
+    name: str = "offline"
+    """As of every model."""
+    fallbacks: tuple[ModelEndpoint, ...] = ()
+    """The models that are asked where those before them fail, in this order; such an answer is `degraded`."""
+    attempts: int = Field(default=2, ge=1, le=10)
+    """Tries of one model in one call, on failures that may pass; 0.5 s between them, doubling to 4 s, or the provider's
+    `Retry-After`. While another model is left to ask, a time-out is not tried again, nor are more than 4 s waited."""
+    breaker_failures: int = Field(default=5, ge=1, le=1000)
+    """Failures in a row after which a model is left alone: fewer open it on a short hiccup, more cost users' time."""
+    cool_down_s: float = Field(default=10, gt=0, le=3600)
+    """For how long; then one call tries whether it is back."""
 
 
 class AgentSettings(Section):
@@ -56,7 +72,12 @@ class AgentSettings(Section):
     turn_timeout_s: float = Field(default=60, gt=0, le=3600)
     """The whole request's deadline: longer than a user waits, shorter than the proxies' idle limits."""
     max_steps: int = Field(default=8, ge=1, le=50)
-    """Model calls per turn: a loop that has not ended by then does not end by itself."""
+    """Model calls per turn: a loop that has not ended by then does not end by itself. At this and the next two limits
+    the model is asked to answer from what is known, without tools; such an answer is `degraded`."""
+    max_tool_calls: int = Field(default=20, ge=1, le=1000)
+    """Tool calls per turn; those beyond are refused. No turn of use makes so many."""
+    max_tokens: int = Field(default=200_000, ge=1000)
+    """Input and output tokens of all model calls of a turn, as the provider counts them: what one turn may cost."""
     max_runs: int = Field(default=150, ge=1)
     """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from serve_app.config import Settings
+    from serve_app.llm.chain import Chain
     from serve_app.values import ChatRequest, Context, Event, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ class Agent:
         self._window = Window(self._redis, settings.memory)
         self._problem: str | None = None
         self._host: Host | None = None
+        self._model: Chain | None = None
         try:
-            model = build(settings.model)
+            self._model = model = build(settings.model)
         except InvalidConfiguration as error:
             self._problem = str(error)
             logger.error("%s", self._problem)  # noqa: TRY400 - what and how to mend; a traceback adds nothing
@@ -86,14 +88,15 @@ class Agent:
             await cancel(self._redis, holder, self._settings.runs.steps_ttl_s)
 
     async def checks(self) -> list[Check]:
-        model = Check(name="model", ok=self._host is not None, reason=self._problem)
+        models = self._model.checks() if self._model else []
+        model = [Check(name="model", ok=self._model is not None, reason=self._problem), *models]
         try:
             with translated():
                 async with asyncio.timeout(PING_S):
                     await self._redis.ping()
         except StoreUnavailable as error:
-            return [model, Check(name="redis", ok=False, reason=error.message)]
-        return [model, Check(name="redis", ok=True)]
+            return [*model, Check(name="redis", ok=False, reason=error.message)]
+        return [*model, Check(name="redis", ok=True)]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For a policy that scales by runs: calls follow a run, and are fewer than the runs are."""

@@ -45,8 +45,8 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         tags=["Health"],
         summary="Is the service ready?",
         response_model=Readiness,
-        response_description="Every dependency is there.",
-        responses={503: {"model": Readiness, "description": "Some dependency is not; its check says why."}},
+        response_description="Every dependency that turns require is there.",
+        responses={503: {"model": Readiness, "description": "One of these is not; its check says why."}},
     )
     async def readyz(request: Request) -> Response:
         """Asks every part of the service for the state of what it depends on."""
@@ -54,7 +54,7 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(*(_checks(name, checks(), request_id) for name, checks in asked.items()))
         checks = [check for part in told for check in part]
-        ready = all(check.ok for check in checks)
+        ready = all(check.ok or not check.required for check in checks)
         response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
         if not ready:
             response.headers["Retry-After"] = "1"

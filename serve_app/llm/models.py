@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.config import environment, secret
 from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.llm.chain import Chain
 from serve_app.llm.guarded import Guarded
 from serve_app.llm.offline import OfflineModel
 from serve_app.llm.translate import problem_of
+from serve_app.llm.tries import Link
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from pydantic import SecretStr
 
-    from serve_app.config import ModelSettings
+    from serve_app.config import ModelEndpoint, ModelSettings
 
 OFFLINE = "offline"
 OPENAI = "openai"
@@ -23,8 +27,8 @@ NO_KEY = "none"
 """For a compatible server that asks for no key: OpenAI's client wants one, and OpenAI's own must not go there."""
 
 
-def build(settings: ModelSettings) -> BaseChatModel:
-    """The model, each call within its time and failing in our terms.
+def build(settings: ModelSettings) -> Chain:
+    """The model and its fallbacks as one, each call within its time and failing in our terms.
 
     Raises:
         InvalidConfiguration: with every problem.
@@ -32,27 +36,39 @@ def build(settings: ModelSettings) -> BaseChatModel:
     found = problems(settings)
     if found:
         raise InvalidConfiguration(tuple(found))
+    limit = Limit(settings.breaker_failures, settings.cool_down_s)
+    links = tuple(Link(_guarded(each), Circuit(each.name, limit)) for each in (settings, *settings.fallbacks))
+    return Chain(links=links, attempts=settings.attempts)
+
+
+def problems(settings: ModelSettings) -> list[Problem]:
+    """What would keep the model or a fallback from being built; nothing is asked over the network."""
+    fallbacks = [(f"model.fallbacks.{place}", each) for place, each in enumerate(settings.fallbacks)]
+    return [problem for where, each in [("model", settings), *fallbacks] for problem in _problems(each, where)]
+
+
+def _guarded(settings: ModelEndpoint) -> Guarded:
     model = OfflineModel() if settings.name == OFFLINE else _provided(settings, _key(settings))
     return Guarded(inner=model, timeout_s=settings.timeout_s)
 
 
-def problems(settings: ModelSettings) -> list[Problem]:
-    """What would keep the model from being built; nothing is asked over the network."""
+def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     if settings.name == OFFLINE:
         return []
     if not settings.name.strip():
-        return [Problem("model.name", "no model is named", "Name it provider:model, such as openai:glm-4, or offline")]
+        mend = "Name it provider:model, such as openai:glm-4, or offline"
+        return [Problem(f"{where}.name", "no model is named", mend)]
     missing, key = [], None
     try:
         key = _key(settings)
     except InvalidConfiguration as error:
-        missing = [Problem("model.api_key_env", _not_set(settings), each.mend) for each in error.problems]
+        missing = [Problem(f"{where}.api_key_env", _not_set(settings), each.mend) for each in error.problems]
     constructing = partial(_provided, settings, NO_KEY if missing else key)
-    unbuildable = problem_of(constructing, settings.name)
+    unbuildable = problem_of(constructing, settings.name, where)
     return [*missing, unbuildable] if unbuildable else missing
 
 
-def _provided(settings: ModelSettings, key: SecretStr | str | None) -> BaseChatModel:
+def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
     from langchain.chat_models import init_chat_model
 
     optional: dict[str, Any] = {
@@ -66,7 +82,7 @@ def _provided(settings: ModelSettings, key: SecretStr | str | None) -> BaseChatM
     return model
 
 
-def _key(settings: ModelSettings) -> SecretStr | str | None:
+def _key(settings: ModelEndpoint) -> SecretStr | str | None:
     """The key that the settings name, else the provider's usual one; None leaves it to the provider's package."""
     if settings.api_key_env:
         return secret(settings.api_key_env)
@@ -76,9 +92,9 @@ def _key(settings: ModelSettings) -> SecretStr | str | None:
     return secret(usual) if environment().get(usual) else None
 
 
-def _provider(settings: ModelSettings) -> str:
+def _provider(settings: ModelEndpoint) -> str:
     return settings.name.partition(":")[0]
 
 
-def _not_set(settings: ModelSettings) -> str:
+def _not_set(settings: ModelEndpoint) -> str:
     return f"the environment variable {settings.api_key_env} is not set"

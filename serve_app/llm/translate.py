@@ -30,11 +30,11 @@ FAILED = "The model's provider failed"
 REFUSED = "The model's provider refused the request"
 UNREADABLE = "The model's answer cannot be read"
 
+_OF_THE_REQUEST = {400, 413, 422}
 _OVERFLOW = re.compile(r"context[_ ](?:length|window)|maximum context|prompt is too long", re.IGNORECASE)
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
 _PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
 _PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_, ]+)")
-_WHERE = "model.name"
 
 
 class ModelRefused(ModelUnavailable):
@@ -43,13 +43,21 @@ class ModelRefused(ModelUnavailable):
     retryable = False
 
 
+class RequestRefused(ModelRefused):
+    """The provider does not take this one request, as for what it says; others may fare better."""
+
+
+class ModelTooSlow(ModelUnavailable):
+    """The provider did not answer in time: whoever tries again is likely to wait as long."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """A provider's failures, raised as ours.
 
     Raises:
         InvalidRequest: the conversation does not fit the model.
-        ModelRefused: trying again brings the same refusal.
+        ModelRefused: trying again brings the same refusal; RequestRefused where it is for this request only.
         ModelUnavailable: the provider did not answer, or not with an answer; `retry_after_s` where it names a time.
     """
     try:
@@ -61,22 +69,25 @@ def translated() -> Iterator[None]:
         raise _ours(error) from None
 
 
-def problem_of(construct: Callable[[], object], name: str) -> Problem | None:
-    """Why the model `name` cannot be constructed; None where it can."""
+def problem_of(construct: Callable[[], object], name: str, where: str) -> Problem | None:
+    """Why the model `name` of the section `where` cannot be constructed; None where it can."""
     try:
         construct()
     except Exception as error:  # noqa: BLE001 - likewise, at construction
-        return _problem(error, name)
+        return _problem(error, name, where)
     return None
 
 
 def _ours(error: Exception) -> ServeAppError:
-    from langchain_core.exceptions import ContextOverflowError, ModelError
+    from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInvalidRequestError
 
     if isinstance(error, ContextOverflowError) or _is_overflow(error):
         return InvalidRequest(TOO_LONG)
     if message := _passing(error):
-        return ModelUnavailable(message, _retry_after_s(error))
+        kind = ModelTooSlow if message == TOO_SLOW else ModelUnavailable
+        return kind(message, _retry_after_s(error))
+    if isinstance(error, ModelInvalidRequestError) or _status(error) in _OF_THE_REQUEST:
+        return RequestRefused(REFUSED)
     if isinstance(error, ModelError) or _status(error) is not None:
         return ModelRefused(REFUSED)
     return ModelUnavailable(UNREADABLE if isinstance(error, ValueError | TypeError | LookupError) else FAILED)
@@ -105,7 +116,7 @@ def _described(error: Exception) -> str:
 
 def _is_overflow(error: Exception) -> bool:
     """Compatible servers say it by a code or in words of their own."""
-    if _status(error) not in {400, 413, 422}:
+    if _status(error) not in _OF_THE_REQUEST:
         return False
     return bool(_OVERFLOW.search(str(getattr(error, "code", "") or "")) or _OVERFLOW.search(str(error)))
 
@@ -123,18 +134,18 @@ def _retry_after_s(error: Exception) -> float | None:
         return None
 
 
-def _problem(error: Exception, name: str) -> Problem:
-    text = str(error)
+def _problem(error: Exception, name: str, where: str) -> Problem:
+    text, at = str(error), f"{where}.name"
     provider = name.partition(":")[0]
     if variable := _KEY_VARIABLE.search(text):
-        mend = "Set it, put it into .env, or name another variable in model.api_key_env"
-        return Problem(_WHERE, f"{name} has no key: the environment variable {variable.group()} is not set", mend)
+        mend = f"Set it, put it into .env, or name another variable in {where}.api_key_env"
+        return Problem(at, f"{name} has no key: the environment variable {variable.group()} is not set", mend)
     if isinstance(error, ImportError | AttributeError):
         package = _PACKAGE.search(text)
         install = package.group(1) if package else f"langchain-{provider.replace('_', '-')}"
-        return Problem(_WHERE, f"the package of {name} is not installed", f"pip install {install}")
+        return Problem(at, f"the package of {name} is not installed", f"pip install {install}")
     if supported := _PROVIDERS.search(text):
         near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
         mend = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
-        return Problem(_WHERE, f"{name} names no provider that is known", mend)
-    return Problem(_WHERE, f"{name} cannot be constructed ({type(error).__name__})", "Check the section model")
+        return Problem(at, f"{name} names no provider that is known", mend)
+    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")

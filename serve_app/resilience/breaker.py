@@ -56,6 +56,10 @@ class Breaker:
         """After a call was let through."""
         return replace(self, probed_at=now) if self.state(now) == "half_open" else self
 
+    def unheard(self, asked_at: float) -> Breaker:
+        """After a call made at `asked_at` of which nothing was learnt: if it was the probe, another may be made."""
+        return replace(self, probed_at=None) if self.probed_at == asked_at else self
+
     def succeeded(self) -> Breaker:
         """After a call that went well; one that was made before the breaker opened closes it, too."""
         return Breaker(self.limit)

@@ -25,6 +25,13 @@ class Budget:
     def __init__(self, retries: int) -> None:
         self.left = retries
 
+    def take(self) -> bool:
+        """Use one retry now; False where none is left."""
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
     @contextmanager
     def allowance(self, wanted: int) -> Iterator[Allowance]:
         """Up to `wanted` retries for the block; what it does not use is there for the next one."""

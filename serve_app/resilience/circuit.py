@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from serve_app.errors import Unavailable
 from serve_app.resilience.breaker import Breaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from serve_app.errors import Unavailable
     from serve_app.resilience.breaker import Limit, State
+
+E = TypeVar("E", bound=Unavailable)
 
 
 class Circuit:
@@ -42,14 +44,21 @@ class Circuit:
         """
         now = self._clock()
         if not self._breaker.admits(now):
-            raise refusal(f"{self.name} has failed again and again; it is left alone for a while", self.retry_after_s)
+            raise self.refused(refusal)
         self._breaker = self._breaker.asked(now)
         try:
             yield
         except failures:
             self._breaker = self._breaker.failed(self._clock())
             raise
+        except BaseException:
+            self._breaker = self._breaker.unheard(now)
+            raise
         self._breaker = self._breaker.succeeded()
+
+    def refused(self, refusal: type[E]) -> E:
+        """What a call is told that is not let through."""
+        return refusal(f"{self.name} has failed again and again; it is left alone for a while", self.retry_after_s)
 
     @property
     def retry_after_s(self) -> float:

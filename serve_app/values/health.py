@@ -11,3 +11,5 @@ class Check(Value):
     name: str
     ok: bool
     reason: str | None = None
+    required: bool = True
+    """Whether a turn cannot be answered without it; what is not required may fail, and the service stays ready."""

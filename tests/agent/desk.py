@@ -16,8 +16,13 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.config import AgentSettings, KnowledgeSettings, MemorySettings, RunSettings
-from serve_app.errors import StoreUnavailable, ToolUnavailable
+from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
+from serve_app.llm.chain import Chain
+from serve_app.llm.guarded import Guarded
+from serve_app.llm.tries import Link
 from serve_app.memory.window import Window
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.patience import MOST_S, Patience
@@ -51,7 +56,7 @@ USAGE = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
 EFFECTS: dict[str, Effect] = {"save": "idempotent", "pay": "effect"}
 NEVER = 10**9
 """An event that does not come."""
-NAMES = ["echo", "broken", "flaky", "gone", *EFFECTS]
+NAMES = ["echo", "broken", "flaky", "gone", "order_query", *EFFECTS]
 
 
 def context(seconds: float = 10, session: str = "s") -> Context:
@@ -63,12 +68,25 @@ def reply(text: str = "", *calls: tuple[str, dict[str, Any]]) -> AIMessage:
     return AIMessage(text, tool_calls=made)
 
 
+def malformed(name: str, arguments: str = '{"text": ') -> AIMessage:
+    call = {"id": "c0", "name": name, "args": arguments, "error": "?", "type": "invalid_tool_call"}
+    return AIMessage("", invalid_tool_calls=[call])
+
+
+def _written(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
 async def never() -> None:
     await asyncio.Event().wait()
 
 
 async def _at_once(_: str) -> None:
     return
+
+
+class Broken(AIMessage):
+    """A reply that breaks off after its text; one without text never begins."""
 
 
 class Scripted(BaseChatModel):
@@ -79,6 +97,7 @@ class Scripted(BaseChatModel):
     tools_bound: list[int]
     hanging: asyncio.Event
     pause_s: float = 0
+    tokens: int = USAGE["input_tokens"]
     stopped: bool = False
 
     @property
@@ -101,7 +120,10 @@ class Scripted(BaseChatModel):
             finally:
                 self.stopped = True
         given = self.replies[len(self.asked) - 1]
-        return given.model_copy(update={"usage_metadata": USAGE, "id": given.id or f"m{len(self.asked)}"})
+        if isinstance(given, Broken) and not given.text:
+            raise ModelUnavailable("It broke off")
+        usage = {**USAGE, "input_tokens": self.tokens}
+        return given.model_copy(update={"usage_metadata": usage, "id": given.id or f"m{len(self.asked)}"})
 
     async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=await self._next(messages, kwargs))])
@@ -113,9 +135,11 @@ class Scripted(BaseChatModel):
         for word in given.text.split(" ") if given.text else []:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word + " "))
             await asyncio.sleep(self.pause_s)
+        if isinstance(given, Broken):
+            raise ModelUnavailable("It broke off")
         chunks = [
-            {"name": call["name"], "args": json.dumps(call["args"]), "id": call["id"], "index": index}
-            for index, call in enumerate(given.tool_calls)
+            {"name": call["name"], "args": _written(call["args"]), "id": call["id"], "index": index}
+            for index, call in enumerate([*given.tool_calls, *given.invalid_tool_calls])
         ]
         last = AIMessageChunk(content="", tool_call_chunks=chunks, usage_metadata=given.usage_metadata)  # type: ignore[arg-type]
         yield ChatGenerationChunk(message=last)
@@ -175,11 +199,15 @@ class FakeTools:
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         name, arguments = request.name, request.arguments
         self.begun.set()
+        if name not in NAMES:
+            return ToolResult.not_run(f"there is no tool {name}")
         if name == "gone":
             raise ToolUnavailable("gone")
         if name == "broken" or (name == "flaky" and not self.failed):
             self.failed = True
             return ToolResult(content="error: broken failed", status="error", attempts=2, elapsed_ms=1)
+        if name == "order_query":
+            return ToolResult(content="lost at sea", status="ok", attempts=1, elapsed_ms=1)
         if "text" not in arguments:
             return ToolResult(content="error: wrong arguments", status="error", attempts=0, elapsed_ms=0)
         self.made.append((arguments["text"], key))
@@ -252,8 +280,22 @@ class Mortal(Registry):
         return append if whole else replace(append, entries=entries, status="", exchange="")
 
 
+def _scripted(replies: Sequence[AIMessage]) -> Scripted:
+    return Scripted(replies=list(replies), asked=[], tools_bound=[], hanging=asyncio.Event())
+
+
+def _chain(*models: Scripted) -> Chain:
+    """The models as one; each is tried once."""
+    limit = Limit(failures=5, cool_down_s=10)
+    links = [Link(Guarded(inner=model, timeout_s=5), Circuit(f"m{place}", limit)) for place, model in enumerate(models)]
+    return Chain(links=tuple(links), attempts=1)
+
+
 class Desk:
-    """A process that runs turns with a scripted model, and what followers of its runs have seen."""
+    """A process that runs turns with a scripted model, and what followers of its runs have seen.
+
+    `fallback` holds the replies of a second model, or is a chain that stands in the place of the scripted one.
+    """
 
     def __init__(
         self,
@@ -267,12 +309,16 @@ class Desk:
     ) -> None:
         self.redis = redis
         self.runs = runs or RunSettings()
-        self.model = Scripted(replies=list(replies), asked=[], tools_bound=[], hanging=asyncio.Event())
+        self.model = _scripted(replies)
+        model: BaseChatModel = self.model
+        fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
+        if fallback is not None:
+            model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
         self.window = Window(redis, MemorySettings())
         self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex)
         turn = Turn(
-            model=self.model,
+            model=model,
             model_name="scripted",
             belt=Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic),  # type: ignore[arg-type]
             window=self.window,
@@ -291,8 +337,8 @@ class Desk:
         assert isinstance(last, Answer), last
         return last
 
-    async def fail(self, text: str = "hello", seconds: float = 10) -> Failure:
-        last = await self._end(text, seconds)
+    async def fail(self, text: str = "hello", seconds: float = 10, **given: Any) -> Failure:
+        last = await self._end(text, seconds, **given)
         assert isinstance(last, Failed), last
         return last.error
 

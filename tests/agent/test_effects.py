@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import context, killed, mortal, reply
+from desk import Broken, context, killed, mortal, reply
 
 from serve_app.errors import StoreUnavailable
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT, repaired
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEYS = SessionKeys("default", "s")
 REQUEST = ChatRequest(user_input="first", session_id="s")
-NO_MORE = reply(" ")
+NO_MORE = Broken("")
 """With which a turn fails."""
 
 

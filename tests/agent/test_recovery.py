@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import NEVER, Mortal, Pace, context, killed, mortal, never, reply
+from desk import NEVER, Mortal, Pace, context, killed, malformed, mortal, never, reply
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from serve_app.errors import StoreUnavailable
@@ -269,9 +269,8 @@ async def test_steps_that_an_earlier_process_made_count_towards_their_limit(open
 
 
 async def test_a_call_that_was_not_json_is_still_none_in_another_process(open_desk: Open) -> None:
-    bad = {"id": "c0", "name": "echo", "args": "{", "error": "?", "type": "invalid_tool_call"}
     asked = context()
-    first = open_desk(AIMessage("", invalid_tool_calls=[bad]), registry=mortal(2))
+    first = open_desk(malformed("echo"), registry=mortal(2))
     assert await killed(first, asked, REQUEST)
     second = open_desk(reply("Understood."))
     answer = (await second.follow(asked, REQUEST, after=2))[-1].data

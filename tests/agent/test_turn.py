@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import context, reply
-from langchain_core.messages import AIMessage
+from desk import context, malformed, reply
 
 from serve_app.agent import toolbelt
 from serve_app.config import RunSettings
@@ -115,11 +114,11 @@ async def test_a_loop_that_does_not_end_is_asked_for_an_answer_without_tools(ope
     again = reply("", ("echo", {"text": "again"}))
     desk = open_desk(again, again, reply("What I know."), max_steps=3)
     assert (await desk.ask()).result == "What I know."
-    assert desk.model.tools_bound == [7, 7, 0]
+    assert desk.model.tools_bound == [8, 8, 0]
 
 
 async def test_an_empty_answer_is_the_models_failure(open_desk: Open) -> None:
-    failure = await open_desk(reply("  ")).fail()
+    failure = await open_desk(reply("  "), reply(""), reply("\n")).fail()
     assert (failure.code, failure.retryable) == ("model_unavailable", True)
 
 
@@ -168,10 +167,7 @@ async def test_text_before_a_tool_call_is_restarted_by_the_answer(open_desk: Ope
 
 
 async def test_calls_without_json_arguments_go_back_to_the_model(open_desk: Open) -> None:
-    bad = AIMessage(
-        "", invalid_tool_calls=[{"id": "c0", "name": "echo", "args": "{", "error": "?", "type": "invalid_tool_call"}]
-    )
-    desk = open_desk(bad, reply("Understood."))
+    desk = open_desk(malformed("echo"), reply("Understood."))
     answer = await desk.ask()
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("error", 0)]
     assert answer.result == "Understood."

@@ -201,7 +201,15 @@ async def test_a_failed_check_makes_the_service_unready_and_says_why(service):
     service.agent.check = Check(name="redis", ok=False, reason="No answer from Redis")
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert {"name": "redis", "ok": False, "reason": "No answer from Redis"} in response.json()["checks"]
+    failed = {"name": "redis", "ok": False, "reason": "No answer from Redis", "required": True}
+    assert failed in response.json()["checks"]
+
+
+async def test_a_failed_check_of_what_turns_can_do_without_leaves_the_service_ready(service):
+    service.agent.check = Check(name="model:a", ok=False, reason="It is left alone for 9 s", required=False)
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["ready"]) == (200, True)
+    assert response.json()["checks"][0]["reason"] == "It is left alone for 9 s"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +232,7 @@ async def test_a_part_that_does_not_answer_in_two_seconds_is_a_failed_check(serv
     response = await service.client.get("/readyz")
     assert time.monotonic() - started < 4
     [check] = [check for check in response.json()["checks"] if not check["ok"]]
-    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds"}
+    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds", "required": True}
 
 
 @pytest.mark.parametrize("given", ["abc", "A-Z_0.9", "x" * 64])

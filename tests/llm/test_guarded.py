@@ -23,6 +23,8 @@ from serve_app.llm.translate import (
     UNREACHABLE,
     UNREADABLE,
     ModelRefused,
+    ModelTooSlow,
+    RequestRefused,
     translated,
 )
 
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 
 def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
-    return build(ModelSettings(name=f"openai:{name}", base_url=stub.url, timeout_s=timeout_s))
+    """One model, asked once for each call."""
+    settings = ModelSettings(name=f"openai:{name}", base_url=stub.url, timeout_s=timeout_s)
+    return build(settings).links[0].model
 
 
 async def _asked(model: BaseChatModel, *, streaming: bool, **given: float) -> str:
@@ -51,9 +55,9 @@ async def _asked(model: BaseChatModel, *, streaming: bool, **given: float) -> st
         ("wrong-key", ModelRefused, REFUSED),
         ("forbidden", ModelRefused, REFUSED),
         ("unknown-model", ModelRefused, REFUSED),
-        ("bad-request", ModelRefused, REFUSED),
+        ("bad-request", RequestRefused, REFUSED),
         ("too-long", InvalidRequest, TOO_LONG),
-        ("silent", ModelUnavailable, TOO_SLOW),
+        ("silent", ModelTooSlow, TOO_SLOW),
     ],
 )
 async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
@@ -64,7 +68,7 @@ async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
     assert type(failed.value) is kind
     assert failed.value.message == message
     assert failed.value.__cause__ is None
-    assert failed.value.retryable is (kind is ModelUnavailable)
+    assert failed.value.retryable is (kind in {ModelUnavailable, ModelTooSlow})
     assert pickle.loads(pickle.dumps(failed.value)).message == message
 
 
@@ -96,7 +100,7 @@ async def _until_it_breaks(model: BaseChatModel) -> tuple[str, ModelUnavailable]
 
 
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
-    model = build(ModelSettings(name="openai:x", base_url="http://127.0.0.1:9/v1", timeout_s=2))
+    model = build(ModelSettings(name="openai:x", base_url="http://127.0.0.1:9/v1", timeout_s=2)).links[0].model
     with pytest.raises(ModelUnavailable, match=UNREACHABLE):
         await model.ainvoke("hello")
 
@@ -164,7 +168,7 @@ async def test_the_log_names_the_failure_without_the_providers_words(
     [
         (429, ModelUnavailable, TOO_MANY),
         (503, ModelUnavailable, FAILED),
-        (504, ModelUnavailable, TOO_SLOW),
+        (504, ModelTooSlow, TOO_SLOW),
         (401, ModelRefused, REFUSED),
     ],
 )

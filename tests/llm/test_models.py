@@ -12,7 +12,6 @@ import pytest
 
 from serve_app.config import ModelSettings
 from serve_app.errors import InvalidConfiguration
-from serve_app.llm.guarded import Guarded
 from serve_app.llm.models import build, problems
 from serve_app.llm.offline import OfflineModel
 
@@ -35,8 +34,7 @@ def _stub_settings(stub: Stub, name: str = "stub-model", **changed: object) -> M
 
 def test_offline_is_the_default_and_has_no_problems() -> None:
     model = build(ModelSettings())
-    assert isinstance(model, Guarded)
-    assert isinstance(model.inner, OfflineModel)
+    assert [type(link.model.inner) for link in model.links] == [OfflineModel]
     assert problems(ModelSettings()) == []
 
 
@@ -145,3 +143,40 @@ def test_a_key_is_never_shown(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> No
     model = build(_stub_settings(stub, api_key_env="OUR_KEY"))
     assert "sk-top-secret" not in repr(model) + str(model.model_dump())
     assert "sk-top-secret" not in str(problems(ModelSettings(name="opnai:x", api_key_env="OUR_KEY")))
+
+
+def test_every_problem_of_every_fallback_is_told_where_it_stands() -> None:
+    fallbacks = [
+        {"name": "offline"},
+        {"name": "opnai:x"},
+        {"name": "openai:x", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_VARIABLE"},
+    ]
+    settings = ModelSettings.model_validate({"name": " ", "fallbacks": fallbacks})
+    found = problems(settings)
+    assert [each.where for each in found] == [
+        "model.name",
+        "model.fallbacks.1.name",
+        "model.fallbacks.2.api_key_env",
+    ]
+    with pytest.raises(InvalidConfiguration) as refused:
+        build(settings)
+    assert list(refused.value.problems) == found
+
+
+def test_a_fallback_whose_key_is_missing_is_told_which_key_of_the_file_names_it() -> None:
+    (found,) = problems(ModelSettings.model_validate({"fallbacks": [{"name": "openai:gpt-4o"}]}))
+    assert found.where == "model.fallbacks.0.name"
+    assert "model.fallbacks.0.api_key_env" in found.mend
+
+
+async def test_each_model_of_a_chain_has_its_own_endpoint_key_and_temperature(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-ours")
+    monkeypatch.setenv("THEIR_KEY", "sk-theirs")
+    fallback = {"name": "openai:other", "base_url": stub.url, "api_key_env": "THEIR_KEY", "temperature": 0.5}
+    chosen = _stub_settings(stub, "wrong-key", api_key_env="OUR_KEY", fallbacks=[fallback])
+    await build(chosen).ainvoke("hello")
+    (first, asked), (second, fell_back) = stub.seen[-2:]
+    assert (first["authorization"], second["authorization"]) == ("Bearer sk-ours", "Bearer sk-theirs")
+    assert (asked.get("temperature"), fell_back["temperature"]) == (None, 0.5)

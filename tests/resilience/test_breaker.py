@@ -114,3 +114,20 @@ def test_what_is_not_the_dependencys_failure_does_not_count() -> None:
         with pytest.raises(KeyError), circuit.passing(ModelUnavailable, (ValueError,)):
             raise KeyError
     assert circuit.state == "closed"
+
+
+def test_a_probe_that_ends_without_a_verdict_leaves_the_next_call_to_probe() -> None:
+    clock = Clock()
+    circuit = Circuit("the model", Limit(failures=1, cool_down_s=10), clock)
+    with pytest.raises(ValueError, match="x"), circuit.passing(ModelUnavailable, (ValueError,)):
+        raise ValueError("x")
+    clock.now = 11
+    with pytest.raises(KeyboardInterrupt), circuit.passing(ModelUnavailable, (ValueError,)):
+        raise KeyboardInterrupt
+    assert (circuit.state, circuit.admits) == ("half_open", True)
+
+
+def test_a_call_that_began_before_the_breaker_opened_takes_no_probe_from_another() -> None:
+    breaker = Breaker(Limit(failures=1, cool_down_s=10)).asked(0).failed(1).asked(11)
+    assert not breaker.unheard(0).admits(11)
+    assert breaker.unheard(11).admits(11)

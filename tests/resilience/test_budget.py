@@ -31,3 +31,10 @@ def test_what_is_not_used_is_there_for_the_next_call() -> None:
             assert second.granted == 0
         first.used = 1
     assert budget.left == 2
+
+
+@given(st.integers(0, 5), st.integers(0, 9))
+def test_retries_that_are_taken_one_by_one_end_with_the_budget(retries: int, wanted: int) -> None:
+    budget = Budget(retries)
+    assert [budget.take() for _ in range(wanted)] == [place < retries for place in range(wanted)]
+    assert budget.left == max(0, retries - wanted)

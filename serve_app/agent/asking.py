@@ -1,0 +1,54 @@
+"""How is the model asked for one reply, and heard while it speaks?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from serve_app.agent.messages import streamed
+from serve_app.errors import ModelUnavailable
+from serve_app.llm.chain import RESTART
+from serve_app.values import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_core.language_models import LanguageModelInput
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.runnables import Runnable
+
+    from serve_app.agent.progress import Progress
+    from serve_app.values import ToolSpec
+
+    Say = Callable[[Token], None]
+
+
+async def ask(
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
+) -> AIMessage:
+    """One model step; with `say`, its text is sent as it comes."""
+    reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
+    progress.heard(reply)
+    return reply
+
+
+def for_model(spec: ToolSpec) -> dict[str, Any]:
+    """A tool as the model is told of it."""
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", "function": function}
+
+
+async def _streamed(
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say
+) -> AIMessage:
+    whole: Any = None
+    restart = progress.said
+    async for chunk in model.astream(messages, restarts=True):
+        if chunk.response_metadata.get(RESTART):
+            whole, restart = None, progress.said
+        whole = chunk if whole is None else whole + chunk
+        if chunk.text:
+            say(Token(text=chunk.text, restart=restart))
+            restart, progress.said = False, True
+    if whole is None:
+        raise ModelUnavailable("The model gave no answer")
+    return streamed(whole)
