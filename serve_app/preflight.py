@@ -103,7 +103,7 @@ def _tools(settings: Settings) -> Iterator[Problem]:
 
 def _orders(settings: Settings) -> Iterator[Problem]:
     file = settings.orders.file
-    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.values()):
+    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.named.values()):
         return
     mend = 'It holds {"order id": "state", …}; orders.url names a backend instead'
     try:

@@ -83,7 +83,7 @@ def _rows(settings: Settings) -> dict[str, str]:
     return {
         "model": settings.model.name + (offline if settings.model.name == "offline" else ""),
         "endpoint": settings.model.base_url or "",
-        "tools": ", ".join([*settings.tools, "knowledge_search"]),
+        "tools": ", ".join([*settings.tools.named, "knowledge_search"]),
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _shown(settings.redis.url),
         "milvus": _shown(settings.milvus.url),
