@@ -97,7 +97,7 @@ def _embedding_model(name: str, *, has_key: bool) -> Iterator[Problem]:
 def _tools(settings: Settings) -> Iterator[Problem]:
     from serve_app.tools.registry import load
 
-    _, unusable = load(settings.tools, supplies=[settings.orders])
+    _, unusable = load(settings.tools.named, supplies=[settings.orders])
     yield from unusable.values()
 
 

@@ -18,7 +18,7 @@ class Tools:
     """`ports.Tools`, as a deployment."""
 
     def __init__(self, settings: Settings) -> None:
-        self._runner = Runner(settings.tools, supplies=[settings.orders])
+        self._runner = Runner(settings.tools.named, [settings.orders], settings.egress.private_hosts)
 
     async def specs(self) -> list[ToolSpec]:
         return await self._runner.specs()

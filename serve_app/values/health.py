@@ -11,3 +11,5 @@ class Check(Value):
     name: str
     ok: bool
     reason: str | None = None
+    required: bool = True
+    """Whether no turn can be answered without it."""
