@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PARAMETER = re.compile(r"\{([A-Za-z_]\w*)\}")
+SEPARATOR = re.compile(r"[/\\]")
+STEPS = {".", ".."}
 
 
 def parameters(template: str) -> list[str]:
@@ -24,12 +26,13 @@ def filled(template: str, given: Mapping[str, Any]) -> str:
     """`template` with the values of `given`, percent-encoded, so that each stays within its place.
 
     Raises:
-        WrongArguments: a value makes a part of the path empty, or one that steps up (`..`).
+        WrongArguments: a value makes a part of the path empty, or holds a step up (`..`): some servers take it after
+            they have decoded it.
     """
     url = PARAMETER.sub(lambda place: quote(as_text(given[place[1]]), safe=""), template)
     pairs = zip(urlsplit(template).path.split("/"), urlsplit(url).path.split("/"), strict=True)
     for part, value in pairs:
-        if part != value and unquote(value) in {"", ".", ".."}:
+        if part != value and (not value or STEPS & set(SEPARATOR.split(unquote(value)))):
             raise WrongArguments(f"{', '.join(parameters(part))}: not a value that a URL can hold")
     return url
 
