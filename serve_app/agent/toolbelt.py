@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
+    from serve_app.resilience.budget import Budget
     from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
 GRACE_S = 1.0
@@ -70,7 +71,7 @@ class Outcome:
 
 
 class Toolbelt:
-    """The tools of the Tools deployment, and the retriever as one more."""
+    """The tools of the Tools deployments, and the retriever as one more."""
 
     def __init__(
         self, tools: ports.Tools, retriever: ports.Retriever, settings: KnowledgeSettings, clock: Callable[[], float]
@@ -84,7 +85,7 @@ class Toolbelt:
         self._asking = asyncio.Lock()
 
     async def specs(self) -> list[ToolSpec]:
-        """What the model is told; the last known list while the Tools deployment does not answer.
+        """What the model is told: the tools that are there; the last known list while no Tools deployment answers.
 
         Raises:
             ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
@@ -97,7 +98,12 @@ class Toolbelt:
                     if not self._specs:
                         raise
                 self._known_until = self._clock() + FRESH_S
-        return self._specs
+        return [spec for spec in self._specs if spec.ready]
+
+    @property
+    def missing(self) -> list[str]:
+        """What an answer has to do without whatever the model calls: the tools that should be there and are not."""
+        return [f"tool:{spec.name}" for spec in self._specs if not spec.ready]
 
     def effect(self, name: str) -> Effect:
         """What a second call of the tool does: before the tools are known nobody can say; none runs that is not one."""
@@ -108,25 +114,35 @@ class Toolbelt:
             return "pure" if self._specs else "effect"
         return spec.effect
 
-    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> Outcome:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
 
-        A call whose replica dies under it is made again at once, under the same key, unless it has an effect.
+        A call whose replica dies under it is made again at once, under the same key, unless it has an effect. Further
+        attempts, which are made on the other side, are drawn from the request's `budget`.
         """
         begun = time.monotonic()
         spec = self._spec(request.name)
+        with budget.allowance(spec.attempts - 1 if spec else 0) as allowance:
+            allowance.used = allowance.granted  # by whoever does not answer
+            granting = context.model_copy(update={"retries": allowance.granted})
+            try:
+                async with asyncio.timeout(_patience_s(spec, allowance.granted)):
+                    outcome = await self._insisting(granting, request, key, begun)
+            except (TimeoutError, ServeAppError) as error:
+                return Outcome(request, _without_answer(request.name, spec, error, begun))
+            allowance.used = outcome.result.attempts - 1 - (outcome.result.status == "standby")
+        return outcome
+
+    async def _insisting(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:
+        """What the call brings that reaches a replica."""
         pauses_s = [] if self.effect(request.name) == "effect" else list(RESEND_AFTER_S)
-        try:
-            async with asyncio.timeout(_patience_s(spec)):
-                while True:
-                    try:
-                        return await self._called(context, request, key, begun)
-                    except (ToolUnavailable, RetrieverUnavailable):
-                        if not pauses_s:
-                            raise
-                        await asyncio.sleep(pauses_s.pop(0))
-        except (TimeoutError, ServeAppError) as error:
-            return Outcome(request, _without_answer(request.name, spec, error, begun))
+        while True:
+            try:
+                return await self._called(context, request, key, begun)
+            except (ToolUnavailable, RetrieverUnavailable):
+                if not pauses_s:
+                    raise
+                await asyncio.sleep(pauses_s.pop(0))
 
     def _spec(self, name: str) -> ToolSpec | None:
         return next((spec for spec in self._specs if spec.name == name), None)
@@ -146,11 +162,11 @@ class Toolbelt:
         return Outcome(request, result, passages)
 
 
-def _patience_s(spec: ToolSpec | None) -> float:
+def _patience_s(spec: ToolSpec | None, retries: int) -> float:
     """What the other side may take with all its attempts, and a little: it may be gone, and then keeps no time-out."""
     if spec is None:
         return GRACE_S
-    return spec.attempts * spec.timeout_s + (spec.attempts - 1) * WAIT_MAX_S + GRACE_S
+    return (1 + retries) * spec.timeout_s + retries * WAIT_MAX_S + (spec.standby_s or 0) + GRACE_S
 
 
 def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | ServeAppError, begun: float) -> ToolResult:

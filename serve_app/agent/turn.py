@@ -17,6 +17,7 @@ from serve_app.agent.prompts import citations, system
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable
 from serve_app.memory.repair import repaired
+from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s
 from serve_app.values import Answer, Exchange, IdempotencyKey, Token, ToolResult
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from serve_app.config import AgentSettings
     from serve_app.memory.window import Window
     from serve_app.runs.run import Run
-    from serve_app.values import ToolRequest
 
     Say = Callable[[Token], None]
 
@@ -67,6 +67,7 @@ class Turn:
     async def _answer(self, run: Run) -> Answer:
         memory = await self.window.recall(run.context, run.held.epoch, run.held.remembered)
         progress = Progress.of(run.request.user_input, run.entries)
+        progress.budget = Budget(self.settings.retry_budget)
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
@@ -91,6 +92,7 @@ class Turn:
     async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> str:
         """Model and tools by turns, until the model answers; its last step has no tools to call."""
         tools = [_for_model(spec) for spec in await self.belt.specs()]
+        progress.missing.update({part: part for part in self.belt.missing})
         deadline = run.context.deadline
         bound = self.model.bind_tools(tools, deadline=deadline)
         say = run.say if run.request.stream else None
@@ -116,7 +118,7 @@ class Turn:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = await self._outcome(run, step.number, index, step.requests[index])
+            step.outcomes[index] = await self._outcome(run, step, index, progress.budget)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)
@@ -136,16 +138,17 @@ class Turn:
         if any(self.belt.effect(name) != "pure" for name in [*made, *begun]):
             run.exchange = _exchange(run, progress)
 
-    async def _outcome(self, run: Run, step: int, index: int, request: ToolRequest) -> Outcome:
+    async def _outcome(self, run: Run, step: Step, index: int, budget: Budget) -> Outcome:
         """What one call brings; a call with an effect is made by one process only, after it has said so."""
+        request = step.requests[index]
         if self.belt.effect(request.name) == "effect":
             try:
-                if not await run.reserve(step, index):
+                if not await run.reserve(step.number, index):
                     return Outcome(request, ToolResult.unknown(request.name, 1, 0))
             except StoreUnavailable:
                 return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
-        key = IdempotencyKey(f"{run.context.run_id}:{step}:{index}")
-        return await self.belt.call(run.context, request, key)
+        key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
+        return await self.belt.call(run.context, request, key, budget)
 
 
 def _exchange(run: Run, progress: Progress) -> str:

@@ -123,8 +123,9 @@ class GroupSettings(Section):
     """Tools in a deployment of their own, `Tools-NAME`, which needs an entry in `serve_config.yaml`."""
 
     tools: list[ToolName] = Field(min_length=1)
-    memory_mb: int | None = Field(default=None, ge=16)
-    """What the tools of one replica may take up beside what the process takes up at its start; None is no limit."""
+    memory_mb: int | None = Field(default=None, ge=128)
+    """What the tools of one replica may take up beside what the process takes up at its start; None is no limit. A
+    thread counts 8 MB."""
 
 
 class ToolsSettings(Section):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.tools.calling import Call
 from serve_app.tools.registry import load
-from serve_app.tools.tool import spec_of
+from serve_app.tools.tool import absent
 from serve_app.values import Check, ToolResult
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Runner:
             logger.error("%s", problem)
 
     async def specs(self) -> list[ToolSpec]:
-        return [self._lines[name].spec if name in self._lines else _absent(name, self._own[name]) for name in self._own]
+        return [self._lines[name].spec if name in self._lines else absent(name, self._own[name]) for name in self._own]
 
     async def checks(self) -> list[Check]:
         return [
@@ -81,7 +81,3 @@ class Runner:
         if not line.spec.ready:
             return NOT_FOUND
         return None if line.circuit.state == "closed" else LEFT_ALONE
-
-
-def _absent(name: str, settings: ToolSettings) -> ToolSpec:
-    return spec_of(name, settings, "", {}).model_copy(update={"ready": False})

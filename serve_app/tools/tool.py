@@ -61,3 +61,8 @@ def spec_of(name: str, settings: ToolSettings, description: str, parameters: dic
         attempts=settings.attempts,
         effect=settings.effect,
     )
+
+
+def absent(name: str, settings: ToolSettings) -> ToolSpec:
+    """What is known of a tool that is not there."""
+    return spec_of(name, settings, "", {}).model_copy(update={"ready": False})

@@ -201,7 +201,9 @@ async def test_a_failed_check_makes_the_service_unready_and_says_why(service):
     service.agent.check = Check(name="redis", ok=False, reason="No answer from Redis")
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert {"name": "redis", "ok": False, "reason": "No answer from Redis"} in response.json()["checks"]
+    assert {"name": "redis", "ok": False, "reason": "No answer from Redis", "required": True} in response.json()[
+        "checks"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ async def test_a_part_that_does_not_answer_in_two_seconds_is_a_failed_check(serv
     response = await service.client.get("/readyz")
     assert time.monotonic() - started < 4
     [check] = [check for check in response.json()["checks"] if not check["ok"]]
-    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds"}
+    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds", "required": True}
 
 
 @pytest.mark.parametrize("given", ["abc", "A-Z_0.9", "x" * 64])
