@@ -24,6 +24,7 @@ class Tools:
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         tools = settings.tools
         self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
+        self._runner.start()
         limit_mb = tools.groups[group].memory_mb if group else None
         if limit_mb:
             limit_memory(limit_mb)

@@ -42,6 +42,9 @@ class Endpoint:
         self._settings = settings
         self._client = client(_headers(spec.name, settings), rules)
 
+    def start(self) -> None:
+        """It is there."""
+
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         given = self._arguments.read(arguments)
         filled(self._url, given)

@@ -38,6 +38,9 @@ class FunctionTool:
     key_parameter: str | None
     """The one that is given the call's idempotency key."""
 
+    def start(self) -> None:
+        """It is there."""
+
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
             valid = self.arguments.model_validate(arguments)

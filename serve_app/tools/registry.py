@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.errors import InvalidConfiguration
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.tools.calling import Line
@@ -17,7 +17,9 @@ from serve_app.tools.function import function_tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from serve_app.config import ToolSettings
+    from serve_app.config import McpToolSettings, ToolSettings
+    from serve_app.errors import Problem
+    from serve_app.tools.mcp import McpServer
     from serve_app.tools.tool import Tool
 
 
@@ -28,13 +30,12 @@ def load(
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[dict[str, Line], dict[str, Problem]]:
     """The tools that load, each with its standby, and by name the problem of each that does not."""
-    by_type = {type(value): value for value in supplies}
-    rules = Egress(private_hosts)
+    maker = _Maker(supplies, private_hosts)
     lines: dict[str, Line] = {}
     problems: dict[str, Problem] = {}
     for name, settings in tools.items():
         try:
-            lines[name] = _line(name, settings, _tools(name, settings, by_type, rules), clock)
+            lines[name] = _line(name, settings, maker.tools(name, settings), clock)
         except InvalidConfiguration as error:
             problems[name] = error.problems[0]
     return {name: _with_fallback(line, lines.get(tools[name].fallback or "")) for name, line in lines.items()}, problems
@@ -44,15 +45,41 @@ def _with_fallback(line: Line, fallback: Line | None) -> Line:
     return replace(line, standby=fallback) if fallback else line
 
 
-def _tools(name: str, settings: ToolSettings, by_type: Mapping[type, object], rules: Egress) -> list[Tool]:
-    """The tool, and its second endpoint where it has one."""
-    if settings.function:
-        return [function_tool(name, settings.function, settings, by_type)]
-    if settings.http:
-        from serve_app.tools.endpoint import endpoints
+class _Maker:
+    """Makes tools of settings; those of one MCP server share it."""
 
-        return [*endpoints(name, settings.http, settings, rules)]
-    raise InvalidConfiguration((Problem(f"tools.{name}", "of no kind", "Name its function, http or mcp"),))
+    def __init__(self, supplies: Iterable[object], private_hosts: Iterable[str]) -> None:
+        self._by_type = {type(value): value for value in supplies}
+        self._rules = Egress(private_hosts)
+        self._servers: dict[str, McpServer] = {}
+
+    def tools(self, name: str, settings: ToolSettings) -> list[Tool]:
+        """The tool, and its second endpoint where it has one.
+
+        Raises:
+            InvalidConfiguration: it cannot be made.
+        """
+        if settings.http:
+            from serve_app.tools.endpoint import endpoints
+
+            return [*endpoints(name, settings.http, settings, self._rules)]
+        if settings.mcp:
+            return [self._mcp_tool(name, settings, settings.mcp)]
+        return [function_tool(name, settings.function or "", settings, self._by_type)]
+
+    def _mcp_tool(self, name: str, settings: ToolSettings, mcp: McpToolSettings) -> Tool:
+        from serve_app.tools.mcp import McpServer, McpTool, connection
+
+        same = mcp.model_copy(update={"tool": None, "max_response_bytes": 1}).model_dump_json()
+        try:
+            server = self._servers.get(same) or McpServer(
+                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules)
+            )
+        except InvalidConfiguration as error:
+            problem = error.problems[0]
+            raise InvalidConfiguration((replace(problem, where=f"tools.{name}.mcp: {problem.where}"),)) from None
+        self._servers[same] = server
+        return McpTool(name, settings, mcp, server)
 
 
 def _line(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> Line:

@@ -68,6 +68,11 @@ class Runner:
             logger.exception("tool %s needs more memory than its process may have, run %s", name, context.run_id)
             return ToolResult(content=f"error: {name} failed", status="error", attempts=1, elapsed_ms=0)
 
+    def start(self) -> None:
+        """Look for the servers of tools in the background."""
+        for line in self._lines.values():
+            line.tool.start()
+
     async def close(self) -> None:
         """Let go of connections and processes."""
         for line in self._lines.values():

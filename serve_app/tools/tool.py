@@ -34,6 +34,10 @@ class Tool(Protocol):
         """What the model is told; not `ready` while that is not known."""
         ...
 
+    def start(self) -> None:
+        """Look for what it needs, from now on and in the background."""
+        ...
+
     def read(self, arguments: dict[str, Any]) -> Mapping[str, Any]:
         """The model's arguments as the tool takes them.
 
