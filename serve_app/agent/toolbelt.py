@@ -180,7 +180,11 @@ def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | Serv
 
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:
-    """What the model reads of an outcome; its passages are counted on after those already `known` in the turn."""
+    """What the model reads of an outcome; its passages are counted on after those already `known` in the turn.
+
+    It goes into a message of its own, of the role tool: the provider's protocol keeps that apart from instructions, and
+    no text can step out of it, as it could out of delimiters of ours.
+    """
     if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok":
         return numbered(list(outcome.passages), len(known) + 1)
     return outcome.result.content
