@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +17,6 @@ from serve_app.errors import (
     RetrieverUnavailable,
     ServeAppError,
     ToolUnavailable,
-    Unavailable,
 )
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from serve_app.resilience.budget import Budget
     from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
+logger = logging.getLogger(__name__)
+
 GRACE_S = 1.0
 RESEND_AFTER_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """The pauses before a call is made again: for a while a caller may still be sent to the replica that is gone."""
 FRESH_S = 10.0
-"""How long the tools' list is believed: a rolling update of Tools shows within this time."""
+"""How long the tools' list is believed: a rolling update of Tools shows soon after the first turn past this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Toolbelt:
         self._specs: list[ToolSpec] = []
         self._known_until = float("-inf")
         self._asking = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def specs(self) -> list[ToolSpec]:
         """What the model is told: the tools that are there; the last known list while no Tools deployment answers.
@@ -91,14 +95,23 @@ class Toolbelt:
             ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
         """
         async with self._asking:
-            if self._clock() >= self._known_until:
-                try:
-                    self._specs = [*await self._tools.specs(), self._search]
-                except (Unavailable, Overloaded):
-                    if not self._specs:
-                        raise
-                self._known_until = self._clock() + FRESH_S
+            if not self._specs:
+                await self._ask()
+        if self._clock() >= self._known_until:
+            self._known_until = self._clock() + FRESH_S
+            self._refreshing = asyncio.create_task(self._refresh(), context=contextvars.Context())
         return [spec for spec in self._specs if spec.ready]
+
+    async def _ask(self) -> None:
+        self._specs = [*await self._tools.specs(), self._search]
+        self._known_until = self._clock() + FRESH_S
+
+    async def _refresh(self) -> None:
+        """Beside the turns: one process of tools that does not answer must not make all of them wait."""
+        try:
+            await self._ask()
+        except ServeAppError as error:
+            logger.warning("the list of tools was not told: %r", error)
 
     @property
     def missing(self) -> list[str]:
