@@ -13,7 +13,7 @@ from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.stores import Stores, refuse_many
-from serve_app.deployments.tools import Tools
+from serve_app.deployments.tools import grouped
 from serve_app.errors import InvalidConfiguration
 
 logger = logging.getLogger("serve_app")
@@ -26,7 +26,7 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> Application:
-    """The graph: Ingress -> Agent -> Retriever and Tools, and Stores where the configuration embeds them.
+    """The graph: Ingress -> Agent -> Retriever and each Tools, and Stores where the configuration embeds them.
 
     Raises:
         InvalidConfiguration: with every problem found; each is logged on a line of its own.
@@ -38,7 +38,7 @@ def build(arguments: Arguments) -> Application:
         raise InvalidConfiguration(problems)
     settings, stores = _embedded(load(arguments.config))
     retriever = Retriever.bind(settings, stores)
-    tools = Tools.bind(settings)
+    tools = grouped(settings)
     agent = Agent.bind(settings, retriever, tools)
     return Ingress.bind(settings, agent, retriever, tools)
 

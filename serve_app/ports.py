@@ -156,13 +156,21 @@ class Tools(Protocol):
     """Runs tools away from the agent."""
 
     async def specs(self) -> list[ToolSpec]:
-        """The tools that loaded."""
+        """The tools that are configured.
+
+        Those that cannot be called now, because they did not load or their server is away, are not `ready`: a turn goes
+        on without them, and its answer says so.
+
+        Raises:
+            Unavailable: nobody answered, so that no turn should be run.
+        """
         ...
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         """Run one tool. Its own failure, wrong arguments included, is a result and not an exception.
 
-        `key` names this call of this run; a call that is repeated comes under the same one.
+        `key` names this call of this run; a call that is repeated comes under the same one. `context.retries` is how
+        often it may be tried again here, if the tool may at all.
 
         Raises:
             ToolUnavailable: no replica answered.
@@ -170,5 +178,5 @@ class Tools(Protocol):
         ...
 
     async def checks(self) -> list[Check]:
-        """One check per configured tool: whether it loaded."""
+        """One check per configured tool: whether it can be called now."""
         ...

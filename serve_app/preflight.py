@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from serve_app.config import EmbeddingSettings, Settings
+    from serve_app.config import EmbeddingSettings, Settings, ToolsSettings
 
 ORDER_QUERY = "serve_app.tools.orders:order_query"
 
@@ -100,13 +100,36 @@ def _embedding_model(name: str, *, has_key: bool) -> Iterator[Problem]:
 def _tools(settings: Settings) -> Iterator[Problem]:
     from serve_app.tools.registry import load
 
-    _, unusable = load(settings.tools, supplies=[settings.orders])
+    _, unusable = load(settings.tools.named, supplies=[settings.orders])
     yield from unusable.values()
+    yield from _references(settings.tools)
+
+
+def _references(tools: ToolsSettings) -> Iterator[Problem]:
+    """The names of tools that stand for none, or that cannot stand where they do."""
+    valid = f"The tools are: {', '.join(tools.named)}"
+    for name, tool in tools.named.items():
+        where = f"tools.{name}.fallback"
+        if tool.fallback == name:
+            yield Problem(where, "a tool cannot stand in for itself", "Name another one, or an http.standby_url")
+        elif tool.fallback and tool.fallback not in tools.named:
+            yield Problem(where, f"there is no tool {tool.fallback}", valid)
+        elif tool.fallback and tools.named[tool.fallback].effect == "effect":
+            yield Problem(where, f"{tool.fallback} has an effect, so that it stands in for nothing", valid)
+    groups: dict[str, str] = {}
+    for group, section in tools.groups.items():
+        for index, name in enumerate(section.tools):
+            where = f"tools.groups.{group}.tools.{index}"
+            if name not in tools.named:
+                yield Problem(where, f"there is no tool {name}", valid)
+            elif name in groups:
+                yield Problem(where, f"{name} is in the group {groups[name]} already", "A tool is in one group")
+            groups.setdefault(name, group)
 
 
 def _orders(settings: Settings) -> Iterator[Problem]:
     file = settings.orders.file
-    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.values()):
+    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.named.values()):
         return
     mend = 'It holds {"order id": "state", …}; orders.url names a backend instead'
     try:

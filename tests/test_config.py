@@ -85,7 +85,10 @@ knowledge:
             "app.yaml:4: memory.window: should be greater than or equal to 0. "
             "Change it, or leave it out for the default, 3"
         ),
-        "app.yaml:6: tools.lookup.function: missing. Add it",
+        (
+            "app.yaml:6: tools.lookup.function: a tool has exactly one of http, mcp, function. "
+            "Change it, or leave it out"
+        ),
         "app.yaml:6: tools.lookup.timeout: unknown key. Did you mean 'timeout_s'?",
         "app.yaml:7: window: unknown key. Did you mean 'memory.window'?",
         "app.yaml:8: http: not a section. Write its keys below it, indented",
@@ -123,7 +126,7 @@ tools:
     found = draft("app.yaml")
     assert found.settings.model.name == "openai:glm-4"
     assert found.settings.model.timeout_s == 30
-    assert list(found.settings.tools) == ["good"]
+    assert list(found.settings.tools.named) == ["good"]
     assert len(found.problems) == 4
 
 
@@ -329,7 +332,7 @@ def test_settings_do_not_change() -> None:
 
 def test_an_effect_has_one_attempt() -> None:
     write("tools:\n  pay: {function: 'a:b', effect: effect}\n  send: {function: 'a:b', effect: effect, attempts: 2}\n")
-    assert draft("app.yaml").settings.tools["pay"].attempts == 1
+    assert draft("app.yaml").settings.tools.named["pay"].attempts == 1
     (line,) = lines()
     assert line.startswith("app.yaml:3: tools.send: a tool with effect: effect has one attempt")
 
@@ -341,24 +344,8 @@ def test_the_line_of_a_key_is_that_of_its_nearest_enclosing_key() -> None:
     assert source.where("z") == "app.yaml: z"
 
 
-KEYS = st.sampled_from(
-    [
-        "model",
-        "fallbacks",
-        "redis",
-        "tools",
-        "knowledge",
-        "embedding",
-        "orders",
-        "name",
-        "url",
-        "function",
-        "mode",
-        "file",
-        "",
-        "x",
-    ]
-)
+SECTIONS = ["model", "redis", "tools", "egress", "groups", "http", "private_hosts", "knowledge", "embedding", "orders"]
+KEYS = st.sampled_from([*SECTIONS, "fallbacks", "name", "url", "function", "mode", "file", "", "x"])
 TEXTS = st.text(st.characters(exclude_categories=["C"]), max_size=8)
 TREES = st.recursive(
     st.one_of(
@@ -401,3 +388,64 @@ def test_a_secret_that_another_configuration_names_is_no_problem(
     (tmp_path / "c.yaml").write_text("model: {name: offline}")
     monkeypatch.setenv("SERVE_APP_REDIS_PASSWORD", "x")
     assert draft(tmp_path / "c.yaml").problems == ()
+
+
+HTTP = "http: {url: 'http://orders/{id}', description: Look up.}"
+
+
+@pytest.mark.parametrize(
+    ("section", "what"),
+    [
+        (f"{{function: 'a:b', {HTTP}}}", "tools.it.function: a tool has exactly one of http, mcp, function"),
+        ("{mcp: {}}", "tools.it.mcp: name the MCP server either by url or by command"),
+        ("{mcp: {url: 'http://m/', command: [m]}}", "tools.it.mcp: name the MCP server either by url or by command"),
+        (f"{{{HTTP}, effect: effect, fallback: other}}", "tools.it: a tool with effect: effect has no standby"),
+        ("{http: {url: 'http://{id}/', description: x}}", "tools.it.http.url: a {parameter} stands in the host"),
+        ("{http: {url: 'http://h/#{id}', description: x}}", "tools.it.http.url: a {parameter} stands in the host"),
+        ("{http: {url: 'http://u:p@h/', description: x}}", "tools.it.http.url: a user or a password stands in the URL"),
+        (
+            "{http: {url: 'http://h/{a-b}', description: x}}",
+            "tools.it.http.url: a brace that belongs to no {parameter}",
+        ),
+        ("{http: {url: 'ftp://h/', description: x}}", "tools.it.http.url: not an http:// or https:// URL"),
+        (
+            "{http: {url: 'http://h/', description: x, headers_env: {Host: H}}}",
+            "tools.it.http.headers_env.Host: the header belongs to the connection",
+        ),
+        (
+            "{http: {url: 'http://h/', description: x, headers_env: {Token: NOT_SET_TOKEN}}}",
+            "tools.it.http.headers_env.Token: the environment variable NOT_SET_TOKEN is not set",
+        ),
+        ("{function: 'a:b', retry_on: [sometimes]}", "tools.it.retry_on.0: should be 'timeout', 'connection' or"),
+    ],
+)
+def test_a_tool_that_cannot_be_meant_is_told(section: str, what: str) -> None:
+    write(f"tools:\n  it: {section}\n")
+    (line,) = lines()
+    assert line.startswith(f"app.yaml:2: {what}")
+
+
+def test_groups_stand_beside_the_tools() -> None:
+    tools = load(
+        write(
+            "tools:\n  a: {function: 'm:a'}\n  b: {function: 'm:b'}\n  copy: {function: 'm:c'}\n"
+            "  groups: {risky: {tools: [b], memory_mb: 512}}\n"
+        )
+    ).tools
+    assert list(tools.named) == ["a", "b", "copy"]
+    assert (tools.of_group(None), tools.of_group("risky")) == (["a", "copy"], ["b"])
+    assert tools.groups["risky"].memory_mb == 512
+
+
+def test_a_wrong_group_or_host_leaves_the_rest_as_it_is() -> None:
+    write(
+        "tools:\n  a: {function: 'm:a'}\n  groups:\n    no-name: {tools: [a]}\n    empty: {tools: []}\n"
+        "egress: {private_hosts: ['h:80', 'h/path']}\nmemory: {window: 9}\n"
+    )
+    found = draft("app.yaml")
+    assert (list(found.settings.tools.named), found.settings.memory.window) == (["a"], 9)
+    assert [str(each).split(". ")[0] for each in found.problems] == [
+        "app.yaml:4: tools.groups.no-name: a group's name is 1-64 letters, digits or _",
+        "app.yaml:5: tools.groups.empty.tools: List should have at least 1 item after validation, not 0",
+        "app.yaml:6: egress.private_hosts.1: neither host nor host:port",
+    ]

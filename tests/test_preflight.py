@@ -293,3 +293,28 @@ def test_an_unreadable_env_file_is_a_problem_too(here: Path) -> None:
     (here / ".env").write_bytes(b"\xff\xfe")
     (line,) = found("")
     assert line.startswith(".env: cannot be read")
+
+
+def test_a_name_that_stands_for_no_tool_is_told() -> None:
+    Path("team_names.py").write_text("async def tool(number: str) -> str:\n    'Look up.'\n")
+    told = found(
+        """\
+tools:
+  a: {function: "team_names:tool", fallback: b}
+  b: {function: "team_names:tool", effect: effect}
+  c: {function: "team_names:tool", fallback: c}
+  d: {function: "team_names:tool", fallback: ghost}
+  e: {http: {url: "http://h/{id}", description: x}, attempts: 1}
+  groups:
+    one: {tools: [a, ghost]}
+    two: {tools: [b, a]}
+"""
+    )
+    assert [line.split(". ")[0] for line in told] == [
+        "app.yaml:6: tools.e.http.parameters: {id} stands in the URL, but is no required parameter",
+        "app.yaml:2: tools.a.fallback: b has an effect, so that it stands in for nothing",
+        "app.yaml:4: tools.c.fallback: a tool cannot stand in for itself",
+        "app.yaml:5: tools.d.fallback: there is no tool ghost",
+        "app.yaml:8: tools.groups.one.tools.1: there is no tool ghost",
+        "app.yaml:9: tools.groups.two.tools.1: a is in the group one already",
+    ]

@@ -1,14 +1,14 @@
 """What is an answer worth when something is missing?
 
-    full          everything answered                                   success
-    standby       another tool, endpoint or Milvus stood in             success, the call's status is `standby`
-    without       another model, or no tool, retriever or memory        degraded: `model`, `tool:NAME`, `retriever`, `memory`
-    basic answer  the model alone, without tools                        degraded: `model`
-    nothing       no model answers                                      503, in the user's language
+    full          everything answered                                 success
+    standby       another tool, endpoint or Milvus stood in           success; the call's status is `standby`
+    without       another model answered, or something was missing    degraded: model, tool:NAME, retriever, memory
+    basic answer  the model alone, without tools                      degraded: model
+    nothing       no model answers                                    503, in the user's language
 
-Each rung is taken by whoever meets the failure: the tools' runner and the retriever stand in, the toolbelt answers for what
-is not there, the guarded model switches over, the turn falls back to the basic answer. The last one is an error and no
-answer: a 200 would hide the outage from whoever watches the service.
+Each rung is taken by whoever meets the failure: the tools' runner and the retriever stand in, the toolbelt answers for
+what is not there, the chain of models switches over, the turn falls back to the basic answer. The last rung is an error
+and no answer: a 200 would hide the outage from whoever watches the service.
 """
 
 from __future__ import annotations

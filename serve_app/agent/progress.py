@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
 from serve_app.agent.toolbelt import Outcome, content_of
 from serve_app.llm.chain import FALLBACK
+from serve_app.resilience.budget import Budget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Progress:
     missing: dict[str, str | None] = field(default_factory=dict)
     """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
     usage: Usage = field(default_factory=Usage)
+    budget: Budget = field(default_factory=lambda: Budget(0))
+    """The tries beyond the first that are left to the turn, for all that it asks."""
     said: bool = False
     """Whether text of an unfinished answer was sent."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +17,6 @@ from serve_app.errors import (
     RetrieverUnavailable,
     ServeAppError,
     ToolUnavailable,
-    Unavailable,
 )
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
+    from serve_app.resilience.budget import Budget
     from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 1.0
 RESEND_AFTER_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """The pauses before a call is made again: for a while a caller may still be sent to the replica that is gone."""
 FRESH_S = 10.0
-"""How long the tools' list is believed: a rolling update of Tools shows within this time."""
+"""How long the tools' list is believed: a rolling update of Tools shows soon after the first turn past this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Outcome:
 
 
 class Toolbelt:
-    """The tools of the Tools deployment, and the retriever as one more."""
+    """The tools of the Tools deployments, and the retriever as one more."""
 
     def __init__(
         self, tools: ports.Tools, retriever: ports.Retriever, settings: KnowledgeSettings, clock: Callable[[], float]
@@ -82,22 +86,37 @@ class Toolbelt:
         self._specs: list[ToolSpec] = []
         self._known_until = float("-inf")
         self._asking = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def specs(self) -> list[ToolSpec]:
-        """What the model is told; the last known list while the Tools deployment does not answer.
+        """What the model is told: the tools that are there; the last known list while no Tools deployment answers.
 
         Raises:
             ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
         """
         async with self._asking:
-            if self._clock() >= self._known_until:
-                try:
-                    self._specs = [*await self._tools.specs(), self._search]
-                except (Unavailable, Overloaded):
-                    if not self._specs:
-                        raise
-                self._known_until = self._clock() + FRESH_S
-        return self._specs
+            if not self._specs:
+                await self._ask()
+        if self._clock() >= self._known_until:
+            self._known_until = self._clock() + FRESH_S
+            self._refreshing = asyncio.create_task(self._refresh(), context=contextvars.Context())
+        return [spec for spec in self._specs if spec.ready]
+
+    async def _ask(self) -> None:
+        self._specs = [*await self._tools.specs(), self._search]
+        self._known_until = self._clock() + FRESH_S
+
+    async def _refresh(self) -> None:
+        """Beside the turns: one process of tools that does not answer must not make all of them wait."""
+        try:
+            await self._ask()
+        except ServeAppError as error:
+            logger.warning("the list of tools was not told: %r", error)
+
+    @property
+    def missing(self) -> list[str]:
+        """What an answer has to do without whatever the model calls: the tools that should be there and are not."""
+        return [f"tool:{spec.name}" for spec in self._specs if not spec.ready]
 
     def effect(self, name: str) -> Effect:
         """What a second call of the tool does: before the tools are known nobody can say; none runs that is not one."""
@@ -108,25 +127,35 @@ class Toolbelt:
             return "pure" if self._specs else "effect"
         return spec.effect
 
-    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> Outcome:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
 
-        A call whose replica dies under it is made again at once, under the same key, unless it has an effect.
+        A call whose replica dies under it is made again at once, under the same key, unless it has an effect. Further
+        attempts, which are made on the other side, are drawn from the request's `budget`.
         """
         begun = time.monotonic()
         spec = self._spec(request.name)
+        with budget.allowance(spec.attempts - 1 if spec else 0) as allowance:
+            allowance.used = allowance.granted  # by whoever does not answer
+            granting = context.model_copy(update={"retries": allowance.granted})
+            try:
+                async with asyncio.timeout(_patience_s(spec, allowance.granted)):
+                    outcome = await self._insisting(granting, request, key, begun)
+            except (TimeoutError, ServeAppError) as error:
+                return Outcome(request, _without_answer(request.name, spec, error, begun))
+            allowance.used = outcome.result.attempts - 1 - (outcome.result.status == "standby")
+        return outcome
+
+    async def _insisting(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:
+        """What the call brings that reaches a replica."""
         pauses_s = [] if self.effect(request.name) == "effect" else list(RESEND_AFTER_S)
-        try:
-            async with asyncio.timeout(_patience_s(spec)):
-                while True:
-                    try:
-                        return await self._called(context, request, key, begun)
-                    except (ToolUnavailable, RetrieverUnavailable):
-                        if not pauses_s:
-                            raise
-                        await asyncio.sleep(pauses_s.pop(0))
-        except (TimeoutError, ServeAppError) as error:
-            return Outcome(request, _without_answer(request.name, spec, error, begun))
+        while True:
+            try:
+                return await self._called(context, request, key, begun)
+            except (ToolUnavailable, RetrieverUnavailable):
+                if not pauses_s:
+                    raise
+                await asyncio.sleep(pauses_s.pop(0))
 
     def _spec(self, name: str) -> ToolSpec | None:
         return next((spec for spec in self._specs if spec.name == name), None)
@@ -146,11 +175,11 @@ class Toolbelt:
         return Outcome(request, result, passages)
 
 
-def _patience_s(spec: ToolSpec | None) -> float:
+def _patience_s(spec: ToolSpec | None, retries: int) -> float:
     """What the other side may take with all its attempts, and a little: it may be gone, and then keeps no time-out."""
     if spec is None:
         return GRACE_S
-    return spec.attempts * spec.timeout_s + (spec.attempts - 1) * WAIT_MAX_S + GRACE_S
+    return (1 + retries) * spec.timeout_s + retries * WAIT_MAX_S + (spec.standby_s or 0) + GRACE_S
 
 
 def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | ServeAppError, begun: float) -> ToolResult:
@@ -164,7 +193,11 @@ def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | Serv
 
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:
-    """What the model reads of an outcome; its passages are counted on after those already `known` in the turn."""
+    """What the model reads of an outcome; its passages are counted on after those already `known` in the turn.
+
+    It goes into a message of its own, of the role tool: the provider's protocol keeps that apart from instructions, and
+    no text can step out of it, as it could out of delimiters of ours.
+    """
     if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok":
         return numbered(list(outcome.passages), len(known) + 1)
     return outcome.result.content

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
 
@@ -20,6 +20,7 @@ from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, S
 from serve_app.llm.chain import MODEL
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
+from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s
 from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
 
@@ -65,6 +66,7 @@ class Turn:
     async def _answer(self, run: Run) -> Answer:
         memory = await self._recalled(run)
         progress = Progress.of(run.request.user_input, run.entries)
+        progress.budget = Budget(self.settings.retry_budget)
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
@@ -100,8 +102,9 @@ class Turn:
     async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> AIMessage:
         """Model and tools by turns, until the model answers, or has to answer without tools."""
         specs = await self.belt.specs()
-        deadline = run.context.deadline
-        bound = self.model.bind_tools([for_model(spec) for spec in specs], deadline=deadline)
+        progress.missing.update({part: part for part in self.belt.missing})
+        limits: dict[str, Any] = {"deadline": run.context.deadline, "budget": progress.budget}
+        bound = self.model.bind_tools([for_model(spec) for spec in specs], **limits)
         say = run.say if run.request.stream else None
         read = history
         if progress.step:
@@ -122,7 +125,7 @@ class Turn:
         if progress.asked:
             logger.warning("run %s has to answer without tools: %s", run.context.run_id, why)
             progress.force()
-        unbound = self.model.bind(deadline=deadline)
+        unbound = self.model.bind(**limits)
         reply = with_calls(await ask(unbound, [*told(history, BASIC), *progress.messages], progress, say), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")
@@ -132,7 +135,7 @@ class Turn:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = await self._outcome(run, len(progress.calls), step, index)
+            step.outcomes[index] = await self._outcome(run, progress, step, index)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)
@@ -152,15 +155,12 @@ class Turn:
         if any(self.belt.effect(name) != "pure" for name in [*made, *begun]):
             run.exchange = _exchange(run, progress)
 
-    async def _outcome(self, run: Run, made: int, step: Step, index: int) -> Outcome:
-        """What one call brings of a step before which so many were `made`.
-
-        A call with an effect is made by one process only, after it has said so.
-        """
+    async def _outcome(self, run: Run, progress: Progress, step: Step, index: int) -> Outcome:
+        """What one call brings; a call with an effect is made by one process only, after it has said so."""
         request = step.requests[index]
         if index in malformed(step.reply):
             return Outcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
-        if made + index >= self.settings.max_tool_calls:
+        if len(progress.calls) + index >= self.settings.max_tool_calls:
             return Outcome(request, ToolResult.refused(request.name, "this turn has made all the calls that it may"))
         if self.belt.effect(request.name) == "effect":
             try:
@@ -169,7 +169,7 @@ class Turn:
             except StoreUnavailable:
                 return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
         key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
-        return await self.belt.call(run.context, request, key)
+        return await self.belt.call(run.context, request, key, progress.budget)
 
 
 def _exchange(run: Run, progress: Progress) -> str:

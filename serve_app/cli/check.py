@@ -48,9 +48,20 @@ def _of_serve_file(source: Source) -> Iterator[Problem]:
     from serve_app.cli.serve_file import config_of, port_problems, serve_problems
     from serve_app.preflight import problems
 
-    yield from serve_problems(source)
+    yield from serve_problems(source, _groups(config_of(source)))
     yield from port_problems(source)
     yield from problems(config_of(source), stopped=True)
+
+
+def _groups(config: str) -> tuple[str, ...]:
+    """The groups of tools, as far as they can be read."""
+    from serve_app.config import draft
+    from serve_app.errors import InvalidConfiguration
+
+    try:
+        return tuple(draft(config).settings.tools.groups)
+    except InvalidConfiguration:
+        return ()
 
 
 def _of_settings(source: Source) -> Iterator[Problem]:
@@ -84,7 +95,7 @@ def _rows(settings: Settings) -> dict[str, str]:
         "model": settings.model.name + (offline if settings.model.name == "offline" else ""),
         "endpoint": settings.model.base_url or "",
         "fallbacks": ", ".join(each.name for each in settings.model.fallbacks),
-        "tools": ", ".join([*settings.tools, "knowledge_search"]),
+        "tools": ", ".join([*settings.tools.named, "knowledge_search"]),
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _shown(settings.redis.url),
         "milvus": _shown(settings.milvus.url),

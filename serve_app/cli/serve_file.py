@@ -40,8 +40,8 @@ def config_of(source: Source) -> str:
     return named if isinstance(named, str) else CONFIG
 
 
-def serve_problems(source: Source) -> Iterator[Problem]:
-    """What Serve would refuse, and the names it would silently pass over."""
+def serve_problems(source: Source, groups: Iterable[str] = ()) -> Iterator[Problem]:
+    """What Serve would refuse, the names it would silently pass over, and the `groups` of tools without an entry."""
     from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
     yield from _refused(source, (), ServeDeploySchema)
@@ -54,9 +54,23 @@ def serve_problems(source: Source) -> Iterator[Problem]:
     yield from _unknown(source, ("http_options",), HTTPOptionsSchema.model_fields)
     yield from _unknown(source, ("applications", index), ServeApplicationSchema.model_fields)
     yield from _unknown(source, ("applications", index, "args"), ("config",))
-    for number, deployment in enumerate(application.get("deployments") or ()):
-        if isinstance(deployment, dict):
-            yield from _deployment(source, ("applications", index, "deployments", number), deployment)
+    steps = ("applications", index, "deployments")
+    deployments = [each if isinstance(each, dict) else {} for each in application.get("deployments") or ()]
+    yield from _names(source, steps, [each.get("name") for each in deployments], [f"Tools-{group}" for group in groups])
+    for number, deployment in enumerate(deployments):
+        yield from _deployment(source, (*steps, number), deployment)
+
+
+def _names(source: Source, steps: tuple[str | int, ...], names: list[Any], groups: list[str]) -> Iterator[Problem]:
+    known = (*DEPLOYMENTS, *groups)
+    for number, name in enumerate(names):
+        if isinstance(name, str) and name not in known:
+            where = source.where(*steps, number, "name")
+            yield Problem(where, f"there is no deployment {name}", _nearest(name, known))
+    for name in groups:
+        if name not in names:
+            mend = f"Copy that of Tools and name it {name}; without one, five calls at a time is all that it takes"
+            yield Problem(source.where(*steps), f"no entry for {name}, which tools.groups makes", mend)
 
 
 def _deployment(source: Source, steps: tuple[str | int, ...], deployment: dict[str, Any]) -> Iterator[Problem]:
@@ -64,9 +78,6 @@ def _deployment(source: Source, steps: tuple[str | int, ...], deployment: dict[s
     from ray.serve.schema import DeploymentSchema
 
     yield from _unknown(source, steps, DeploymentSchema.model_fields)
-    name = deployment.get("name")
-    if isinstance(name, str) and name not in DEPLOYMENTS:
-        yield Problem(source.where(*steps, "name"), f"there is no deployment {name}", _nearest(name, DEPLOYMENTS))
     if isinstance(deployment.get("autoscaling_config"), dict):
         scaling = (*steps, "autoscaling_config")
         yield from _refused(source, scaling, AutoscalingConfig)

@@ -4,6 +4,16 @@ from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.forms import EMBEDDED
 from serve_app.config.load import Draft, draft, load
 from serve_app.config.source import Source, read, standing
+from serve_app.config.tools import (
+    BreakerSettings,
+    EgressSettings,
+    GroupSettings,
+    HttpToolSettings,
+    McpToolSettings,
+    RetryOn,
+    ToolSettings,
+    ToolsSettings,
+)
 from serve_app.config.tree import (
     AgentSettings,
     EmbeddingSettings,
@@ -17,26 +27,32 @@ from serve_app.config.tree import (
     RedisSettings,
     RunSettings,
     Settings,
-    ToolSettings,
 )
 
 __all__ = [
     "EMBEDDED",
     "AgentSettings",
+    "BreakerSettings",
     "Draft",
+    "EgressSettings",
     "EmbeddingSettings",
+    "GroupSettings",
     "HttpSettings",
+    "HttpToolSettings",
     "KnowledgeSettings",
+    "McpToolSettings",
     "MemorySettings",
     "MilvusSettings",
     "ModelEndpoint",
     "ModelSettings",
     "OrdersSettings",
     "RedisSettings",
+    "RetryOn",
     "RunSettings",
     "Settings",
     "Source",
     "ToolSettings",
+    "ToolsSettings",
     "data_dir",
     "draft",
     "environment",

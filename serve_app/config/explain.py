@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from serve_app.config.tree import Section, Settings
+from serve_app.config.section import Section
+from serve_app.config.tree import Settings
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ def _section_at(steps: list[str | int]) -> type[Section]:
     section: type[Section] = Settings
     for step in steps:
         field = section.model_fields.get(str(step))
-        if field is None:
-            continue  # the name of a tool
-        section = next(iter(_sections_in(field.annotation)), section)
+        annotation = field.annotation if field else get_type_hints(section).get("__pydantic_extra__")
+        section = next(iter(_sections_in(annotation)), section)
     return section
 
 

@@ -62,9 +62,47 @@ def _tool_name(value: str) -> str:
     return value
 
 
+def _url_template(value: str) -> str:
+    try:
+        parts = urlsplit(_http_url(value))
+    except ValueError:
+        raise ValueError("not an http:// or https:// URL") from None
+    if "@" in parts.netloc:
+        raise ValueError("a user or a password stands in the URL; name the variable of a header in headers_env")
+    if re.search(r"[{}]", parts.netloc + parts.fragment):
+        raise ValueError("a {parameter} stands in the host or the fragment; it may stand in the path and the query")
+    if re.search(r"[{}]", re.sub(r"\{[A-Za-z_]\w*\}", "", parts.path + parts.query)):
+        raise ValueError("a brace that belongs to no {parameter}")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+        raise ValueError("not the name of a header")
+    if value.lower() in {"host", "content-length", "transfer-encoding", "connection"}:
+        raise ValueError("the header belongs to the connection, not to the tool")
+    return value
+
+
+def _group_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", value):
+        raise ValueError("a group's name is 1-64 letters, digits or _")
+    return value
+
+
+def _host_name(value: str) -> str:
+    if not _is_url(f"http://{value}", ("http",)) or re.search(r"[/@?#]", value):
+        raise ValueError("neither host nor host:port")
+    return value.lower()
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 MilvusUrl = Annotated[str, AfterValidator(_milvus_url)]
 FunctionPath = Annotated[str, AfterValidator(_function_path)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 ToolName = Annotated[str, AfterValidator(_tool_name)]
+UrlTemplate = Annotated[str, AfterValidator(_url_template)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+GroupName = Annotated[str, AfterValidator(_group_name)]
+HostName = Annotated[str, AfterValidator(_host_name)]

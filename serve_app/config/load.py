@@ -162,6 +162,7 @@ def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...
         "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
         "redis.password_env": settings.redis.password_env,
         "milvus.token_env": settings.milvus.token_env,
+        **_tool_secrets(settings),
     }
     return tuple(
         Problem(found.where(key), f"the environment variable {name} {what}", mend)
@@ -179,3 +180,15 @@ def _faults_of(secret: str | None) -> list[tuple[str, str]]:
     if any(character in secret for character in "\r\n"):
         return [("holds a line break", "Set it to the secret alone")]
     return []
+
+
+def _tool_secrets(settings: Settings) -> dict[str, str]:
+    """Key -> the variable that it names."""
+    named: dict[str, str] = {}
+    for name, tool in settings.tools.named.items():
+        for kind, section in (("http", tool.http), ("mcp", tool.mcp)):
+            for header, variable in (section.headers_env if section else {}).items():
+                named[f"tools.{name}.{kind}.headers_env.{header}"] = variable
+        for index, variable in enumerate(tool.mcp.environment if tool.mcp else []):
+            named[f"tools.{name}.mcp.environment.{index}"] = variable
+    return named

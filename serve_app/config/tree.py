@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from serve_app.config.forms import (
     EMBEDDED,
@@ -18,16 +18,10 @@ from serve_app.config.forms import (
     HttpUrl,
     MilvusUrl,
     RedisUrl,
-    ToolName,
     VariableName,
 )
-from serve_app.values import Effect
-
-
-class Section(BaseModel):
-    """Frozen and closed: an unknown key is a problem, reported with the nearest valid one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from serve_app.config.section import Section
+from serve_app.config.tools import EgressSettings, ToolsSettings
 
 
 class ModelEndpoint(Section):
@@ -78,6 +72,8 @@ class AgentSettings(Section):
     """Tool calls per turn; those beyond are refused. No turn of use makes so many."""
     max_tokens: int = Field(default=200_000, ge=1000)
     """Input and output tokens of all model calls of a turn, as the provider counts them: what one turn may cost."""
+    retry_budget: int = Field(default=6, ge=0, le=100)
+    """Tries beyond the first that one turn may make over all its calls together, of models and of tools."""
     max_runs: int = Field(default=150, ge=1)
     """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left."""
 
@@ -105,28 +101,6 @@ class MemorySettings(Section):
     """Exchanges given to the model, the latest ones."""
     ttl_s: int = Field(default=7 * 24 * 3600, gt=0)
     """A conversation's life after its last turn, in seconds."""
-
-
-class ToolSettings(Section):
-    """One tool: a typed async function with a docstring."""
-
-    function: FunctionPath
-    """`module:function`."""
-    timeout_s: float = Field(default=10, gt=0)
-    """For one attempt."""
-    attempts: int = Field(default=2, ge=1, le=10)
-    """Tries on time-outs and connection errors, with an exponential wait of 2-5 s between them."""
-    effect: Effect = "pure"
-    """`effect` says that a second call would do the deed twice: such a tool has one attempt."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_attempt_per_effect(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("effect") == "effect":
-            if data.get("attempts", 1) != 1:
-                raise ValueError("a tool with effect: effect has one attempt; a second could do the deed twice")
-            return {**data, "attempts": 1}
-        return data
 
 
 class OrdersSettings(Section):
@@ -234,7 +208,8 @@ class Settings(Section):
     agent: AgentSettings = AgentSettings()
     runs: RunSettings = RunSettings()
     memory: MemorySettings = MemorySettings()
-    tools: dict[ToolName, ToolSettings] = {}
+    tools: ToolsSettings = ToolsSettings()
+    egress: EgressSettings = EgressSettings()
     orders: OrdersSettings = OrdersSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()

@@ -12,7 +12,7 @@ from ray import serve
 
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
-from serve_app.deployments.remote import RemoteRetriever, RemoteTools
+from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
@@ -44,7 +44,9 @@ PING_S = 1.0
 class Agent:
     """`ports.Agent`, as a deployment."""
 
-    async def __init__(self, settings: Settings, retriever: DeploymentHandle, tools: DeploymentHandle) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
+    ) -> None:
         self._settings = settings
         self._redis = connect(settings.redis, settings.redis.url)
         self._window = Window(self._redis, settings.memory)
@@ -60,7 +62,9 @@ class Agent:
         turn = Turn(
             model=model,
             model_name=settings.model.name,
-            belt=Toolbelt(RemoteTools(tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic),
+            belt=Toolbelt(
+                remote_tools(settings.tools, tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic
+            ),
             window=self._window,
             settings=settings.agent,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, RemoteTools
+from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
@@ -30,7 +30,11 @@ class Ingress:
     """The HTTP API over the other deployments."""
 
     def __init__(
-        self, settings: Settings, agent: DeploymentHandle, retriever: DeploymentHandle, tools: DeploymentHandle
+        self,
+        settings: Settings,
+        agent: DeploymentHandle,
+        retriever: DeploymentHandle,
+        tools: dict[str | None, DeploymentHandle],
     ) -> None:
         self._settings = settings
         self._runs = RunLog(connect(settings.redis, settings.redis.url), settings.runs)
@@ -38,7 +42,7 @@ class Ingress:
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
-            tools=RemoteTools(tools),
+            tools=remote_tools(settings.tools, tools),
         )
         self._reading: asyncio.Task[None] | None = None
 

@@ -24,12 +24,14 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.resilience.deadline import remaining_s
+from serve_app.tools.grouped import Grouped, Part
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Mapping
 
     from ray.serve.handle import DeploymentHandle
 
+    from serve_app.config import ToolsSettings
     from serve_app.values import (
         Catalogue,
         ChatRequest,
@@ -122,7 +124,7 @@ class RemoteRetriever:
 
 
 class RemoteTools:
-    """The Tools deployment; implements `ports.Tools`."""
+    """A Tools deployment; implements `ports.Tools`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -135,6 +137,12 @@ class RemoteTools:
 
     async def checks(self) -> list[Check]:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
+
+
+def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> Grouped:
+    """All tools, each of its group's deployment; under None is the deployment of those in no group."""
+    owned = {group: {name: settings.named[name] for name in settings.of_group(group)} for group in handles}
+    return Grouped(*(Part(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
 
 
 async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:

@@ -1,4 +1,4 @@
-"""The process that runs tools, so that none runs in an agent's."""
+"""The processes that run tools, so that none runs in an agent's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.deployments.memory import limit_memory
+from serve_app.errors import ToolUnavailable
 from serve_app.tools.runner import Runner
 
 if TYPE_CHECKING:
+    from ray.serve import Application
+
     from serve_app.config import Settings
     from serve_app.values import Check, Context, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
 
 
 @serve.deployment
 class Tools:
-    """`ports.Tools`, as a deployment."""
+    """`ports.Tools`, as a deployment: the tools of one group, or those of none."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._runner = Runner(settings.tools, supplies=[settings.orders])
+    async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        tools = settings.tools
+        self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
+        self._runner.start()
+        limit_mb = tools.groups[group].memory_mb if group else None
+        if limit_mb:
+            limit_memory(limit_mb)
 
     async def specs(self) -> list[ToolSpec]:
         return await self._runner.specs()
@@ -28,3 +37,17 @@ class Tools:
 
     async def checks(self) -> list[Check]:
         return await self._runner.checks()
+
+    def check_health(self) -> None:
+        """A process that has come to the end of its memory may never have enough again: another takes its place."""
+        if self._runner.out_of_memory:
+            raise ToolUnavailable("out of memory")
+
+    async def __del__(self) -> None:
+        await self._runner.close()
+
+
+def grouped(settings: Settings) -> dict[str | None, Application]:
+    """A deployment for the tools of no group, `Tools`, and one for each group, `Tools-NAME`."""
+    named = {group: "Tools" if group is None else f"Tools-{group}" for group in (None, *settings.tools.groups)}
+    return {group: Tools.options(name=name).bind(settings, group) for group, name in named.items()}

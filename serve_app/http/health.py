@@ -54,7 +54,7 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(*(_checks(name, checks(), request_id) for name, checks in asked.items()))
         checks = [check for part in told for check in part]
-        ready = all(check.ok or not check.required for check in checks)
+        ready = all(check.ok for check in checks if check.required)
         response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
         if not ready:
             response.headers["Retry-After"] = "1"

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 WAIT_MIN_S, WAIT_MAX_S = 2, 5
 OUTLAST_PAUSE_S = 0.1
+INSIST_MIN_S, INSIST_MAX_S = 1, 30
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
@@ -34,6 +35,16 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
         wait=wait_exponential(multiplier=WAIT_MIN_S, min=WAIT_MIN_S, max=WAIT_MAX_S),
         retry=retry_if_exception_type(on),
         reraise=True,
+    )
+    return await retrying(call)
+
+
+async def insist(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:
+    """What `call` returns, tried for ever: after 1, 2, 4 … seconds, at most half a minute, each failure reported."""
+    retrying = AsyncRetrying(
+        wait=wait_exponential(multiplier=INSIST_MIN_S, max=INSIST_MAX_S),
+        retry=retry_if_exception_type(Exception),
+        before_sleep=lambda state: report(state.outcome.exception()) if state.outcome else None,
     )
     return await retrying(call)
 

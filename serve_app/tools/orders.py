@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import ssl
-from functools import cache
 from typing import Annotated
 from urllib.parse import quote
 
@@ -11,6 +9,7 @@ import httpx
 from pydantic import Field
 
 from serve_app.config import OrdersSettings
+from serve_app.tools.egress import certificates
 
 NO_SUCH_ORDER = "订单不存在 (no such order)"
 
@@ -38,14 +37,8 @@ async def _from_file(orders: OrdersSettings, number: str) -> str | None:
 
 async def _from_backend(url: str, number: str) -> str | None:
     """GET `{url}/{number}`: 200 with `{"status": str}`, or 404."""
-    async with httpx.AsyncClient(timeout=None, verify=_certificates()) as client:  # noqa: S113 - the runner bounds it
+    async with httpx.AsyncClient(timeout=None, verify=certificates()) as client:  # noqa: S113 - the runner bounds it
         response = await client.get(f"{url.rstrip('/')}/{quote(number)}")
     if response.status_code == httpx.codes.NOT_FOUND:
         return None
     return str(response.raise_for_status().json()["status"])
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Loading them takes 20-40 ms of the event loop: once."""
-    return ssl.create_default_context()

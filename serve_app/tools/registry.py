@@ -1,134 +1,91 @@
-"""How does a typed async function become a tool that a model can call?
-
-The function's positional parameters are the model's arguments: their JSON schema comes from the signature, the tool's
-description from the docstring. Keyword-only parameters are the service's: each is filled with the value of its type,
-an `IdempotencyKey` with the call's own, and no model sees it.
-"""
+"""Which tools does the configuration make?"""
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
-
-from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.values import IdempotencyKey, ToolSpec
+from serve_app.errors import InvalidConfiguration
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
+from serve_app.tools.calling import Line
+from serve_app.tools.egress import Egress
+from serve_app.tools.failures import named
+from serve_app.tools.function import function_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from serve_app.config import ToolSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A loaded tool: what the model is told, and what runs."""
-
-    spec: ToolSpec
-    function: Callable[..., Awaitable[Any]]
-    arguments: type[BaseModel]
-    supplied: Mapping[str, object]
-    """The keyword-only arguments that the service fills in."""
-    key_parameter: str | None
-    """The one that is given the call's idempotency key."""
+    from serve_app.config import McpToolSettings, ToolSettings
+    from serve_app.errors import Problem
+    from serve_app.tools.mcp import McpServer
+    from serve_app.tools.tool import Tool
 
 
-def load(tools: Mapping[str, ToolSettings], supplies: Iterable[object]) -> tuple[dict[str, Tool], dict[str, Problem]]:
-    """The tools that load, and by name the problem of each that does not."""
-    loaded: dict[str, Tool] = {}
+def load(
+    tools: Mapping[str, ToolSettings],
+    supplies: Iterable[object],
+    private_hosts: Iterable[str] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[dict[str, Line], dict[str, Problem]]:
+    """The tools that load, each with its standby, and by name the problem of each that does not."""
+    maker = _Maker(supplies, private_hosts)
+    lines: dict[str, Line] = {}
     problems: dict[str, Problem] = {}
-    by_type = {type(value): value for value in supplies}
     for name, settings in tools.items():
         try:
-            loaded[name] = _tool(name, settings, by_type)
+            lines[name] = _line(name, settings, maker.tools(name, settings), clock)
         except InvalidConfiguration as error:
             problems[name] = error.problems[0]
-    return loaded, problems
+    return {name: _with_fallback(line, lines.get(tools[name].fallback or "")) for name, line in lines.items()}, problems
 
 
-def _tool(name: str, settings: ToolSettings, by_type: Mapping[type, object]) -> Tool:
-    function = _imported(name, settings.function)
-    try:
-        signature = inspect.signature(function, eval_str=True)
-    except NameError as error:
-        raise _invalid(name, f"an annotation of {settings.function} does not resolve ({error})") from None
-    spec = ToolSpec(
-        name=name,
-        description=inspect.getdoc(function) or "",
-        parameters={},
-        timeout_s=settings.timeout_s,
-        attempts=settings.attempts,
-        effect=settings.effect,
-    )
-    arguments = _arguments(name, signature)
-    key_parameter = _key_parameter(signature)
-    if settings.effect == "idempotent" and key_parameter is None:
-        raise _invalid(name, f"{settings.function} is idempotent, but takes no keyword-only IdempotencyKey")
-    return Tool(
-        spec=spec.model_copy(update={"parameters": _schema(arguments)}),
-        function=function,
-        arguments=arguments,
-        supplied=_supplied(name, signature, by_type),
-        key_parameter=key_parameter,
-    )
+def _with_fallback(line: Line, fallback: Line | None) -> Line:
+    return replace(line, standby=fallback) if fallback else line
 
 
-def _imported(name: str, path: str) -> Callable[..., Awaitable[Any]]:
-    try:
-        function: Callable[..., Awaitable[Any]] = resolve_name(path)
-    except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
-        raise _invalid(name, f"{path} does not import ({type(error).__name__}: {error})") from None
-    if not inspect.iscoroutinefunction(function):
-        raise _invalid(name, f"{path} is not an async function")
-    if not inspect.getdoc(function):
-        raise _invalid(name, f"{path} has no docstring to tell the model what it does")
-    return function
+class _Maker:
+    """Makes tools of settings; those of one MCP server share it."""
+
+    def __init__(self, supplies: Iterable[object], private_hosts: Iterable[str]) -> None:
+        self._by_type = {type(value): value for value in supplies}
+        self._rules = Egress(private_hosts)
+        self._servers: dict[str, McpServer] = {}
+
+    def tools(self, name: str, settings: ToolSettings) -> list[Tool]:
+        """The tool, and its second endpoint where it has one.
+
+        Raises:
+            InvalidConfiguration: it cannot be made.
+        """
+        if settings.http:
+            from serve_app.tools.endpoint import endpoints
+
+            return [*endpoints(name, settings.http, settings, self._rules)]
+        if settings.mcp:
+            return [self._mcp_tool(name, settings, settings.mcp)]
+        return [function_tool(name, settings.function or "", settings, self._by_type)]
+
+    def _mcp_tool(self, name: str, settings: ToolSettings, mcp: McpToolSettings) -> Tool:
+        from serve_app.tools.mcp import McpServer, McpTool, connection
+
+        same = mcp.model_copy(update={"tool": None, "max_response_bytes": 1}).model_dump_json()
+        try:
+            server = self._servers.get(same) or McpServer(
+                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules)
+            )
+        except InvalidConfiguration as error:
+            problem = error.problems[0]
+            raise InvalidConfiguration((replace(problem, where=f"tools.{name}.mcp: {problem.where}"),)) from None
+        self._servers[same] = server
+        return McpTool(name, settings, mcp, server)
 
 
-def _arguments(name: str, signature: inspect.Signature) -> type[BaseModel]:
-    fields: dict[str, Any] = {}
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            continue
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.annotation is parameter.empty:
-            raise _invalid(name, f"its parameter {parameter.name} has no type")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (parameter.annotation, default)
-    try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    except (PydanticUserError, NameError) as error:
-        raise _invalid(name, f"its signature has no JSON schema ({type(error).__name__})") from None
-
-
-def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """Without pydantic's titles, which only repeat the names to the model."""
-    schema = arguments.model_json_schema()
-    schema.pop("title", None)
-    for parameter in schema.get("properties", {}).values():
-        parameter.pop("title", None)
-    return schema
-
-
-def _key_parameter(signature: inspect.Signature) -> str | None:
-    keyword_only = (each for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY)
-    return next((each.name for each in keyword_only if each.annotation is IdempotencyKey), None)
-
-
-def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, object]) -> dict[str, object]:
-    supplied: dict[str, object] = {}
-    for parameter in signature.parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is IdempotencyKey:
-            continue
-        if parameter.annotation in by_type:
-            supplied[parameter.name] = by_type[parameter.annotation]
-        elif parameter.default is parameter.empty:
-            raise _invalid(name, f"the service has nothing for its keyword-only parameter {parameter.name}")
-    return supplied
-
-
-def _invalid(name: str, what: str) -> InvalidConfiguration:
-    mend = "A tool is an async function with a docstring and typed parameters, named module:function"
-    return InvalidConfiguration((Problem(f"tools.{name}", what, mend),))
+def _line(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> Line:
+    limit = Limit(settings.breaker.failures, settings.breaker.cool_down_s)
+    first, *others = [
+        Line(tool, Circuit(called, limit, clock), named(settings.retry_on))
+        for tool, called in zip(tools, (name, f"{name} at its standby"), strict=False)
+    ]
+    return replace(first, standby=others[0]) if others else first

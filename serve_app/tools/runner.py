@@ -1,94 +1,88 @@
-"""How is a tool called so that its failure costs no more than its answer?"""
+"""Which tools does this process run, and how are they?"""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
-from pydantic import BaseModel, ValidationError
-
-from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s
-from serve_app.resilience.retry import retry
+from serve_app.tools.calling import Call
 from serve_app.tools.registry import load
+from serve_app.tools.tool import absent
 from serve_app.values import Check, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from serve_app.config import ToolSettings
-    from serve_app.tools.registry import Tool
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
 
-TRANSIENT = (TimeoutError, ConnectionError, httpx.TransportError)
+NOT_LOADED = "It did not load; the log of the Tools deployment says why"
+NOT_FOUND = "Its MCP server does not answer, or does not have it; it is asked again and again"
+LEFT_ALONE = "It has failed again and again, and is left alone for a while"
 
 
 class Runner:
     """The tools of this process; implements `ports.Tools`."""
 
-    def __init__(self, tools: Mapping[str, ToolSettings], supplies: Iterable[object]) -> None:
-        self._tools, self._problems = load(tools, supplies)
-        for problem in self._problems.values():
+    def __init__(
+        self,
+        tools: Mapping[str, ToolSettings],
+        supplies: Iterable[object],
+        private_hosts: Iterable[str] = (),
+        own: Iterable[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`tools` may hold more than this process's `own`: their standbys."""
+        mine = list(tools if own is None else own)
+        named = [*mine, *(tools[name].fallback or name for name in mine)]
+        wanted = {name: tools[name] for name in named if name in tools}
+        self._lines, problems = load(wanted, supplies, private_hosts, clock)
+        self._own = {name: tools[name] for name in mine}
+        self.out_of_memory = False
+        for problem in problems.values():
             logger.error("%s", problem)
 
     async def specs(self) -> list[ToolSpec]:
-        return [tool.spec for tool in self._tools.values()]
+        return [self._lines[name].spec if name in self._lines else absent(name, self._own[name]) for name in self._own]
 
     async def checks(self) -> list[Check]:
-        why_not = "It did not load; the log of the Tools deployment says why"
-        return [Check(name=f"tool:{name}", ok=True) for name in self._tools] + [
-            Check(name=f"tool:{name}", ok=False, reason=why_not) for name in self._problems
+        return [
+            Check(name=f"tool:{name}", ok=reason is None, reason=reason, required=False)
+            for name, reason in ((name, self._reason(name)) for name in self._own)
         ]
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         name = request.name
-        tool = self._tools.get(name)
-        if tool is None:
-            return ToolResult.not_run(f"there is no tool {name}; the tools are: {', '.join(self._tools)}")
+        if name not in self._own:
+            return ToolResult.not_run(f"there is no tool {name}; the tools are: {', '.join(self._own)}")
+        line = self._lines.get(name)
+        if line is None or not line.spec.ready:
+            return ToolResult.refused(name, "it is not available now")
         try:
-            valid = tool.arguments.model_validate(request.arguments)
-        except ValidationError as error:
-            return ToolResult.not_run(f"wrong arguments for {name}: {_explained(error)}")
-        given = {field: getattr(valid, field) for field in type(valid).model_fields}
-        if tool.key_parameter:
-            given[tool.key_parameter] = key
-        return await _run(tool, given, context)
+            return await Call(context, request, key).through(line)
+        except MemoryError:
+            self.out_of_memory = True
+            logger.exception("tool %s needs more memory than its process may have, run %s", name, context.run_id)
+            return ToolResult(content=f"error: {name} failed", status="error", attempts=1, elapsed_ms=0)
 
+    def start(self) -> None:
+        """Look for the servers of tools in the background."""
+        for line in self._lines.values():
+            line.tool.start()
 
-async def _run(tool: Tool, given: Mapping[str, Any], context: Context) -> ToolResult:
-    begun, tries = time.monotonic(), 0
+    async def close(self) -> None:
+        """Let go of connections and processes."""
+        for line in self._lines.values():
+            await line.close()
 
-    async def attempt() -> Any:
-        nonlocal tries
-        tries += 1
-        async with asyncio.timeout(limit_s(context.deadline, tool.spec.timeout_s)):
-            return await tool.function(**given, **tool.supplied)
-
-    try:
-        content = _text(await retry(attempt, tool.spec.attempts, remaining_s(context.deadline), TRANSIENT))
-    except (TimeoutError, httpx.TimeoutException):
-        logger.warning("tool %s timed out, run %s", tool.spec.name, context.run_id)
-        ended = ToolResult.unknown if tool.spec.effect == "effect" else ToolResult.late
-        return ended(tool.spec.name, tries, elapsed_ms(begun))
-    except Exception as error:
-        logger.warning("tool %s failed, run %s", tool.spec.name, context.run_id, exc_info=error)
-        content = f"error: {tool.spec.name} failed ({type(error).__name__})"
-        return ToolResult(content=content, status="error", attempts=tries, elapsed_ms=elapsed_ms(begun))
-    return ToolResult(content=content, status="ok", attempts=tries, elapsed_ms=elapsed_ms(begun))
-
-
-def _explained(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in error.errors())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, ensure_ascii=False, default=str)
+    def _reason(self, name: str) -> str | None:
+        """Why a tool cannot be called now."""
+        line = self._lines.get(name)
+        if line is None:
+            return NOT_LOADED
+        if not line.spec.ready:
+            return NOT_FOUND
+        return None if line.circuit.state == "closed" else LEFT_ALONE

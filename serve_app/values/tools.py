@@ -53,6 +53,10 @@ class ToolSpec(Value):
     timeout_s: float
     attempts: int
     effect: Effect
+    standby_s: float | None = None
+    """How long its standby may take, for the tools that have one."""
+    ready: bool = True
+    """False where the tool is configured, but not there now: no model is told of it, and answers are without it."""
 
 
 class ToolResult(Value):
@@ -61,6 +65,7 @@ class ToolResult(Value):
     content: str
     status: CallStatus
     attempts: int
+    """Calls that were made, those of the standby included."""
     elapsed_ms: float
 
     @classmethod

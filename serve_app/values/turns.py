@@ -23,6 +23,8 @@ class Context(Value):
     tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
     deadline: float
     """Unix time in seconds at which the whole request is given up."""
+    retries: int | None = None
+    """Tries beyond the first that this hop may make; None is as many as the tool has."""
 
 
 class ChatRequest(Value):

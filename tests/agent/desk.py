@@ -178,6 +178,8 @@ class FakeTools:
 
     def __init__(self, pace: Pace | None) -> None:
         self.down = False
+        self.absent: set[str] = set()
+        self.granted: list[int | None] = []
         self.failed = False
         self.hang = False
         self.begun = asyncio.Event()
@@ -191,13 +193,20 @@ class FakeTools:
             raise ToolUnavailable("gone")
         return [
             ToolSpec(
-                name=name, description=name, parameters={}, timeout_s=1, attempts=2, effect=EFFECTS.get(name, "pure")
+                name=name,
+                description=name,
+                parameters={},
+                timeout_s=1,
+                attempts=2,
+                effect=EFFECTS.get(name, "pure"),
+                ready=name not in self.absent,
             )
             for name in NAMES
         ]
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         name, arguments = request.name, request.arguments
+        self.granted.append(context.retries)
         self.begun.set()
         if name not in NAMES:
             return ToolResult.not_run(f"there is no tool {name}")

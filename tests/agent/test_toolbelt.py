@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
+from serve_app.resilience.budget import Budget
 from serve_app.values import Check, Context, IdempotencyKey, Passage, ToolRequest, ToolResult, ToolSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Tools(Other):
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.granted: list[int | None] = []
+        self.result = ToolResult(content="done", status="ok", attempts=1, elapsed_ms=1)
+        self.standby_s: float | None = None
+        self.ready = True
         self.absent: ServeAppError | None = None
 
     async def specs(self) -> list[ToolSpec]:
@@ -53,13 +58,23 @@ class Tools(Other):
             raise self.absent
         tools: list[tuple[str, int, Effect]] = [("look", 2, "pure"), ("save", 2, "idempotent"), ("deed", 1, "effect")]
         return [
-            ToolSpec(name=name, description="", parameters={}, timeout_s=3, attempts=attempts, effect=effect)
+            ToolSpec(
+                name=name,
+                description="",
+                parameters={},
+                timeout_s=3,
+                attempts=attempts,
+                effect=effect,
+                standby_s=self.standby_s,
+                ready=self.ready or name != "look",
+            )
             for name, attempts, effect in tools
         ]
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
+        self.granted.append(context.retries)
         await self.answer(key)
-        return ToolResult(content="done", status="ok", attempts=1, elapsed_ms=1)
+        return self.result
 
     async def checks(self) -> list[Check]:
         return []
@@ -83,7 +98,7 @@ async def _never() -> NoReturn:
 
 async def _call(belt: Toolbelt, name: str, **arguments: str) -> ToolResult:
     await belt.specs()
-    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY)).result
+    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY, Budget(6))).result
 
 
 @pytest.mark.parametrize(
@@ -202,8 +217,9 @@ async def test_the_last_known_list_holds_while_nobody_answers(failure: ServeAppE
     belt = _belt(tools)
     known = await belt.specs()
     tools.absent = failure
-    await asyncio.sleep(FRESH_S)
-    assert await belt.specs() == known
+    for _ in range(3):
+        await asyncio.sleep(FRESH_S)
+        assert await belt.specs() == known
 
 
 async def test_the_list_is_asked_for_once_by_all_turns_of_a_while() -> None:
@@ -212,5 +228,101 @@ async def test_the_list_is_asked_for_once_by_all_turns_of_a_while() -> None:
     await asyncio.gather(*(belt.specs() for _ in range(20)))
     assert tools.asked == 1
     await asyncio.sleep(FRESH_S)
-    await belt.specs()
+    await asyncio.gather(*(belt.specs() for _ in range(20)))
+    await asyncio.sleep(0)
     assert tools.asked == 2
+
+
+async def test_no_turn_waits_for_a_list_that_is_told_late() -> None:
+    class Slow(Tools):
+        async def specs(self) -> list[ToolSpec]:
+            await asyncio.sleep(2)
+            return await super().specs()
+
+    tools = Slow()
+    belt = _belt(tools)
+    known = await belt.specs()
+    tools.ready = False
+    await asyncio.sleep(FRESH_S)
+    begun = asyncio.get_running_loop().time()
+    assert await belt.specs() == known
+    assert asyncio.get_running_loop().time() == begun
+    await asyncio.sleep(3)
+    assert len(await belt.specs()) == len(known) - 1
+
+
+async def test_a_call_that_hangs_is_given_the_time_of_its_standby_too() -> None:
+    tools = Tools()
+    tools.standby_s = 7
+    begun = asyncio.get_running_loop().time()
+    await _call(_belt(tools), "look")
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(2 * 3 + 5 + 7 + 1)
+
+
+async def _spent(tools: Tools, budget: Budget, name: str = "look") -> int:
+    """What one call takes of the budget."""
+    belt = _belt(tools)
+    await belt.specs()
+    before = budget.left
+    await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments={}), KEY, budget)
+    return before - budget.left
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "spent"),
+    [
+        ("ok", 1, 0),
+        ("ok", 2, 1),
+        ("standby", 3, 1),
+        ("standby", 2, 0),
+        ("standby", 1, 0),
+        ("timeout", 2, 1),
+        ("refused", 0, 0),
+    ],
+)
+async def test_a_call_takes_of_the_budget_what_it_used(status: Any, attempts: int, spent: int) -> None:
+    tools = Tools()
+    tools.failure, tools.failures = GONE, 0
+    tools.result = ToolResult(content="", status=status, attempts=attempts, elapsed_ms=1)
+    assert await _spent(tools, Budget(6)) == spent
+    assert tools.granted == [1]
+
+
+async def test_a_request_without_retries_left_makes_one_attempt_each() -> None:
+    tools = Tools()
+    tools.failure, tools.failures = GONE, 0
+    tools.result = ToolResult(content="", status="timeout", attempts=2, elapsed_ms=1)
+    budget = Budget(1)
+    assert [await _spent(tools, budget), await _spent(tools, budget)] == [1, 0]
+    assert tools.granted == [1, 0]
+
+
+async def test_a_call_that_nobody_answers_has_used_all_that_it_was_given() -> None:
+    tools = Tools()
+    budget = Budget(1)
+    begun = asyncio.get_running_loop().time()
+    assert await _spent(tools, budget) == 1
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(2 * 3 + 5 + 1)
+    begun = asyncio.get_running_loop().time()
+    assert await _spent(tools, budget) == 0
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(3 + 1), "one attempt, and a little"
+
+
+async def test_calls_side_by_side_use_no_retry_twice() -> None:
+    tools = Tools()
+    budget = Budget(3)
+    await asyncio.gather(*(_spent(tools, budget) for _ in range(5)))
+    assert (sorted(each or 0 for each in tools.granted), budget.left) == ([0, 0, 1, 1, 1], 0)
+
+
+async def test_a_tool_that_is_not_there_is_told_to_no_model_and_missing_in_every_answer() -> None:
+    tools = Tools()
+    belt = _belt(tools)
+    assert (len(await belt.specs()), belt.missing) == (4, [])
+    tools.ready = False
+    await asyncio.sleep(FRESH_S)
+    await belt.specs()
+    await asyncio.sleep(0)
+    assert [spec.name for spec in await belt.specs()] == ["save", "deed", "knowledge_search"]
+    assert belt.missing == ["tool:look"]
+    assert belt.effect("look") == "pure"

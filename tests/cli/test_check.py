@@ -134,6 +134,23 @@ def test_an_address_that_cannot_be_listened_on_is_told(project: Path, options: s
     assert what in line
 
 
+def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) -> None:
+    (project / "team_tools.py").write_text("async def tool(number: str) -> str:\n    'Look up.'\n")
+    (project / "team.yaml").write_text("tools:\n  a: {function: 'team_tools:tool'}\n  groups: {risky: {tools: [a]}}\n")
+    serve = (
+        f"http_options: {{host: 127.0.0.1, port: {port}}}\napplications:\n  - import_path: serve_app.app:build\n"
+        "    args: {config: team.yaml}\n    deployments:\n      - name: Tools-"
+    )
+    (project / "serve_config.yaml").write_text(serve + "rsky\n")
+    told = problems()
+    assert [line.split(". ")[0] for line in told] == [
+        "serve_config.yaml:6: applications.0.deployments.0.name: there is no deployment Tools-rsky",
+        "serve_config.yaml:5: applications.0.deployments: no entry for Tools-risky, which tools.groups makes",
+    ]
+    (project / "serve_config.yaml").write_text(serve + "risky\n")
+    assert check().exit_code == 0
+
+
 def test_the_serve_file_and_what_it_names_are_told_together(project: Path, port: int) -> None:
     (project / "serve_config.yaml").write_text(
         f"""\
@@ -161,8 +178,8 @@ applications:
         f"serve_config.yaml:2: http_options.prot: {ignored}. Did you mean 'port'?",
         f"serve_config.yaml:5: applications.0.route_prefx: {ignored}. Did you mean 'route_prefix'?",
         f"serve_config.yaml:6: applications.0.args.confg: {ignored}. Did you mean 'config'?",
-        f"serve_config.yaml:9: applications.0.deployments.0.max_ongoing_request: {ignored}.",
         "serve_config.yaml:8: applications.0.deployments.0.name: there is no deployment Agnt. Did you mean 'Agent'?",
+        f"serve_config.yaml:9: applications.0.deployments.0.max_ongoing_request: {ignored}.",
         "serve_config.yaml:13: applications.0.deployments.1.autoscaling_config: max_replicas (2) must be",
         f"serve_config.yaml:13: applications.0.deployments.1.autoscaling_config.target: {ignored}.",
         "team.yaml:1: modle: unknown key. Did you mean 'model'?",

@@ -76,7 +76,7 @@ def test_the_schema_comes_from_the_signature() -> None:
 def test_a_keyword_only_parameter_is_filled_by_the_service_and_hidden_from_the_model() -> None:
     tools, _ = _load("with_orders")
     assert list(tools["it"].spec.parameters["properties"]) == ["order_id"]
-    assert tools["it"].supplied == {"orders": OrdersSettings()}
+    assert tools["it"].tool.supplied == {"orders": OrdersSettings()}
 
 
 @pytest.mark.parametrize("effect", ["pure", "idempotent", "effect"])
@@ -84,14 +84,14 @@ def test_an_idempotency_key_is_the_calls_own_and_hidden_from_the_model(effect: s
     tools, problems = _load("pay", effect=effect)
     assert problems == {}
     assert list(tools["it"].spec.parameters["properties"]) == ["amount"]
-    assert tools["it"].supplied == {"orders": OrdersSettings()}
-    assert (tools["it"].key_parameter, tools["it"].spec.effect) == ("once", effect)
+    assert tools["it"].tool.supplied == {"orders": OrdersSettings()}
+    assert (tools["it"].tool.key_parameter, tools["it"].spec.effect) == ("once", effect)
 
 
 def test_a_tool_needs_no_idempotency_key_unless_it_is_idempotent() -> None:
     for effect in ("pure", "effect"):
         tools, problems = _load("book", effect=effect)
-        assert (tools["it"].key_parameter, problems) == (None, {})
+        assert (tools["it"].tool.key_parameter, problems) == (None, {})
 
 
 @pytest.mark.parametrize("name", ["book", "pay_by_string"])

@@ -1,0 +1,186 @@
+"""How does an HTTP endpoint become a tool?"""
+
+from __future__ import annotations
+
+import json
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from serve_app.config import secret
+from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.tools.egress import CheckedTransport, Egress, EgressRefused
+from serve_app.tools.failures import ServerFault, is_server_fault
+from serve_app.tools.schema import Arguments
+from serve_app.tools.template import as_text, filled, parameters
+from serve_app.tools.tool import Said, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serve_app.config import HttpToolSettings, ToolSettings
+    from serve_app.values import IdempotencyKey, ToolSpec
+
+REDIRECTS = 3
+IN_QUERY = {"GET", "HEAD", "DELETE"}
+CLIENT_ERROR = 400
+
+
+class Unreadable(Exception):
+    """The answer is nothing that a model may be given; the text says why."""
+
+
+class Endpoint:
+    """One URL that answers calls; implements `Tool`."""
+
+    def __init__(self, spec: ToolSpec, url: str, settings: HttpToolSettings, rules: Egress) -> None:
+        self._arguments = Arguments(spec.parameters)
+        self.sure = self._arguments.sure
+        self.spec = spec.model_copy(update={"parameters": self._arguments.schema})
+        self._url = url
+        self._settings = settings
+        self._client = client(_headers(spec.name, settings), rules)
+
+    def start(self) -> None:
+        """It is there."""
+
+    def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        given = self._arguments.read(arguments)
+        filled(self._url, given)
+        return given
+
+    async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
+        request = self._request(given, key)
+        try:
+            for _ in range(1 + REDIRECTS):
+                response = await self._client.send(request, stream=True)
+                try:
+                    if response.next_request is None:
+                        return await self._said(response)
+                    request = _within(request, response.next_request)
+                finally:
+                    await response.aclose()
+        except EgressRefused:
+            return self._unreadable("its address is not allowed")
+        except Unreadable as error:
+            return self._unreadable(str(error))
+        return self._unreadable("it redirects again and again")
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _request(self, given: Mapping[str, Any], key: IdempotencyKey) -> httpx.Request:
+        url = httpx.URL(filled(self._url, given))
+        rest = {name: value for name, value in given.items() if name not in parameters(self._url)}
+        method = self._settings.method
+        headers = {} if self.spec.effect == "pure" else {"Idempotency-Key": key}
+        if method in IN_QUERY:
+            return self._client.build_request(method, url.copy_merge_params(_query(rest)), headers=headers)
+        return self._client.build_request(method, url, headers=headers, json=rest)
+
+    async def _said(self, response: httpx.Response) -> Said:
+        if is_server_fault(response.status_code):
+            raise ServerFault(f"HTTP {response.status_code}")
+        text = await _text(response, self._settings.max_response_bytes)
+        if response.status_code >= CLIENT_ERROR:
+            return Said(f"error: {self.spec.name} answered {response.status_code}: {text}", well=False)
+        return Said(text)
+
+    def _unreadable(self, why: str) -> Said:
+        return Said(f"error: {self.spec.name} gave no answer that can be used: {why}", well=False)
+
+
+def endpoints(name: str, settings: HttpToolSettings, tool: ToolSettings, rules: Egress) -> list[Endpoint]:
+    """The endpoint, and the second one where there is one.
+
+    Raises:
+        InvalidConfiguration: the schema is none, or lacks what the URL needs, or a secret is not set.
+    """
+    spec = spec_of(name, tool, settings.description, settings.parameters)
+    urls = [url for url in (settings.url, settings.standby_url) if url]
+    try:
+        made = [Endpoint(spec, url, settings, rules) for url in urls]
+    except ValueError as error:
+        raise _invalid(f"tools.{name}.http.parameters", str(error)) from None
+    for url in urls:
+        properties = made[0].spec.parameters["properties"]
+        surely = {
+            *settings.parameters.get("required", []),
+            *(key for key, each in properties.items() if "default" in each),
+        }
+        for parameter in parameters(url):
+            if parameter not in surely or parameter not in properties:
+                what = f"{{{parameter}}} stands in the URL, but is no required parameter"
+                raise _invalid(f"tools.{name}.http.parameters", what)
+    return made
+
+
+def client(headers: Mapping[str, str], rules: Egress) -> httpx.AsyncClient:
+    """A client that keeps the rules, keeps no cookies, and knows no proxies; the caller bounds its time."""
+    return httpx.AsyncClient(
+        transport=CheckedTransport(rules),
+        headers={"Accept": "application/json, text/*", "Accept-Encoding": "identity", **headers},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        timeout=None,  # noqa: S113 - the caller bounds it
+        trust_env=False,
+    )
+
+
+def _headers(name: str, settings: HttpToolSettings) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for header, variable in settings.headers_env.items():
+        try:
+            headers[header] = secret(variable).get_secret_value()
+        except InvalidConfiguration:
+            where = f"tools.{name}.http.headers_env.{header}"
+            raise _invalid(where, f"the environment variable {variable} is not set") from None
+    return headers
+
+
+def _within(request: httpx.Request, following: httpx.Request) -> httpx.Request:
+    """The request that a redirect asks for, if it stays at the same origin."""
+    if any(getattr(request.url, part) != getattr(following.url, part) for part in ("scheme", "host", "port")):
+        raise Unreadable("it redirects to another place")
+    return following
+
+
+async def _text(response: httpx.Response, limit: int) -> str:
+    """The body, never more than `limit` bytes of it."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Unreadable("it is compressed, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise Unreadable(f"it is longer than {limit} bytes")
+    if not body:
+        return "(no content)"
+    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    json_kind = kind == "application/json" or kind.endswith("+json")
+    if not json_kind and not kind.startswith("text/"):
+        raise Unreadable("it is neither text nor JSON")
+    text = body.decode(response.charset_encoding or "utf-8", errors="replace")
+    if json_kind and not _is_json(text):
+        raise Unreadable("it is not the JSON that it says it is")
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _query(rest: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    return {
+        name: [as_text(each) for each in value] if isinstance(value, list) else as_text(value)
+        for name, value in rest.items()
+    }
+
+
+def _invalid(where: str, what: str) -> InvalidConfiguration:
+    mend = "An http tool has a JSON schema of an object, in which every {parameter} of its URL is required"
+    return InvalidConfiguration((Problem(where, what, mend),))
