@@ -15,6 +15,8 @@ from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.values import Check, Failed, Value
 
+DISPENSABLE = "retriever"
+"""The part of the service without which turns are answered."""
 CHECK_S = 2.0
 """For each part of the service: a probe's own time-out is longer."""
 
@@ -26,7 +28,7 @@ class Health(Value):
 
 
 class Readiness(Value):
-    """Whether a turn can be answered now, and what stands in its way."""
+    """Whether a turn can be answered now, and what stands in its way, or in the way of a whole answer."""
 
     ready: bool
     checks: list[Check]
@@ -45,8 +47,8 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         tags=["Health"],
         summary="Is the service ready?",
         response_model=Readiness,
-        response_description="Every dependency is there.",
-        responses={503: {"model": Readiness, "description": "Some dependency is not; its check says why."}},
+        response_description="Turns are answered; a check that is not ok says what they do without.",
+        responses={503: {"model": Readiness, "description": "No turn is answered; a `required` check says why."}},
     )
     async def readyz(request: Request) -> Response:
         """Asks every part of the service for the state of what it depends on."""
@@ -54,7 +56,7 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(*(_checks(name, checks(), request_id) for name, checks in asked.items()))
         checks = [check for part in told for check in part]
-        ready = all(check.ok for check in checks)
+        ready = all(check.ok for check in checks if check.required)
         response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
         if not ready:
             response.headers["Retry-After"] = "1"
@@ -64,7 +66,9 @@ def add_health(api: FastAPI, parts: Parts) -> None:
 async def _checks(name: str, asking: Awaitable[list[Check]], request_id: str) -> list[Check]:
     """What a part tells of its dependencies; a part that tells nothing is a failed check of its own."""
     told = await or_failed(_asked(asking), request_id)
-    return [Check(name=name, ok=False, reason=told.error.message)] if isinstance(told, Failed) else told
+    if isinstance(told, Failed):
+        return [Check(name=name, ok=False, reason=told.error.message, required=name != DISPENSABLE)]
+    return told
 
 
 async def _asked(asking: Awaitable[list[Check]]) -> list[Check]:

@@ -290,6 +290,8 @@ class ListedRetriever:
         return self.kept.pop(document_id)
 
     async def checks(self) -> list[Check]:
+        if self.failing:
+            raise self.failing
         return [Check(name="milvus", ok=True)]
 
 

@@ -19,6 +19,7 @@ from serve_app.errors import (
     ModelUnavailable,
     NotFound,
     Overloaded,
+    RetrieverUnavailable,
     SessionBusy,
     StoreUnavailable,
 )
@@ -201,7 +202,24 @@ async def test_a_failed_check_makes_the_service_unready_and_says_why(service):
     service.agent.check = Check(name="redis", ok=False, reason="No answer from Redis")
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert {"name": "redis", "ok": False, "reason": "No answer from Redis"} in response.json()["checks"]
+    check = {"name": "redis", "ok": False, "reason": "No answer from Redis", "required": True}
+    assert check in response.json()["checks"]
+
+
+async def test_a_service_is_ready_without_what_turns_can_do_without(service):
+    service.agent.check = Check(name="milvus", ok=False, reason="Milvus did not answer", required=False)
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["ready"]) == (200, True)
+    check = {"name": "milvus", "ok": False, "reason": "Milvus did not answer", "required": False}
+    assert check in response.json()["checks"]
+
+
+async def test_a_service_without_its_retriever_is_ready_and_says_so(service):
+    service.retriever.failing = RetrieverUnavailable("No replica is ready")
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["ready"]) == (200, True)
+    check = {"name": "retriever", "ok": False, "reason": "No replica is ready", "required": False}
+    assert check in response.json()["checks"]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +242,7 @@ async def test_a_part_that_does_not_answer_in_two_seconds_is_a_failed_check(serv
     response = await service.client.get("/readyz")
     assert time.monotonic() - started < 4
     [check] = [check for check in response.json()["checks"] if not check["ok"]]
-    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds"}
+    assert check == {"name": "agent", "ok": False, "reason": "No answer within 2 seconds", "required": True}
 
 
 @pytest.mark.parametrize("given", ["abc", "A-Z_0.9", "x" * 64])
