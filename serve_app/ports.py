@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         Document,
         DocumentSummary,
         Event,
+        Found,
         IdempotencyKey,
         Indexed,
-        Passage,
         Run,
         Session,
         SessionSizes,
@@ -122,8 +122,8 @@ class Runs(Protocol):
 class Retriever(Protocol):
     """Finds passages and keeps the documents they come from."""
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
-        """The passages that bear on `query`, best first; empty when none does.
+    async def search(self, context: Context, query: str) -> Found:
+        """The passages that bear on `query`.
 
         Raises:
             StoreUnavailable: Milvus or Redis did not answer.

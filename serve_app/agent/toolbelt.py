@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
-    from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
+    from serve_app.values import CallStatus, Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
 GRACE_S = 1.0
 RESEND_AFTER_S = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -42,6 +42,8 @@ class Outcome:
     request: ToolRequest
     result: ToolResult
     passages: tuple[Passage, ...] = ()
+    lexical_only: bool = False
+    """Whether the passages were found by words alone, where meaning should have counted too."""
 
     @property
     def call(self) -> ToolCall:
@@ -64,7 +66,8 @@ class Outcome:
     def missing(self) -> str | None:
         """What the answer has to do without; a wrong argument is the model's fault and lacks nothing."""
         result = self.result
-        if result.status in {"ok", "standby"} or (result.status == "error" and result.attempts == 0):
+        well = result.status in {"ok", "standby"} and not self.lexical_only
+        if well or (result.status == "error" and result.attempts == 0):
             return None
         return "retriever" if self.request.name == KNOWLEDGE_SEARCH else f"tool:{self.request.name}"
 
@@ -141,9 +144,10 @@ class Toolbelt:
         if not isinstance(query, str) or not query.strip():
             reason = "wrong arguments for knowledge_search: query: a non-empty string is required"
             return Outcome(request, ToolResult.not_run(reason))
-        passages = tuple(await self._retriever.search(context, query))
-        result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=elapsed_ms(begun))
-        return Outcome(request, result, passages)
+        found = await self._retriever.search(context, query)
+        status: CallStatus = "standby" if found.standby else "ok"
+        result = ToolResult(content="", status=status, attempts=1, elapsed_ms=elapsed_ms(begun))
+        return Outcome(request, result, tuple(found.passages), found.lexical_only)
 
 
 def _patience_s(spec: ToolSpec | None) -> float:
@@ -165,6 +169,6 @@ def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | Serv
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:
     """What the model reads of an outcome; its passages are counted on after those already `known` in the turn."""
-    if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok":
+    if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status in {"ok", "standby"}:
         return numbered(list(outcome.passages), len(known) + 1)
     return outcome.result.content

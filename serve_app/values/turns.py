@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
+from serve_app.values.faults import Fault
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
 
@@ -23,6 +24,8 @@ class Context(Value):
     tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
     deadline: float
     """Unix time in seconds at which the whole request is given up."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong on purpose while this request is served."""
 
 
 class ChatRequest(Value):

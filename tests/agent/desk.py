@@ -31,6 +31,7 @@ from serve_app.values import (
     EventData,
     Failed,
     Failure,
+    Found,
     Passage,
     ToolCall,
     ToolRequest,
@@ -193,27 +194,28 @@ class FakeTools:
 
 
 class FakeRetriever:
-    """Finds two passages for anything but `nothing`; fails for `fail`."""
+    """Finds two passages for anything but `nothing`: by words alone for `words`, fails for `fail`."""
 
     def __init__(self, pace: Pace | None) -> None:
         self.made: list[str] = []
         self.ending = pace.end if pace else _at_once
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
+    async def search(self, context: Context, query: str) -> Found:
         self.made.append(query)
         await self.ending(query)
         if query == "fail":
             raise StoreUnavailable("Milvus did not answer")
         if query == "nothing":
-            return []
+            return Found()
         texts = [
             "Descale the kettle every three months: it needs citric acid and patience.",
             "The warranty lasts five years. The kettle needs citric acid now and then.",
         ]
-        return [
+        passages = [
             Passage(document_id="d", source=f"{query}{number}.md", title="T", text=text, score=0.5)
             for number, text in enumerate(texts, 1)
         ]
+        return Found(passages=passages, lexical_only=query == "words", standby=query == "standby")
 
 
 class Mortal(Registry):

@@ -75,6 +75,22 @@ async def test_a_retriever_that_is_down_is_named_in_the_answer(open_desk: Open) 
     assert (await desk.ask()).degraded == ["retriever"]
 
 
+async def test_a_search_by_words_alone_went_well_and_is_named_in_the_answer(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("knowledge_search", {"query": "words"})), reply("As [1] says."))
+    answer = await desk.ask()
+    assert (answer.status, answer.degraded) == ("degraded", ["retriever"])
+    assert [call.status for call in answer.tool_calls] == ["ok"]
+    assert [citation.source for citation in answer.citations] == ["words1.md"]
+
+
+async def test_a_search_of_the_standby_leaves_nothing_out(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("knowledge_search", {"query": "standby"})), reply("As [1] says."))
+    answer = await desk.ask()
+    assert (answer.status, answer.degraded) == ("success", [])
+    assert [call.status for call in answer.tool_calls] == ["standby"]
+    assert [citation.source for citation in answer.citations] == ["standby1.md"]
+
+
 async def test_passages_are_counted_through_the_turn_and_cited_by_number(open_desk: Open) -> None:
     steps = [reply("", ("knowledge_search", {"query": query})) for query in ("a", "b")]
     desk = open_desk(*steps, reply("As [3] says."))
