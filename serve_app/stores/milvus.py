@@ -27,6 +27,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5.0
 CREATE_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 30.0
+RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
+"""By default gRPC's pauses between attempts to connect grow to two minutes: so long it would miss a server's return."""
 
 NOT_FOUND = 100
 NOT_LOADED = 101
@@ -64,7 +66,9 @@ class Collection:
         self.name = name
         self._url = settings.url
         self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
-        self._client = AsyncMilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
+        self._client = AsyncMilvusClient(
+            self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
+        )
         self._connecting = Shared(self._connect)
         self._loading = Shared(self._load)
         self._connected = False
