@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Document,
         DocumentSummary,
         Event,
+        Fault,
         Found,
         IdempotencyKey,
         Indexed,
@@ -171,4 +172,24 @@ class Tools(Protocol):
 
     async def checks(self) -> list[Check]:
         """One check per configured tool: whether it loaded."""
+        ...
+
+
+class Faults(Protocol):
+    """Keeps what goes wrong on purpose; every method but the first raises `StoreUnavailable` when nobody can tell."""
+
+    async def in_force(self) -> tuple[Fault, ...]:
+        """The faults for a request that begins now, as known within a second; none when nobody can tell."""
+        ...
+
+    async def listed(self) -> tuple[Fault, ...]:
+        """The faults in force, by their targets."""
+        ...
+
+    async def put(self, fault: Fault) -> None:
+        """Set a fault, in place of the one of the same target."""
+        ...
+
+    async def clear(self, target: str | None) -> None:
+        """End the fault of `target`; None ends all."""
         ...

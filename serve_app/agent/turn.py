@@ -91,8 +91,8 @@ class Turn:
     async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> str:
         """Model and tools by turns, until the model answers; its last step has no tools to call."""
         tools = [_for_model(spec) for spec in await self.belt.specs()]
-        deadline = run.context.deadline
-        bound = self.model.bind_tools(tools, deadline=deadline)
+        terms: dict[str, Any] = {"deadline": run.context.deadline, "faults": run.context.faults}
+        bound = self.model.bind_tools(tools, **terms)
         say = run.say if run.request.stream else None
         if progress.step:
             await self._act(run, progress, progress.step)
@@ -105,7 +105,7 @@ class Turn:
             await run.record(*step.begun(progress.usage))
             await self._act(run, progress, step)
         else:
-            unbound = self.model.bind(deadline=deadline)
+            unbound = self.model.bind(**terms)
             reply = with_calls(await _ask(unbound, [*history, *progress.messages], progress, say), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")

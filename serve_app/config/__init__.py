@@ -7,6 +7,7 @@ from serve_app.config.source import Source, read, standing
 from serve_app.config.tree import (
     AgentSettings,
     EmbeddingSettings,
+    FaultSettings,
     HttpSettings,
     KnowledgeSettings,
     MemorySettings,
@@ -24,6 +25,7 @@ __all__ = [
     "AgentSettings",
     "Draft",
     "EmbeddingSettings",
+    "FaultSettings",
     "HttpSettings",
     "KnowledgeSettings",
     "MemorySettings",

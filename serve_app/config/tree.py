@@ -216,6 +216,13 @@ class HttpSettings(Section):
     """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
 
 
+class FaultSettings(Section):
+    """Faults on purpose, to rehearse an outage: `serve-app fault`."""
+
+    enabled: bool = False
+    """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -229,3 +236,4 @@ class Settings(Section):
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
+    faults: FaultSettings = FaultSettings()

@@ -33,7 +33,7 @@ def build(settings: ModelSettings) -> BaseChatModel:
     if found:
         raise InvalidConfiguration(tuple(found))
     model = OfflineModel() if settings.name == OFFLINE else _provided(settings, _key(settings))
-    return Guarded(inner=model, timeout_s=settings.timeout_s)
+    return Guarded(inner=model, timeout_s=settings.timeout_s, called=settings.name)
 
 
 def problems(settings: ModelSettings) -> list[Problem]:

@@ -12,6 +12,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s
+from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
 from serve_app.tools.registry import load
 from serve_app.values import Check, ToolResult
@@ -67,6 +68,8 @@ async def _run(tool: Tool, given: Mapping[str, Any], context: Context) -> ToolRe
         nonlocal tries
         tries += 1
         async with asyncio.timeout(limit_s(context.deadline, tool.spec.timeout_s)):
+            if await strike(context.faults, f"tool:{tool.spec.name}", ConnectionError("a fault set on purpose")):
+                return GARBAGE
             return await tool.function(**given, **tool.supplied)
 
     try:

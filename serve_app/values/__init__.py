@@ -1,6 +1,6 @@
 """Which values cross a boundary between processes?"""
 
-from serve_app.values.faults import Fault, FaultMode, Faults, FaultTarget
+from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
 from serve_app.values.health import Check
 from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
 from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
@@ -28,9 +28,9 @@ __all__ = [
     "Failed",
     "Failure",
     "Fault",
+    "FaultList",
     "FaultMode",
     "FaultTarget",
-    "Faults",
     "Found",
     "IdempotencyKey",
     "Indexed",

@@ -30,7 +30,7 @@ class Fault(Value):
     until: float = Field(description="Unix time in seconds.")
 
 
-class Faults(Value):
-    """The faults in force."""
+class FaultList(Value):
+    """The faults in force, by their targets."""
 
     faults: tuple[Fault, ...]

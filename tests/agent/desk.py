@@ -77,6 +77,7 @@ class Scripted(BaseChatModel):
     replies: list[AIMessage]
     asked: list[list[BaseMessage]]
     tools_bound: list[int]
+    faults: list[Any]
     hanging: asyncio.Event
     pause_s: float = 0
     stopped: bool = False
@@ -94,6 +95,7 @@ class Scripted(BaseChatModel):
     async def _next(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         self.asked.append(messages)
         self.tools_bound.append(len(kwargs.get("tools", [])))
+        self.faults.append(kwargs.get("faults"))
         if len(self.asked) > len(self.replies):
             self.hanging.set()
             try:
@@ -267,7 +269,7 @@ class Desk:
     ) -> None:
         self.redis = redis
         self.runs = runs or RunSettings()
-        self.model = Scripted(replies=list(replies), asked=[], tools_bound=[], hanging=asyncio.Event())
+        self.model = Scripted(replies=list(replies), asked=[], tools_bound=[], faults=[], hanging=asyncio.Event())
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
         self.window = Window(redis, MemorySettings())
         self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex)
