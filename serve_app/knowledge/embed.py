@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 BATCH = 64
 """Texts per call: the least that a known provider limits it to."""
 LIMIT = Limit(failures=5, cool_down_s=10)
-"""As for Milvus: what is left alone costs no search its time."""
+"""Twice as long as for Milvus: it is another's service, which may count the questions it refuses."""
 
 
 class Embedder:

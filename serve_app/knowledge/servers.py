@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIMIT = Limit(failures=5, cool_down_s=10)
-"""Five searches of half a second tell an outage from a hiccup; ten seconds are less than a restart of Milvus takes."""
+LIMIT = Limit(failures=5, cool_down_s=5)
+"""Five searches tell an outage from a hiccup. A restart of the embedded Milvus takes up to five seconds, and a probe
+that comes too early costs one search half a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,11 +153,16 @@ async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., 
         await index.search(context, "car")
 
 
-async def test_an_embedding_model_has_a_time_limit(open_index: Callable[..., Index], context: Context) -> None:
-    index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": 0.2}, embeddings=Slow())
+@pytest.mark.parametrize(
+    ("timeout_s", "reason"),
+    [(0.2, "The embedding model did not answer (TimeoutError)"), (10, "No answer within 1 second")],
+)
+async def test_an_embedding_model_has_a_time_limit(
+    open_index: Callable[..., Index], timeout_s: float, reason: str
+) -> None:
+    index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": timeout_s}, embeddings=Slow())
     [check] = [each for each in await index.checks() if not each.ok]
-    assert check.name == "embedding"
-    assert check.reason == "The embedding model did not answer (TimeoutError)"
+    assert (check.name, check.reason) == ("embedding", reason)
 
 
 async def test_a_document_of_many_passages_is_embedded_in_batches(

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymilvus import MilvusClient
 from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
@@ -191,8 +192,8 @@ async def test_a_silent_server_does_not_keep_the_checks_waiting(
     assert checks == {"milvus": (False, False), "milvus:standby": (False, False), "knowledge": (True, False)}
 
 
-async def test_a_load_that_outlasts_its_search_is_there_for_the_next_one(
-    collection: str, context: Context, proxy: Proxy, milvus_url: str
+async def test_a_connection_that_outlasts_its_search_is_there_for_the_next_one(
+    collection: str, context: Context, proxy: Proxy
 ) -> None:
     servers = Servers(MilvusSettings(url=proxy.url), KnowledgeSettings(collection=collection, timeout_s=0.2))
     proxy.silent = True
@@ -204,6 +205,23 @@ async def test_a_load_that_outlasts_its_search_is_there_for_the_next_one(
     proxy.silent = False
     await connecting
     await servers.close()
+
+
+async def test_a_process_that_starts_has_the_collection_loaded_before_it_is_searched(
+    open_index: Callable[..., Index], collection: str, milvus_url: str, context: Context
+) -> None:
+    client = MilvusClient(milvus_url)
+    client.release_collection(collection)
+    client.close()
+    index = open_index(collection=collection)
+    await index.warm()
+    assert index._passages._collection._loads == 1
+    assert sources(await index.search(context, QUESTION)) == ["disk"]
+    assert index._passages._collection._loads == 1
+
+
+async def test_a_process_starts_without_milvus(open_index: Callable[..., Index], collection: str) -> None:
+    await open_index(url=dead_url(), collection=collection).warm()
 
 
 @pytest.mark.parametrize(("mode", "least_s"), [("error", 0), ("timeout", SLOW_S)])
