@@ -17,6 +17,7 @@ from serve_app.agent.prompts import citations, system
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable
 from serve_app.memory.repair import repaired
+from serve_app.memory.window import Recalled
 from serve_app.resilience.deadline import remaining_s
 from serve_app.values import Answer, Exchange, IdempotencyKey, Token, ToolResult
 
@@ -65,7 +66,7 @@ class Turn:
             raise DeadlineExceeded("The turn did not end within its time") from None
 
     async def _answer(self, run: Run) -> Answer:
-        memory = await self.window.recall(run.context, run.held.epoch, run.held.remembered)
+        memory = await self._recalled(run)
         progress = Progress.of(run.request.user_input, run.entries)
         self._keep_effects(run, progress)
         if run.abandoned:
@@ -87,6 +88,15 @@ class Turn:
             usage=progress.usage,
             model=self.model_name,
         )
+
+    async def _recalled(self, run: Run) -> Recalled:
+        """What the session remembers; while Redis is away the turn runs without."""
+        if run.detached:
+            return Recalled([], whole=False)
+        try:
+            return await self.window.recall(run.context, run.held.epoch, run.held.remembered)
+        except StoreUnavailable:
+            return Recalled([], whole=False)
 
     async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> str:
         """Model and tools by turns, until the model answers; its last step has no tools to call."""

@@ -8,7 +8,7 @@ import ray
 from ray import serve
 
 from serve_app.knowledge.index import Index, entries
-from serve_app.stores.redis import connect
+from serve_app.stores.redis import OUTLASTS_RESTART, connect
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -29,9 +29,8 @@ class Retriever:
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
-        self._index = Index(
-            settings.knowledge, connect(settings.redis, settings.redis.url), settings.milvus, self._prepared
-        )
+        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART)
+        self._index = Index(settings.knowledge, redis, settings.milvus, self._prepared)
         await self._index.warm()
 
     async def _prepared(self, document: Document) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Which run is a request, when it may have been sent before?"""
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
@@ -7,10 +8,12 @@ from typing import Annotated
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from serve_app.errors import Internal
+from serve_app.errors import Internal, StoreUnavailable
 from serve_app.http.headers import once
 from serve_app.http.parts import Parts
 from serve_app.values import ChatRequest, Claim, Context, Event
+
+log = logging.getLogger(__name__)
 
 HEADER = "Idempotency-Key"
 
@@ -45,7 +48,7 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
         KeyReused: the key came with another body.
         Internal: there is no last one.
     """
-    claim = await parts.runs.claim(context, body, key) if key else Claim(run_id=context.run_id, fresh=True)
+    claim = await _claimed(parts, context, body, key)
     context = context.model_copy(update={"run_id": claim.run_id})
     source = parts.agent.turn(context, body) if claim.fresh else parts.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
@@ -54,3 +57,13 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
             if event.last:
                 return
     raise Internal("The run ended without its last event")
+
+
+async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> Claim:
+    """While Redis is away each request is a run of its own: no effect is made then, so that repeating does no harm."""
+    if key:
+        try:
+            return await parts.runs.claim(context, body, key)
+        except StoreUnavailable as error:
+            log.warning("run %s begins without its key: %s", context.run_id, error)
+    return Claim(run_id=context.run_id, fresh=True)

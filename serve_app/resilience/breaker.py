@@ -1,9 +1,9 @@
 """Is a dependency worth asking? A circuit breaker, as a value.
 
 Closed, it lets every call through and counts failures in a row; at `Limit.failures` it opens, and refuses all calls
-for `Limit.cool_down_s`. Then it is half-open and admits one call as a probe: its success closes the breaker, its
-failure opens it anew. A probe that is never heard of counts for as long as a cool-down. Times are seconds of any
-steady clock.
+for `Limit.cool_down_s`. Then it is half-open and admits one call as a probe: its success closes the breaker, and its
+failure opens it anew. A probe that is never heard of counts for as long as a cool-down. Times are seconds of any steady
+clock.
 """
 
 from __future__ import annotations

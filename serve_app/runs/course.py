@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
-from serve_app.resilience.retry import outlast
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
-from serve_app.runs.run import STORE_PATIENCE_S, NotOurs, Run
-from serve_app.values import Answer, Event, Failed, Failure, RunStarted
+from serve_app.runs.run import NotOurs, Run
+from serve_app.values import Answer, Failed, Failure, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,17 +63,20 @@ class Course:
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
         try:
-            held = await self._turn()
-            if held:
-                await self._through(held)
+            try:
+                held = await self._turn()
+            except StoreUnavailable as error:
+                logger.warning("run %s begins without Redis: %s", self.context.run_id, error)
+                nothing = Held(epoch=0, last=max(self.after, 0), adoptions=0, remembered=None)
+                await self._through(nothing, detached=True)
+            else:
+                if held:
+                    await self._through(held)
         except SessionBusy as error:
             failed = Failed(error=Failure.of(error, self.context.request_id))
             with suppress(StoreUnavailable):
-                await self.means.registry.end(self.context, "failed", failed)
-        except StoreUnavailable as error:
-            logger.warning("run %s has not begun: %s", self.context.run_id, error)
-            failed = Failed(error=Failure.of(error, self.context.request_id))
-            self.feed.add([Event(id=max(self.after, 0) + 1, data=failed)])
+                registry = self.means.registry
+                await registry.end(self.context, "failed", failed, registry.owner)
         finally:
             self.feed.close()
 
@@ -89,12 +91,12 @@ class Course:
 
         Raises:
             SessionBusy: another run had it until this one's time ran out, or a second message is to be rejected.
-            StoreUnavailable: Redis did not answer for `STORE_PATIENCE_S`.
+            StoreUnavailable: Redis is away.
         """
         wait_s = POLL_MIN_S
         holder: RunKeys | None = None
         while self._stopped is None:
-            begun = await outlast(self._begin, self._patience_s(), StoreUnavailable)
+            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self.context.deadline))
             if isinstance(begun, Held):
                 return begun
             if not isinstance(begun, Waiting):
@@ -122,10 +124,10 @@ class Course:
             raise SessionBusy("Another turn of this session is running")
         await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s)
 
-    async def _through(self, held: Held) -> None:
+    async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
-        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed)
+        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -135,6 +137,8 @@ class Course:
         elif not run.work.cancelled():
             run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
         with suppress(StoreUnavailable):
+            if detached:
+                return
             if run.stopped == "ended":
                 await self.means.registry.release(self.context, held.epoch, run.exchange)
             elif run.stopped == "handed over":
@@ -146,30 +150,22 @@ class Course:
         Raises:
             ServeAppError: whatever the turn failed with.
         """
-        if run.held.last:
+        if run.held.last and not run.detached:
             logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
-            run.recover(await self.means.registry.entries(self.context))
+            run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended; where Redis does not take it, those who follow here are told all the same."""
+        """Log how the run ended."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         last = self._failed(error) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
-        try:
+        with suppress(NotOurs):
             await run.end(last, status)
-        except NotOurs:
-            return
-        except StoreUnavailable as unwritten:
-            logger.warning("run %s is not remembered: %s", self.context.run_id, unwritten)
-            run.tell_without_log(last.without("memory") if isinstance(last, Answer) else last)
 
     def _failed(self, error: BaseException) -> Failed:
         failure = Failure.of(error, self.context.request_id)
         unexpected = error if failure.code == Internal.code else None
         logger.warning("run %s failed: %s", self.context.run_id, failure.code, exc_info=unexpected)
         return Failed(error=failure)
-
-    def _patience_s(self) -> float:
-        return min(STORE_PATIENCE_S, remaining_s(self.context.deadline))

@@ -18,7 +18,6 @@ from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavai
 from serve_app.resilience.ending import end
 from serve_app.runs.course import Course
 from serve_app.runs.registry import LIFE_MS
-from serve_app.runs.run import STORE_PATIENCE_S
 from serve_app.stores.keys import RunKeys, control
 from serve_app.stores.tail import Tail
 
@@ -34,6 +33,7 @@ FOLLOW_S = 10.0
 """How long a call follows a run: a replica that shuts down ends its calls before its runs."""
 LOOK_EVERY_S = LIFE_MS / 4000
 LISTEN_S = 1.0
+HAND_OVER_S = 5.0
 UNSEEN = -1
 """The latest event that is seen of a run that nobody follows."""
 
@@ -94,7 +94,7 @@ class Host:
         for course in list(self._courses.values()):
             course.stop("handed over")
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STORE_PATIENCE_S)
+            await asyncio.wait(self._tasks, timeout=HAND_OVER_S)
         await end(*self._background)
 
     def _course(self, context: Context, request: ChatRequest, after: int) -> Course:
@@ -132,7 +132,8 @@ class Host:
                 adopt_from = time.monotonic() + LIFE_MS / 1000
 
     async def _renew(self) -> None:
-        runs = [course.run for course in self._courses.values() if course.run and not course.run.stopped]
+        courses = [course.run for course in self._courses.values() if course.run]
+        runs = [run for run in courses if not run.stopped and not run.detached]
         if not runs:
             return
         kept = await self._means.registry.renew([(run.context, run.held.epoch) for run in runs])

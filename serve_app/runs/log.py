@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import KeyReused, NotFound, StoreUnavailable
-from serve_app.resilience.retry import outlast
+from serve_app.errors import KeyReused, NotFound
 from serve_app.runs import scripts
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.entries import entry, in_order
+from serve_app.runs.patience import Patience
 from serve_app.runs.registry import entries_of, registration
-from serve_app.runs.run import STORE_PATIENCE_S
 from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
 from serve_app.stores.redis import translated
 from serve_app.stores.tail import Tail
@@ -44,6 +43,7 @@ class RunLog:
         self._redis: Any = redis
         self._settings = settings
         self._tail = Tail(redis, BLOCK_S)
+        self._patience = Patience()
 
     async def go_on(self) -> None:
         """Read for those who follow runs, for ever."""
@@ -93,7 +93,7 @@ class RunLog:
         if status not in UNFINISHED_STATUSES and after >= int(last):
             return
         with self._tail.following(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
-            entries = await outlast(lambda: entries_of(self._redis, keys, after), STORE_PATIENCE_S, StoreUnavailable)
+            entries = await self._patience.outlast(lambda: entries_of(self._redis, keys, after))
             while True:
                 for each in entries:
                     if each.event.id > after:
@@ -105,9 +105,7 @@ class RunLog:
 
     async def cancel(self, context: Context, run_id: str) -> Run:
         keys = RunKeys(context.tenant, run_id)
-        if not await outlast(
-            lambda: cancel(self._redis, keys, self._settings.steps_ttl_s), STORE_PATIENCE_S, StoreUnavailable
-        ):
+        if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s)):
             raise _no_such(run_id)
         return await self.run(context, run_id)
 
@@ -118,7 +116,7 @@ class RunLog:
             with translated():
                 return await command()
 
-        return await outlast(ask, STORE_PATIENCE_S, StoreUnavailable)
+        return await self._patience.outlast(ask)
 
 
 def _digest(text: str) -> str:

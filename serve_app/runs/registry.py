@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
 from serve_app.stores.redis import of_another_type, translated
-from serve_app.values import ChatRequest, Context
+from serve_app.values import Answer, ChatRequest, Context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIFE_MS = 3_000
+LIFE_MS = 2_000
 """How long an owner that is not heard of keeps its runs: longer than a healthy process pauses, and no more than a user
 waits."""
 LAPSED_AT_ONCE = 20
@@ -69,6 +69,13 @@ class Append:
     entries: Sequence[Entry]
     status: RunStatus | Literal[""] = ""
     exchange: str = ""
+
+    def unremembered(self) -> Append:
+        """The same, whose answer says that it is not remembered: Redis is away."""
+        if not self.status or not isinstance(answer := self.entries[-1].event.data, Answer):
+            return self
+        last = Entry(self.entries[-1].event.model_copy(update={"data": answer.without("memory")}))
+        return replace(self, entries=[*self.entries[:-1], last], status="degraded")
 
 
 class Registry:
@@ -179,15 +186,15 @@ class Registry:
         with translated():
             await self._redis.eval(scripts.HAND_OVER, len(keys), *keys, self.owner, run.member)
 
-    async def end(self, context: Context, status: RunStatus, last: EventData) -> None:
-        """End a run of this process that has not had its turn.
+    async def end(self, context: Context, status: RunStatus, last: EventData, owner: str = "") -> None:
+        """End a run that has not had its turn; with `owner`, only where that process has it.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         run = RunKeys(context.tenant, context.run_id)
         keys = (run.run, UNFINISHED, run.steps)
-        ending = (status, last.event, last.model_dump_json(), self.owner)
+        ending = (status, last.event, last.model_dump_json(), owner)
         with translated():
             await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
 

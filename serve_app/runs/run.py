@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
-from serve_app.resilience.retry import outlast
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
 from serve_app.values import Event, Token
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from serve_app.runs.registry import Held
     from serve_app.runs.writer import Writer
     from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, RunStatus
-
-STORE_PATIENCE_S = 5.0
-"""How long a run waits for a Redis that does not answer: an embedded one is back within a second."""
 
 MAX_ADOPTIONS = 3
 """A run that has killed so many processes, or seen them die, would go on with that."""
@@ -45,6 +41,8 @@ class Run:
     writer: Writer
     max_bytes: int
     feed: Feed
+    detached: bool = False
+    """Redis was away when the run began: nothing is remembered or logged, and no effect can be reserved."""
     entries: Sequence[Entry] = field(default=(), init=False)
     """What earlier owners logged."""
     stopped: Stop | None = None
@@ -56,7 +54,6 @@ class Run:
     _unwritten: list[tuple[EventData, str]] = field(default_factory=list, init=False)
     _status: RunStatus | Literal[""] = field(default="", init=False)
     _written: asyncio.Future[None] | None = field(default=None, init=False)
-    _failure: StoreUnavailable | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._last = self.held.last
@@ -78,12 +75,13 @@ class Run:
         self.writer.write(self)
 
     async def record(self, *steps: tuple[EventData, str]) -> None:
-        """Log steps, each with what a successor needs to go on after it; they are in Redis when this returns.
+        """Log steps, each with what a successor needs to go on after it.
+
+        They are in Redis when this returns; while Redis is away for long, they are told and written later.
 
         Raises:
             NotOurs: another process has the run, or it was ended.
             RunTooLarge: the log would grow over its limit.
-            StoreUnavailable: Redis did not answer for `STORE_PATIENCE_S`.
         """
         if self._bytes + sum(len(state) for _, state in steps) > self.max_bytes:
             raise RunTooLarge("The turn takes up more than it may; ask for less at once")
@@ -95,7 +93,6 @@ class Run:
 
         Raises:
             NotOurs: another process has the run, or it was ended.
-            StoreUnavailable: Redis did not answer for `STORE_PATIENCE_S`.
         """
         self._unwritten.append((last, ""))
         self._status = status
@@ -106,23 +103,20 @@ class Run:
 
         Raises:
             NotOurs: another process has the run, or it was ended.
-            StoreUnavailable: Redis did not answer for `STORE_PATIENCE_S`.
+            StoreUnavailable: Redis does not answer.
         """
+        if self.detached:
+            raise StoreUnavailable("Redis did not answer when the run began")
         call = f"effect:{step}:{index}"
-        registry = self.writer.registry
-        reserved = await outlast(
-            lambda: registry.reserve(self.context, self.held.epoch, call), self.patience_s, StoreUnavailable
+        registry, patience = self.writer.registry, self.writer.patience
+        reserved = await patience.outlast(
+            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(self.context.deadline)
         )
         if reserved in {"superseded", "ended"}:
             raise self.lost(reserved)
         if self.stopped:  # the cancellation may have been lost in the client
             raise self.lost(self.stopped)
         return reserved == "kept"
-
-    @property
-    def patience_s(self) -> float:
-        """How long the run may wait for Redis."""
-        return min(STORE_PATIENCE_S, remaining_s(self.context.deadline))
 
     def stop(self, why: Stop) -> None:
         """Go on no longer; the first reason counts."""
@@ -135,10 +129,6 @@ class Run:
         """Stop, because a write was refused."""
         self.stop("superseded" if kept == "superseded" else "ended")
         return NotOurs(f"run {self.context.run_id} is {self.stopped}")
-
-    def tell_without_log(self, last: Answer | Failed) -> None:
-        """Tell the followers here how the run ended, where Redis cannot be told."""
-        self.feed.add([Event(id=self._last + 1, data=last)])
 
     @property
     def urgent(self) -> bool:
@@ -160,15 +150,9 @@ class Run:
         written, self._written = self._written, None
         return written
 
-    def unwritable(self, failure: StoreUnavailable) -> None:
-        """Redis was away for too long: what was taken is lost, and so is the log's order."""
-        self._failure = failure
-
     async def _flushed(self) -> None:
         if self.stopped:
             raise self.lost(self.stopped)
-        if self._failure:
-            raise self._failure
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
         self.writer.write(self)

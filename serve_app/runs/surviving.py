@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from serve_app.errors import AgentUnavailable, Overloaded
+from serve_app.errors import AgentUnavailable, NotFound, Overloaded, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 1.0
 """Between two tries: for a while a caller may still be sent to the replica that is gone."""
 
 
+SILENT_S = 3.0
+"""For so long a replica may tell nothing before the log is looked at: by then a run of a dead one may be adopted."""
+
+
 class SurvivingAgent:
     """An Agent whose runs are followed to their end, whichever replicas die on the way; implements `ports.Agent`."""
 
@@ -33,7 +37,7 @@ class SurvivingAgent:
         again_s = AGAIN_MIN_S
         while True:
             try:
-                async with aclosing(self._agent.turn(context, request, after)) as events:
+                async with aclosing(self._here(context, request, after)) as events:
                     async for event in events:
                         after, again_s = event.id, AGAIN_MIN_S
                         yield event
@@ -50,10 +54,42 @@ class SurvivingAgent:
                 break  # it has begun, and somebody will adopt it
             await asyncio.sleep(again_s)
             again_s = min(2 * again_s, AGAIN_MAX_S)
-        async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+        async with aclosing(self._elsewhere(context, after)) as events:
             async for event in events:
                 if request.stream or event.last:
                     yield event
+
+    async def _elsewhere(self, context: Context, after: int) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+                async for event in events:
+                    yield event
+        except NotFound:
+            raise AgentUnavailable("The replica is gone, and nothing is known of its run") from None
+
+    async def _here(self, context: Context, request: ChatRequest, after: int) -> AsyncGenerator[Event, None]:
+        """What the replica tells, as long as it tells what the log has: nobody says of a frozen one that it is dead."""
+        async with aclosing(self._agent.turn(context, request, after)) as events:
+            while True:
+                telling = asyncio.ensure_future(anext(events, None))
+                try:
+                    while not (await asyncio.wait({telling}, timeout=SILENT_S))[0]:
+                        if await self._has_news(context, after):
+                            return
+                finally:
+                    telling.cancel()
+                    await asyncio.wait({telling})
+                event = telling.result()
+                if event is None:
+                    return
+                after = event.id
+                yield event
+
+    async def _has_news(self, context: Context, after: int) -> bool:
+        try:
+            return (await self._runs.run(context, context.run_id)).last_event_id > after
+        except (NotFound, StoreUnavailable):
+            return False
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         await self._agent.start(context, request)

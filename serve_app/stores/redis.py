@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 64
 """Of one process; a command that finds all of them in use waits for one, up to its time-out."""
 
+PAUSE_S = 0.05
+OUTLASTS_RESTART = 30
+"""Tries again of a process that has nothing better to do than to wait for an embedded Redis: 1.5 s."""
 
-def connect(settings: RedisSettings, url: str) -> Redis:
+
+def connect(settings: RedisSettings, url: str, tries_again: int = 1) -> Redis:
     """A client of the server at `url`, not yet connected.
 
-    A command is tried once more on a lost connection only: the server may have restarted. It gives up after
-    `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
+    A command is tried again on a lost connection only, every `PAUSE_S`: the server may have restarted. It gives up
+    after `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
     """
     password = secret(settings.password_env).get_secret_value() if settings.password_env else None
     pool = BlockingConnectionPool.from_url(
@@ -38,7 +42,7 @@ def connect(settings: RedisSettings, url: str) -> Redis:
         timeout=settings.timeout_s,
         socket_timeout=settings.timeout_s,
         socket_connect_timeout=settings.timeout_s,
-        retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(RedisConnectionError,)),
+        retry=Retry(ConstantBackoff(PAUSE_S), tries_again, supported_errors=(RedisConnectionError,)),
     )
     return Redis.from_pool(pool)
 

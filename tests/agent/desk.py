@@ -20,6 +20,7 @@ from serve_app.errors import StoreUnavailable, ToolUnavailable
 from serve_app.memory.window import Window
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
+from serve_app.runs.patience import MOST_S, Patience
 from serve_app.runs.registry import Append, Registry
 from serve_app.runs.writer import Writer
 from serve_app.values import (
@@ -265,6 +266,7 @@ class Desk:
         registry: Callable[..., Registry] = Registry,
         pace: Pace | None = None,
         runs: RunSettings | None = None,
+        patience_s: float = MOST_S,
         **settings: Any,
     ) -> None:
         self.redis = redis
@@ -280,7 +282,8 @@ class Desk:
             window=self.window,
             settings=AgentSettings(**settings),
         )
-        self.host = Host(Means(redis, self.registry, Writer(self.registry), self.runs, turn.run), max_runs=10)
+        writer = Writer(self.registry, Patience(patience_s))
+        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run), max_runs=10)
         self.emitted: list[EventData] = []
 
     async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:

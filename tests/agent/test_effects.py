@@ -10,7 +10,6 @@ from desk import context, killed, mortal, reply
 
 from serve_app.errors import StoreUnavailable
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT, repaired
-from serve_app.runs import run
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.registry import Registry
 from serve_app.stores.keys import RunKeys, SessionKeys
@@ -57,10 +56,9 @@ def _paid(result: str) -> list[tuple[str, str]]:
     return [("user", "first"), ("assistant", ""), ("tool", result), ("assistant", NO_ANSWER)]
 
 
-async def test_an_effect_that_cannot_be_recorded_is_not_made(open_desk: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "STORE_PATIENCE_S", 0.1)
+async def test_an_effect_that_cannot_be_recorded_is_not_made(open_desk: Open) -> None:
     calls = (("pay", {"text": "x"}), ("save", {"text": "y"}), ("echo", {"text": "z"}))
-    desk = open_desk(reply("", *calls), reply("Not paid."), registry=Unrecorded)
+    desk = open_desk(reply("", *calls), reply("Not paid."), registry=Unrecorded, patience_s=0.1)
     answer = await desk.ask()
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("refused", 0), ("ok", 1), ("ok", 1)]
     assert (answer.status, answer.degraded) == ("degraded", ["tool:pay"])
@@ -69,9 +67,7 @@ async def test_an_effect_that_cannot_be_recorded_is_not_made(open_desk: Open, mo
     assert (told.status, "was not called" in told.text) == ("error", True)
 
 
-async def test_a_call_that_was_refused_and_then_made_degrades_nothing(
-    open_desk: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_call_that_was_refused_and_then_made_degrades_nothing(open_desk: Open) -> None:
     class Late(Registry):
         refusals = 1
 
@@ -81,9 +77,8 @@ async def test_a_call_that_was_refused_and_then_made_degrades_nothing(
                 raise StoreUnavailable("Redis did not answer")
             return await super().reserve(*given)
 
-    monkeypatch.setattr(run, "STORE_PATIENCE_S", 0)
     pay = reply("", ("pay", {"text": "x"}))
-    desk = open_desk(pay, pay, reply("Paid."), registry=Late)
+    desk = open_desk(pay, pay, reply("Paid."), registry=Late, patience_s=0)
     answer = await desk.ask()
     assert [call.status for call in answer.tool_calls] == ["refused", "ok"]
     assert (answer.degraded, len(desk.tools.made)) == ([], 1)

@@ -13,7 +13,6 @@ from langchain_core.messages import AIMessage
 from serve_app.agent import toolbelt
 from serve_app.config import RunSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.runs import writer
 from serve_app.runs.registry import Registry
 from serve_app.stores.keys import SessionKeys
 from serve_app.values import Answer, ChatRequest, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
@@ -223,17 +222,14 @@ async def test_a_call_that_is_repeated_and_goes_well_degrades_nothing(open_desk:
     assert (await desk.ask()).degraded == []
 
 
-async def test_an_answer_is_given_though_redis_is_gone_by_then(
-    open_desk: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_is_given_though_redis_is_gone_by_then(open_desk: Open, redis: Redis) -> None:
     class Leaving(Registry):
         async def append(self, appends: Any) -> Any:
             if any(each.status for each in appends):
                 raise StoreUnavailable("Redis did not answer")
             return await super().append(appends)
 
-    monkeypatch.setattr(writer, "STORE_PATIENCE_S", 0.1)
-    answer = await open_desk(reply("Hi."), registry=Leaving).ask()
+    answer = await open_desk(reply("Hi."), registry=Leaving, patience_s=0.1).ask()
     assert (answer.result, answer.status, answer.degraded) == ("Hi.", "degraded", ["memory"])
     assert not await redis.exists(KEYS.exchanges)
 

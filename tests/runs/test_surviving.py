@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import context, request
 
-from serve_app.errors import AgentUnavailable, ModelUnavailable, Overloaded
-from serve_app.runs.surviving import SurvivingAgent
-from serve_app.values import Answer, Event, RunStarted, Token
+from serve_app.errors import AgentUnavailable, ModelUnavailable, NotFound, Overloaded
+from serve_app.runs.surviving import SILENT_S, SurvivingAgent
+from serve_app.values import Answer, Event, Run, RunStarted, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -44,6 +45,13 @@ class Replicas:
 
 
 class Log:
+    last = 0
+
+    async def run(self, context: Context, run_id: str) -> Run:
+        if not self.last:
+            raise NotFound("There is no run")
+        return Run(run_id=run_id, session_id="s", status="running", created_at=0, last_event_id=self.last)
+
     async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         for event in LOG[after:]:
             yield event
@@ -83,6 +91,34 @@ async def test_a_refusal_is_not_asked_for_again(error: Exception) -> None:
     with pytest.raises(type(error)):
         await _followed(agent)
     assert agent.asked == [0]
+
+
+class Frozen(Replicas):
+    """Tells two events, and then nothing any more."""
+
+    closed = False
+
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        try:
+            for event in LOG[:2]:
+                yield event
+            await asyncio.sleep(30)
+            for event in LOG[2:]:
+                yield event
+        finally:
+            self.closed = True
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("logged", "after_s"), [(4, SILENT_S), (3, SILENT_S), (2, 30), (0, 30)])
+async def test_a_replica_that_falls_silent_is_left_when_the_log_has_news(logged: int, after_s: float) -> None:
+    agent, log = Frozen(), Log()
+    log.last = logged
+    begun = asyncio.get_running_loop().time()
+    surviving = SurvivingAgent(agent, log)  # type: ignore[arg-type]
+    assert [event async for event in surviving.turn(context(), request())] == LOG
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.1)
+    assert agent.closed
 
 
 async def test_replicas_that_stay_away_are_given_up_before_the_deadline() -> None:

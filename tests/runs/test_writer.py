@@ -12,8 +12,9 @@ from processes import context, request
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.ending import end
 from serve_app.runs.feed import Feed
+from serve_app.runs.patience import MOST_S
 from serve_app.runs.registry import Held
-from serve_app.runs.run import STORE_PATIENCE_S, Run
+from serve_app.runs.run import Run
 from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
 from serve_app.values import Answer, Token, ToolRequest
 
@@ -36,6 +37,7 @@ class Written:
         self.outcome: Kept = "kept"
         self.times: list[float] = []
         self.batches: list[Sequence[Append]] = []
+        self.ended: list[Any] = []
 
     async def append(self, appends: Sequence[Append]) -> list[Kept]:
         await asyncio.sleep(self.takes_s)
@@ -44,6 +46,11 @@ class Written:
         self.times.append(asyncio.get_running_loop().time())
         self.batches.append(appends)
         return [self.outcome for _ in appends]
+
+    async def end(self, *given: Any) -> None:
+        if asyncio.get_running_loop().time() < self.away_until:
+            raise StoreUnavailable("away")
+        self.ended.append(given)
 
     def ids(self, run: Run) -> list[int]:
         return [
@@ -68,8 +75,8 @@ async def writer(written: Written) -> AsyncIterator[Writer]:
     await end(going_on)
 
 
-def _run(writer: Any) -> Run:
-    return Run(context(seconds=1e6), request(), Held(1, 0, 0, []), writer, 10**6, Feed())
+def _run(writer: Any, *, detached: bool = False) -> Run:
+    return Run(context(seconds=1e6), request(), Held(1, 0, 0, []), writer, 10**6, Feed(), detached)
 
 
 async def _words(run: Run, count: int, every_s: float) -> None:
@@ -136,19 +143,70 @@ async def test_what_could_not_be_written_for_a_moment_is_written_once_and_in_ord
     writer: Writer, written: Written
 ) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + STORE_PATIENCE_S - 1
+    written.away_until = asyncio.get_running_loop().time() + MOST_S - 1
     await asyncio.gather(_words(run, 50, 0.05), run.record(CALL), run.record(CALL))
     await run.record(CALL)
     assert written.ids(run) == list(range(1, len(written.ids(run)) + 1))
 
 
-async def test_a_redis_that_stays_away_fails_the_step_and_all_after_it(writer: Writer, written: Written) -> None:
+async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_it_is_back(
+    writer: Writer, written: Written
+) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + STORE_PATIENCE_S + 1
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            await run.record(CALL)
+    begun = asyncio.get_running_loop().time()
+    written.away_until = begun + MOST_S + 7
+    await run.record(CALL)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(MOST_S, abs=0.2)
+    await run.record(CALL, CALL)
+    assert asyncio.get_running_loop().time() - begun < MOST_S + 1
+    assert [event.id async for event in run.feed.events(0, for_s=0)] == [1, 2, 3]
     assert written.batches == []
+    await asyncio.sleep(8)
+    assert written.ids(run) == [1, 2, 3]
+    await run.record(CALL)
+    assert written.ids(run) == [1, 2, 3, 4]
+
+
+async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    run.exchange = "said"
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    [told] = [event.data async for event in run.feed.events(0, for_s=0)]
+    assert isinstance(told, Answer)
+    assert (told.status, told.degraded) == ("degraded", ["memory"])
+    await asyncio.sleep(3)
+    [[append]] = written.batches
+    assert (append.status, append.exchange, append.entries[-1].event.data) == ("degraded", "said", told)
+
+
+async def test_what_was_told_is_refused_later_where_another_process_has_the_run_by_then(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.outcome = "superseded"
+    await run.record(CALL)
+    await asyncio.sleep(3)
+    assert run.stopped == "superseded"
+
+
+async def test_a_run_that_began_without_redis_is_told_and_its_end_reaches_redis_later(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer, detached=True)
+    written.away_until = asyncio.get_running_loop().time() + 5
+    run.say(Token(text="a"))
+    await run.record(CALL)
+    with pytest.raises(StoreUnavailable):
+        await run.reserve(0, 0)
+    last = Answer(result="x", session_id="s", run_id="r", model="m").without("memory")
+    await run.end(last, "degraded")
+    assert [event.name async for event in run.feed.events(0, for_s=0)] == ["token", "tool_call", "answer"]
+    await asyncio.sleep(6)
+    assert (written.batches, written.ended) == ([], [(run.context, "degraded", last)])
 
 
 @pytest.mark.parametrize("outcome", ["superseded", "ended"])

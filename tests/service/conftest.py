@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from pair import Pair, paired
 from running_service import ENVIRONMENT, ROOT, START_S, Service, deploy, environment, free_port
+from task_model import TaskModel, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
             serve.shutdown()
             ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pair(service: Service) -> Iterator[Pair]:
+    """Two replicas of each deployment, with a model that does tasks."""
+    with served(TaskModel()) as model, paired(service, model) as running:
+        yield running
 
 
 def _configuration(folder: Path) -> Path:

@@ -91,9 +91,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def beside(service: Service, name: str, configuration: dict[str, Any], agents: int = 1) -> Iterator[Service]:
-    """A second application in the same cluster, at `/name`, on the first one's stores, with so many agents."""
+    """A second application in the same cluster, at `/name`, on the first one's stores, with so many agents.
+
+    In a Redis database of its own: agents adopt whichever runs they find in theirs.
+    """
     ports = embedded_ports(service.data_dir)
-    stores = {"redis": f"redis://127.0.0.1:{ports.redis}", "milvus": f"http://127.0.0.1:{ports.milvus}"}
+    stores = {"redis": f"redis://127.0.0.1:{ports.redis}/2", "milvus": f"http://127.0.0.1:{ports.milvus}"}
     path = service.data_dir / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**configuration, **stores}))
     applications = service.deployed["applications"]

@@ -17,7 +17,7 @@ from serve_app.errors import (
     Internal,
     NotFound,
     Overloaded,
-    StoreUnavailable,
+    RetrieverUnavailable,
 )
 from serve_app.values import ChatRequest, Context, Event, RunStarted
 
@@ -52,7 +52,7 @@ class Odd:
             raise
         return query
 
-    async def turn(self, context: Context, request: ChatRequest) -> AsyncIterator[Event]:
+    async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
         yield Event(id=1, data=RunStarted(run_id=context.run_id))
         await asyncio.sleep(0.5)
         os._exit(1)
@@ -73,7 +73,7 @@ async def _settled(remote: RemoteRetriever, query: str) -> Any:
     for _ in range(200):
         try:
             return await remote.search(_context(), query)
-        except (StoreUnavailable, Overloaded):
+        except (RetrieverUnavailable, Overloaded):
             await asyncio.sleep(0.1)
     raise AssertionError("the replica did not come back")
 
@@ -110,7 +110,7 @@ async def test_too_many_waiting_callers_are_shed(handle: Any) -> None:
 async def test_the_death_of_a_replica_is_told_as_its_port_says(handle: Any) -> None:
     remote = RemoteRetriever(handle)
     begun = time.monotonic()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(RetrieverUnavailable):
         await remote.search(_context(), "die")
     assert time.monotonic() - begun < 5
     assert await _settled(remote, "0") == "0"

@@ -126,7 +126,7 @@ def test_serve_shutdown_leaves_no_replica_and_no_store(tmp_path: Path) -> None:
         assert len(run.running()) > 10
         command = [BIN / "serve", "shutdown", "-y", "-a", dashboard.group()]
         subprocess.run(command, check=True, timeout=120, env={**os.environ, **ENVIRONMENT})
-        run.wait_until_nothing_is_left(60, "ServeReplica", "redis-server", "milvus_lite")
+        run.wait_until_nothing_is_left(60, "ServeReplica", "redis-server", "milvus_server")
         run.interrupt()
         run.wait_until_nothing_is_left(60)
 

@@ -16,9 +16,10 @@ from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.ending import end
-from serve_app.runs import course, log, run
+from serve_app.runs import log
+from serve_app.runs.patience import MOST_S
 from serve_app.stores.redis import connect
-from serve_app.values import Answer, Failed, Token
+from serve_app.values import Answer, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,10 +56,8 @@ async def own(stores: EmbeddedStores, tmp_path: Path) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def nowhere(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    """A client of a Redis that is not there, and little patience with it."""
-    for module in (course, log, run):
-        monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.3)
+async def nowhere() -> AsyncIterator[Redis]:
+    """A client of a Redis that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     client = connect(RedisSettings(), f"redis://127.0.0.1:{port}/0")
@@ -94,28 +93,51 @@ async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, sto
     await end(reading)
 
 
-async def test_a_run_that_cannot_begin_says_so(nowhere: Redis) -> None:
-    process = Process(nowhere, talk)
-    [last] = await process.events(context(), request())
-    assert isinstance(last.data, Failed)
-    assert last.data.error.code == "store_unavailable"
+async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_effect(nowhere: Redis) -> None:
+    reserved: list[str] = []
+
+    async def work(run: Run) -> Answer:
+        try:
+            await run.reserve(0, 0)
+        except StoreUnavailable:
+            reserved.append("refused")
+        return await talk(run)
+
+    process = Process(nowhere, work)
+    *told, last = await process.events(context(), request())
+    assert [event.id for event in [*told, last]] == list(range(1, len(told) + 2))
+    assert isinstance(last.data, Answer)
+    assert reserved == ["refused"]
+    begun = asyncio.get_running_loop().time()
+    await process.events(context("t"), request("t"))
+    assert asyncio.get_running_loop().time() - begun < 1.5 + MOST_S  # what one has waited for, the next does not
     await process.die()
 
 
-async def test_an_answer_outlives_redis(own: Redis, stores: EmbeddedStores, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (course, run):
-        monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.3)
-    monkeypatch.setattr("serve_app.runs.writer.STORE_PATIENCE_S", 0.3)
+async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
+    own: Redis, stores: EmbeddedStores, tmp_path: Path
+) -> None:
+    asked = context()
 
     async def work(run: Run) -> Answer:
         await asyncio.to_thread(stores.stop)
+        run.exchange = "said"
         return answer(run)
 
     process = Process(own, work)
-    *_, last = await process.events(context(), request())
+    *_, last = await process.events(asked, request())
     assert isinstance(last.data, Answer)
     assert (last.data.status, last.data.degraded) == ("degraded", ["memory"])
-    await process.die()
+    again = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=True, milvus=False)
+    await asyncio.to_thread(again.start)
+    try:
+        async with asyncio.timeout(2):
+            while not await own.exists("serve_app:session:{default:s}:exchanges"):  # noqa: ASYNC110 - a process is waited for
+                await asyncio.sleep(0.02)
+        assert (await log.RunLog(own, RunSettings()).run(asked, asked.run_id)).answer == last.data
+        await process.die()
+    finally:
+        await asyncio.to_thread(again.stop)
 
 
 async def test_a_log_that_cannot_be_read_says_so(nowhere: Redis) -> None:
