@@ -16,9 +16,10 @@ if TYPE_CHECKING:
         Document,
         DocumentSummary,
         Event,
+        Fault,
+        Found,
         IdempotencyKey,
         Indexed,
-        Passage,
         Run,
         Session,
         SessionSizes,
@@ -122,8 +123,8 @@ class Runs(Protocol):
 class Retriever(Protocol):
     """Finds passages and keeps the documents they come from."""
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
-        """The passages that bear on `query`, best first; empty when none does.
+    async def search(self, context: Context, query: str) -> Found:
+        """The passages that bear on `query`.
 
         Raises:
             StoreUnavailable: Milvus or Redis did not answer.
@@ -179,4 +180,24 @@ class Tools(Protocol):
 
     async def checks(self) -> list[Check]:
         """One check per configured tool: whether it can be called now."""
+        ...
+
+
+class Faults(Protocol):
+    """Keeps what goes wrong on purpose; every method but the first raises `StoreUnavailable` when nobody can tell."""
+
+    async def in_force(self) -> tuple[Fault, ...]:
+        """The faults for a request that begins now, as known within a second; none when nobody can tell."""
+        ...
+
+    async def listed(self) -> tuple[Fault, ...]:
+        """The faults in force, by their targets."""
+        ...
+
+    async def put(self, fault: Fault) -> None:
+        """Set a fault, in place of the one of the same target."""
+        ...
+
+    async def clear(self, target: str | None) -> None:
+        """End the fault of `target`; None ends all."""
         ...

@@ -57,6 +57,18 @@ def test_the_configurations_that_we_ship_are_valid(name: str, monkeypatch: pytes
     assert settings.orders.file == ROOT / "configs" / "orders.json"
 
 
+def test_a_standby_is_a_server_of_its_own() -> None:
+    settings = load(write("milvus: {url: 'http://a:19530', standby: 'http://b:19530'}\n"))
+    assert settings.milvus == MilvusSettings(url="http://a:19530", standby="http://b:19530")
+    [line] = lines(write("milvus: {standby: embedded}\n"))
+    assert "not an http:// or https:// URL" in line
+
+
+def test_a_search_is_short_and_nothing_fails_on_purpose_by_default() -> None:
+    assert (Settings().knowledge.timeout_s, Settings().knowledge.patience_s) == (0.5, 2)
+    assert not Settings().faults.enabled
+
+
 def test_a_store_may_be_written_as_its_url_alone() -> None:
     settings = load(write("redis: redis://cache:6379/1\nmilvus: {url: 'http://vectors:19530'}\n"))
     assert settings.redis == RedisSettings(url="redis://cache:6379/1")

@@ -51,7 +51,13 @@ class Step:
         """The end of a call as the log keeps it."""
         outcome = self.outcomes[index]
         passages = [passage.model_dump() for passage in outcome.passages]
-        return outcome.call, json.dumps({"index": index, "content": outcome.result.content, "passages": passages})
+        state = {
+            "index": index,
+            "content": outcome.result.content,
+            "passages": passages,
+            "lexical_only": outcome.lexical_only,
+        }
+        return outcome.call, json.dumps(state)
 
 
 @dataclass(slots=True)
@@ -138,7 +144,8 @@ class Progress:
                 content=read["content"], status=data.status, attempts=data.attempts, elapsed_ms=data.elapsed_ms
             )
             passages = tuple(Passage.model_validate(each) for each in read["passages"])
-            self.step.outcomes[read["index"]] = Outcome(request, result, passages)
+            lexical_only = read.get("lexical_only", False)  # a process of the version before says nothing of it
+            self.step.outcomes[read["index"]] = Outcome(request, result, passages, lexical_only)
 
 
 def _tool_message(outcome: Outcome, content: str) -> ToolMessage:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
     from serve_app.resilience.budget import Budget
-    from serve_app.values import Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
+    from serve_app.values import CallStatus, Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Outcome:
     request: ToolRequest
     result: ToolResult
     passages: tuple[Passage, ...] = ()
+    lexical_only: bool = False
+    """Whether the passages were found by words alone, where meaning should have counted too."""
 
     @property
     def call(self) -> ToolCall:
@@ -68,7 +70,8 @@ class Outcome:
     def missing(self) -> str | None:
         """What the answer has to do without; a wrong argument is the model's fault and lacks nothing."""
         result = self.result
-        if result.status in {"ok", "standby"} or (result.status == "error" and result.attempts == 0):
+        well = result.status in {"ok", "standby"} and not self.lexical_only
+        if well or (result.status == "error" and result.attempts == 0):
             return None
         return "retriever" if self.request.name == KNOWLEDGE_SEARCH else f"tool:{self.request.name}"
 
@@ -170,9 +173,10 @@ class Toolbelt:
         if not isinstance(query, str) or not query.strip():
             reason = "wrong arguments for knowledge_search: query: a non-empty string is required"
             return Outcome(request, ToolResult.not_run(reason))
-        passages = tuple(await self._retriever.search(context, query))
-        result = ToolResult(content="", status="ok", attempts=1, elapsed_ms=elapsed_ms(begun))
-        return Outcome(request, result, passages)
+        found = await self._retriever.search(context, query)
+        status: CallStatus = "standby" if found.standby else "ok"
+        result = ToolResult(content="", status=status, attempts=1, elapsed_ms=elapsed_ms(begun))
+        return Outcome(request, result, tuple(found.passages), found.lexical_only)
 
 
 def _patience_s(spec: ToolSpec | None, retries: int) -> float:
@@ -198,6 +202,6 @@ def content_of(outcome: Outcome, known: list[Passage]) -> str:
     It goes into a message of its own, of the role tool: the provider's protocol keeps that apart from instructions, and
     no text can step out of it, as it could out of delimiters of ours.
     """
-    if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status == "ok":
+    if outcome.request.name == KNOWLEDGE_SEARCH and outcome.result.status in {"ok", "standby"}:
         return numbered(list(outcome.passages), len(known) + 1)
     return outcome.result.content

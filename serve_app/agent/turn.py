@@ -103,8 +103,9 @@ class Turn:
         """Model and tools by turns, until the model answers, or has to answer without tools."""
         specs = await self.belt.specs()
         progress.missing.update({part: part for part in self.belt.missing})
-        limits: dict[str, Any] = {"deadline": run.context.deadline, "budget": progress.budget}
-        bound = self.model.bind_tools([for_model(spec) for spec in specs], **limits)
+        context = run.context
+        terms: dict[str, Any] = {"deadline": context.deadline, "budget": progress.budget, "faults": context.faults}
+        bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms)
         say = run.say if run.request.stream else None
         read = history
         if progress.step:
@@ -125,7 +126,7 @@ class Turn:
         if progress.asked:
             logger.warning("run %s has to answer without tools: %s", run.context.run_id, why)
             progress.force()
-        unbound = self.model.bind(**limits)
+        unbound = self.model.bind(**terms)
         reply = with_calls(await ask(unbound, [*told(history, BASIC), *progress.messages], progress, say), [])
         if not reply.text.strip():
             raise ModelUnavailable("The model gave no answer")

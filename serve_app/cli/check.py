@@ -99,6 +99,7 @@ def _rows(settings: Settings) -> dict[str, str]:
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _shown(settings.redis.url),
         "milvus": _shown(settings.milvus.url),
+        "standby": _shown(settings.milvus.standby or ""),
         "data": str(data_dir()) if embedded else "",
     }
 

@@ -9,7 +9,7 @@ import click
 
 from serve_app.errors import ServeAppError
 
-COMMANDS = ("check", "ingest", "chat", "sessions")
+COMMANDS = ("check", "ingest", "chat", "sessions", "fault")
 
 
 class Commands(click.Group):
@@ -52,4 +52,7 @@ def main(*, debug: bool) -> None:
       serve-app ingest docs/          give it documents
       serve-app chat                  ask it something
       serve-app sessions              what do its conversations take up?
+
+    \b
+      serve-app fault                 have something fail on purpose, to rehearse it
     """

@@ -17,6 +17,7 @@ from serve_app.config.tools import (
 from serve_app.config.tree import (
     AgentSettings,
     EmbeddingSettings,
+    FaultSettings,
     HttpSettings,
     KnowledgeSettings,
     MemorySettings,
@@ -36,6 +37,7 @@ __all__ = [
     "Draft",
     "EgressSettings",
     "EmbeddingSettings",
+    "FaultSettings",
     "GroupSettings",
     "HttpSettings",
     "HttpToolSettings",

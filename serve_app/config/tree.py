@@ -147,13 +147,19 @@ class KnowledgeSettings(Section):
     min_score: float = Field(default=0.35, ge=0, le=1)
     """How much of the question the best passage must carry for anything to be returned; those beside it need half of
     that. Twelve questions about other things stayed below it over a manual of 2,300 passages."""
-    timeout_s: float = Field(default=5, gt=0)
-    """For one search."""
+    timeout_s: float = Field(default=0.5, gt=0)
+    """For one search of one Milvus, and for the embedding of its question: a turn that waits longer is better answered
+    without documents."""
     description: str = (
         "Search the knowledge base (manuals, guides, policies and other documents) for passages that answer a "
         "question. 在知识库(手册、指南、政策等文档)中查找能回答问题的段落。"
     )
     """What the model is told of `knowledge_search`: say here what your documents are about."""
+
+    @property
+    def patience_s(self) -> float:
+        """For all that a search asks in turn: Redis, the embedding, Milvus, its standby."""
+        return 4 * self.timeout_s
 
     @model_validator(mode="after")
     def _vectors_need_an_embedding(self) -> KnowledgeSettings:
@@ -188,8 +194,12 @@ class MilvusSettings(Section):
 
     url: MilvusUrl = EMBEDDED
     """`embedded` starts a Milvus Lite server on loopback; `http://host:port` uses one that exists."""
+    standby: HttpUrl | None = None
+    """A second Milvus that is searched while the first one does not answer. The service reads from it and never writes
+    to it: whoever runs it keeps it in step with the first one, as by Milvus-CDC or by restoring its backups. A passage
+    that only one of the two has, or has in an older version, is not found there."""
     token_env: VariableName | None = None
-    """The environment variable that holds `user:password` or an API key."""
+    """The environment variable that holds `user:password` or an API key, for both servers."""
 
 
 class HttpSettings(Section):
@@ -199,6 +209,13 @@ class HttpSettings(Section):
     """32,000 characters take 384 kB when each is a pair of escapes."""
     max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
+
+
+class FaultSettings(Section):
+    """Faults on purpose, to rehearse an outage: `serve-app fault`."""
+
+    enabled: bool = False
+    """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
 
 
 class Settings(Section):
@@ -215,3 +232,4 @@ class Settings(Section):
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
+    faults: FaultSettings = FaultSettings()

@@ -15,6 +15,7 @@ from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
+from serve_app.stores.faults import FaultBoard
 from serve_app.stores.redis import connect
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Ingress:
         tools: dict[str | None, DeploymentHandle],
     ) -> None:
         self._settings = settings
-        self._runs = RunLog(connect(settings.redis, settings.redis.url), settings.runs)
+        redis = connect(settings.redis, settings.redis.url)
+        self._runs = RunLog(redis, settings.runs)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=remote_tools(settings.tools, tools),
+            faults=FaultBoard(redis) if settings.faults.enabled else None,
         )
         self._reading: asyncio.Task[None] | None = None
 

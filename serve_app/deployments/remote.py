@@ -40,9 +40,9 @@ if TYPE_CHECKING:
         Document,
         DocumentSummary,
         Event,
+        Found,
         IdempotencyKey,
         Indexed,
-        Passage,
         Session,
         SessionSizes,
         ToolRequest,
@@ -107,7 +107,7 @@ class RemoteRetriever:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
+    async def search(self, context: Context, query: str) -> Found:
         return await _ask(self._handle.search.remote(context, query), context, RetrieverUnavailable)
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:

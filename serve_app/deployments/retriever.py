@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import Settings
     from serve_app.knowledge.index import Entry
-    from serve_app.values import Catalogue, Check, Context, Document, DocumentSummary, Indexed, Passage
+    from serve_app.values import Catalogue, Check, Context, Document, DocumentSummary, Found, Indexed
 
 
 @serve.deployment
@@ -31,11 +31,12 @@ class Retriever:
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
         redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART)
         self._index = Index(settings.knowledge, redis, settings.milvus, self._prepared)
+        await self._index.warm()
 
     async def _prepared(self, document: Document) -> list[Entry]:
         return await self._split.remote(document)
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
+    async def search(self, context: Context, query: str) -> Found:
         return await self._index.search(context, query)
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:

@@ -14,6 +14,7 @@ from serve_app.http.errors import LastResort, handle_errors
 from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
+from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.runs import add_runs
 from serve_app.http.sessions import add_sessions
@@ -58,6 +59,7 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float) -> F
     add_sessions(api, parts.agent, contexts)
     add_knowledge(api, parts.retriever, contexts)
     add_admin(api, parts.agent, contexts)
+    add_rehearsal(api, parts, contexts)
     add_health(api, parts)
     handle_errors(api)
     api.add_middleware(BodyLimit, settings=settings)

@@ -12,6 +12,7 @@ from serve_app.http.contexts import Contexts
 from serve_app.http.idempotency import Key, events_of
 from serve_app.http.parts import Parts
 from serve_app.http.preferences import RespondsAsync
+from serve_app.http.rehearsal import rehearsed
 from serve_app.http.replies import answer_of, stream_of
 from serve_app.http.responses import body_refusals
 from serve_app.values import Answer, ChatRequest, Run
@@ -49,7 +50,7 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         A turn goes on when its client leaves. Send an `Idempotency-Key` to be able to ask again, and `Prefer:
         respond-async` not to wait at all: the run is then read at `/agent/runs/{run_id}`.
         """
-        context = contexts.of(request, body.session_id)
+        context = await rehearsed(contexts.of(request, body.session_id), parts.faults)
         if in_background:
             return await begun(parts, context, body, key)
         events = events_of(parts, context, body, key)

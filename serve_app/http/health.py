@@ -1,6 +1,7 @@
 """Is the process alive, and is the service ready to answer?"""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Literal
 
@@ -15,6 +16,10 @@ from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.values import Check, Failed, Value
 
+DISPENSABLE = "retriever"
+"""The part of the service without which turns are answered."""
+STARTING_S = 120.0
+"""How long it is waited for all the same after this process began, until it has answered once: it is starting too."""
 CHECK_S = 2.0
 """For each part of the service: a probe's own time-out is longer."""
 
@@ -26,7 +31,7 @@ class Health(Value):
 
 
 class Readiness(Value):
-    """Whether a turn can be answered now, and what stands in its way."""
+    """Whether a turn can be answered now, and what stands in its way, or in the way of a whole answer."""
 
     ready: bool
     checks: list[Check]
@@ -34,6 +39,11 @@ class Readiness(Value):
 
 def add_health(api: FastAPI, parts: Parts) -> None:
     """`GET /healthz` and `GET /readyz`."""
+    begun, heard = time.monotonic(), set[str]()
+
+    def required(part: str) -> bool:
+        """Whether no turn is answered, or is to be answered yet, without this part."""
+        return part != DISPENSABLE or (part not in heard and time.monotonic() - begun < STARTING_S)
 
     @api.get("/healthz", tags=["Health"], summary="Is the process alive?", response_model=Health)
     async def healthz() -> Response:
@@ -45,26 +55,26 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         tags=["Health"],
         summary="Is the service ready?",
         response_model=Readiness,
-        response_description="Every dependency that turns require is there.",
-        responses={503: {"model": Readiness, "description": "One of these is not; its check says why."}},
+        response_description="Turns are answered; a check that is not ok says what they do without.",
+        responses={503: {"model": Readiness, "description": "No turn is answered; a `required` check says why."}},
     )
     async def readyz(request: Request) -> Response:
         """Asks every part of the service for the state of what it depends on."""
         asked = {"agent": parts.agent.checks, "retriever": parts.retriever.checks, "tools": parts.tools.checks}
         request_id = request_id_of(request.scope)
-        told = await asyncio.gather(*(_checks(name, checks(), request_id) for name, checks in asked.items()))
-        checks = [check for part in told for check in part]
+        told = await asyncio.gather(*(or_failed(_asked(checks()), request_id) for checks in asked.values()))
+        checks: list[Check] = []
+        for part, found in zip(asked, told, strict=True):
+            if isinstance(found, Failed):  # a part that tells nothing is a failed check of its own
+                checks.append(Check(name=part, ok=False, reason=found.error.message, required=required(part)))
+            else:
+                heard.add(part)
+                checks += found
         ready = all(check.ok for check in checks if check.required)
         response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
         if not ready:
             response.headers["Retry-After"] = "1"
         return response
-
-
-async def _checks(name: str, asking: Awaitable[list[Check]], request_id: str) -> list[Check]:
-    """What a part tells of its dependencies; a part that tells nothing is a failed check of its own."""
-    told = await or_failed(_asked(asking), request_id)
-    return [Check(name=name, ok=False, reason=told.error.message)] if isinstance(told, Failed) else told
 
 
 async def _asked(asking: Awaitable[list[Check]]) -> list[Check]:

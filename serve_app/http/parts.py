@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +17,5 @@ class Parts:
     runs: Runs
     retriever: Retriever
     tools: Tools
+    faults: Faults | None = None
+    """None where nothing goes wrong on purpose."""

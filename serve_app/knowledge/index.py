@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ from serve_app.knowledge.embed import Embedder
 from serve_app.knowledge.entry import Entry, entries
 from serve_app.knowledge.ingest import Ingest, Prepare
 from serve_app.knowledge.layout import Layout
-from serve_app.knowledge.passages import Passages
 from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
+from serve_app.knowledge.servers import Servers
 from serve_app.knowledge.writer import writing
 from serve_app.resilience.deadline import limit_s
-from serve_app.values import Catalogue, Check
+from serve_app.values import Catalogue, Check, Found
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import KnowledgeSettings, MilvusSettings
-    from serve_app.values import Context, Document, DocumentSummary, Indexed, Passage
+    from serve_app.resilience.circuit import Circuit
+    from serve_app.values import Context, Document, DocumentSummary, Indexed
 
 __all__ = ["Entry", "Index", "entries"]
 
-CHECK_TIMEOUT_S = 2.0
+logger = logging.getLogger(__name__)
+
+CHECK_S = 1.0
+"""Less than a readiness probe waits for this process, so that the probe is told what hangs."""
+WARM_S = 10.0
+"""To load a large collection; a start waits for it."""
 
 
 class Index:
@@ -46,28 +53,37 @@ class Index:
         self._settings = settings
         self._redis = redis
         self._prepare = prepare
-        self._passages = Passages(milvus, settings.collection)
+        self._servers = Servers(milvus, settings)
+        self._passages = self._servers.passages
         self._layout = Layout(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
-            self._embedder = Embedder(settings.embedding, embeddings)
+            self._embedder = Embedder(settings.embedding, settings.timeout_s, embeddings)
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
-        """The passages that bear on `query`, best first; empty when none does.
+    async def search(self, context: Context, query: str) -> Found:
+        """The passages that bear on `query`.
 
         Raises:
-            StoreUnavailable: Milvus, Redis or the embedding model did not answer.
+            StoreUnavailable: Redis, all of Milvus or an embedding model that is needed did not answer.
             DeadlineExceeded: the request has no time left.
         """
-        timeout_s = limit_s(context.deadline, self._settings.timeout_s)
-        search = Search(context.tenant, self._registry(context.tenant), self._passages, self._settings, self._embedder)
+        timeout_s = limit_s(context.deadline, self._settings.patience_s)
+        search = Search(context, self._registry(context.tenant), self._servers, self._settings, self._embedder)
         try:
             async with asyncio.timeout(timeout_s):
                 if not await self._layout.check():
-                    return []
-                return await search.find(query, timeout_s)
+                    return Found()
+                return await search.find(query)
         except TimeoutError as error:
             raise StoreUnavailable("The search took too long") from error
+
+    async def warm(self) -> None:
+        """Connect and have the collection loaded, so that the first search takes no longer than the next ones."""
+        try:
+            if await self._layout.check():
+                await asyncio.gather(*(server.passages.warm(WARM_S) for server in self._servers.all))
+        except ServeAppError as error:
+            logger.warning("the first searches may take longer: %s", error)
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
         """Index `documents`, each replacing what its source held; one result per document, in order.
@@ -119,15 +135,18 @@ class Index:
         return summary
 
     async def checks(self) -> list[Check]:
-        """Whether Milvus answers, and whether the collection holds what this configuration searches."""
-        asked = {"milvus": self._passages.ping(CHECK_TIMEOUT_S), "knowledge": self._layout.check()}
+        """Whether each Milvus and the embedding answer, and whether the collection holds what is searched here."""
+        asked: dict[str, tuple[Awaitable[object], Circuit | None]] = {
+            server.circuit.name: (server.passages.ping(CHECK_S), server.circuit) for server in self._servers.all
+        }
+        asked["knowledge"] = (self._layout.check(), None)
         if self._embedder is not None:
-            asked["embedding"] = self._embedder.ping()
-        return list(await asyncio.gather(*(_check(name, asking) for name, asking in asked.items())))
+            asked["embedding"] = (self._embedder.ping(), self._embedder.circuit)
+        return list(await asyncio.gather(*(_check(name, *each) for name, each in asked.items())))
 
     async def close(self) -> None:
-        """Close the connection to Milvus; the one to Redis is the caller's."""
-        await self._passages.close()
+        """Close the connections to Milvus; the one to Redis is the caller's."""
+        await self._servers.close()
 
     def _registry(self, tenant: str) -> Registry:
         return Registry(self._redis, self._settings.collection, tenant)
@@ -136,9 +155,16 @@ class Index:
         return Ingest(tenant, self._registry(tenant), self._passages, self._prepare, self._embedder)
 
 
-async def _check(name: str, asking: Awaitable[object]) -> Check:
+async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) -> Check:
+    """Turns are answered without knowledge; a breaker that is half open waits for the next search to try."""
+    reasons = []
     try:
-        await asking
+        async with asyncio.timeout(CHECK_S):
+            await asking
     except ServeAppError as error:
-        return Check(name=name, ok=False, reason=error.message)
-    return Check(name=name, ok=True)
+        reasons.append(error.message)
+    except TimeoutError:
+        reasons.append(f"No answer within {CHECK_S:.0f} second")
+    if circuit is not None and circuit.state == "open":
+        reasons.append(f"searches failed again and again and go without it for {circuit.retry_after_s:.0f} s")
+    return Check(name=name, ok=not reasons, reason="; ".join(reasons) or None, required=False)

@@ -74,7 +74,7 @@ class Layout:
             raise StoreUnavailable(
                 f"Milvus no longer has the collection {self._collection}: restore it, or name another one"
             )
-        dimension = len(await embedder.query("dimension")) if embedder else None
+        dimension = await embedder.dimension() if embedder else None
         await passages.create(dimension)
         with translated():
             await self._redis.set(self._key, json.dumps(asdict(self._wanted)))

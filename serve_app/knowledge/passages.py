@@ -24,6 +24,9 @@ BATCH = 500
 
 SPARSE = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
 DENSE = {"index_type": "HNSW", "metric_type": "COSINE", "params": {"M": 16, "efConstruction": 200}}
+Vector = dict[int, float] | list[float]
+"""Sparse, or dense."""
+
 FIELDS = ["id", "document_id", "digest", "source", "title", "text", "sparse"]
 
 
@@ -102,9 +105,7 @@ class Passages:
 
         await self._collection.call(flush_and_search, WRITE_TIMEOUT_S)
 
-    async def near(
-        self, tenant: str, vector: dict[int, float] | list[float], limit: int, timeout_s: float
-    ) -> list[Hit]:
+    async def near(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[Hit]:
         """The tenant's passages nearest to a sparse or a dense vector, nearest first."""
         sparse = isinstance(vector, dict)
 
@@ -122,6 +123,10 @@ class Passages:
 
         found = await self._collection.call(search, timeout_s)
         return [_hit(each["entity"], each["distance"]) for each in found[0]]
+
+    async def warm(self, timeout_s: float) -> None:
+        """Have the collection connected and loaded by a search that finds nothing."""
+        await self.near("", {0: 1.0}, 1, timeout_s)
 
     async def ping(self, timeout_s: float) -> None:
         """Ask whether Milvus is there."""

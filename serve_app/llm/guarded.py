@@ -7,8 +7,11 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages.utils import message_chunk_to_message
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
+from serve_app.llm.faults import stricken
 from serve_app.llm.translate import translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
     from langchain_core.messages import AIMessage, BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, RunnableBinding
     from langchain_core.tools import BaseTool
+
+    from serve_app.values import Fault
 
 
 class Guarded(BaseChatModel):
@@ -32,6 +36,8 @@ class Guarded(BaseChatModel):
 
     inner: BaseChatModel
     timeout_s: float
+    called: str = ""
+    """The name by which the configuration knows it."""
 
     @property
     def _llm_type(self) -> str:
@@ -65,10 +71,14 @@ class Guarded(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         *,
         deadline: float | None = None,
+        faults: tuple[Fault, ...] = (),
         **kwargs: Any,
     ) -> ChatResult:
         with _in_our_terms(deadline):
             async with asyncio.timeout(self._limit_s(deadline)):
+                if malformed := await stricken(faults, self.called):
+                    message = message_chunk_to_message(malformed)
+                    return ChatResult(generations=[ChatGeneration(message=message)])
                 return await self.inner._agenerate(messages, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
 
     async def _astream(
@@ -78,6 +88,7 @@ class Guarded(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - `astream` reports what this yields
         *,
         deadline: float | None = None,
+        faults: tuple[Fault, ...] = (),
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         until = asyncio.get_running_loop().time() + self._limit_s(deadline)
@@ -88,6 +99,11 @@ class Guarded(BaseChatModel):
         empty = True
         with _in_our_terms(deadline):
             async with aclosing(stream):
+                async with asyncio.timeout_at(until):
+                    malformed = await stricken(faults, self.called)
+                if malformed:
+                    yield ChatGenerationChunk(message=malformed)
+                    return
                 while (chunk := await _next(stream, until)) is not None:
                     empty = False
                     yield chunk

@@ -49,7 +49,7 @@ def problems(settings: ModelSettings) -> list[Problem]:
 
 def _guarded(settings: ModelEndpoint) -> Guarded:
     model = OfflineModel() if settings.name == OFFLINE else _provided(settings, _key(settings))
-    return Guarded(inner=model, timeout_s=settings.timeout_s)
+    return Guarded(inner=model, timeout_s=settings.timeout_s, called=settings.name)
 
 
 def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:

@@ -10,6 +10,7 @@
                                                    at which their owner's right to them lapses
     serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
+    serve_app:faults                               hash: what goes wrong on purpose, by its target
 
 Each key has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
 you like, and not a Redis Cluster.
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 UNFINISHED = "serve_app:runs"
 SESSIONS = "serve_app:session:*:exchanges"
+FAULTS = "serve_app:faults"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pymilvus.exceptions import MilvusException
 
 from serve_app.config import secret
 from serve_app.errors import StoreUnavailable
+from serve_app.resilience.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +27,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5.0
 CREATE_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 30.0
+RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
+"""By default gRPC's pauses between attempts to connect grow to two minutes: so long it would miss a server's return."""
 
 NOT_FOUND = 100
 NOT_LOADED = 101
@@ -63,16 +66,19 @@ class Collection:
         self.name = name
         self._url = settings.url
         self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
-        self._client = AsyncMilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
-        self._connecting = asyncio.Lock()
-        self._loading = asyncio.Lock()
+        self._client = AsyncMilvusClient(
+            self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
+        )
+        self._connecting = Shared(self._connect)
+        self._loading = Shared(self._load)
         self._connected = False
         self._loads = 0
 
     async def call(self, use: Callable[[AsyncMilvusClient], Awaitable[T]], timeout_s: float) -> T:
         """What `use` returns, given the client.
 
-        A collection that is not loaded, as one that was restored, is loaded, and `use` is called once more.
+        A collection that is not loaded, as one that was restored, is loaded, and `use` is called once more. A
+        connection or a load goes on when `timeout_s` is over: the next call finds it made.
 
         Raises:
             CollectionMissing: there is no such collection.
@@ -80,15 +86,17 @@ class Collection:
         """
         with translated():
             async with asyncio.timeout(timeout_s):
-                client = await self._connect()
+                if not self._connected:
+                    await self._connecting.done()
                 loads = self._loads
                 try:
-                    return await use(client)
+                    return await use(self._client)
                 except MilvusException as error:
                     if error.code != NOT_LOADED:
                         raise
-                await self._load(client, loads)
-                return await use(client)
+                if self._loads == loads:  # else another call has loaded it meanwhile
+                    await self._loading.done()
+                return await use(self._client)
 
     async def create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
         """Create the collection with one index per vector field, and load it; nothing happens where it exists.
@@ -118,23 +126,18 @@ class Collection:
 
     async def close(self) -> None:
         """Close the connection."""
+        await self._connecting.close()
+        await self._loading.close()
         await self._client.close()
 
-    async def _connect(self) -> AsyncMilvusClient:
+    async def _connect(self) -> None:
         """The client connects by itself at its first call; two at once would connect twice."""
-        if not self._connected:
-            async with self._connecting:
-                await self._client.get_server_version(timeout=CONNECT_TIMEOUT_S)
-                self._connected = True
-        return self._client
+        await self._client.get_server_version(timeout=CONNECT_TIMEOUT_S)
+        self._connected = True
 
-    async def _load(self, client: AsyncMilvusClient, loads: int) -> None:
-        """Load once for all who saw `loads`."""
-        async with self._loading:
-            if self._loads != loads:
-                return
-            await client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
-            self._loads += 1
+    async def _load(self) -> None:
+        await self._client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
+        self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
         """By the synchronous client: the other one cannot create an index on Milvus Lite."""

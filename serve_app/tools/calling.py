@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, ToolUnavailable
 from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s
+from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
 from serve_app.tools.failures import Late, Transient, Unreachable, translated
 from serve_app.tools.tool import Said, WrongArguments
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
+
+FAULT = "a fault set on purpose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Call:
             try:
                 with translated():
                     async with asyncio.timeout(left_s):
+                        if await strike(self.context.faults, f"tool:{line.circuit.name}", ConnectionError(FAULT)):
+                            return Said(GARBAGE)
                         return await line.tool.ask(given, self.key)
             except Late:
                 if left_s < timeout_s:

@@ -1,7 +1,8 @@
 """Which values cross a boundary between processes?"""
 
+from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
 from serve_app.values.health import Check
-from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Indexed, Passage
+from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
 from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
 from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
 from serve_app.values.tools import CallStatus, Effect, IdempotencyKey, ToolCall, ToolRequest, ToolResult, ToolSpec
@@ -26,6 +27,11 @@ __all__ = [
     "Exchange",
     "Failed",
     "Failure",
+    "Fault",
+    "FaultList",
+    "FaultMode",
+    "FaultTarget",
+    "Found",
     "IdempotencyKey",
     "Indexed",
     "Message",

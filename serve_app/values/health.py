@@ -6,10 +6,12 @@ from serve_app.values.value import Value
 
 
 class Check(Value):
-    """One dependency's state as `/readyz` tells it; `reason` is there where it is not ok."""
+    """One dependency's state as `/readyz` tells it; `reason` is there where it is not ok.
+
+    Without one that is not `required`, turns are answered all the same, some of them degraded.
+    """
 
     name: str
     ok: bool
     reason: str | None = None
     required: bool = True
-    """Whether a turn cannot be answered without it; what is not required may fail, and the service stays ready."""

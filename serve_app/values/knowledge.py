@@ -19,6 +19,16 @@ class Passage(Value):
     score: float
 
 
+class Found(Value):
+    """What a search brought: the passages that bear on the query, best first; none when none does."""
+
+    passages: list[Passage] = []
+    standby: bool = False
+    """Whether the standby was searched in place of the first server."""
+    lexical_only: bool = False
+    """Whether it went by words alone although it should have gone by meaning too: the embedding did not answer."""
+
+
 class Document(Value):
     """A document as it is sent to the knowledge base; `source` names it, the same source replaces it."""
 

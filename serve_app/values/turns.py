@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
+from serve_app.values.faults import Fault
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
 
@@ -25,6 +26,8 @@ class Context(Value):
     """Unix time in seconds at which the whole request is given up."""
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong on purpose while this request is served."""
 
 
 class ChatRequest(Value):

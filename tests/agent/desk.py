@@ -37,6 +37,7 @@ from serve_app.values import (
     EventData,
     Failed,
     Failure,
+    Found,
     Passage,
     ToolCall,
     ToolRequest,
@@ -95,6 +96,7 @@ class Scripted(BaseChatModel):
     replies: list[AIMessage]
     asked: list[list[BaseMessage]]
     tools_bound: list[int]
+    faults: list[Any]
     hanging: asyncio.Event
     pause_s: float = 0
     tokens: int = USAGE["input_tokens"]
@@ -113,6 +115,7 @@ class Scripted(BaseChatModel):
     async def _next(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         self.asked.append(messages)
         self.tools_bound.append(len(kwargs.get("tools", [])))
+        self.faults.append(kwargs.get("faults"))
         if len(self.asked) > len(self.replies):
             self.hanging.set()
             try:
@@ -231,27 +234,28 @@ class FakeTools:
 
 
 class FakeRetriever:
-    """Finds two passages for anything but `nothing`; fails for `fail`."""
+    """Finds two passages for anything but `nothing`: by words alone for `words`, fails for `fail`."""
 
     def __init__(self, pace: Pace | None) -> None:
         self.made: list[str] = []
         self.ending = pace.end if pace else _at_once
 
-    async def search(self, context: Context, query: str) -> list[Passage]:
+    async def search(self, context: Context, query: str) -> Found:
         self.made.append(query)
         await self.ending(query)
         if query == "fail":
             raise StoreUnavailable("Milvus did not answer")
         if query == "nothing":
-            return []
+            return Found()
         texts = [
             "Descale the kettle every three months: it needs citric acid and patience.",
             "The warranty lasts five years. The kettle needs citric acid now and then.",
         ]
-        return [
+        passages = [
             Passage(document_id="d", source=f"{query}{number}.md", title="T", text=text, score=0.5)
             for number, text in enumerate(texts, 1)
         ]
+        return Found(passages=passages, lexical_only=query == "words", standby=query == "standby")
 
 
 class Mortal(Registry):
@@ -290,7 +294,7 @@ class Mortal(Registry):
 
 
 def _scripted(replies: Sequence[AIMessage]) -> Scripted:
-    return Scripted(replies=list(replies), asked=[], tools_bound=[], hanging=asyncio.Event())
+    return Scripted(replies=list(replies), asked=[], tools_bound=[], faults=[], hanging=asyncio.Event())
 
 
 def _chain(*models: Scripted) -> Chain:

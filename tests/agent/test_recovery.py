@@ -259,6 +259,16 @@ async def test_a_call_that_ended_badly_is_told_by_another_process_as_it_was(open
     assert second.tool_messages(0) == whole.tool_messages(1)
 
 
+async def test_a_search_by_words_alone_is_known_as_one_to_another_process(open_desk: Open) -> None:
+    asked = context()
+    script = [reply("", ("knowledge_search", {"query": "words"})), reply("As [1] says.")]
+    first = open_desk(*script, registry=mortal(3))
+    assert await killed(first, asked, REQUEST)
+    answer = (await open_desk(*script[1:]).follow(asked, REQUEST, after=3))[-1].data
+    assert (answer.status, answer.degraded) == ("degraded", ["retriever"])
+    assert [citation.source for citation in answer.citations] == ["words1.md"]
+
+
 async def test_steps_that_an_earlier_process_made_count_towards_their_limit(open_desk: Open) -> None:
     again, asked = reply("", ("echo", {"text": "again"})), context()
     first = open_desk(again, again, registry=mortal(3), max_steps=2)

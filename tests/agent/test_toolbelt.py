@@ -11,7 +11,7 @@ from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
 from serve_app.resilience.budget import Budget
-from serve_app.values import Check, Context, IdempotencyKey, Passage, ToolRequest, ToolResult, ToolSpec
+from serve_app.values import Check, Context, Found, IdempotencyKey, Passage, ToolRequest, ToolResult, ToolSpec
 
 if TYPE_CHECKING:
     from serve_app.values import Effect
@@ -81,9 +81,9 @@ class Tools(Other):
 
 
 class Retriever(Other):
-    async def search(self, context: Context, query: str) -> list[Passage]:
+    async def search(self, context: Context, query: str) -> Found:
         await self.answer(query)
-        return [Passage(document_id="d", source="d.md", title="T", text="found", score=1)]
+        return Found(passages=[Passage(document_id="d", source="d.md", title="T", text="found", score=1)])
 
 
 def _belt(tools: Tools, retriever: Retriever | None = None) -> Toolbelt:
@@ -107,7 +107,7 @@ async def _call(belt: Toolbelt, name: str, **arguments: str) -> ToolResult:
         ("look", "timeout", 2 * 3 + 5 + 1),
         ("save", "timeout", 2 * 3 + 5 + 1),
         ("deed", "unknown", 3 + 1),
-        ("knowledge_search", "timeout", 5 + 1),
+        ("knowledge_search", "timeout", 4 * 5 + 1),
     ],
 )
 async def test_a_call_that_hangs_ends_after_its_attempts(name: str, status: str, after_s: float) -> None:

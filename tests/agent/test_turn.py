@@ -14,7 +14,7 @@ from serve_app.config import RunSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.registry import Registry
 from serve_app.stores.keys import SessionKeys
-from serve_app.values import Answer, RunStarted, Token, ToolCall, ToolRequest, Usage
+from serve_app.values import Answer, ChatRequest, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,30 @@ async def test_a_wrong_argument_that_the_model_mends_degrades_nothing(open_desk:
 async def test_a_retriever_that_is_down_is_named_in_the_answer(open_desk: Open) -> None:
     desk = open_desk(reply("", ("knowledge_search", {"query": "fail"})), reply("Sorry."))
     assert (await desk.ask()).degraded == ["retriever"]
+
+
+async def test_each_model_step_obeys_the_faults_of_the_request(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("echo", {"text": "x"})), reply("Done."), max_steps=2)
+    faults = (Fault(target="model", mode="slow", rate=1, delay_s=1, until=4e9),)
+    asked = context().model_copy(update={"faults": faults})
+    await desk.follow(asked, ChatRequest(user_input="hello", session_id="s"))
+    assert (desk.model.tools_bound[1], desk.model.faults) == (0, [faults, faults])
+
+
+async def test_a_search_by_words_alone_went_well_and_is_named_in_the_answer(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("knowledge_search", {"query": "words"})), reply("As [1] says."))
+    answer = await desk.ask()
+    assert (answer.status, answer.degraded) == ("degraded", ["retriever"])
+    assert [call.status for call in answer.tool_calls] == ["ok"]
+    assert [citation.source for citation in answer.citations] == ["words1.md"]
+
+
+async def test_a_search_of_the_standby_leaves_nothing_out(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("knowledge_search", {"query": "standby"})), reply("As [1] says."))
+    answer = await desk.ask()
+    assert (answer.status, answer.degraded) == ("success", [])
+    assert [call.status for call in answer.tool_calls] == ["standby"]
+    assert [citation.source for citation in answer.citations] == ["standby1.md"]
 
 
 async def test_passages_are_counted_through_the_turn_and_cited_by_number(open_desk: Open) -> None:

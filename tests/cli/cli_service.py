@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from http_service import Service, running
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(agent: ScriptedAgent) -> Iterator[str]:
+def served(agent: ScriptedAgent, **parts: Any) -> Iterator[str]:
     """The URL of the API over `agent`, in a thread of its own."""
-    service = Service(turn_timeout_s=60, settings=HttpSettings(), runs=agent.runs)
+    service = Service(turn_timeout_s=60, settings=HttpSettings(), runs=agent.runs, **parts)
     service.agent = agent
     ready, stop = threading.Event(), threading.Event()
 

@@ -23,6 +23,8 @@ from serve_app.values import (
     EventData,
     Exchange,
     Failed,
+    Fault,
+    Found,
     IdempotencyKey,
     Indexed,
     Message,
@@ -261,7 +263,7 @@ class ListedRetriever:
         self.kept: dict[str, DocumentSummary] = {}
         self.failing: Exception | None = None
 
-    async def search(self, context: Context, query: str) -> list[Any]:
+    async def search(self, context: Context, query: str) -> Found:
         raise NotImplementedError
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
@@ -290,6 +292,8 @@ class ListedRetriever:
         return self.kept.pop(document_id)
 
     async def checks(self) -> list[Check]:
+        if self.failing:
+            raise self.failing
         return [Check(name="milvus", ok=True)]
 
 
@@ -304,3 +308,23 @@ class NoTools:
 
     async def checks(self) -> list[Check]:
         return [Check(name="tool:order_query", ok=True)]
+
+
+class KeptFaults:
+    """Keeps faults in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Fault] = {}
+
+    async def in_force(self) -> tuple[Fault, ...]:
+        return await self.listed()
+
+    async def listed(self) -> tuple[Fault, ...]:
+        return tuple(fault for _, fault in sorted(self.kept.items()))
+
+    async def put(self, fault: Fault) -> None:
+        self.kept[fault.target] = fault
+
+    async def clear(self, target: str | None) -> None:
+        for each in [target] if target else list(self.kept):
+            self.kept.pop(each, None)

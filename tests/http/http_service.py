@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
+from http_fakes import KeptFaults, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
@@ -31,6 +31,7 @@ class Service:
     runs: LoggedRuns = field(default_factory=LoggedRuns)
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
+    faults: KeptFaults | None = field(default_factory=KeptFaults)
     client: Any = None
     port: int = 0
 
@@ -39,7 +40,7 @@ class Service:
 
     @property
     def api(self) -> FastAPI:
-        parts = Parts(agent=self.agent, runs=self.runs, retriever=self.retriever, tools=self.tools)
+        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.faults)
         return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:

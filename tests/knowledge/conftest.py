@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+PATIENT_S = 5.0
+"""For a search on a busy machine, where a test is about what is found."""
+
+
 async def prepare(document: Document) -> list[Entry]:
     return await asyncio.to_thread(entries, document)
 
@@ -42,9 +46,15 @@ async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..
     """Opens an index over a new collection, or over the one that is named; options are `KnowledgeSettings`."""
     opened = []
 
-    def open_index(prepare: Any = prepare, embeddings: Any = None, url: str = milvus_url, **options: Any) -> Index:
-        settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", **options})
-        opened.append(Index(settings, redis, MilvusSettings(url=url), prepare, embeddings))
+    def open_index(
+        prepare: Any = prepare,
+        embeddings: Any = None,
+        url: str = milvus_url,
+        standby: str | None = None,
+        **options: Any,
+    ) -> Index:
+        settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", "timeout_s": PATIENT_S, **options})
+        opened.append(Index(settings, redis, MilvusSettings(url=url, standby=standby), prepare, embeddings))
         return opened[-1]
 
     yield open_index

@@ -114,13 +114,13 @@ async def test_an_interrupted_ingest_is_finished_by_sending_it_again(
     break_once(getattr(index, part), method, when)
     with pytest.raises(StoreUnavailable):
         await index.add(context, [document("a", "disk", "kernel")])
-    found = " ".join(each.text for each in await index.search(context, "disk kernel clock printer"))
+    found = " ".join(each.text for each in (await index.search(context, "disk kernel clock printer")).passages)
     assert "printer" in found
     assert ("clock" in found) == (method == "put" and first is not None)
     assert ("kernel" in found) == (method == "keep")
     await index.add(context, [document("a", "disk", "kernel")])
     await assert_whole(index, redis, context.tenant)
-    found = " ".join(each.text for each in await index.search(context, "disk kernel clock printer"))
+    found = " ".join(each.text for each in (await index.search(context, "disk kernel clock printer")).passages)
     assert "kernel" in found
     assert "clock" not in found
 
@@ -133,7 +133,7 @@ async def test_an_interrupted_removal_is_finished_by_the_next_writer(
     break_once(index._passages, "keep", when)
     with pytest.raises(StoreUnavailable):
         await index.remove(context, added.id)
-    assert await index.search(context, "disk") == []
+    assert (await index.search(context, "disk")).passages == []
     await index.add(context, [document("b", "clock")])
     await assert_whole(index, redis, context.tenant)
 

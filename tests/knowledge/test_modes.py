@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import math
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.embeddings import Embeddings
 
 from serve_app.errors import InvalidConfiguration, StoreUnavailable
-from serve_app.values import Document
+from serve_app.values import Document, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,10 @@ class Down(Hashing):
     """A model whose provider does not answer."""
 
     down = False
+    asked = 0
 
     async def aembed_query(self, text: str) -> list[float]:
+        self.asked += 1
         if self.down:
             raise ConnectionError("10.0.0.1 refused key sk-123")
         return self.embed_query(text)
@@ -77,17 +80,17 @@ async def test_a_meaning_is_found_without_a_shared_word(
 ) -> None:
     index = hybrid(open_index, mode, min_score=0.8)
     assert {each.status for each in await index.add(context, DOCUMENTS)} == {"added"}
-    [found] = await index.search(context, "automobile")
+    [found] = (await index.search(context, "automobile")).passages
     assert (found.source, round(found.score, 1)) == ("car", 1.0)
-    assert await index.search(context, "zebra giraffe lion") == []
+    assert (await index.search(context, "zebra giraffe lion")).passages == []
 
 
 async def test_hybrid_puts_first_what_both_ways_find(open_index: Callable[..., Index], context: Context) -> None:
     index = hybrid(open_index, min_score=0.1)
     both = Document(source="both", text="a car and a firewall, packets are filtered")
     await index.add(context, [*DOCUMENTS, both])
-    assert (await index.search(context, "automobile firewall packets"))[0].source in {"both", "firewall"}
-    assert (await index.search(context, "firewall packets filtered"))[0].source == "firewall"
+    assert ((await index.search(context, "automobile firewall packets")).passages)[0].source in {"both", "firewall"}
+    assert ((await index.search(context, "firewall packets filtered")).passages)[0].source == "firewall"
 
 
 async def test_hybrid_searches_by_words_while_the_embedding_model_is_down(
@@ -97,11 +100,48 @@ async def test_hybrid_searches_by_words_while_the_embedding_model_is_down(
     index = hybrid(open_index, embeddings=model)
     await index.add(context, DOCUMENTS)
     model.down = True
-    assert [each.source for each in await index.search(context, "firewall packets")] == ["firewall"]
+    found = await index.search(context, "firewall packets")
+    assert [each.source for each in found.passages] == ["firewall"]
+    assert found.lexical_only
+    assert (await index.search(context, "zebra")).lexical_only
     [check] = [each for each in await index.checks() if not each.ok]
     assert (check.name, check.reason) == ("embedding", "The embedding model did not answer (ConnectionError)")
     [result] = await index.add(context, [Document(source="new", text="new words")])
     assert (result.status, result.reason) == ("failed", "The embedding model did not answer (ConnectionError)")
+
+
+@pytest.mark.parametrize("mode", ["error", "timeout", "garbage", "slow"])
+async def test_a_faulty_embedding_leaves_the_words(
+    open_index: Callable[..., Index], context: Context, mode: Any
+) -> None:
+    index = hybrid(open_index, timeout_s=0.8)
+    await index.add(context, DOCUMENTS)
+    await index.warm()
+    assert not (await index.search(context, "firewall packets")).lexical_only
+    fault = Fault(target="embedding", mode=mode, rate=1, delay_s=2, until=4e9)
+    started = time.monotonic()
+    found = await index.search(context.model_copy(update={"faults": (fault,)}), "firewall packets")
+    assert ([each.source for each in found.passages], found.lexical_only) == (["firewall"], True)
+    assert time.monotonic() - started < 1.6
+
+
+async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    model = Down()
+    index = hybrid(open_index, embeddings=model, timeout_s=0.8)
+    await index.add(context, DOCUMENTS)
+    await index.warm()
+    model.down = True
+    for _ in range(5):
+        assert (await index.search(context, "firewall packets")).lexical_only
+    asked = model.asked
+    assert (await index.search(context, "firewall packets")).lexical_only
+    assert model.asked == asked
+    model.down = False
+    [check] = [each for each in await index.checks() if not each.ok]
+    assert (check.name, check.required) == ("embedding", False)
+    assert (check.reason or "").startswith("searches failed again and again")
 
 
 async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., Index], context: Context) -> None:
@@ -113,11 +153,16 @@ async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., 
         await index.search(context, "car")
 
 
-async def test_an_embedding_model_has_a_time_limit(open_index: Callable[..., Index], context: Context) -> None:
-    index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": 0.2}, embeddings=Slow())
+@pytest.mark.parametrize(
+    ("timeout_s", "reason"),
+    [(0.2, "The embedding model did not answer (TimeoutError)"), (10, "No answer within 1 second")],
+)
+async def test_an_embedding_model_has_a_time_limit(
+    open_index: Callable[..., Index], timeout_s: float, reason: str
+) -> None:
+    index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": timeout_s}, embeddings=Slow())
     [check] = [each for each in await index.checks() if not each.ok]
-    assert check.name == "embedding"
-    assert check.reason == "The embedding model did not answer (TimeoutError)"
+    assert (check.name, check.reason) == ("embedding", reason)
 
 
 async def test_a_document_of_many_passages_is_embedded_in_batches(

@@ -68,13 +68,13 @@ async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
             await index.search(contexts("t"), question)
         await until(index, answers=True)
         found = await asyncio.gather(*(index.search(contexts("t"), question) for _ in range(20)))
-        assert [[each.source for each in one] for one in found] == [["disk"]] * 20
+        assert [[each.source for each in one.passages] for one in found] == [["disk"]] * 20
     os.kill(stores.pids()["milvus"] or 0, signal.SIGKILL)
     await until(index, answers=False)
     await until(index, answers=True)
     [result] = await index.add(contexts("t"), [CLOCK])
     assert result.status == "added"
-    assert [each.source for each in await index.search(contexts("t"), "hwclock")] == ["clock"]
+    assert [each.source for each in (await index.search(contexts("t"), "hwclock")).passages] == ["clock"]
 
 
 async def test_a_released_collection_is_loaded_for_all_who_search_it(
@@ -85,7 +85,7 @@ async def test_a_released_collection_is_loaded_for_all_who_search_it(
     client.release_collection(index._settings.collection)
     client.close()
     found = await asyncio.gather(*(index.search(context, "Erase disks") for _ in range(20)))
-    assert [[each.source for each in one] for one in found] == [["disk"]] * 20
+    assert [[each.source for each in one.passages] for one in found] == [["disk"]] * 20
 
 
 async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import pickle
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.messages.utils import message_chunk_to_message
 from stub_server import REFUSALS, SECRET_TEXT
 
 from serve_app.config import ModelSettings
@@ -27,10 +29,13 @@ from serve_app.llm.translate import (
     RequestRefused,
     translated,
 )
+from serve_app.values import Fault
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from stub_server import Stub
+
+    from serve_app.values import FaultMode
 
 
 def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
@@ -39,7 +44,7 @@ def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
     return build(settings).links[0].model
 
 
-async def _asked(model: BaseChatModel, *, streaming: bool, **given: float) -> str:
+async def _asked(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
     if not streaming:
         return (await model.ainvoke("hello", **given)).text
     return "".join([chunk.text async for chunk in model.astream("hello", **given)])
@@ -189,3 +194,29 @@ def test_an_error_of_ours_passes_unchanged() -> None:
     with pytest.raises(DeadlineExceeded) as raised, translated():
         raise ours
     assert raised.value is ours
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("mode", "message"), [("error", UNREACHABLE), ("timeout", TOO_SLOW)])
+async def test_a_fault_hits_the_model_it_names_before_its_provider(
+    stub: Stub, mode: FaultMode, message: str, *, streaming: bool
+) -> None:
+    seen = len(stub.seen)
+    fault = Fault(target="model:openai:good", mode=mode, rate=1, delay_s=0, until=4e9)
+    with pytest.raises(ModelUnavailable, match=message):
+        await _asked(_model(stub, "good"), streaming=streaming, faults=(fault,))
+    assert len(stub.seen) == seen
+    assert await _asked(_model(stub, "other"), streaming=streaming, faults=(fault,)) == "Hello from the stub."
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_faulty_model_calls_a_tool_in_a_way_that_cannot_be_read(stub: Stub, *, streaming: bool) -> None:
+    fault = Fault(target="model", mode="garbage", rate=1, delay_s=0, until=4e9)
+    model = _model(stub, "good")
+    if streaming:
+        chunks = [chunk async for chunk in model.astream("hello", faults=(fault,))]
+        reply = message_chunk_to_message(chunks[0])
+    else:
+        reply = await model.ainvoke("hello", faults=(fault,))
+    assert isinstance(reply, AIMessage)
+    assert (reply.text, reply.tool_calls, len(reply.invalid_tool_calls)) == ("", [], 1)

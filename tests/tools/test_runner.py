@@ -1,6 +1,7 @@
 """Does a tool's failure cost no more than its answer?"""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from serve_app.config import ToolSettings
 from serve_app.tools.runner import Runner
-from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
+from serve_app.values import Context, Fault, FaultMode, IdempotencyKey, ToolRequest, ToolResult
 
 KEY = IdempotencyKey("run:0:0")
 
@@ -146,3 +147,46 @@ async def test_a_call_that_is_tried_again_comes_under_the_same_key() -> None:
 async def test_no_model_chooses_the_key() -> None:
     result = await _call("book", {"room": 1, "once": "mine"}, effect="idempotent")
     assert (result.status, result.attempts, calls) == ("error", 0, [])
+
+
+async def _faulty(mode: FaultMode, name: str = "add", **settings: Any) -> ToolResult:
+    tools = {name: ToolSettings(function=f"{__name__}:{name}", timeout_s=0.3, **settings)}
+    fault = Fault(target="tool:add", mode=mode, rate=1, delay_s=0.1, until=time.time() + 60)
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, faults=(fault,))
+    arguments = {"a": 1} if name == "add" else {}
+    return await Runner(tools, supplies=[]).call(context, ToolRequest(id="c", name=name, arguments=arguments), KEY)
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "made", "least_ms"),
+    [
+        ("error", "error", [], 0),
+        ("timeout", "timeout", [], 300),
+        ("slow", "ok", ["add"], 100),
+        ("garbage", "ok", [], 0),
+    ],
+)
+async def test_a_fault_hits_the_tool_it_names(mode: FaultMode, status: str, made: list[str], least_ms: float) -> None:
+    result = await _faulty(mode, attempts=1)
+    assert (result.status, calls) == (status, made)
+    assert least_ms <= result.elapsed_ms < 900
+
+
+async def test_garbage_of_a_tool_cannot_be_read() -> None:
+    content = (await _faulty("garbage")).content
+    assert content.strip()
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(content)
+
+
+async def test_each_attempt_of_a_faulty_tool_is_hit() -> None:
+    result = await _faulty("error", attempts=2)
+    assert (result.status, result.attempts, calls) == ("error", 2, [])
+
+
+async def test_a_fault_leaves_other_tools_alone() -> None:
+    assert (await _faulty("error", "point")).status == "ok"
+
+
+async def test_an_effect_that_a_fault_keeps_from_answering_has_an_unknown_outcome() -> None:
+    assert (await _faulty("timeout", effect="effect")).status == "unknown"

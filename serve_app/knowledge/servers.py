@@ -1,0 +1,93 @@
+"""Which Milvus is searched: the one that is written to, or its standby?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from serve_app.errors import StoreUnavailable
+from serve_app.knowledge.passages import Passages
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.faults import GARBAGE, strike
+from serve_app.stores.milvus import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serve_app.config import KnowledgeSettings, MilvusSettings
+    from serve_app.knowledge.passages import Hit, Vector
+    from serve_app.values import Context
+
+logger = logging.getLogger(__name__)
+
+LIMIT = Limit(failures=5, cool_down_s=5)
+"""Five searches tell an outage from a hiccup. A restart of the embedded Milvus takes up to five seconds, and a probe
+that comes too early costs one search half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The hits of each vector, by the vector's name, and whether the standby found them."""
+
+    hits: dict[str, list[Hit]]
+    standby: bool
+
+
+class Server:
+    """One Milvus, whose searches go through a breaker."""
+
+    def __init__(self, name: str, passages: Passages, timeout_s: float, limit: Limit) -> None:
+        self.passages = passages
+        self.circuit = Circuit(name, limit)
+        self._timeout_s = timeout_s
+
+    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[Hit]]:
+        """The tenant's hits of each vector, all within the time of one search.
+
+        Raises:
+            StoreUnavailable: the server did not answer in time, refused, or is left alone for a while.
+        """
+        with self.circuit.passing(StoreUnavailable, (StoreUnavailable,)), translated():
+            async with asyncio.timeout(self._timeout_s):
+                garbled = await strike(context.faults, "retriever", ConnectionError("a fault set on purpose"))
+                found = {
+                    name: await self.passages.near(context.tenant, vector, limit, self._timeout_s)
+                    for name, vector in vectors.items()
+                }
+        if garbled:
+            return {name: [replace(hit, text=GARBAGE) for hit in hits] for name, hits in found.items()}
+        return found
+
+
+class Servers:
+    """The Milvus that documents are in, and where there is one the standby, which is only read."""
+
+    def __init__(self, milvus: MilvusSettings, knowledge: KnowledgeSettings, limit: Limit = LIMIT) -> None:
+        self.passages = Passages(milvus, knowledge.collection)
+        self.all = [Server("milvus", self.passages, knowledge.timeout_s, limit)]
+        if milvus.standby is not None:
+            standby = Passages(milvus.model_copy(update={"url": milvus.standby}), knowledge.collection)
+            self.all.append(Server("milvus:standby", standby, knowledge.timeout_s, limit))
+
+    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> Near:
+        """The hits of each vector, of the first server that answers.
+
+        Raises:
+            StoreUnavailable: none did.
+        """
+        failures: list[StoreUnavailable] = []
+        for server in self.all:
+            try:
+                return Near(await server.near(context, vectors, limit), standby=bool(failures))
+            except StoreUnavailable as error:
+                logger.warning("request %s: %s: %s", context.request_id, server.circuit.name, error.message)
+                failures.append(error)
+        raise failures[0]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for server in self.all:
+            await server.passages.close()

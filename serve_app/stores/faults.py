@@ -1,0 +1,71 @@
+"""Which faults has an operator set, for all processes?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import StoreUnavailable
+from serve_app.stores.keys import FAULTS
+from serve_app.stores.redis import translated
+from serve_app.values import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+"""How long what was read is believed: a fault hits this long after it was set, at the latest."""
+READ_S = 0.2
+"""One request in a second waits for the reading: not longer than it would notice."""
+KEEP_S = 3600
+"""The key's time to live, renewed by each fault that is set: as long as the longest of them."""
+
+
+class FaultBoard:
+    """`ports.Faults`, in Redis."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis: Any = redis
+        self._clock = clock
+        self._read: tuple[Fault, ...] = ()
+        self._fresh_until = float("-inf")
+
+    async def in_force(self) -> tuple[Fault, ...]:
+        if self._clock() >= self._fresh_until:
+            self._fresh_until = self._clock() + FRESH_S  # before the reading: one request waits for it, not all
+            try:
+                async with asyncio.timeout(READ_S):
+                    self._read = await self.listed()
+            except (StoreUnavailable, TimeoutError) as error:
+                logger.warning("no faults are known: %s", error)
+                self._read = ()
+        return _unexpired(self._read)
+
+    async def listed(self) -> tuple[Fault, ...]:
+        with translated():
+            found = await self._redis.hgetall(FAULTS)
+        return _unexpired(Fault.model_validate_json(each) for _, each in sorted(found.items()))
+
+    async def put(self, fault: Fault) -> None:
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(FAULTS, fault.target, fault.model_dump_json())
+            pipeline.expire(FAULTS, KEEP_S)
+            await pipeline.execute()
+        self._fresh_until = float("-inf")
+
+    async def clear(self, target: str | None) -> None:
+        with translated():
+            await (self._redis.delete(FAULTS) if target is None else self._redis.hdel(FAULTS, target))
+        self._fresh_until = float("-inf")
+
+
+def _unexpired(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    now = time.time()
+    return tuple(fault for fault in faults if now < fault.until)
