@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -68,9 +69,15 @@ def _section_at(steps: list[str | int]) -> type[Section]:
     section: type[Section] = Settings
     for step in steps:
         field = section.model_fields.get(str(step))
-        annotation = field.annotation if field else get_type_hints(section).get("__pydantic_extra__")
+        annotation = field.annotation if field else _extra_of(section)
         section = next(iter(_sections_in(annotation)), section)
     return section
+
+
+@cache
+def _extra_of(section: type[Section]) -> Any:
+    """What a section holds under names of the user's, such as a tool's."""
+    return get_type_hints(section).get("__pydantic_extra__")
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.resilience.deadline import limit_s, remaining_s
-from serve_app.resilience.retry import retry
+from serve_app.resilience.retry import insist, retry
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -70,3 +70,12 @@ async def test_a_limit_is_the_shorter_of_time_out_and_deadline() -> None:
     assert limit_s(10.0, 5, now=8.0) == 2
     with pytest.raises(DeadlineExceeded):
         limit_s(10.0, 5, now=10.0)
+
+
+async def test_what_is_insisted_on_is_tried_until_it_comes_and_each_failure_is_told() -> None:
+    failures = [ValueError(str(number)) for number in range(8)]
+    flaky, told = Flaky(*failures), []
+    assert await insist(flaky, told.append) == "done"
+    waits = [later - earlier for earlier, later in zip(flaky.at, flaky.at[1:], strict=False)]
+    assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
+    assert told == failures
