@@ -14,7 +14,7 @@ and no answer: a 200 would hide the outage from whoever watches the service.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from serve_app.errors import (
     AgentUnavailable,
@@ -25,22 +25,19 @@ from serve_app.errors import (
     Unavailable,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 HAN = re.compile(r"[\u4e00-\u9fff]")
 IN_CHINESE: dict[type[Unavailable], str] = {
-    ModelUnavailable: "抱歉,语言模型暂时无法回答,请稍后再试",
-    ToolUnavailable: "抱歉,所需的工具暂时不可用,请稍后再试",
-    StoreUnavailable: "抱歉,存储服务暂时不可用,请稍后再试",
-    AgentUnavailable: "抱歉,服务正在恢复,请稍后再试",
-    RunAbandoned: "抱歉,这次对话多次中断,未能完成,请联系管理员",
+    ModelUnavailable: "抱歉，语言模型暂时无法回答，请稍后再试",
+    ToolUnavailable: "抱歉，所需的工具暂时不可用，请稍后再试",
+    StoreUnavailable: "抱歉，存储服务暂时不可用，请稍后再试",
+    AgentUnavailable: "抱歉，服务正在恢复，请稍后再试",
+    RunAbandoned: "抱歉，这次对话多次中断，未能完成，请联系管理员",
 }
 
 
-def status(degraded: Iterable[str]) -> str:
+def status(degraded: list[str]) -> Literal["success", "degraded"]:
     """The answer's status, by what it was made without."""
-    return "degraded" if any(True for _ in degraded) else "success"
+    return "degraded" if degraded else "success"
 
 
 def in_the_language_of(user_input: str, error: Unavailable) -> Unavailable:

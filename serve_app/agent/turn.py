@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import SystemMessage
 
 from serve_app.agent.asking import ask, for_model
+from serve_app.agent.ladder import in_the_language_of, status
 from serve_app.agent.messages import kept, malformed, recalled, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import citations, system
 from serve_app.agent.repairing import BASIC, EMPTY, forced, told
 from serve_app.agent.toolbelt import Outcome
-from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable
+from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
 from serve_app.llm.chain import MODEL
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
@@ -60,6 +61,8 @@ class Turn:
         try:
             async with asyncio.timeout(remaining_s(run.context.deadline)):
                 return await self._answer(run)
+        except Unavailable as error:
+            raise in_the_language_of(run.request.user_input, error) from error
         except TimeoutError:
             raise DeadlineExceeded("The turn did not end within its time") from None
 
@@ -81,7 +84,7 @@ class Turn:
         return Answer(
             result=result,
             session_id=run.context.session_id,
-            status="degraded" if degraded else "success",
+            status=status(degraded),
             run_id=run.context.run_id,
             degraded=degraded,
             citations=citations(result, progress.passages),
@@ -163,7 +166,10 @@ class Turn:
             return Outcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
         if len(progress.calls) + index >= self.settings.max_tool_calls:
             return Outcome(request, ToolResult.refused(request.name, "this turn has made all the calls that it may"))
-        if self.belt.effect(request.name) == "effect":
+        effect = self.belt.effect(request.name)
+        if effect != "pure" and not run.context.effects:
+            return Outcome(request, ToolResult.refused(request.name, "the request's key cannot be kept now"))
+        if effect == "effect":
             try:
                 if not await run.reserve(step.number, index):
                     return Outcome(request, ToolResult.unknown(request.name, 1, 0))

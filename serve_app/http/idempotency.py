@@ -48,8 +48,7 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
         KeyReused: the key came with another body.
         Internal: there is no last one.
     """
-    claim = await _claimed(parts, context, body, key)
-    context = context.model_copy(update={"run_id": claim.run_id})
+    context, claim = await _claimed(parts, context, body, key)
     source = parts.agent.turn(context, body) if claim.fresh else parts.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
         async for event in events:
@@ -59,11 +58,13 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
     raise Internal("The run ended without its last event")
 
 
-async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> Claim:
-    """While Redis is away each request is a run of its own: no effect is made then, so that repeating does no harm."""
-    if key:
-        try:
-            return await parts.runs.claim(context, body, key)
-        except StoreUnavailable as error:
-            log.warning("run %s begins without its key: %s", context.run_id, error)
-    return Claim(run_id=context.run_id, fresh=True)
+async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:
+    """The run that the request is; while Redis is away it is one of its own, in which tools only look."""
+    if not key:
+        return context, Claim(run_id=context.run_id, fresh=True)
+    try:
+        claim = await parts.runs.claim(context, body, key)
+    except StoreUnavailable as error:
+        log.warning("run %s begins without its key: %s", context.run_id, error)
+        return context.model_copy(update={"effects": False}), Claim(run_id=context.run_id, fresh=True)
+    return context.model_copy(update={"run_id": claim.run_id}), claim

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from serve_app.values import Context, Event
 
+DEGRADED = "X-Degraded"
 FIRST_EVENT_S = 10.0
 """A turn that waits for another one of its session longer than this begins its stream with a keep-alive."""
 LOOK_UP_S = 1.0
@@ -36,12 +37,20 @@ async def answer_of(events: AsyncGenerator[Event, None], context: Context) -> Re
         async for event in events:
             match event.data:
                 case Answer() as answer:
-                    return json_response(answer)
+                    return _answered(answer)
                 case Failed() as failed:
                     return refusal(failed.error)
                 case Cancelled():
                     raise RunCancelled("The run was cancelled, so that there is no answer")
     raise Internal("The run ended without its last event")
+
+
+def _answered(answer: Answer) -> Response:
+    """The answer; a header tells a proxy or a probe, which reads no body, what it was made without."""
+    response = json_response(answer)
+    if answer.degraded:
+        response.headers[DEGRADED] = ", ".join(answer.degraded)
+    return response
 
 
 async def stream_of(events: AsyncGenerator[Event, None], context: Context) -> Response:

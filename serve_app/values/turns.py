@@ -24,6 +24,8 @@ class Context(Value):
     tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
     deadline: float
     """Unix time in seconds at which the whole request is given up."""
+    effects: bool = True
+    """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
     faults: tuple[Fault, ...] = ()

@@ -67,6 +67,16 @@ async def test_an_effect_that_cannot_be_recorded_is_not_made(open_desk: Open) ->
     assert (told.status, "was not called" in told.text) == ("error", True)
 
 
+async def test_tools_only_look_where_the_requests_key_cannot_be_kept(open_desk: Open) -> None:
+    calls = (("pay", {"text": "x"}), ("save", {"text": "y"}), ("echo", {"text": "z"}))
+    desk = open_desk(reply("", *calls), reply("Not paid."))
+    asked = context().model_copy(update={"effects": False})
+    *_, last = await desk.follow(asked, ChatRequest(user_input="first", session_id="s"))
+    assert isinstance(last.data, Answer)
+    assert [call.status for call in last.data.tool_calls] == ["refused", "refused", "ok"]
+    assert [text for text, _ in desk.tools.made] == ["z"]
+
+
 async def test_a_call_that_was_refused_and_then_made_degrades_nothing(open_desk: Open) -> None:
     class Late(Registry):
         refusals = 1

@@ -63,6 +63,14 @@ async def test_events_before_the_answer_do_not_show_in_json(service):
     assert (await service.client.post("/agent/chat", json=CHAT)).json()["result"] == "late"
 
 
+async def test_a_header_says_what_an_answer_was_made_without(service):
+    service.agent.script = [answer("x").without("tool:a").without("memory")]
+    response = await service.client.post("/agent/chat", json=CHAT)
+    assert (response.status_code, response.headers["x-degraded"]) == (200, "memory, tool:a")
+    service.agent.script = [answer("x")]
+    assert "x-degraded" not in (await service.client.post("/agent/chat", json=CHAT)).headers
+
+
 FAILURES = [
     (InvalidRequest("change it"), 422, "invalid_request"),
     (NotFound("no such thing"), 404, "not_found"),
