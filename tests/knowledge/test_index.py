@@ -83,7 +83,7 @@ async def test_the_list_is_by_source_and_counts_all(index: Index, context: Conte
 
 
 async def test_a_tenant_sees_its_own_documents_only(index: Index, contexts: Callable[..., Context]) -> None:
-    ours, theirs = contexts("ours"), contexts('th"eirs')
+    ours, theirs = contexts("ours"), contexts("theirs")
     [first] = await index.add(ours, [CLOCK])
     [second] = await index.add(theirs, [CLOCK])
     assert first.id != second.id
