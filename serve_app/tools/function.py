@@ -2,7 +2,7 @@
 
 The function's positional parameters are the model's arguments: their JSON schema comes from the signature, the tool's
 description from the docstring. Keyword-only parameters are the service's: each is filled with the value of its type,
-an `IdempotencyKey` with the call's own, and no model sees it.
+an `IdempotencyKey`, or one that is named `idempotency_key`, with the call's own, and no model sees it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolSettings
     from serve_app.values import ToolSpec
+
+KEY = "idempotency_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,12 @@ def function_tool(name: str, path: str, settings: ToolSettings, by_type: Mapping
     except NameError as error:
         raise _invalid(name, f"an annotation of {path} does not resolve ({error})") from None
     arguments = _arguments(name, signature)
-    key_parameter = _key_parameter(signature)
-    if settings.effect == "idempotent" and key_parameter is None:
-        raise _invalid(name, f"{path} is idempotent, but takes no keyword-only IdempotencyKey")
     return FunctionTool(
         spec=spec_of(name, settings, inspect.getdoc(function) or "", _schema(arguments)),
         function=function,
         arguments=arguments,
         supplied=_supplied(name, signature, by_type),
-        key_parameter=key_parameter,
+        key_parameter=_key_parameter(signature),
     )
 
 
@@ -117,14 +116,19 @@ def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
 
 
 def _key_parameter(signature: inspect.Signature) -> str | None:
-    keyword_only = (each for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY)
-    return next((each.name for each in keyword_only if each.annotation is IdempotencyKey), None)
+    return next((each.name for each in signature.parameters.values() if _is_key(each)), None)
+
+
+def _is_key(parameter: inspect.Parameter) -> bool:
+    """By its type, or by its name where the tool's module should not know of ours."""
+    named = parameter.annotation is IdempotencyKey or parameter.name == KEY
+    return named and parameter.kind is parameter.KEYWORD_ONLY
 
 
 def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, object]) -> dict[str, object]:
     supplied: dict[str, object] = {}
     for parameter in signature.parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is IdempotencyKey:
+        if parameter.kind is not parameter.KEYWORD_ONLY or _is_key(parameter):
             continue
         if parameter.annotation in by_type:
             supplied[parameter.name] = by_type[parameter.annotation]

@@ -44,9 +44,9 @@ async def pay(amount: int, *, orders: OrdersSettings, once: IdempotencyKey) -> s
     return f"{amount} {orders.file} {once}"
 
 
-async def pay_by_string(amount: int, *, key: str = "") -> str:
-    """Take a key that is not known for one."""
-    return f"{amount} {key}"
+async def pay_by_name(amount: int, *, idempotency_key: str) -> str:
+    """Take the key by its name."""
+    return f"{amount} {idempotency_key}"
 
 
 async def pay_as_the_model_likes(amount: int, key: IdempotencyKey) -> str:
@@ -88,18 +88,16 @@ def test_an_idempotency_key_is_the_calls_own_and_hidden_from_the_model(effect: s
     assert (tools["it"].tool.key_parameter, tools["it"].spec.effect) == ("once", effect)
 
 
-def test_a_tool_needs_no_idempotency_key_unless_it_is_idempotent() -> None:
-    for effect in ("pure", "effect"):
-        tools, problems = _load("book", effect=effect)
-        assert (tools["it"].tool.key_parameter, problems) == (None, {})
+@pytest.mark.parametrize("effect", ["pure", "idempotent", "effect"])
+def test_a_tool_that_is_idempotent_by_nature_needs_no_key(effect: str) -> None:
+    tools, problems = _load("book", effect=effect)
+    assert (tools["it"].tool.key_parameter, problems) == (None, {})
 
 
-@pytest.mark.parametrize("name", ["book", "pay_by_string"])
-def test_an_idempotent_tool_without_its_key_is_a_problem(name: str) -> None:
-    tools, problems = _load(name, effect="idempotent")
-    assert tools == {}
-    assert "takes no keyword-only IdempotencyKey" in problems["it"].what
-    assert problems["it"].where == "tools.it"
+def test_a_key_may_be_told_by_its_name() -> None:
+    tools, problems = _load("pay_by_name", effect="idempotent")
+    assert problems == {}
+    assert (tools["it"].tool.key_parameter, tools["it"].spec.parameters["required"]) == ("idempotency_key", ["amount"])
 
 
 @pytest.mark.parametrize(
