@@ -1,1 +1,1 @@
-"""Who may run a session's turn?"""
+"""How does a run outlive the processes that run and follow it: its log, its owner, its turn in its session?"""
