@@ -153,10 +153,9 @@ class Run:
     async def _flushed(self) -> None:
         if self.stopped:
             raise self.lost(self.stopped)
-        if self._written is None:
-            self._written = asyncio.get_running_loop().create_future()
+        written = self._written = self._written or asyncio.get_running_loop().create_future()
         self.writer.write(self)
-        await asyncio.shield(self._written)
+        await asyncio.shield(written)
 
 
 def settle(written: asyncio.Future[None] | None, error: ServeAppError | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, NotFound, Overloaded, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -72,24 +73,30 @@ class SurvivingAgent:
         async with aclosing(self._agent.turn(context, request, after)) as events:
             while True:
                 telling = asyncio.ensure_future(anext(events, None))
+                asked = [telling]
                 try:
-                    while not (await asyncio.wait({telling}, timeout=SILENT_S))[0]:
-                        if await self._has_news(context, after):
-                            return
+                    await asyncio.wait(asked, timeout=SILENT_S)
+                    if not telling.done():
+                        asked.append(asyncio.ensure_future(self._news(context, after)))
+                        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    telling.cancel()
-                    await asyncio.wait({telling})
+                    told = telling.done()
+                    await end(*asked)
+                if not told:
+                    return
                 event = telling.result()
                 if event is None:
                     return
                 after = event.id
                 yield event
 
-    async def _has_news(self, context: Context, after: int) -> bool:
-        try:
-            return (await self._runs.run(context, context.run_id)).last_event_id > after
-        except (NotFound, StoreUnavailable):
-            return False
+    async def _news(self, context: Context, after: int) -> None:
+        """Wait until the log has more than the replica tells."""
+        while True:
+            with suppress(NotFound, StoreUnavailable):
+                if (await self._runs.run(context, context.run_id)).last_event_id > after:
+                    return
+            await asyncio.sleep(SILENT_S)
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         await self._agent.start(context, request)

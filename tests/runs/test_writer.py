@@ -167,6 +167,21 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
     assert written.ids(run) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("detached", [False, True])
+async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
+    writer: Writer, written: Written, *, detached: bool
+) -> None:
+    clock = asyncio.get_running_loop().time
+    written.takes_s, written.away_until = 2, clock() + MOST_S + 20
+    await _run(writer).record(CALL)
+    run, begun = _run(writer, detached=detached), clock()
+    for _ in range(5):
+        await run.record(CALL)
+    assert clock() - begun < 0.01
+    await asyncio.sleep(30)
+    assert written.ids(run) == ([] if detached else [1, 2, 3, 4, 5])
+
+
 async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
     writer: Writer, written: Written
 ) -> None:

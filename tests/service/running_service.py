@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
     "RAY_DEDUP_LOGS": "0",
     "LANGSMITH_TRACING": "false",
+    "STUB_KEY": "sk-stub-789",
     "PYTHONPATH": str(Path(__file__).parent),
 }
 
@@ -90,15 +91,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def beside(service: Service, name: str, configuration: dict[str, Any], agents: int = 1) -> Iterator[Service]:
-    """A second application in the same cluster, at `/name`, on the first one's stores, with so many agents.
+def beside(service: Service, name: str, configuration: dict[str, Any], **replicas: int) -> Iterator[Service]:
+    """A second application in the same cluster, at `/name`, on the first one's stores, with so many replicas of each.
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
     ports = embedded_ports(service.data_dir)
     stores = {"redis": f"redis://127.0.0.1:{ports.redis}/2", "milvus": f"http://127.0.0.1:{ports.milvus}"}
     path = service.data_dir / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**configuration, **stores}))
+    path.write_text(yaml.safe_dump({**stores, **configuration}))
     applications = service.deployed["applications"]
     second = {
         **copy.deepcopy(applications[0]),
@@ -107,8 +108,7 @@ def beside(service: Service, name: str, configuration: dict[str, Any], agents: i
         "args": {"config": str(path)},
     }
     for deployment in second["deployments"]:
-        if deployment["name"] == "Agent":
-            deployment["autoscaling_config"]["min_replicas"] = agents
+        deployment["autoscaling_config"]["min_replicas"] = replicas.get(deployment["name"], 1)
     applications.append(second)
     try:
         deploy(service.deployed)
