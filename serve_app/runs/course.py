@@ -113,6 +113,8 @@ class Course:
         return None
 
     async def _begin(self) -> Held | Waiting | str:
+        if self.means.writer.behind:
+            raise StoreUnavailable("What was told while Redis was away is not yet written")
         return await self.means.registry.begin(self.context, self.request, self.after)
 
     async def _second_message(self, waiting: Waiting) -> None:

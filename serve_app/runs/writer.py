@@ -20,7 +20,9 @@ from serve_app.runs.run import settle
 if TYPE_CHECKING:
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
+    from serve_app.values import Context, EventData, RunStatus
 
+    Ending = tuple[Context, RunStatus, EventData, str]
     Written = tuple[Run, Append]
     Taken = tuple[Run, Append, asyncio.Future[None] | None]
 
@@ -40,8 +42,9 @@ class Writer:
         self._waiting: dict[str, Run] = {}
         self._behind: list[Written] = []
         """Told, and not yet written."""
-        self._ended: list[Append] = []
-        """Runs that ended detached; where Redis knows them, from before it went away, it must learn that."""
+        self._ended: list[Ending] = []
+        """Runs that were told to have ended, and the owner without whom they have; Redis must learn that they need no
+        other: those that ended detached, and those whose session went on before they could be written."""
         self._wanted = asyncio.Event()
         self._urgent = asyncio.Event()
         self._next_at = 0.0
@@ -55,6 +58,11 @@ class Writer:
         self._waiting[run.context.run_id] = run
         if run.urgent:
             self._urgent.set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was told that is not yet written: what follows it must not be written before it."""
+        return bool(self._behind)
 
     async def go_on(self) -> None:
         """Write whatever is wanted, for ever."""
@@ -94,9 +102,11 @@ class Writer:
             self._wanted.set()
             return
         del self._behind[: len(behind)], self._ended[: len(ended)]
-        for (run, _), outcome in zip(behind, kept, strict=False):
+        for (run, append), outcome in zip(behind, kept, strict=False):
             if outcome != "kept":
                 run.lost(outcome)
+                self._ended += _ending(append, self.registry.owner)
+                self._wanted.set()
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
             _told(each, outcome)
 
@@ -104,18 +114,21 @@ class Writer:
         """Tell what cannot be written now, and write it later, where Redis knows the run."""
         run, append, waiting = taken
         if run.detached:
-            if append.status:
-                self._ended.append(append)
+            self._ended += _ending(append)
         else:
             append = append.unremembered()
             self._behind.append((run, append))
         _told((run, append, waiting), "kept")
 
-    async def _written(self, appends: list[Append], ended: list[Append]) -> list[Kept]:
-        for append in ended:
-            if append.status:
-                await self.registry.end(append.context, append.status, append.entries[-1].event.data)
+    async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
+        for ending in ended:
+            await self.registry.end(*ending)
         return await self.registry.append(appends) if appends else []
+
+
+def _ending(append: Append, owner: str = "") -> list[Ending]:
+    """How the run ended; nothing where it goes on."""
+    return [(append.context, append.status, append.entries[-1].event.data, owner)] if append.status else []
 
 
 def _told(taken: Taken, kept: Kept) -> None:

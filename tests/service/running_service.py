@@ -91,8 +91,33 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
+def started(folder: Path, configuration: Path) -> Iterator[Service]:
+    """The service that `serve run serve_config.yaml` starts, on a Ray of its own; its data are in `folder`."""
+    import ray
+
+    port = free_port()
+    deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    deployed["http_options"]["port"] = port
+    deployed["applications"][0]["args"]["config"] = str(configuration)
+    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+        try:
+            deploy(deployed)
+            running = Service(f"http://127.0.0.1:{port}", folder / "data", deployed)
+            running.wait_until_ready(START_S)
+            yield running
+        finally:
+            from ray import serve
+
+            serve.shutdown()
+            ray.shutdown()
+
+
+@contextlib.contextmanager
 def beside(service: Service, name: str, configuration: dict[str, Any], **replicas: int) -> Iterator[Service]:
     """A second application in the same cluster, at `/name`, on the first one's stores, with so many replicas of each.
+
+    A group of tools in the configuration gets its deployment.
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
@@ -107,6 +132,9 @@ def beside(service: Service, name: str, configuration: dict[str, Any], **replica
         "route_prefix": f"/{name}",
         "args": {"config": str(path)},
     }
+    [tools] = (each for each in second["deployments"] if each["name"] == "Tools")
+    for group in configuration.get("tools", {}).get("groups", {}):
+        second["deployments"].append({**copy.deepcopy(tools), "name": f"Tools-{group}"})
     for deployment in second["deployments"]:
         deployment["autoscaling_config"]["min_replicas"] = replicas.get(deployment["name"], 1)
     applications.append(second)

@@ -44,7 +44,8 @@ NEVER = (
     SECRET_TEXT,
     ENVIRONMENT["STUB_KEY"],
 )
-MANY = 50
+MANY = 2000
+SESSIONS, OUTAGE_S = 10, 20
 numbers = itertools.count()
 
 
@@ -147,8 +148,8 @@ class Table:
             time.sleep(0.1)
         return time.monotonic() - begun
 
-    def turn(self, *, stream: bool, text: str = "hello") -> Told:
-        body = {"user_input": text, "session_id": f"table-{next(numbers)}", "stream": stream}
+    def turn(self, *, stream: bool, text: str = "hello", session: str = "") -> Told:
+        body = {"user_input": text, "session_id": session or f"table-{next(numbers)}", "stream": stream}
         begun = time.monotonic()
         with self.service.client() as client:
             response = client.post("/agent/chat", json=body)
@@ -156,6 +157,12 @@ class Table:
         frames = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
         said = json.loads(frames[-1] if frames else response.text)
         return Told(said["status"] if "status" in said else said["error"]["code"], response.text, said, took_s)
+
+    def remembered(self, session: str) -> list[str]:
+        """What the user said in a session, as far as it is remembered."""
+        with self.service.client() as client:
+            exchanges = client.get(f"/agent/sessions/{session}", params={"limit": 100}).json()["exchanges"]
+        return [exchange["messages"][0]["content"] for exchange in exchanges]
 
     def requests(self) -> tuple[int, int, int]:
         return self.stub.asked(PRIMARY), self.stub.asked(FALLBACK), self.upstream.looked_up
@@ -265,3 +272,49 @@ def _kill_one_that_calls(replicas: list[psutil.Process], port: int) -> psutil.Pr
                 each.send_signal(signal.SIGKILL)
                 return each
     pytest.fail("no process called the tool")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mood", ["down", "slow"])
+def test_an_outage_of_redis_costs_turns_their_memory_and_memory_nothing(
+    table: Table, mood: Mood, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.mend()
+    table.break_(Row(fault="none"))
+    begun, ended = [time.monotonic() + after for after in (3, 3 + OUTAGE_S)]
+    until = ended + 5
+
+    def converse(number: int) -> list[tuple[float, float, str, Told]]:
+        """One session's turns: when each began and ended, what was said, and what was told."""
+        turns = []
+        while (at := time.monotonic()) < until:
+            text = f"turn {len(turns)}"
+            told = table.turn(stream=number % 2 == 0, text=text, session=f"outage-{mood}-{number}")
+            turns.append((at, time.monotonic(), text, told))
+            time.sleep(0.3)
+        return turns
+
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        talking = [pool.submit(converse, number) for number in range(SESSIONS)]
+        time.sleep(begun - time.monotonic())
+        table.dependencies.are(redis=mood)
+        time.sleep(ended - time.monotonic())
+        table.dependencies.are()
+        sessions = [each.result() for each in talking]
+
+    turns = [turn for each in sessions for turn in each]
+    meanwhile = [told for at, end, _, told in turns if begun < at and end < ended]
+    afterwards = [told for at, _, _, told in turns if at > ended + BACK_WITHIN_S]
+    with capsys.disabled():
+        slowest_s = max(told.took_s for told in meanwhile)
+        print(f"\nRedis {mood} for {OUTAGE_S} s: {len(turns)} turns, {len(meanwhile)} of them without it")
+        print(f"the slowest of those took {slowest_s:.1f} s")
+    assert {told.outcome for _, _, _, told in turns} == {"success", "degraded"}
+    assert {(told.outcome, *told.answer["degraded"]) for told in meanwhile} == {("degraded", "memory")}
+    assert {told.outcome for told in afterwards} == {"success"}
+    assert len(meanwhile) > SESSIONS < len(afterwards)
+    for number, each in enumerate(sessions):
+        remembered = table.remembered(f"outage-{mood}-{number}")
+        said = [text for _, _, text, _ in each]
+        assert remembered == [text for text in said if text in remembered], "in order, and each once"
+        assert {text for _, _, text, told in each if told.outcome == "success"} <= set(remembered)
