@@ -71,7 +71,9 @@ class Call:
             said = await self._tried(line, given, min(line.spec.attempts, allowed))
         except (Transient, ToolUnavailable, DeadlineExceeded) as failure:
             logger.warning("tool %s failed, run %s: %r", self.request.name, self.context.run_id, failure)
-            return await self._instead(line) or self._failed(line.spec, failure)
+            own = self.attempts
+            result = await self._instead(line) or self._failed(line.spec, failure)
+            return result.model_copy(update={"by_standby": self.attempts - own})
         return self._result(said, "ok")
 
     async def _instead(self, line: Line) -> ToolResult | None:
