@@ -58,7 +58,7 @@ class Index:
         self._layout = Layout(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
-            self._embedder = Embedder(settings.embedding, settings.timeout_s, embeddings)
+            self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
 
     async def search(self, context: Context, query: str) -> Found:
         """The passages that bear on `query`.

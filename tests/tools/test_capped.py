@@ -110,4 +110,4 @@ def test_events_are_passed_on_as_they_are_however_they_are_cut_until_one_is_too_
     if all(len(event) <= limit for event in events):
         assert (passed, refusal) == (whole, b"")
     if step == 1:
-        assert bool(refusal) == any(len(event) - 2 * len(newline) > limit for event in events)
+        assert bool(refusal) == any(len(event) - 1 > limit for event in events)
