@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
-"""For a program to start, or a server to answer, and to list its tools."""
 PING_S = 2.0
 PAUSE_S = 1.0
 """Between two sessions, so that a server that dies at once is not started all the time."""
@@ -66,10 +64,11 @@ class Offered:
 class McpServer:
     """A session with one server, which is begun anew whenever it breaks."""
 
-    def __init__(self, name: str, connection: dict[str, Any]) -> None:
+    def __init__(self, name: str, connection: dict[str, Any], connect_timeout_s: float) -> None:
         self.offered: dict[str, Offered] = {}
         self._name = name
         self._connection = connection
+        self._connect_timeout_s = connect_timeout_s
         self._doubted = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
         self._holding: asyncio.Task[None] | None = None
@@ -122,7 +121,7 @@ class McpServer:
         begun = False
         try:
             async with create_session(self._connection) as session:  # type: ignore[arg-type]
-                async with asyncio.timeout(CONNECT_S):
+                async with asyncio.timeout(self._connect_timeout_s):
                     await session.initialize()
                     tools = await load_mcp_tools(
                         session, tool_interceptors=[_direct(session)], handle_tool_errors=False

@@ -74,7 +74,7 @@ class _Maker:
         same = mcp.model_copy(update={"tool": None, "max_response_bytes": limit}).model_dump_json()
         try:
             server = self._servers.get(same) or McpServer(
-                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules)
+                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules), mcp.connect_timeout_s
             )
         except InvalidConfiguration as error:
             problem = error.problems[0]
