@@ -118,7 +118,7 @@ class Turn:
             requests = requests_of(reply)
             if requests:
                 step = progress.begin(with_calls(reply, requests), requests)
-                await run.record(*step.begun(progress.usage))
+                await run.record(*step.begun(progress.usage, progress.empty))
                 await self._act(run, progress, step)
                 read = history
             elif reply.text.strip():

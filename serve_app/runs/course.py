@@ -77,7 +77,7 @@ class Course:
                 if held:
                     await self._through(held)
         except SessionBusy as error:
-            failed = Failed(error=Failure.of(error, self.context.request_id))
+            failed = self._failed(error)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 await registry.end(self.context, "failed", failed, registry.owner)
@@ -162,12 +162,14 @@ class Course:
         return await self.means.work(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended."""
+        """Log how the run ended, in the run's log, and where that is not well in this process's too."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         last = self._failed(error) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             await run.end(last, status)
+            if self.feed.last and isinstance(told := self.feed.last.data, Answer) and told.degraded:
+                logger.warning("run %s is degraded, without %s", self.context.run_id, ", ".join(told.degraded))
 
     def _failed(self, error: BaseException) -> Failed:
         failure = Failure.of(error, self.context.request_id)
