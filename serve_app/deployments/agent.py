@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from ray import serve
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
-from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
+from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
@@ -22,7 +21,8 @@ from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.writer import Writer
-from serve_app.stores.redis import connect, translated
+from serve_app.stores.pulse import Pulse
+from serve_app.stores.redis import connect
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PING_S = 1.0
-"""Less than a readiness probe waits for this process, so that the probe is told what hangs."""
-
 
 @serve.deployment
 class Agent:
@@ -49,6 +46,7 @@ class Agent:
     ) -> None:
         self._settings = settings
         self._redis = connect(settings.redis, settings.redis.url)
+        self._pulse = Pulse(self._redis)
         self._window = Window(self._redis, settings.memory)
         self._problem: str | None = None
         self._host: Host | None = None
@@ -94,13 +92,7 @@ class Agent:
     async def checks(self) -> list[Check]:
         models = self._model.checks() if self._model else []
         model = [Check(name="model", ok=self._model is not None, reason=self._problem), *models]
-        try:
-            with translated():
-                async with asyncio.timeout(PING_S):
-                    await self._redis.ping()
-        except StoreUnavailable as error:
-            return [*model, Check(name="redis", ok=False, reason=error.message)]
-        return [*model, Check(name="redis", ok=True)]
+        return [*model, *await self._pulse.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For a policy that scales by runs: calls follow a run, and are fewer than the runs are."""

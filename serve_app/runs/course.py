@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -58,7 +58,11 @@ class Course:
     means: Means
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
+    _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._until = until(self.context)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
@@ -73,7 +77,7 @@ class Course:
                 if held:
                     await self._through(held)
         except SessionBusy as error:
-            failed = Failed(error=Failure.of(error, self.context.request_id))
+            failed = self._failed(error)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 await registry.end(self.context, "failed", failed, registry.owner)
@@ -96,7 +100,7 @@ class Course:
         wait_s = POLL_MIN_S
         holder: RunKeys | None = None
         while self._stopped is None:
-            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self.context.deadline))
+            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self._until))
             if isinstance(begun, Held):
                 return begun
             if not isinstance(begun, Waiting):
@@ -104,7 +108,7 @@ class Course:
             if begun.holder != holder:
                 holder = begun.holder
                 await self._second_message(begun)
-            if remaining_s(self.context.deadline) <= wait_s:
+            if remaining_s(self._until) <= wait_s:
                 raise SessionBusy("Another turn of this session is still running")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.5, POLL_MAX_S)
@@ -129,7 +133,8 @@ class Course:
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
-        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
+        context = self.context.model_copy(update={"timeout_s": remaining_s(self._until)})
+        self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -159,12 +164,14 @@ class Course:
         return await self.means.work(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended."""
+        """Log how the run ended, in the run's log, and where that is not well in this process's too."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         last = self._failed(error) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             await run.end(last, status)
+            if self.feed.last and isinstance(told := self.feed.last.data, Answer) and told.degraded:
+                logger.warning("run %s is degraded, without %s", self.context.run_id, ", ".join(told.degraded))
 
     def _failed(self, error: BaseException) -> Failed:
         failure = Failure.of(error, self.context.request_id)

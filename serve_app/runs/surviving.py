@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, NotFound, Overloaded, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.resilience.ending import end
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SurvivingAgent:
         self._runs = runs
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
-        again_s = AGAIN_MIN_S
+        again_s, given_up_at = AGAIN_MIN_S, until(context)
         while True:
             try:
                 async with aclosing(self._here(context, request, after)) as events:
@@ -46,7 +46,7 @@ class SurvivingAgent:
                             return
                 break
             except AgentUnavailable as error:
-                if remaining_s(context.deadline) <= again_s:
+                if remaining_s(given_up_at) <= again_s:
                     raise
                 logger.warning("run %s lost its replica after event %d: %s", context.run_id, after, error)
             except Overloaded:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/hanging_tool.py [--turns 600]
 
-Starts the service on a Ray of its own, with a model that takes 0.3 s a call, and keeps 40 turns with four tool calls each
+Starts the service on a Ray of its own, with a model that takes 0.3 s a call, and keeps 40 turns of four tool calls each
 going, beside 10 users who have the tool in question called every 12 s. It is well, and hangs for its 10 s, by turns,
 three times each, with its breaker out of the way; prints how long the turns of the 40 took.
 """
