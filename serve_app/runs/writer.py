@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.patience import Patience
 from serve_app.runs.run import settle
+from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
+    from serve_app.runs.tally import Tally
 
     Written = tuple[Run, Append]
     Taken = tuple[Run, Append, asyncio.Future[None] | None]
@@ -34,8 +36,9 @@ SHARE = 10
 class Writer:
     """Writes for all runs of one process."""
 
-    def __init__(self, registry: Registry, patience: Patience | None = None) -> None:
+    def __init__(self, registry: Registry, patience: Patience | None = None, tally: Tally = UNCOUNTED) -> None:
         self.registry = registry
+        self.tally = tally
         self.patience = patience or Patience()
         self._waiting: dict[str, Run] = {}
         self._behind: list[Written] = []
@@ -87,11 +90,15 @@ class Writer:
             self._fall_behind(fresh, error)
             return
         self._behind, self._ended = [], []
-        for (run, _), outcome in zip(behind, kept, strict=False):
-            if outcome != "kept":
+        for (run, append), outcome in zip(behind, kept, strict=False):
+            if outcome == "kept":
+                self._count(run, append)
+            else:
                 run.lost(outcome)
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
             _told(each, outcome)
+            if outcome == "kept":
+                self._count(*each[:2])
 
     def _to_write(self, taken: list[Taken]) -> list[Taken]:
         """Those of runs that Redis knows; the others are told at once."""
@@ -100,7 +107,13 @@ class Writer:
             if run.detached:
                 _told(each, "kept")
                 self._ended += [(run, append)] if append.status else []
+                self._count(run, append)
         return [each for each in taken if not each[0].detached]
+
+    def _count(self, run: Run, append: Append) -> None:
+        """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
+        if append.status:
+            self.tally.ended(append.entries[-1].event.data, run.age_s)
 
     def _fall_behind(self, fresh: list[Taken], error: StoreUnavailable) -> None:
         """Tell what cannot be written now, and write it later."""

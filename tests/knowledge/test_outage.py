@@ -17,6 +17,7 @@ from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.index import Index, entries
+from serve_app.knowledge.servers import Servers
 from serve_app.stores.redis import connect
 from serve_app.values import Document
 
@@ -108,7 +109,7 @@ async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
 
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
     redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
-    index = Index(KnowledgeSettings(), redis, MilvusSettings(url=milvus_url), prepare)
+    index = Index(KnowledgeSettings(), redis, Servers(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare)
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
         await index.search(context, "disk")
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
