@@ -227,5 +227,5 @@ class Nodes(Protocol):
     """Knows the metrics pages of the machines that the service runs on."""
 
     async def pages(self) -> dict[str, str | None]:
-        """Each node's page, by the node's address; None of a node that did not answer within a second."""
+        """Each node's page, by the node's address; None of a node that did not answer in time."""
         ...

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from serve_app.ports import Metrics
     from serve_app.values.metric import Metric
 
-ANSWER_S = 1.0
-"""For a node's page: a healthy node takes a tenth of it, and a scrape waits for the slowest."""
+CONNECT_S, PAGE_S = 1.0, 3.0
+"""For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
 
 
 class RayMetrics:
@@ -48,7 +48,7 @@ class RayNodes:
     async def pages(self) -> dict[str, str | None]:
         nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
         addresses = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
-        async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(PAGE_S, connect=CONNECT_S), trust_env=False) as client:
             pages = await asyncio.gather(*(_page(client, address) for address in addresses))
         return {node["NodeManagerAddress"]: page for node, page in zip(nodes, pages, strict=True)}
 
@@ -68,7 +68,7 @@ def _made(metric: Metric) -> Any:
 
 async def _page(client: httpx.AsyncClient, address: str) -> str | None:
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(PAGE_S):
             response = await client.get(f"http://{address}/metrics")
         return response.raise_for_status().text
     except (httpx.HTTPError, TimeoutError):

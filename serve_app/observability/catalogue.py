@@ -1,7 +1,7 @@
 """Which metrics does the service have?
 
-Ray exports each as `ray_NAME`, and adds the labels `application`, `deployment` and `replica`. An observation costs a few
-microseconds: there is one per request or step, and none per token.
+Ray exports each as `ray_NAME`, and adds the labels `application`, `deployment` and `replica`. An observation costs a
+few microseconds: there is one per request or step, and none per token.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ RETRIEVALS = Metric(
     ("outcome",),
 )
 RETRIEVAL_S = Metric("serve_app_retrieval_seconds", "histogram", "One search of the knowledge base.", (), LOOKUP_S)
-RETRIEVAL_PASSAGES = Metric("serve_app_retrieval_passages_total", "counter", "Passages found.")
+RETRIEVAL_PASSAGES = Metric("serve_app_retrieval_passages_total", "counter", "Passages that searches found.")
 RETRIEVAL_EMPTY = Metric("serve_app_retrieval_empty_total", "counter", "Searches that found nothing.")
 
 BREAKER_STATE = Metric(
