@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -24,17 +25,22 @@ HANGS_S = 0.3
 async def node(answer: bytes) -> AsyncIterator[str]:
     """The address of a node that answers so; without an answer it hangs."""
 
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    over, served = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        if answer:
-            writer.close()
-        else:
-            await asyncio.sleep(HANGS_S * 3)
+        if not answer:
+            await over.wait()
+        writer.close()
+        await writer.wait_closed()
+        served.set()
 
-    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        over.set()
+        await served.wait()
 
 
 async def _asked(address: str) -> str | None:
@@ -66,9 +72,9 @@ async def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_node_that_is_gone_is_none() -> None:
-    async with node(b"") as address:
-        pass
-    assert await _asked(address) is None
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        assert await _asked(f"127.0.0.1:{held.getsockname()[1]}") is None
 
 
 def test_a_service_that_does_not_measure_itself_asks_nothing_of_ray() -> None:
