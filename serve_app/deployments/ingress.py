@@ -64,4 +64,4 @@ class Ingress:
 
     def check_health(self) -> None:
         if any(task.done() for task in self._background):
-            raise Internal("the runs' logs are read no longer")
+            raise Internal("the runs' logs or the process' own state are told no longer")
