@@ -221,6 +221,13 @@ class FaultSettings(Section):
     """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
 
 
+class ObservabilitySettings(Section):
+    """What the service tells of itself."""
+
+    metrics: bool = True
+    """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -236,3 +243,4 @@ class Settings(Section):
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
     faults: FaultSettings = FaultSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()

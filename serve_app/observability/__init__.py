@@ -1,0 +1,1 @@
+"""What does the service tell those who run it?"""
