@@ -19,7 +19,7 @@ from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
-from serve_app.observability.pulse import beat
+from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means

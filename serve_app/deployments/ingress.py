@@ -14,7 +14,7 @@ from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
-from serve_app.observability.pulse import beat
+from serve_app.observability.vitals import beat
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally

@@ -12,7 +12,7 @@ from ray import serve
 from serve_app.deployments.metrics import metrics_of
 from serve_app.knowledge.index import Index, entries
 from serve_app.knowledge.servers import Servers
-from serve_app.observability.pulse import beat
+from serve_app.observability.vitals import beat
 from serve_app.stores.redis import OUTLASTS_RESTART, connect
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ray import serve
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import Internal, InvalidConfiguration, Problem
-from serve_app.observability.pulse import beat
+from serve_app.observability.vitals import beat
 
 if TYPE_CHECKING:
     from pathlib import Path

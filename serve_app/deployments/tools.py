@@ -11,7 +11,7 @@ from ray import serve
 from serve_app.deployments.memory import limit_memory
 from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import ToolUnavailable
-from serve_app.observability.pulse import beat
+from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
 from serve_app.tools.runner import Runner
 

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
     from serve_app.runs.tally import Tally
+    from serve_app.values import EventData, RunStatus
 
     Written = tuple[Run, Append]
-    Ending = tuple[Run, Append, str]
+    Ending = tuple[Run, RunStatus, EventData, str]
     Taken = tuple[Run, Append, asyncio.Future[None] | None]
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Writer:
                 self._count(run, append)
             else:
                 run.lost(outcome)
-                self._ended.append((run, append, self.registry.owner))
+                self._end(run, append, self.registry.owner)
                 self._wanted.set()
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
             _told(each, outcome)
@@ -120,12 +121,17 @@ class Writer:
         """Tell what cannot be written now, and write it later, where Redis knows the run."""
         run, append, waiting = taken
         if run.detached:
-            self._ended.append((run, append, ""))
+            self._end(run, append, "")
             self._count(run, append)
         else:
             append = append.unremembered()
             self._behind.append((run, append))
         _told((run, append, waiting), "kept")
+
+    def _end(self, run: Run, append: Append, owner: str) -> None:
+        """Have Redis learn how the run ended, where it did."""
+        if append.status:
+            self._ended.append((run, append.status, append.entries[-1].event.data, owner))
 
     def _count(self, run: Run, append: Append) -> None:
         """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
@@ -133,11 +139,9 @@ class Writer:
             self.tally.ended(append.entries[-1].event.data, run.age_s)
 
     async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
-        for run, append, owner in ended:
-            if append.status:
-                last = append.entries[-1].event.data
-                if await self.registry.end(append.context, append.status, last, owner) and owner:
-                    self._count(run, append)
+        for run, status, last, owner in ended:
+            if await self.registry.end(run.context, status, last, owner) and owner:
+                self.tally.ended(last, run.age_s)
         return await self.registry.append(appends) if appends else []
 
 

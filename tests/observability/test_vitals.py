@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from serve_app.observability import pulse
+from serve_app.observability import vitals
 from serve_app.observability.catalogue import BREAKER_STATE, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
-from serve_app.observability.pulse import EVERY_S, beat, resident_bytes
 from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.vitals import EVERY_S, beat, resident_bytes
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.resilience.ending import end
@@ -49,7 +49,7 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
 
 
 async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "EVERY_S", WAIT_S)
+    monkeypatch.setattr(vitals, "EVERY_S", WAIT_S)
     metrics = RecordedMetrics()
     beating = asyncio.create_task(beat(metrics))
     await asyncio.sleep(0)
