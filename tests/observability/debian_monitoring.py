@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -70,20 +71,15 @@ class Prometheus:
 
 
 def hurried(rules: Path, into: Path) -> None:
-    """The same rules with seconds for minutes: what takes `for: 5m` happens after 5 s.
+    """The same rules with two seconds for each minute that they wait: `for: 5m` is 10 s.
 
-    Windows do not go below half a minute, which has two samples of what Ray hands over every 10 s.
+    A window of 5 minutes is one of 30 s, which has three samples of what Ray hands over every 10 s.
     """
     into.mkdir(exist_ok=True)
     for path in rules.glob("*.yml"):
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for group in document["groups"]:
-            group.pop("interval", None)
-            for rule in group["rules"]:
-                rule["expr"] = rule["expr"].replace("[5m]", "[30s]").replace(":rate5m * 300", ":rate5m * 30")
-                if "for" in rule:
-                    rule["for"] = rule["for"].replace("m", "s").replace("1h", "60s")
-        (into / path.name).write_text(yaml.safe_dump(document, sort_keys=False, width=10_000), encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("[5m]", "[30s]").replace(":rate5m * 300", ":rate5m * 30")
+        text = re.sub(r"for: (\d+)m", lambda minutes: f"for: {2 * int(minutes[1])}s", text)
+        (into / path.name).write_text(text.replace("interval: 1m", "interval: 1s"), encoding="utf-8")
 
 
 @contextmanager
@@ -98,7 +94,11 @@ def prometheus(folder: Path, target: str, rules: Path, alertmanager: str | None 
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     port = free_port()
-    options = (f"--config.file={path}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}")
+    options = (
+        f"--config.file={path}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )
     with _running([program("prometheus"), *options], f"http://127.0.0.1:{port}"):
         yield Prometheus(f"http://127.0.0.1:{port}")
 
