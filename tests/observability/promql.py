@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-RAY = Path(ray.__file__).parent
+RAY = Path(str(getattr(find_spec("ray"), "origin", ""))).parent
 RAYS_SOURCES = ("serve/_private/*.py", "dashboard/modules/reporter/reporter_agent.py")
 """Where Ray names what its Serve and its nodes report."""
 SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}

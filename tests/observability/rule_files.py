@@ -8,6 +8,7 @@ import yaml
 from debian_monitoring import CONFIGS, ROOT
 
 RULES = CONFIGS / "prometheus" / "rules"
+RUNBOOKS = CONFIGS / "prometheus" / "runbooks.md"
 CASES = sorted((ROOT / "tests" / "observability" / "alerts").glob("*.yml"))
 
 
@@ -25,3 +26,9 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 def recorded() -> dict[str, dict[str, Any]]:
     return _rules("record")
+
+
+def runbook_queries() -> list[str]:
+    """What the runbooks give to look with: their indented lines."""
+    lines = RUNBOOKS.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.startswith("    ")]

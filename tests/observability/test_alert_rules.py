@@ -9,7 +9,7 @@ import pytest
 import yaml
 from debian_monitoring import CONFIGS, ROOT, run
 from promql import names, unknown
-from rule_files import CASES, RULES, alerts, recorded
+from rule_files import CASES, RULES, RUNBOOKS, alerts, recorded, runbook_queries
 
 from serve_app.config import AgentSettings, KnowledgeSettings
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALERTS = alerts()
-RUNBOOKS = CONFIGS / "prometheus" / "runbooks.md"
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -56,9 +55,10 @@ def test_each_alert_is_tried_firing_and_quiet() -> None:
     assert {name for name, file in quiet if file != "silence"} == set(ALERTS), "each is quiet just below its threshold"
 
 
-def test_the_rules_read_only_metrics_that_exist() -> None:
+def test_the_rules_and_the_runbooks_read_only_metrics_that_exist() -> None:
     rules = {**ALERTS, **recorded()}
-    assert unknown((rule["expr"] for rule in rules.values()), set(recorded())) == set()
+    read = [*(rule["expr"] for rule in rules.values()), *runbook_queries()]
+    assert unknown(read, set(recorded())) == set()
 
 
 def test_a_rule_reads_what_is_recorded_before_it() -> None:
