@@ -1,4 +1,4 @@
-"""What do Ray's own dashboards of Serve look like in the installed version? Written to `ray/` beside this file.
+"""What do Ray's own dashboards look like in the installed version: Serve's, and that of the cluster? Written to `ray/`.
 
 Run it in the environment of the service, and again after an upgrade of Ray:
 `python configs/grafana/generate_serve_dashboard.py`. The ids are those under which Ray's dashboard (port 8265) embeds
@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 from ray.dashboard.modules.metrics.grafana_dashboard_factory import (
+    generate_default_grafana_dashboard,
     generate_serve_deployment_grafana_dashboard,
     generate_serve_grafana_dashboard,
 )
 
 GENERATORS = {
+    "cluster": generate_default_grafana_dashboard,
     "serve": generate_serve_grafana_dashboard,
     "serve-deployment": generate_serve_deployment_grafana_dashboard,
 }

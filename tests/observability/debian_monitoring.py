@@ -41,7 +41,7 @@ def program(name: str) -> str:
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """One of the tools that come with them, to its end."""
     command = [program(name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def free_port() -> int:

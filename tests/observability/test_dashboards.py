@@ -95,12 +95,12 @@ def test_no_two_dashboards_have_the_same_id() -> None:
     assert len(set(ids)) == len(ids) == 4
 
 
-def test_rays_dashboards_of_serve_are_generated_for_the_installed_ray(tmp_path: Path) -> None:
+def test_rays_dashboards_are_generated_for_the_installed_ray(tmp_path: Path) -> None:
     script = CONFIGS / "grafana" / "generate_serve_dashboard.py"
     command = [sys.executable, "-W", "ignore::ResourceWarning", str(script), str(tmp_path / "ray")]
     subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
     written = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "ray").iterdir()}
-    assert set(written) == {"serve", "serve-deployment"}
+    assert set(written) == {"cluster", "serve", "serve-deployment"}
     assert all(each["panels"] and each["uid"] for each in written.values())
 
 
