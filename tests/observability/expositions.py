@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from promql import LATER, catalogue
+from promql import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def page(seconds: float) -> str:
     for replica in ("aaaa0001", "bbbb0002"):
         where = WHERE.format(replica=replica)
         lines += [f"{name}{{{where}}} {value}" for name, value in RAYS_BY_REPLICA.items()]
-        for metric in [*catalogue(), *LATER]:
+        for metric in metrics():
             for labels in _label_sets(metric):
                 lines += _samples(metric, ",".join([where, *labels]), seconds)
     return "\n".join(lines) + "\n"

@@ -1,9 +1,10 @@
-"""Does the check of names see the names?"""
+"""Does the check of names see the names, and the page of a busy service have them all?"""
 
 from __future__ import annotations
 
 import pytest
-from promql import names, unknown
+from expositions import page
+from promql import metrics, names, unknown
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,10 @@ def test_a_metric_that_nobody_writes_is_unknown() -> None:
     ]
     expected = {"ray_serve_app_turns", "ray_serve_app_turn_seconds", "ray_serve_deployment_mood", "a:b:d"}
     assert unknown(read, {"a:b:c"}) == expected
+
+
+def test_the_page_of_a_busy_service_has_each_metric_and_no_series_twice() -> None:
+    series = [line.rpartition(" ")[0] for line in page(10).splitlines()]
+    assert len(set(series)) == len(series)
+    for metric in metrics():
+        assert any(each.startswith(f"ray_{metric.name}") for each in series)
