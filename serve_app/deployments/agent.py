@@ -12,17 +12,20 @@ from ray import serve
 
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
+from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.writer import Writer
 from serve_app.stores.redis import connect, translated
+from serve_app.stores.run_lines import Lines
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -47,8 +50,10 @@ class Agent:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
     ) -> None:
+        trail = screen_logs(settings.observability)
         self._settings = settings
         self._redis = connect(settings.redis, settings.redis.url)
+        self._telling = asyncio.create_task(Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail))
         self._window = Window(self._redis, settings.memory)
         self._problem: str | None = None
         self._host: Host | None = None
@@ -57,7 +62,7 @@ class Agent:
             self._model = model = build(settings.model)
         except InvalidConfiguration as error:
             self._problem = str(error)
-            logger.error("%s", self._problem)  # noqa: TRY400 - what and how to mend; a traceback adds nothing
+            logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
             return
         turn = Turn(
             model=model,
@@ -114,6 +119,7 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
+        await end(self._telling)
         await self._redis.aclose()
 
     def _running(self) -> Host:

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.observability.redaction import Redactor
+from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.stores.faults import FaultBoard
 from serve_app.stores.redis import connect
+from serve_app.stores.run_lines import Lines
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,24 +41,30 @@ class Ingress:
         retriever: DeploymentHandle,
         tools: dict[str | None, DeploymentHandle],
     ) -> None:
+        self._trail = screen_logs(settings.observability)
         self._settings = settings
         redis = connect(settings.redis, settings.redis.url)
         self._runs = RunLog(redis, settings.runs)
+        self._lines = Lines(redis, settings.runs.steps_ttl_s)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=remote_tools(settings.tools, tools),
+            lines=self._lines,
+            feedback=FeedbackBook(redis, settings.feedback),
             faults=FaultBoard(redis) if settings.faults.enabled else None,
         )
-        self._reading: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        self._reading = asyncio.create_task(self._runs.go_on(), context=contextvars.Context())
-        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s)
+        going_on = (self._runs.go_on(), self._lines.go_on(self._trail))
+        self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
+        redactor = Redactor.of(self._settings.observability.redact)
+        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
         api.add_middleware(EchoedOutside)
         return api
 
     def check_health(self) -> None:
-        if self._reading and self._reading.done():
-            raise Internal("the runs' logs are read no longer")
+        if any(task.done() for task in self._background):
+            raise Internal("the runs' logs are read or written no longer")

@@ -9,11 +9,13 @@ import ray
 from ray import serve
 
 from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.logs import screen_logs
 from serve_app.errors import Internal, InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from serve_app.config import ObservabilitySettings
     from serve_app.deployments.data_folder import Ports
     from serve_app.values import Check
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 class Stores:
     """Answers once the stores do. Its replica's death ends them, and its successor starts them on the same ports."""
 
-    def __init__(self, data_dir: Path, ports: Ports, *, redis: bool, milvus: bool) -> None:
+    def __init__(
+        self, data_dir: Path, ports: Ports, telling: ObservabilitySettings, *, redis: bool, milvus: bool
+    ) -> None:
+        screen_logs(telling)
         self._stores = EmbeddedStores(data_dir, ports, redis=redis, milvus=milvus)
         refuse_many(sum(node["Alive"] for node in ray.nodes()))
         self._stores.start()

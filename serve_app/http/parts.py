@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Faults, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Feedback, Lines, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +17,7 @@ class Parts:
     runs: Runs
     retriever: Retriever
     tools: Tools
+    lines: Lines
+    feedback: Feedback
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.observability.logs import about
+from serve_app.resilience.deadline import elapsed_ms, remaining_s
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -58,15 +60,20 @@ class Course:
     means: Means
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
+    begun: float = field(default_factory=time.monotonic, init=False)
     _stopped: Stop | None = field(default=None, init=False)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
+        with about(self.context.ids):
+            await self._gone()
+
+    async def _gone(self) -> None:
         try:
             try:
                 held = await self._turn()
             except StoreUnavailable as error:
-                logger.warning("run %s begins without Redis: %s", self.context.run_id, error)
+                logger.warning("run_begins_without_redis", extra={"error": error.message})
                 nothing = Held(epoch=0, last=max(self.after, 0), adoptions=0, remembered=None)
                 await self._through(nothing, detached=True)
             else:
@@ -77,6 +84,7 @@ class Course:
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 await registry.end(self.context, "failed", failed, registry.owner)
+            self._tell(failed, "failed", error)
         finally:
             self.feed.close()
 
@@ -134,8 +142,10 @@ class Course:
         await asyncio.wait({run.work})
         if run.stopped is None:
             await self._end(run, run.work)
-        elif not run.work.cancelled():
-            run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
+        else:
+            logger.info("run_stopped", extra={"why": run.stopped, "elapsed_ms": elapsed_ms(self.begun)})
+            if not run.work.cancelled():
+                run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
         with suppress(StoreUnavailable):
             if detached:
                 return
@@ -150,8 +160,10 @@ class Course:
         Raises:
             ServeAppError: whatever the turn failed with.
         """
-        if run.held.last and not run.detached:
-            logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
+        if not run.held.last:
+            logger.info("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
+        elif not run.detached:
+            logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
             run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
@@ -159,13 +171,26 @@ class Course:
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
         """Log how the run ended."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
-        last = self._failed(error) if error else work.result()
+        last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             await run.end(last, status)
+            self._tell(last, status, error)
 
-    def _failed(self, error: BaseException) -> Failed:
-        failure = Failure.of(error, self.context.request_id)
-        unexpected = error if failure.code == Internal.code else None
-        logger.warning("run %s failed: %s", self.context.run_id, failure.code, exc_info=unexpected)
-        return Failed(error=failure)
+    def _tell(self, last: Answer | Failed, status: str, error: BaseException | None) -> None:
+        """The one line of the turn."""
+        told: dict[str, Any] = {"status": status, "elapsed_ms": elapsed_ms(self.begun)}
+        if self.run and self.run.held.adoptions:
+            told["adoptions"] = self.run.held.adoptions
+        if isinstance(last, Failed):
+            unexpected = error if last.error.code == Internal.code else None
+            logger.warning("run_ended", extra={**told, "code": last.error.code}, exc_info=unexpected)
+            return
+        told |= {
+            "degraded": last.degraded,
+            "model": last.model,
+            "tools": [call.name for call in last.tool_calls],
+            "attempts": sum(call.attempts for call in last.tool_calls),
+            **last.usage.model_dump(),
+        }
+        logger.info("run_ended", extra=told)

@@ -47,7 +47,7 @@ class SurvivingAgent:
             except AgentUnavailable as error:
                 if remaining_s(context.deadline) <= again_s:
                     raise
-                logger.warning("run %s lost its replica after event %d: %s", context.run_id, after, error)
+                logger.warning("replica_lost", extra={**context.ids, "after": after, "error": error.message})
             except Overloaded:
                 if after == 0:
                     raise

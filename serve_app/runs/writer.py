@@ -105,7 +105,7 @@ class Writer:
     def _fall_behind(self, fresh: list[Taken], error: StoreUnavailable) -> None:
         """Tell what cannot be written now, and write it later."""
         if fresh:
-            logger.warning("events of %d runs are written later: %s", len(fresh), error)
+            logger.warning("events_written_later", extra={"runs": len(fresh), "error": error.message})
         for run, append, waiting in fresh:
             unremembered = append.unremembered()
             _told((run, unremembered, waiting), "kept")

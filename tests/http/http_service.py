@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import KeptFaults, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
+from http_fakes import KeptFaults, KeptFeedback, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent, ToldLines
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
@@ -37,10 +37,12 @@ class Service:
 
     def __post_init__(self) -> None:
         self.agent = ScriptedAgent(self.runs)
+        self.lines = ToldLines(self.runs)
+        self.feedback = KeptFeedback(self.runs)
 
     @property
     def api(self) -> FastAPI:
-        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.faults)
+        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.lines, self.feedback, self.faults)
         return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:
