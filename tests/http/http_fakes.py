@@ -339,9 +339,9 @@ class KeptFaults:
 class ToldLines:
     """Tells of each run that is logged what it is given for all."""
 
-    def __init__(self, runs: LoggedRuns) -> None:
+    def __init__(self, runs: LoggedRuns, lines: tuple[RunLine, ...]) -> None:
         self.runs = runs
-        self.lines: tuple[RunLine, ...] = ()
+        self.lines = lines
 
     async def listed(self, context: Context, run_id: str) -> RunLines:
         await self.runs.run(context, run_id)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from serve_app.values import RunLine
+
 
 @dataclass
 class Service:
@@ -32,12 +34,13 @@ class Service:
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
+    told: tuple[RunLine, ...] = ()
     client: Any = None
     port: int = 0
 
     def __post_init__(self) -> None:
         self.agent = ScriptedAgent(self.runs)
-        self.lines = ToldLines(self.runs)
+        self.lines = ToldLines(self.runs, self.told)
         self.feedback = KeptFeedback(self.runs)
 
     @property
