@@ -29,7 +29,7 @@ def feedback(rating: str | None, limit: int, url: str) -> None:
 
     Answers that were voted down show where the prompt or the documents fall short.
     """
-    wanted = {"limit": limit, **({"rating": rating} if rating else {})}
+    wanted: dict[str, str | int] = {"limit": limit} | ({"rating": rating} if rating else {})
     with service(url, ANSWER_S) as client:
         response = check(client.get("/admin/feedback", params=wanted))
     try:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 ANSWER_S = 30.0
 COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
-_SAME_ON_ALL = ("application", "request_id", "session_id", "logger")
+_HEAD = ("session_id", "request_id")
+_NOT_SHOWN = (*_HEAD, "application", "logger")
 
 
 @click.command()
@@ -46,11 +47,10 @@ def _shown(lines: tuple[RunLine, ...]) -> Iterator[str]:
     if not lines:
         yield "Nothing was told of this run."
         return
-    about = {name: value for line in lines for name, value in line.fields.items() if name in _SAME_ON_ALL}
-    yield style(_fields({name: about[name] for name in ("session_id", "request_id") if name in about}), dim=True)
+    yield style(_fields({name: lines[0].fields[name] for name in _HEAD if name in lines[0].fields}), dim=True)
     process, event = (max(len(getattr(line, name)) for line in lines) for name in ("process", "event"))
     for line in lines:
-        fields = _fields({name: value for name, value in line.fields.items() if name not in _SAME_ON_ALL})
+        fields = _fields({name: value for name, value in line.fields.items() if name not in _NOT_SHOWN})
         text = f"{_time(line.ts)}  {line.process:<{process}}  {line.event:<{event}}  {fields}".rstrip()
         yield style(text.translate(CONTROLS), fg=COLORS.get(line.level))
         for each in (line.exception or "").splitlines():

@@ -1,7 +1,8 @@
 """Through which hands does everything go that this process logs or prints?
 
 Ray Serve makes the handlers, one for the file of the replica and one for the terminal of `serve run`, and gives them to
-its own logger only. Here ours and those of libraries get them too, all of them screened.
+its own logger only. Here ours and those of libraries get them too, all of them screened. The terminal is told warnings
+only, unless the log level is DEBUG: what goes there is read, sent and printed by three more processes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from serve_app.observability.logs import OURS, Lines, Readable, Screen
+from serve_app.observability.logs import OURS, SERVE, Lines, Readable, Screen, hidden_here
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.trail import Trail
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import ObservabilitySettings
 
-SERVE, RAY = "ray.serve", "ray"
+RAY = "ray"
 
 
 class Screened:
@@ -39,8 +40,8 @@ class Screened:
 
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
-        if lines:
-            self._stream.write("".join(f"{self._redactor.text(line)}\n" for line in lines))
+        for line in lines:
+            self._stream.write(f"{self._masked(line)}\n")
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -50,8 +51,11 @@ class Screened:
     def flush(self) -> None:
         if self._line:
             rest, self._line = self._line, ""
-            self._stream.write(self._redactor.text(rest))
+            self._stream.write(self._masked(rest))
         self._stream.flush()
+
+    def _masked(self, text: str) -> str:
+        return self._redactor.text(text, hidden_here())
 
 
 def screen_logs(settings: ObservabilitySettings) -> Trail:
@@ -63,12 +67,13 @@ def screen_logs(settings: ObservabilitySettings) -> Trail:
     trail = Trail(lines)
     for handler in serves.handlers:
         writing = handler.target if isinstance(handler, MemoryHandler) and handler.target else handler
-        writing.setFormatter(lines if isinstance(writing, logging.FileHandler) else readable)
-        handler.setLevel(serves.level)
+        in_file = isinstance(writing, logging.FileHandler)
+        writing.setFormatter(lines if in_file else readable)
+        handler.setLevel(serves.level if in_file or serves.level < logging.INFO else max(serves.level, logging.WARNING))
     root.handlers = [*serves.handlers, trail]
     for each in (serves, logging.getLogger(RAY), *_handlers()):
         each.filters[:0] = [screen]  # before Serve's own, which would put its request id in the place of ours
-    ours.setLevel(logging.DEBUG)
+    ours.setLevel(logging.DEBUG if settings.steps else serves.level)
     sys.stdout, sys.stderr = Screened(sys.stdout, redactor), Screened(sys.stderr, redactor)
     return trail
 

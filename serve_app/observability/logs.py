@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
     from serve_app.observability.redaction import Redactor
 
-OURS = "serve_app"
+OURS, SERVE = "serve_app", "ray.serve"
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-_OF_RAY = {"skip_context_filter", "log_to_stderr", "serve_access_log", "ray_serve_extra_fields", "_ray_timestamp_ns"}
+_OF_RAY = {
+    *("skip_context_filter", "log_to_stderr", "serve_access_log", "ray_serve_extra_fields", "_ray_timestamp_ns"),
+    *("application", "deployment", "replica", "component_name", "component_id", "job_id", "worker_id", "node_id"),
+    *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
+}
+"""What Ray and Serve add to a record: the process is told by fewer and shorter names."""
 _NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
 
 
@@ -62,6 +67,11 @@ def hiding(values: Iterable[Any]) -> Iterator[None]:
         _SUBJECT.reset(token)
 
 
+def hidden_here() -> tuple[str, ...]:
+    """What no line may hold that is written now."""
+    return (_SUBJECT.get() or Subject()).hidden
+
+
 def _leaves(values: Iterable[Any]) -> Iterator[str]:
     """What stands in the values, at any depth."""
     for value in values:
@@ -86,7 +96,7 @@ class Screen(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if getattr(record, "screened", False):
             return True
-        if record.name.partition(".")[0] == OURS:
+        if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
         subject = _SUBJECT.get() or Subject()
         hidden = subject.hidden
@@ -111,7 +121,7 @@ class Lines(logging.Formatter):
         self._process = dict(process)
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(self.told(record), ensure_ascii=False, default=str)
+        return JSON(self.told(record))
 
     def told(self, record: logging.LogRecord) -> dict[str, Any]:
         """The record as an object."""
@@ -135,6 +145,7 @@ class Readable(logging.Formatter):
 
 
 _FORMATTER = logging.Formatter()
+JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -157,4 +168,4 @@ def _said(record: logging.LogRecord) -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else JSON(value)

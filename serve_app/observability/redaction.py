@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.numbers import RUN, masked
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
 SECRET, EMAIL, OWN, SENSITIVE = "[secret]", "[email]", "[redacted]", "[sensitive]"
+SHORT = 64
 SHORTEST_HIDDEN = 3
 """Characters: a shorter argument is a part of half of all words, and tells nobody much."""
 
@@ -86,6 +88,10 @@ class Redactor:
         for each in hidden:
             if len(each) >= SHORTEST_HIDDEN:
                 text = text.replace(each, SENSITIVE)
+        return _seen_before(self, text) if len(text) <= SHORT else self.unseen(text)
+
+    def unseen(self, text: str) -> str:
+        """The text with masks, in any case looked at anew."""
         for pattern in self.patterns:
             text = pattern.sub(OWN, text)
         return _numbers(_emails(_secrets(text)))
@@ -109,9 +115,20 @@ class Redactor:
         return value if isinstance(value, int) and clean == written else clean
 
 
+@lru_cache(4096)
+def _seen_before(redactor: Redactor, text: str) -> str:
+    """Ids, names and states are the same in line after line: looking at them is most of a line's cost."""
+    return redactor.unseen(text)
+
+
+@lru_cache(4096)
+def _names_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.fullmatch(name))
+
+
 def named_secret(name: object, value: object) -> bool:
     """Whether a field of this name holds a secret; counts of tokens do not."""
-    return isinstance(value, str) and bool(value) and bool(_SECRET_NAME.fullmatch(str(name)))
+    return isinstance(value, str) and bool(value) and _names_secret(str(name))
 
 
 def shown(arguments: Mapping[str, Any], sensitive: Container[str]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from serve_app.observability.logs import JSON
 
 if TYPE_CHECKING:
     from serve_app.observability.logs import Lines
@@ -35,7 +36,7 @@ class Trail(logging.Handler):
             self.dropped += 1
             return
         told = {name: _cut(name, value) for name, value in self._lines.told(record).items()}
-        self._waiting.append((told.pop("tenant", "default"), run_id, json.dumps(told, ensure_ascii=False, default=str)))
+        self._waiting.append((told.pop("tenant", "default"), run_id, JSON(told)))
 
     def take(self) -> list[Told]:
         """What waits, each with its tenant and its run; it waits no longer."""
@@ -43,7 +44,9 @@ class Trail(logging.Handler):
 
 
 def _cut(name: str, value: Any) -> Any:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if not isinstance(value, str | list | dict):
+        return value
+    text = value if isinstance(value, str) else JSON(value)
     if len(text) <= SHOWN_CHARACTERS:
         return value
     return f"…{text[-SHOWN_CHARACTERS:]}" if name == "exception" else f"{text[:SHOWN_CHARACTERS]}…"

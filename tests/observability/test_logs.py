@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 
@@ -112,3 +113,16 @@ def test_a_long_line_is_cut() -> None:
     told = json.loads(line)
     assert len(told["query"]) == len(told["exception"]) == SHOWN_CHARACTERS + 1
     assert told["exception"].endswith("the end")
+
+
+def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> None:
+    from serve_app.deployments.logs import Screened
+
+    written = io.StringIO()
+    stream = Screened(written, Redactor())
+    with hiding(["Rosebud"]):
+        for piece in ("call 1380", "0138000 or Rose", "bud\nnext", " line\n", "no end"):
+            stream.write(piece)
+        assert written.getvalue() == "call [phone] or [sensitive]\nnext line\n"
+        stream.flush()
+    assert written.getvalue().endswith("\nno end")
