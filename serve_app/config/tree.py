@@ -230,8 +230,8 @@ class ObservabilitySettings(Section):
     """What the service tells of itself."""
 
     steps: bool = True
-    """Whether `serve-app logs --run` tells of every step of a run: half a dozen lines of a turn, in Redis only. Without,
-    it tells what the files do."""
+    """Whether `serve-app logs --run` tells of every step of a run, by half a dozen more lines a turn that are in Redis
+    only; without, it tells what the files do."""
     redact: tuple[Pattern, ...] = ()
     """Regular expressions of what must not leave in logs, traces and error bodies, beside what is masked anyway: keys,
     passwords, e-mail addresses, phone numbers, Chinese identity numbers and bank cards. One that comes back to a place

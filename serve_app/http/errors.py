@@ -53,9 +53,8 @@ def refusal(failure: Failure) -> Response:
 
 
 def answer_to(error: Exception, request_id: str, redactor: Redactor = REDACTOR) -> Response:
-    """The response to an exception; what its message repeats of the request is masked like the logs."""
-    failure = _told(_ours(error), request_id)
-    return refusal(failure.model_copy(update={"message": redactor.text(failure.message)}))
+    """The response to an exception."""
+    return refusal(_told(_ours(error), request_id, redactor))
 
 
 async def or_failed(step: Awaitable[T], request_id: str) -> T | Failed:
@@ -124,7 +123,9 @@ def _ours(error: Exception) -> ServeAppError:
     return unexpected
 
 
-def _told(error: ServeAppError, request_id: str) -> Failure:
+def _told(error: ServeAppError, request_id: str, redactor: Redactor = REDACTOR) -> Failure:
+    """The body; what its message repeats of the request is masked like the logs."""
     if error.status == Internal.status:
         log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
-    return Failure.of(error, request_id)
+    failure = Failure.of(error, request_id)
+    return failure.model_copy(update={"message": redactor.text(failure.message)})
