@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -53,7 +54,9 @@ class Agent:
         trail = screen_logs(settings.observability)
         self._settings = settings
         self._redis = connect(settings.redis, settings.redis.url)
-        self._telling = asyncio.create_task(Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail))
+        self._telling = asyncio.create_task(
+            Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+        )
         self._window = Window(self._redis, settings.memory)
         self._problem: str | None = None
         self._host: Host | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -41,7 +42,9 @@ class Retriever:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
         redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART)
-        self._telling = asyncio.create_task(Lines(redis, settings.runs.steps_ttl_s).go_on(trail))
+        self._telling = asyncio.create_task(
+            Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+        )
         self._index = Index(settings.knowledge, redis, settings.milvus, self._prepared)
         await self._index.warm()
 
