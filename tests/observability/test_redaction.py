@@ -170,7 +170,7 @@ def test_the_operators_own_patterns_are_masked_too() -> None:
 
 @pytest.mark.parametrize("pattern", ["(", "x*", ""])
 def test_a_pattern_that_is_none_or_finds_nothing_everywhere_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="regular expression|empty text"):
+    with pytest.raises(ValueError, match=r"regular expression|empty text"):
         ObservabilitySettings(redact=(pattern,))
 
 
