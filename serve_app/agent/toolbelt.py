@@ -158,7 +158,7 @@ class Toolbelt:
                     outcome = await self._insisting(granting, request, key, begun)
             except (TimeoutError, ServeAppError) as error:
                 return Outcome(request, _without_answer(request.name, spec, error, begun))
-            allowance.used = outcome.result.attempts - 1 - (outcome.result.status == "standby")
+            allowance.used = outcome.result.retries
         return outcome
 
     async def _insisting(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:

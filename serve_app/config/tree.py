@@ -201,6 +201,9 @@ class MilvusSettings(Section):
     that only one of the two has, or has in an older version, is not found there."""
     token_env: VariableName | None = None
     """The environment variable that holds `user:password` or an API key, for both servers."""
+    timeout_s: float = Field(default=30, gt=0)
+    """For one command that is no search: Milvus Lite writes a batch in 0.2 s, a server that compacts takes more, and a
+    large collection is loaded for longest. A search has `knowledge.timeout_s`."""
 
 
 class HttpSettings(Section):

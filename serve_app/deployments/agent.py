@@ -15,7 +15,7 @@ from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
-from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
+from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
@@ -25,7 +25,8 @@ from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.writer import Writer
-from serve_app.stores.redis import connect, translated
+from serve_app.stores.pulse import Pulse
+from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
 from serve_app.values import Check
 
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from serve_app.values import ChatRequest, Context, Event, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
-
-PING_S = 1.0
-"""Less than a readiness probe waits for this process, so that the probe is told what hangs."""
 
 
 @serve.deployment
@@ -57,6 +55,7 @@ class Agent:
         self._telling = asyncio.create_task(
             Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
         )
+        self._pulse = Pulse(self._redis)
         self._window = Window(self._redis, settings.memory)
         self._problem: str | None = None
         self._host: Host | None = None
@@ -102,13 +101,7 @@ class Agent:
     async def checks(self) -> list[Check]:
         models = self._model.checks() if self._model else []
         model = [Check(name="model", ok=self._model is not None, reason=self._problem), *models]
-        try:
-            with translated():
-                async with asyncio.timeout(PING_S):
-                    await self._redis.ping()
-        except StoreUnavailable as error:
-            return [*model, Check(name="redis", ok=False, reason=error.message)]
-        return [*model, Check(name="redis", ok=True)]
+        return [*model, *await self._pulse.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For a policy that scales by runs: calls follow a run, and are fewer than the runs are."""

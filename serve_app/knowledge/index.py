@@ -16,7 +16,7 @@ from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
 from serve_app.knowledge.servers import Servers
 from serve_app.knowledge.writer import writing
-from serve_app.resilience.deadline import limit_s
+from serve_app.resilience.deadline import limit_s, until
 from serve_app.values import Catalogue, Check, Found
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Index:
         self._layout = Layout(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
-            self._embedder = Embedder(settings.embedding, settings.timeout_s, embeddings)
+            self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
 
     async def search(self, context: Context, query: str) -> Found:
         """The passages that bear on `query`.
@@ -67,7 +67,7 @@ class Index:
             StoreUnavailable: Redis, all of Milvus or an embedding model that is needed did not answer.
             DeadlineExceeded: the request has no time left.
         """
-        timeout_s = limit_s(context.deadline, self._settings.patience_s)
+        timeout_s = limit_s(until(context), self._settings.patience_s)
         search = Search(context, self._registry(context.tenant), self._servers, self._settings, self._embedder)
         try:
             async with asyncio.timeout(timeout_s):
@@ -99,13 +99,14 @@ class Index:
         done = await ingest.is_done(documents)
         if done is not None:
             return done
-        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
+        given_up_at = until(context)
+        async with writing(self._redis, self._settings.collection, given_up_at) as lease:
             await self._layout.make(self._passages, self._embedder)
             await ingest.finish()
             try:
                 results = []
                 for document in documents:
-                    limit_s(context.deadline, inf)
+                    limit_s(given_up_at, inf)
                     results.append(await ingest.put(lease, document))
                 return results
             finally:
@@ -129,7 +130,7 @@ class Index:
             StoreUnavailable: a store did not answer.
         """
         ingest = self._ingest(context.tenant)
-        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
+        async with writing(self._redis, self._settings.collection, until(context)) as lease:
             summary = await ingest.remove(lease, document_id)
             await self._passages.settle()
         return summary

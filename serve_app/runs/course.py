@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.observability.logs import about
-from serve_app.resilience.deadline import elapsed_ms, remaining_s
+from serve_app.resilience.deadline import elapsed_ms, remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app.runs.run import Stop
     from serve_app.runs.writer import Writer
     from serve_app.stores.keys import RunKeys
-    from serve_app.values import ChatRequest, Context
+    from serve_app.values import ChatRequest, Context, EventData
 
     Work = Callable[[Run], Awaitable[Answer]]
 
@@ -61,7 +61,11 @@ class Course:
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
     begun: float = field(default_factory=time.monotonic, init=False)
+    _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._until = until(self.context)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
@@ -84,7 +88,7 @@ class Course:
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 await registry.end(self.context, "failed", failed, registry.owner)
-            self._tell(failed, "failed", error)
+            self._tell(failed, error)
         finally:
             self.feed.close()
 
@@ -104,7 +108,7 @@ class Course:
         wait_s = POLL_MIN_S
         holder: RunKeys | None = None
         while self._stopped is None:
-            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self.context.deadline))
+            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self._until))
             if isinstance(begun, Held):
                 return begun
             if not isinstance(begun, Waiting):
@@ -112,7 +116,7 @@ class Course:
             if begun.holder != holder:
                 holder = begun.holder
                 await self._second_message(begun)
-            if remaining_s(self.context.deadline) <= wait_s:
+            if remaining_s(self._until) <= wait_s:
                 raise SessionBusy("Another turn of this session is still running")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.5, POLL_MAX_S)
@@ -121,6 +125,8 @@ class Course:
         return None
 
     async def _begin(self) -> Held | Waiting | str:
+        if self.means.writer.behind:
+            raise StoreUnavailable("What was told while Redis was away is not yet written")
         return await self.means.registry.begin(self.context, self.request, self.after)
 
     async def _second_message(self, waiting: Waiting) -> None:
@@ -135,7 +141,8 @@ class Course:
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
-        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
+        context = self.context.model_copy(update={"timeout_s": remaining_s(self._until)})
+        self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -169,28 +176,35 @@ class Course:
         return await self.means.work(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended."""
+        """Log how the run ended, in the run's log, and where that is not well in this process's too."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             await run.end(last, status)
-            self._tell(last, status, error)
+            told = self.feed.last.data if self.feed.last else last
+            self._tell(told, error)
 
-    def _tell(self, last: Answer | Failed, status: str, error: BaseException | None) -> None:
-        """The one line of the turn."""
-        told: dict[str, Any] = {"status": status, "elapsed_ms": elapsed_ms(self.begun)}
+    def _tell(self, last: EventData, error: BaseException | None) -> None:
+        """The one line of the turn, by what its followers were told."""
+        told: dict[str, Any] = {"elapsed_ms": elapsed_ms(self.begun)}
         if self.run and self.run.held.adoptions:
             told["adoptions"] = self.run.held.adoptions
         if isinstance(last, Failed):
             unexpected = error if last.error.code == Internal.code else None
-            logger.warning("run_ended", extra={**told, "code": last.error.code}, exc_info=unexpected)
-            return
-        told |= {
-            "degraded": last.degraded,
-            "model": last.model,
-            "tools": [call.name for call in last.tool_calls],
-            "attempts": sum(call.attempts for call in last.tool_calls),
-            **last.usage.model_dump(),
-        }
-        logger.info("run_ended", extra=told)
+            told |= {"status": "failed", "code": last.error.code}
+            logger.warning("run_ended", extra=told, exc_info=unexpected)
+        if isinstance(last, Answer):
+            level = logging.WARNING if last.degraded else logging.INFO
+            logger.log(level, "run_ended", extra={**told, **_summary(last)})
+
+
+def _summary(answer: Answer) -> dict[str, Any]:
+    return {
+        "status": answer.status,
+        "degraded": answer.degraded,
+        "model": answer.model,
+        "tools": [call.name for call in answer.tool_calls],
+        "attempts": sum(call.attempts for call in answer.tool_calls),
+        **answer.usage.model_dump(),
+    }

@@ -242,9 +242,12 @@ def registration(context: Context, request: ChatRequest) -> tuple[str, str, str,
 
 
 def _asked(context: str | None, request: str | None) -> tuple[Context, ChatRequest] | None:
-    """What a run was asked with; None where that is gone, or another version's."""
+    """What a run was asked with, also where a later version says more of it; None where that is gone or unreadable."""
     try:
-        return Context.model_validate_json(context or ""), ChatRequest.model_validate_json(request or "")
+        return (
+            Context.model_validate_json(context or "", extra="ignore"),
+            ChatRequest.model_validate_json(request or "", extra="ignore"),
+        )
     except ValidationError:
         return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
 from serve_app.values import Event, Token
@@ -110,7 +110,7 @@ class Run:
         call = f"effect:{step}:{index}"
         registry, patience = self.writer.registry, self.writer.patience
         reserved = await patience.outlast(
-            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(self.context.deadline)
+            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(until(self.context))
         )
         if reserved in {"superseded", "ended"}:
             raise self.lost(reserved)
@@ -153,10 +153,9 @@ class Run:
     async def _flushed(self) -> None:
         if self.stopped:
             raise self.lost(self.stopped)
-        if self._written is None:
-            self._written = asyncio.get_running_loop().create_future()
+        written = self._written = self._written or asyncio.get_running_loop().create_future()
         self.writer.write(self)
-        await asyncio.shield(self._written)
+        await asyncio.shield(written)
 
 
 def settle(written: asyncio.Future[None] | None, error: ServeAppError | None) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
-CREATE_TIMEOUT_S = 30.0
-LOAD_TIMEOUT_S = 30.0
 RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
 """By default gRPC's pauses between attempts to connect grow to two minutes: so long it would miss a server's return."""
 
@@ -65,6 +63,7 @@ class Collection:
     def __init__(self, settings: MilvusSettings, name: str) -> None:
         self.name = name
         self._url = settings.url
+        self._timeout_s = settings.timeout_s
         self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
         self._client = AsyncMilvusClient(
             self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
@@ -136,18 +135,18 @@ class Collection:
         self._connected = True
 
     async def _load(self) -> None:
-        await self._client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
+        await self._client.load_collection(self.name, timeout=self._timeout_s)
         self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
         """By the synchronous client: the other one cannot create an index on Milvus Lite."""
         client = MilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
         try:
-            if client.has_collection(self.name, timeout=CREATE_TIMEOUT_S):
+            if client.has_collection(self.name, timeout=self._timeout_s):
                 return
             params = client.prepare_index_params()
             for field, index in indexes.items():
                 params.add_index(field, **index)
-            client.create_collection(self.name, schema=schema, index_params=params, timeout=CREATE_TIMEOUT_S)
+            client.create_collection(self.name, schema=schema, index_params=params, timeout=self._timeout_s)
         finally:
             client.close()

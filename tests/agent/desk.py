@@ -60,8 +60,10 @@ NEVER = 10**9
 NAMES = ["echo", "broken", "flaky", "gone", "order_query", *EFFECTS]
 
 
-def context(seconds: float = 10, session: str = "s") -> Context:
-    return Context(request_id="q", run_id=uuid4().hex, session_id=session, deadline=time.time() + seconds)
+def context(seconds: float = 10, session: str = "s", behind_s: float = 0) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
+    deadline = time.time() + behind_s + seconds
+    return Context(request_id="q", run_id=uuid4().hex, session_id=session, deadline=deadline, timeout_s=seconds)
 
 
 def reply(text: str = "", *calls: tuple[str, dict[str, Any]]) -> AIMessage:

@@ -32,8 +32,10 @@ def context() -> Context:
     return context_of("default")
 
 
-def context_of(tenant: str, seconds: float = 60) -> Context:
-    return Context(request_id="q1", run_id="r1", session_id="s1", tenant=tenant, deadline=time.time() + seconds)
+def context_of(tenant: str, seconds: float = 60, behind_s: float = 0) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
+    deadline = time.time() + behind_s + seconds
+    return Context(request_id="q1", run_id="r1", session_id="s1", tenant=tenant, deadline=deadline, timeout_s=seconds)
 
 
 @pytest.fixture

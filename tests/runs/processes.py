@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from serve_app.runs.run import Run
 
 
-def context(session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default") -> Context:
+def context(
+    session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default", behind_s: float = 0
+) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
     return Context(
         request_id="q",
         run_id=run_id or uuid4().hex,
         session_id=session,
         tenant=tenant,
-        deadline=time.time() + seconds,
+        deadline=time.time() + behind_s + seconds,
+        timeout_s=seconds,
     )
 
 

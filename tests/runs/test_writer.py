@@ -31,6 +31,8 @@ CALL = (ToolRequest(id="c", name="n", arguments={}), "")
 class Written:
     """What was written, and when; takes its time, or is away for a while."""
 
+    owner = "this process"
+
     def __init__(self, takes_s: float = 0.0) -> None:
         self.takes_s = takes_s
         self.away_until = 0.0
@@ -167,6 +169,21 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
     assert written.ids(run) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("detached", [False, True])
+async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
+    writer: Writer, written: Written, *, detached: bool
+) -> None:
+    clock = asyncio.get_running_loop().time
+    written.takes_s, written.away_until = 2, clock() + MOST_S + 20
+    await _run(writer).record(CALL)
+    run, begun = _run(writer, detached=detached), clock()
+    for _ in range(5):
+        await run.record(CALL)
+    assert clock() - begun < 0.01
+    await asyncio.sleep(30)
+    assert written.ids(run) == ([] if detached else [1, 2, 3, 4, 5])
+
+
 async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
     writer: Writer, written: Written
 ) -> None:
@@ -206,7 +223,20 @@ async def test_a_run_that_began_without_redis_is_told_and_its_end_reaches_redis_
     await run.end(last, "degraded")
     assert [event.name async for event in run.feed.events(0, for_s=0)] == ["token", "tool_call", "answer"]
     await asyncio.sleep(6)
-    assert (written.batches, written.ended) == ([], [(run.context, "degraded", last)])
+    assert (written.batches, written.ended) == ([], [(run.context, "degraded", last, "")])
+
+
+async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_before_it_was_written(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.outcome = "superseded"
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    assert writer.behind
+    [told] = [event.data async for event in run.feed.events(0, for_s=0)]
+    await asyncio.sleep(3)
+    assert (writer.behind, written.ended) == (False, [(run.context, "degraded", told, written.owner)])
 
 
 @pytest.mark.parametrize("outcome", ["superseded", "ended"])
