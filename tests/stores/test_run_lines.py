@@ -103,14 +103,13 @@ async def test_a_run_that_tells_without_end_keeps_its_latest_lines(redis: Redis)
 async def test_while_redis_is_away_lines_are_dropped_and_that_is_told_when_it_is_back(
     redis_url: str, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with proxied(redis_url.removeprefix("redis://").removesuffix("/0")) as proxy:
-        url = f"redis://{proxy.url.removeprefix('http://')}/0"
-        client = connect(RedisSettings(timeout_s=0.1), url)
+    async with proxied(redis_url) as proxy:
+        client = connect(RedisSettings(timeout_s=0.1), f"redis://127.0.0.1:{proxy.port}/0")
         async with process(client, "Agent") as agent:
-            proxy.silent = True
+            await proxy.refuse()
             tell(agent, "lost")
             await until(lambda: agent.dropped == 1)
-            proxy.silent = False
+            await proxy.listen()
             tell(agent, "kept")
             assert [line.event for line in await lines(redis, 1)] == ["kept"]
             await until(lambda: agent.dropped == 0)
