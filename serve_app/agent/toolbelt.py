@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from serve_app.agent.measuring import measure
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
 from serve_app.errors import (
     DeadlineExceeded,
@@ -18,7 +19,9 @@ from serve_app.errors import (
     ServeAppError,
     ToolUnavailable,
 )
+from serve_app.observability.catalogue import UNKNOWN
 from serve_app.observability.logs import hiding
+from serve_app.observability.recorders import SILENT
 from serve_app.observability.redaction import shown
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
@@ -82,12 +85,18 @@ class Toolbelt:
     """The tools of the Tools deployments, and the retriever as one more."""
 
     def __init__(
-        self, tools: ports.Tools, retriever: ports.Retriever, settings: KnowledgeSettings, clock: Callable[[], float]
+        self,
+        tools: ports.Tools,
+        retriever: ports.Retriever,
+        settings: KnowledgeSettings,
+        clock: Callable[[], float],
+        metrics: ports.Metrics = SILENT,
     ) -> None:
         self._tools = tools
         self._retriever = retriever
         self._search = knowledge_search(settings)
         self._clock = clock
+        self._metrics = metrics
         self._specs: list[ToolSpec] = []
         self._known_until = float("-inf")
         self._asking = asyncio.Lock()
@@ -122,6 +131,11 @@ class Toolbelt:
     def missing(self) -> list[str]:
         """What an answer has to do without whatever the model calls: the tools that should be there and are not."""
         return [f"tool:{spec.name}" for spec in self._specs if not spec.ready]
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a call that has ended, made or not."""
+        name = outcome.request.name
+        measure(self._metrics, name if self._spec(name) else UNKNOWN, outcome)
 
     def effect(self, name: str) -> Effect:
         """What a second call of the tool does: before the tools are known nobody can say; none runs that is not one."""

@@ -139,7 +139,8 @@ class Turn:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = await self._outcome(run, progress, step, index)
+            step.outcomes[index] = outcome = await self._outcome(run, progress, step, index)
+            self.belt.count(outcome)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)

@@ -239,6 +239,8 @@ class ObservabilitySettings(Section):
     """Regular expressions of what must not leave in logs, traces and error bodies, beside what is masked anyway: keys,
     passwords, e-mail addresses, phone numbers, Chinese identity numbers and bank cards. One that comes back to a place
     again and again, such as `(a+)+b`, slows every line down."""
+    metrics: bool = True
+    """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
 
 
 class Settings(Section):

@@ -14,16 +14,19 @@ from ray import serve
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.deployments.logs import screen_logs
+from serve_app.deployments.metrics import metrics_of
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
+from serve_app.observability.pulse import beat
 from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.stores.pulse import Pulse
 from serve_app.stores.redis import connect
@@ -51,17 +54,20 @@ class Agent:
     ) -> None:
         trail = screen_logs(settings.observability)
         self._settings = settings
-        self._redis = connect(settings.redis, settings.redis.url)
+        metrics = metrics_of(exported=settings.observability.metrics)
+        self._redis = connect(settings.redis, settings.redis.url, metrics=metrics)
         self._telling = asyncio.create_task(
             Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
         )
         self._pulse = Pulse(self._redis)
-        self._window = Window(self._redis, settings.memory)
+        self._window = Window(self._redis, settings.memory, metrics)
+        self._tally = Tally(metrics, frozenset(settings.tools.named))
+        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._problem: str | None = None
         self._host: Host | None = None
         self._model: Chain | None = None
         try:
-            self._model = model = build(settings.model)
+            self._model = model = build(settings.model, metrics)
         except InvalidConfiguration as error:
             self._problem = str(error)
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
@@ -70,13 +76,17 @@ class Agent:
             model=model,
             model_name=settings.model.name,
             belt=Toolbelt(
-                remote_tools(settings.tools, tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic
+                remote_tools(settings.tools, tools),
+                RemoteRetriever(retriever),
+                settings.knowledge,
+                time.monotonic,
+                metrics,
             ),
             window=self._window,
             settings=settings.agent,
         )
-        registry = Registry(self._redis, settings.runs, settings.memory, owner=uuid4().hex)
-        means = Means(self._redis, registry, Writer(registry), settings.runs, turn.run)
+        registry = Registry(self._redis, settings.runs, settings.memory, uuid4().hex, metrics)
+        means = Means(self._redis, registry, Writer(registry, tally=self._tally), settings.runs, turn.run)
         self._host = Host(means, settings.agent.max_runs)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
@@ -96,7 +106,7 @@ class Agent:
     async def forget(self, context: Context) -> None:
         holder = await self._window.forget(context)
         if holder:
-            await cancel(self._redis, holder, self._settings.runs.steps_ttl_s)
+            await cancel(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
 
     async def checks(self) -> list[Check]:
         models = self._model.checks() if self._model else []
@@ -115,8 +125,11 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
-        await end(self._telling)
+        await end(self._telling, self._beating)
         await self._redis.aclose()
+
+    def _breakers(self) -> dict[str, str]:
+        return {name: circuit.state for name, circuit in self._model.circuits.items()} if self._model else {}
 
     def _running(self) -> Host:
         if self._host is None:

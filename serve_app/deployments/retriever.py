@@ -12,8 +12,11 @@ import ray
 from ray import serve
 
 from serve_app.deployments.logs import screen_logs
+from serve_app.deployments.metrics import metrics_of
 from serve_app.knowledge.index import Index, entries
+from serve_app.knowledge.servers import Servers
 from serve_app.observability.logs import about
+from serve_app.observability.pulse import beat
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.stores.redis import OUTLASTS_RESTART, connect
 from serve_app.stores.run_lines import Lines
@@ -41,11 +44,14 @@ class Retriever:
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
-        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART)
+        metrics = metrics_of(exported=settings.observability.metrics)
+        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART, metrics)
+        servers = Servers(settings.milvus, settings.knowledge, metrics=metrics)
+        self._index = Index(settings.knowledge, redis, servers, self._prepared)
+        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._telling = asyncio.create_task(
             Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
         )
-        self._index = Index(settings.knowledge, redis, settings.milvus, self._prepared)
         await self._index.warm()
 
     async def _prepared(self, document: Document) -> list[Entry]:
@@ -71,3 +77,6 @@ class Retriever:
 
     async def checks(self) -> list[Check]:
         return await self._index.checks()
+
+    def _breakers(self) -> dict[str, str]:
+        return {name: circuit.state for name, circuit in self._index.circuits.items()}

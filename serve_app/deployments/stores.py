@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 import ray
@@ -10,7 +11,9 @@ from ray import serve
 
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.deployments.logs import screen_logs
+from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import Internal, InvalidConfiguration, Problem
+from serve_app.observability.pulse import beat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +35,14 @@ if TYPE_CHECKING:
 class Stores:
     """Answers once the stores do. Its replica's death ends them, and its successor starts them on the same ports."""
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, data_dir: Path, ports: Ports, telling: ObservabilitySettings, *, redis: bool, milvus: bool
     ) -> None:
         screen_logs(telling)
         self._stores = EmbeddedStores(data_dir, ports, redis=redis, milvus=milvus)
         refuse_many(sum(node["Alive"] for node in ray.nodes()))
         self._stores.start()
+        self._beating = asyncio.create_task(beat(metrics_of(exported=telling.metrics)), context=contextvars.Context())
 
     async def ready(self) -> list[Check]:
         """The state of each store, asked now."""

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
-from serve_app.ports import Feedback
+from serve_app.observability.catalogue import FEEDBACK
+from serve_app.ports import Feedback, Metrics
 from serve_app.values import FeedbackList, Rating, Value, Vote
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Wanted(Value):
     limit: int = Field(default=20, ge=1, le=100, description="The latest so many.")
 
 
-def add_feedback(api: FastAPI, feedback: Feedback, contexts: Contexts) -> None:
+def add_feedback(api: FastAPI, feedback: Feedback, contexts: Contexts, metrics: Metrics) -> None:
     """`POST /agent/feedback` and `GET /admin/feedback`."""
 
     @api.post(
@@ -43,6 +44,7 @@ def add_feedback(api: FastAPI, feedback: Feedback, contexts: Contexts) -> None:
         async with within(patience_s(context)):
             before = await feedback.vote(context, body)
         if before != body.rating:
+            metrics.count(FEEDBACK, rating=body.rating)
             log.info("feedback", extra={"run_id": body.run_id, "rating": body.rating, "comment": body.comment})
         return json_response(body)
 

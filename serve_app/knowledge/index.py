@@ -14,7 +14,6 @@ from serve_app.knowledge.ingest import Ingest, Prepare
 from serve_app.knowledge.layout import Layout
 from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
-from serve_app.knowledge.servers import Servers
 from serve_app.knowledge.writer import writing
 from serve_app.resilience.deadline import limit_s, until
 from serve_app.values import Catalogue, Check, Found
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from redis.asyncio import Redis
 
-    from serve_app.config import KnowledgeSettings, MilvusSettings
+    from serve_app.config import KnowledgeSettings
+    from serve_app.knowledge.servers import Servers
     from serve_app.resilience.circuit import Circuit
     from serve_app.values import Context, Document, DocumentSummary, Indexed
 
@@ -46,19 +46,25 @@ class Index:
         self,
         settings: KnowledgeSettings,
         redis: Redis,
-        milvus: MilvusSettings,
+        servers: Servers,
         prepare: Prepare,
         embeddings: Embeddings | None = None,
     ) -> None:
         self._settings = settings
         self._redis = redis
         self._prepare = prepare
-        self._servers = Servers(milvus, settings)
+        self._servers = servers
         self._passages = self._servers.passages
         self._layout = Layout(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
             self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The breaker of each Milvus, and of the embedding."""
+        circuits = [server.circuit for server in self._servers.all]
+        return {each.name: each for each in [*circuits, *([self._embedder.circuit] if self._embedder else [])]}
 
     async def search(self, context: Context, query: str) -> Found:
         """The passages that bear on `query`.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymilvus import CollectionSchema, DataType, FieldSchema
 
 from serve_app.knowledge.entry import MAX_CHARACTERS
+from serve_app.observability.recorders import SILENT
 from serve_app.stores.milvus import Collection, CollectionMissing
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import MilvusSettings
     from serve_app.knowledge.entry import Entry
+    from serve_app.ports import Metrics
 
 BATCH = 500
 """Rows per write: far below gRPC's limit of 64 MB."""
@@ -55,8 +57,8 @@ class Hit:
 class Passages:
     """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
 
-    def __init__(self, settings: MilvusSettings, name: str) -> None:
-        self._collection = Collection(settings, name)
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
+        self._collection = Collection(settings, name, metrics)
         self._timeout_s = settings.timeout_s
 
     async def create(self, dimension: int | None) -> None:

@@ -11,9 +11,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import InstanceOf  # noqa: TC002 - pydantic reads the annotations
+from pydantic import Field, InstanceOf, SkipValidation
 
 from serve_app.llm.tries import Link, Tries
+from serve_app.observability.recorders import SILENT
+from serve_app.ports import Metrics  # noqa: TC001 - pydantic reads the annotations
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ class Chain(BaseChatModel):
 
     links: tuple[InstanceOf[Link], ...]
     attempts: int
+    metrics: SkipValidation[Metrics] = Field(default=SILENT, repr=False, exclude=True)
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The breaker of each model."""
+        return {f"model:{link.name}": link.circuit for link in self.links}
 
     @property
     def _llm_type(self) -> str:
@@ -92,12 +100,13 @@ class Chain(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tries = Tries(self.links, self.attempts, deadline, budget)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics)
         async for link, asking in tries:
-            with asking:
+            with asking as heard:
                 given = _bound(link, kwargs)
                 result = await link.model._agenerate(messages, stop, run_manager, deadline=deadline, **given)  # noqa: SLF001 - see Guarded
                 for generation in result.generations:
+                    heard.hear(generation.message)
                     self._mark(generation.message, link)
                 return result
         raise tries.failure
@@ -113,13 +122,14 @@ class Chain(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
-        tries = Tries(self.links, self.attempts, deadline, budget)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics)
         async for link, asking in tries:
-            with asking:
+            with asking as heard:
                 stream = link.model._astream(messages, stop, deadline=deadline, **_bound(link, kwargs))  # noqa: SLF001
                 async with aclosing(cast("AsyncGenerator[ChatGenerationChunk]", stream)) as chunks:
                     fresh = True
                     async for chunk in chunks:
+                        heard.hear(chunk.message)
                         if fresh:
                             self._mark(chunk.message, link, restart=begun)
                         fresh, begun = False, True

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.llm.measuring import measured
 from serve_app.llm.translate import ModelTooSlow, RequestRefused
+from serve_app.observability.catalogue import MODEL_FALLBACKS, MODEL_RETRIES
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from serve_app.llm.guarded import Guarded
+    from serve_app.llm.measuring import Heard
+    from serve_app.ports import Metrics
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -47,6 +51,7 @@ class Tries:
     """Unix time in seconds."""
     budget: Budget | None
     """The request's retries; asking the next model is none."""
+    metrics: Metrics
     _place: int = 0
     """Of the model that is being asked."""
     _made: int = 0
@@ -57,7 +62,7 @@ class Tries:
     def __aiter__(self) -> Tries:
         return self
 
-    async def __anext__(self) -> tuple[Link, AbstractContextManager[None]]:
+    async def __anext__(self) -> tuple[Link, AbstractContextManager[Heard]]:
         """The next try, after the pause before it."""
         if self._made:
             pause_s = self._pause_s()
@@ -65,6 +70,7 @@ class Tries:
                 self._switch()
             else:
                 await asyncio.sleep(pause_s)
+                self.metrics.count(MODEL_RETRIES, model=self.links[self._place].name)
         while self._place < len(self.links):
             link = self.links[self._place]
             if link.circuit.admits:
@@ -84,7 +90,7 @@ class Tries:
         return ModelUnavailable(first.message, min(told, default=None))
 
     @contextmanager
-    def _asking(self, link: Link) -> Iterator[None]:
+    def _asking(self, link: Link) -> Iterator[Heard]:
         """The block asks the model, which its breaker admits now; a failure is noted and goes no further.
 
         Raises:
@@ -94,7 +100,10 @@ class Tries:
         try:
             with link.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
                 try:
-                    yield
+                    with measured(self.metrics, link.name) as heard:
+                        yield heard
+                    if self._place:
+                        self.metrics.count(MODEL_FALLBACKS, model=link.name)
                 except (InvalidRequest, RequestRefused) as error:  # the model is well
                     if isinstance(error, InvalidRequest) and self._place == 0:
                         raise

@@ -1,1 +1,1 @@
-"""What the service tells of itself, and what it keeps to itself."""
+"""What does the service tell those who run it?"""

@@ -58,6 +58,8 @@ class Course:
     after: int
     """The latest event that the asking follower has seen; -1 where nobody follows."""
     means: Means
+    begun_at: float = field(default_factory=time.time)
+    """Unix time in seconds at which this process had it."""
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
     begun: float = field(default_factory=time.monotonic, init=False)
@@ -78,7 +80,7 @@ class Course:
                 held = await self._turn()
             except StoreUnavailable as error:
                 logger.warning("run_begins_without_redis", extra={"error": error.message})
-                nothing = Held(epoch=0, last=max(self.after, 0), adoptions=0, remembered=None)
+                nothing = Held(0, max(self.after, 0), adoptions=0, remembered=None, registered_at=self.begun_at)
                 await self._through(nothing, detached=True)
             else:
                 if held:
@@ -87,7 +89,8 @@ class Course:
             failed = Failed(error=Failure.of(error, self.context.request_id))
             with suppress(StoreUnavailable):
                 registry = self.means.registry
-                await registry.end(self.context, "failed", failed, registry.owner)
+                if await registry.end(self.context, "failed", failed, registry.owner):
+                    self.means.writer.tally.ended(failed, self.age_s)
             self._tell(failed, error)
         finally:
             self.feed.close()
@@ -97,6 +100,11 @@ class Course:
         self._stopped = self._stopped or why
         if self.run:
             self.run.stop(why)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its registration, as far as it is known."""
+        return self.run.age_s if self.run else time.time() - self.begun_at
 
     async def _turn(self) -> Held | None:
         """Wait for the session's turn; None where the run goes on elsewhere, or is over.
@@ -136,13 +144,14 @@ class Course:
             return
         if policy == "reject":
             raise SessionBusy("Another turn of this session is running")
-        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s)
+        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s, self.means.writer.tally)
 
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
         context = self.context.model_copy(update={"timeout_s": remaining_s(self._until)})
         self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
+        self._counted(run)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -160,6 +169,13 @@ class Course:
                 await self.means.registry.release(self.context, held.epoch, run.exchange)
             elif run.stopped == "handed over":
                 await self.means.registry.hand_over(self.context)
+
+    def _counted(self, run: Run) -> None:
+        """How the run came here: new, or from a process that died; one that was handed over has been counted."""
+        if run.held.recovered:
+            self.means.writer.tally.recovered()
+        elif not run.held.last and not run.held.adoptions:
+            self.means.writer.tally.begun(run.age_s)
 
     async def _work(self, run: Run) -> Answer:
         """The run's answer.

@@ -122,6 +122,7 @@ class Host:
         """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
         adopt_from = 0.0
         while True:
+            self._means.writer.tally.running([course.age_s for course in self._courses.values()])
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await self._renew()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -47,8 +48,11 @@ class Run:
     """What earlier owners logged."""
     stopped: Stop | None = None
     work: asyncio.Task[Answer] | None = None
+    ended_at: float | None = field(default=None, init=False)
+    """Unix time in seconds at which its last event was there."""
     exchange: str = field(default="", init=False)
     """What memory keeps of this run, however it ends from now on."""
+    _spoken: bool = field(default=False, init=False)
     _last: int = field(init=False)
     _bytes: int = field(default=0, init=False)
     _unwritten: list[tuple[EventData, str]] = field(default_factory=list, init=False)
@@ -61,8 +65,14 @@ class Run:
     def recover(self, entries: Sequence[Entry]) -> None:
         """Go on from what earlier owners logged."""
         self.entries = entries
+        self._spoken = any(isinstance(each.event.data, Token) for each in entries)
         self._bytes = sum(each.size for each in entries)
         self.feed.add(each.event for each in entries)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds from its registration until now, or until it ended."""
+        return (self.ended_at or time.time()) - self.held.registered_at
 
     @property
     def abandoned(self) -> bool:
@@ -71,6 +81,9 @@ class Run:
 
     def say(self, token: Token) -> None:
         """Send a piece of text, soon and together with its neighbours."""
+        if not self._spoken:
+            self._spoken = True
+            self.writer.tally.said(self.age_s)
         self._unwritten.append((token, ""))
         self.writer.write(self)
 
@@ -96,6 +109,7 @@ class Run:
         """
         self._unwritten.append((last, ""))
         self._status = status
+        self.ended_at = time.time()
         await self._flushed()
 
     async def reserve(self, step: int, index: int) -> bool:

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.patience import Patience
 from serve_app.runs.run import settle
+from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
-    from serve_app.values import Context, EventData, RunStatus
+    from serve_app.runs.tally import Tally
 
-    Ending = tuple[Context, RunStatus, EventData, str]
     Written = tuple[Run, Append]
+    Ending = tuple[Run, Append, str]
     Taken = tuple[Run, Append, asyncio.Future[None] | None]
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ SHARE = 10
 class Writer:
     """Writes for all runs of one process."""
 
-    def __init__(self, registry: Registry, patience: Patience | None = None) -> None:
+    def __init__(self, registry: Registry, patience: Patience | None = None, tally: Tally = UNCOUNTED) -> None:
         self.registry = registry
+        self.tally = tally
         self.patience = patience or Patience()
         self._waiting: dict[str, Run] = {}
         self._behind: list[Written] = []
@@ -103,32 +105,40 @@ class Writer:
             return
         del self._behind[: len(behind)], self._ended[: len(ended)]
         for (run, append), outcome in zip(behind, kept, strict=False):
-            if outcome != "kept":
+            if outcome == "kept":
+                self._count(run, append)
+            else:
                 run.lost(outcome)
-                self._ended += _ending(append, self.registry.owner)
+                self._ended.append((run, append, self.registry.owner))
                 self._wanted.set()
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
             _told(each, outcome)
+            if outcome == "kept":
+                self._count(*each[:2])
 
     def _tell(self, taken: Taken) -> None:
         """Tell what cannot be written now, and write it later, where Redis knows the run."""
         run, append, waiting = taken
         if run.detached:
-            self._ended += _ending(append)
+            self._ended.append((run, append, ""))
+            self._count(run, append)
         else:
             append = append.unremembered()
             self._behind.append((run, append))
         _told((run, append, waiting), "kept")
 
+    def _count(self, run: Run, append: Append) -> None:
+        """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
+        if append.status:
+            self.tally.ended(append.entries[-1].event.data, run.age_s)
+
     async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
-        for ending in ended:
-            await self.registry.end(*ending)
+        for run, append, owner in ended:
+            if append.status:
+                last = append.entries[-1].event.data
+                if await self.registry.end(append.context, append.status, last, owner) and owner:
+                    self._count(run, append)
         return await self.registry.append(appends) if appends else []
-
-
-def _ending(append: Append, owner: str = "") -> list[Ending]:
-    """How the run ended; nothing where it goes on."""
-    return [(append.context, append.status, append.entries[-1].event.data, owner)] if append.status else []
 
 
 def _told(taken: Taken, kept: Kept) -> None:

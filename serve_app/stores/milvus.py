@@ -13,7 +13,9 @@ from pymilvus.exceptions import MilvusException
 
 from serve_app.config import secret
 from serve_app.errors import StoreUnavailable
+from serve_app.observability.recorders import SILENT
 from serve_app.resilience.shared import Shared
+from serve_app.stores.measuring import measured
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pymilvus import CollectionSchema
 
     from serve_app.config import MilvusSettings
+    from serve_app.ports import Metrics
 
 T = TypeVar("T")
 
@@ -60,8 +63,9 @@ def translated() -> Iterator[None]:
 class Collection:
     """One collection of one server, over one connection of this process."""
 
-    def __init__(self, settings: MilvusSettings, name: str) -> None:
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
         self.name = name
+        self._metrics = metrics
         self._url = settings.url
         self._timeout_s = settings.timeout_s
         self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
@@ -83,7 +87,7 @@ class Collection:
             CollectionMissing: there is no such collection.
             StoreUnavailable: the server did not answer in `timeout_s`, or refused.
         """
-        with translated():
+        with measured(self._metrics, "milvus", (CollectionMissing,)), translated():
             async with asyncio.timeout(timeout_s):
                 if not self._connected:
                     await self._connecting.done()

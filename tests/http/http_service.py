@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import KeptFaults, KeptFeedback, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent, ToldLines
+from http_fakes import (
+    KeptFaults,
+    KeptFeedback,
+    ListedNodes,
+    ListedRetriever,
+    LoggedRuns,
+    NoTools,
+    ScriptedAgent,
+    ToldLines,
+)
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
+from serve_app.observability.recorders import RecordedMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +43,8 @@ class Service:
     runs: LoggedRuns = field(default_factory=LoggedRuns)
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
+    nodes: ListedNodes = field(default_factory=ListedNodes)
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
     told: tuple[RunLine, ...] = ()
     client: Any = None
@@ -45,7 +57,17 @@ class Service:
 
     @property
     def api(self) -> FastAPI:
-        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.lines, self.feedback, self.faults)
+        parts = Parts(
+            agent=self.agent,
+            runs=self.runs,
+            retriever=self.retriever,
+            tools=self.tools,
+            lines=self.lines,
+            feedback=self.feedback,
+            nodes=self.nodes,
+            faults=self.faults,
+            metrics=self.metrics,
+        )
         return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from serve_app.observability.catalogue import FEEDBACK
 from serve_app.values import RunStarted
 
 VOTE = "/agent/feedback"
@@ -32,6 +33,7 @@ async def test_a_second_vote_takes_the_place_of_the_first_and_one_repeated_is_co
     for each in ("up", "up", "down"):
         assert (await rating(service, run_id=run_id, rating=each)).status_code == 200
     assert [line["rating"] for line in told.of("feedback")] == ["up", "down"]
+    assert sum(service.metrics.of(FEEDBACK).values()) == 2
     listed = (await service.client.get("/admin/feedback", params={"rating": "down"})).json()
     assert (listed["up"], listed["down"], len(listed["feedback"])) == (0, 1, 1)
 

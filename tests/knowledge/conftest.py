@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.knowledge.index import Entry, Index, entries
+from serve_app.knowledge.servers import Servers
 from serve_app.values import Context, Document
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..
         **options: Any,
     ) -> Index:
         settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", "timeout_s": PATIENT_S, **options})
-        opened.append(Index(settings, redis, MilvusSettings(url=url, standby=standby), prepare, embeddings))
+        servers = Servers(MilvusSettings(url=url, standby=standby), settings)
+        opened.append(Index(settings, redis, servers, prepare, embeddings))
         return opened[-1]
 
     yield open_index

@@ -19,6 +19,7 @@ from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.index import Index, entries
 from serve_app.knowledge.passages import Passages
+from serve_app.knowledge.servers import Servers
 from serve_app.stores.redis import connect
 from serve_app.values import Document
 
@@ -127,7 +128,7 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
 
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
     redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
-    index = Index(KnowledgeSettings(), redis, MilvusSettings(url=milvus_url), prepare)
+    index = Index(KnowledgeSettings(), redis, Servers(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare)
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
         await index.search(context, "disk")
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
+from serve_app.observability.recorders import RecordedMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.values import Answer, ChatRequest, Context, Event, Token
 
@@ -63,11 +65,13 @@ class Process:
     work: Callable[[Run], Awaitable[Answer]] = greet
     settings: dict[str, Any] = field(default_factory=dict)
     max_runs: int = 100
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
 
     def __post_init__(self) -> None:
         runs = RunSettings(**self.settings)
-        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex)
-        self.host = Host(Means(self.redis, self.registry, Writer(self.registry), runs, self.work), self.max_runs)
+        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex, self.metrics)
+        writer = Writer(self.registry, tally=Tally(self.metrics, frozenset({"look"})))
+        self.host = Host(Means(self.redis, self.registry, writer, runs, self.work), self.max_runs)
 
     async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
         return [event async for event in self.host.follow(asked, request, after)]

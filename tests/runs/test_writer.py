@@ -10,11 +10,14 @@ import pytest
 from processes import context, request
 
 from serve_app.errors import StoreUnavailable
+from serve_app.observability.catalogue import TURNS
+from serve_app.observability.recorders import RecordedMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.feed import Feed
 from serve_app.runs.patience import MOST_S
 from serve_app.runs.registry import Held
 from serve_app.runs.run import Run
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
 from serve_app.values import Answer, Token, ToolRequest
 
@@ -71,7 +74,7 @@ def written() -> Written:
 
 @pytest.fixture
 async def writer(written: Written) -> AsyncIterator[Writer]:
-    writer = Writer(written)  # type: ignore[arg-type]
+    writer = Writer(written, tally=Tally(RecordedMetrics()))  # type: ignore[arg-type]
     going_on = asyncio.create_task(writer.go_on())
     yield writer
     await end(going_on)
@@ -258,3 +261,30 @@ async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: 
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     endings = [(append.status, append.exchange) for batch in written.batches for append in batch]
     assert endings == [("", ""), ("success", "said")]
+
+
+def _counted(writer: Writer) -> dict[str, float]:
+    assert isinstance(writer.tally.metrics, RecordedMetrics)
+    return {labels[0][1]: count for labels, count in writer.tally.metrics.counted[TURNS].items()}
+
+
+@pytest.mark.parametrize(("outcome", "counts"), [("kept", {"degraded": 1}), ("superseded", {})])
+async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_written(
+    writer: Writer, written: Written, outcome: Kept, counts: dict[str, int]
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.outcome = outcome
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    assert _counted(writer) == {}
+    await asyncio.sleep(3)
+    assert _counted(writer) == counts
+
+
+async def test_a_run_that_began_without_redis_is_counted_once(writer: Writer, written: Written) -> None:
+    run = _run(writer, detached=True)
+    written.away_until = asyncio.get_running_loop().time() + 5
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m").without("memory"), "degraded")
+    await asyncio.sleep(6)
+    assert written.ended
+    assert _counted(writer) == {"degraded": 1}
