@@ -4,6 +4,7 @@
     ├── InvalidRequest       422   the caller must change something
     │   ├── NotFound         404   no such session, run or document
     │   ├── SessionBusy      409   another turn of the session runs, and did not end in time
+    │   ├── RunUnfinished    409   the run has not ended, so that it cannot be rated yet
     │   ├── RunCancelled     409   the run was cancelled, so there is no answer
     │   ├── KeyReused        422   the idempotency key belongs to another body
     │   └── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
@@ -63,6 +64,14 @@ class SessionBusy(InvalidRequest):
 
     status = 409
     code = "session_busy"
+    retryable = True
+
+
+class RunUnfinished(InvalidRequest):
+    """The run has not ended: there is nothing to rate yet."""
+
+    status = 409
+    code = "run_unfinished"
     retryable = True
 
 

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
         DocumentSummary,
         Event,
         Fault,
+        FeedbackList,
         Found,
         IdempotencyKey,
         Indexed,
+        Rating,
         Run,
+        RunLines,
         Session,
         SessionSizes,
         ToolRequest,
         ToolResult,
         ToolSpec,
+        Vote,
     )
     from serve_app.values.metric import Metric
 
@@ -181,6 +185,41 @@ class Tools(Protocol):
 
     async def checks(self) -> list[Check]:
         """One check per configured tool: whether it can be called now."""
+        ...
+
+
+class Lines(Protocol):
+    """Knows what the logs of all processes say of a run."""
+
+    async def listed(self, context: Context, run_id: str) -> RunLines:
+        """The latest lines about the run, in order.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+
+class Feedback(Protocol):
+    """Keeps what users thought of answers."""
+
+    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+        """Rate a run; a second vote takes the first one's place. What the run was rated before.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            RunUnfinished: the run has not ended.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
+        """The latest votes, of one rating or of both.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
         ...
 
 

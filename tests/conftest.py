@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 import uvicorn
 from debian_redis import debian_redis
 from stub_server import Stub, stub_app
+from told_lines import Told
 
 from serve_app.config import RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
@@ -71,3 +73,14 @@ def stub() -> Iterator[Stub]:
     yield Stub(listener.getsockname()[1], app)
     server.should_exit = True
     thread.join(timeout=10)
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """What is logged, down to the last step, as a file would have it."""
+    handler, root, ours = Told(), logging.getLogger(), logging.getLogger("serve_app")
+    root.addHandler(handler)
+    ours.setLevel(logging.DEBUG)
+    yield handler
+    ours.setLevel(logging.NOTSET)
+    root.removeHandler(handler)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
 from serve_app.errors import ModelUnavailable
-from serve_app.llm.chain import RESTART
+from serve_app.llm.chain import MODEL, RESTART
+from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Token
 
 if TYPE_CHECKING:
@@ -22,12 +25,18 @@ if TYPE_CHECKING:
     Say = Callable[[Token], None]
 
 
+logger = logging.getLogger(__name__)
+
+
 async def ask(
     model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes."""
+    begun = time.monotonic()
     reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
     progress.heard(reply)
+    told = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
+    logger.debug("model_replied", extra={**told, "elapsed_ms": elapsed_ms(begun)})
     return reply
 
 

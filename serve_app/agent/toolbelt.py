@@ -20,7 +20,9 @@ from serve_app.errors import (
     ToolUnavailable,
 )
 from serve_app.observability.catalogue import UNKNOWN
+from serve_app.observability.logs import hiding
 from serve_app.observability.recorders import SILENT
+from serve_app.observability.redaction import shown
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
@@ -123,7 +125,7 @@ class Toolbelt:
         try:
             await self._ask()
         except ServeAppError as error:
-            logger.warning("the list of tools was not told: %r", error)
+            logger.warning("tools_not_told", extra={"error": error.message})
 
     @property
     def missing(self) -> list[str]:
@@ -150,6 +152,16 @@ class Toolbelt:
         A call whose replica dies under it is made again at once, under the same key, unless it has an effect. Further
         attempts, which are made on the other side, are drawn from the request's `budget`.
         """
+        spec = self._spec(request.name)
+        with hiding(spec.hidden(request.arguments) if spec else ()):
+            outcome = await self._allowed(context, request, key, budget)
+            result, arguments = outcome.result, shown(request.arguments, spec.sensitive if spec else ())
+            told = {"tool": request.name, "arguments": arguments, "status": result.status, "attempts": result.attempts}
+            logger.debug("tool_called", extra={**told, "elapsed_ms": result.elapsed_ms})
+        return outcome
+
+    async def _allowed(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
+        """The call, within what the budget grants it."""
         begun = time.monotonic()
         spec = self._spec(request.name)
         with budget.allowance(spec.attempts - 1 if spec else 0) as allowance:

@@ -127,7 +127,7 @@ class Turn:
                 progress.empty += 1
                 read = told(history, EMPTY)
         if progress.asked:
-            logger.warning("run %s has to answer without tools: %s", run.context.run_id, why)
+            logger.warning("run_answers_without_tools", extra={"reason": why})
             progress.force()
         unbound = self.model.bind(**terms)
         reply = with_calls(await ask(unbound, [*told(history, BASIC), *progress.messages], progress, say), [])

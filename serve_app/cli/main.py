@@ -9,7 +9,7 @@ import click
 
 from serve_app.errors import ServeAppError
 
-COMMANDS = ("check", "ingest", "chat", "sessions", "fault")
+COMMANDS = ("check", "ingest", "chat", "sessions", "logs", "feedback", "fault")
 
 
 class Commands(click.Group):
@@ -52,6 +52,8 @@ def main(*, debug: bool) -> None:
       serve-app ingest docs/          give it documents
       serve-app chat                  ask it something
       serve-app sessions              what do its conversations take up?
+      serve-app logs --run ID         what happened in one run?
+      serve-app feedback              what did users think of its answers?
 
     \b
       serve-app fault                 have something fail on purpose, to rehearse it

@@ -90,6 +90,16 @@ def _group_name(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        empty = re.compile(value).search("")
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error.msg}") from None
+    if empty:
+        raise ValueError("it matches the empty text, and with it every place of a line")
+    return value
+
+
 def _host_name(value: str) -> str:
     if not _is_url(f"http://{value}", ("http",)) or re.search(r"[/@?#]", value):
         raise ValueError("neither host nor host:port")
@@ -105,4 +115,5 @@ ToolName = Annotated[str, AfterValidator(_tool_name)]
 UrlTemplate = Annotated[str, AfterValidator(_url_template)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 HostName = Annotated[str, AfterValidator(_host_name)]

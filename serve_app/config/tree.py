@@ -17,6 +17,7 @@ from serve_app.config.forms import (
     FunctionPath,
     HttpUrl,
     MilvusUrl,
+    Pattern,
     RedisUrl,
     VariableName,
 )
@@ -221,9 +222,23 @@ class FaultSettings(Section):
     """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
 
 
+class FeedbackSettings(Section):
+    """How long users' votes are kept."""
+
+    ttl_s: int = Field(default=90 * 24 * 3600, gt=0)
+    """With question and answer, in seconds: a season of work on prompts and documents."""
+
+
 class ObservabilitySettings(Section):
     """What the service tells of itself."""
 
+    steps: bool = True
+    """Whether `serve-app logs --run` tells of every step of a run, by half a dozen more lines a turn that are in Redis
+    only; without, it tells what the files do."""
+    redact: tuple[Pattern, ...] = ()
+    """Regular expressions of what must not leave in logs, traces and error bodies, beside what is masked anyway: keys,
+    passwords, e-mail addresses, phone numbers, Chinese identity numbers and bank cards. One that comes back to a place
+    again and again, such as `(a+)+b`, slows every line down."""
     metrics: bool = True
     """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
 
@@ -243,4 +258,5 @@ class Settings(Section):
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
     faults: FaultSettings = FaultSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

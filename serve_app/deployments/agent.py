@@ -13,6 +13,7 @@ from ray import serve
 
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
@@ -29,6 +30,7 @@ from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.stores.pulse import Pulse
 from serve_app.stores.redis import connect
+from serve_app.stores.run_lines import Lines
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -50,9 +52,13 @@ class Agent:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
     ) -> None:
+        trail = screen_logs(settings.observability)
         self._settings = settings
         metrics = metrics_of(exported=settings.observability.metrics)
         self._redis = connect(settings.redis, settings.redis.url, metrics=metrics)
+        self._telling = asyncio.create_task(
+            Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+        )
         self._pulse = Pulse(self._redis)
         self._window = Window(self._redis, settings.memory, metrics)
         self._tally = Tally(metrics, frozenset(settings.tools.named))
@@ -64,7 +70,7 @@ class Agent:
             self._model = model = build(settings.model, metrics)
         except InvalidConfiguration as error:
             self._problem = str(error)
-            logger.error("%s", self._problem)  # noqa: TRY400 - what and how to mend; a traceback adds nothing
+            logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
             return
         turn = Turn(
             model=model,
@@ -119,7 +125,7 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
-        await end(self._beating)
+        await end(self._telling, self._beating)
         await self._redis.aclose()
 
     def _breakers(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ class Child:
                 self._process.terminate()
         self._supervisor.join(patience_s)
         if self._supervisor.is_alive() and self._process is not None:
-            logger.warning("%s did not end within %g s and is killed", self.program.name, patience_s)
+            logger.warning("store_killed", extra={"store": self.program.name, "patience_s": patience_s})
             self._process.kill()
             self._supervisor.join(patience_s)
 
@@ -130,11 +130,12 @@ class Child:
                     return
                 self._process = process = self._launch()
         except OSError as error:
-            logger.error("%s does not start (%s); trying again", self.program.name, error)  # noqa: TRY400
+            logger.error("store_not_started", extra={"store": self.program.name, "error": str(error)})  # noqa: TRY400
             return
         code = process.wait()
         if not self._stopping.is_set():
-            logger.warning("%s ended with %s and is started again; log: %s", self.program.name, code, self.program.log)
+            told = {"store": self.program.name, "code": code, "log": str(self.program.log)}
+            logger.warning("store_started_again", extra=told)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         # gRPC's servers share ports (SO_REUSEPORT): without this check two of them would take turns in answering.

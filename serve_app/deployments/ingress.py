@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.vitals import beat
+from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
 from serve_app.stores.faults import FaultBoard
 from serve_app.stores.redis import connect
+from serve_app.stores.run_lines import Lines
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,15 +44,19 @@ class Ingress:
         retriever: DeploymentHandle,
         tools: dict[str | None, DeploymentHandle],
     ) -> None:
+        self._trail = screen_logs(settings.observability)
         self._settings = settings
         self._metrics = metrics_of(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
+        self._lines = Lines(redis, settings.runs.steps_ttl_s)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=remote_tools(settings.tools, tools),
+            lines=self._lines,
+            feedback=FeedbackBook(redis, settings.feedback),
             nodes=RayNodes(),
             faults=FaultBoard(redis) if settings.faults.enabled else None,
             metrics=self._metrics,
@@ -56,9 +64,10 @@ class Ingress:
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        going_on = (self._runs.go_on(), beat(self._metrics))
+        going_on = (self._runs.go_on(), self._lines.go_on(self._trail), beat(self._metrics))
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
-        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s)
+        redactor = Redactor.of(self._settings.observability.redact)
+        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
         api.add_middleware(EchoedOutside)
         return api
 

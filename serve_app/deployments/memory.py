@@ -20,7 +20,7 @@ def limit_memory(beyond_mb: int) -> None:
     allocates without end at 282 MB, and left the process alive. A thread takes 8 MB for its stack.
     """
     if not STATM.exists():
-        logger.warning("no memory limit: this system does not tell what a process takes up")
+        logger.warning("memory_not_limited", extra={"reason": "this system does not tell what a process takes up"})
         return
     used = int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import time
 from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
 from serve_app.knowledge.index import Index, entries
 from serve_app.knowledge.servers import Servers
+from serve_app.observability.logs import about
 from serve_app.observability.vitals import beat
+from serve_app.resilience.deadline import elapsed_ms
 from serve_app.stores.redis import OUTLASTS_RESTART, connect
+from serve_app.stores.run_lines import Lines
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from serve_app.config import Settings
     from serve_app.knowledge.index import Entry
     from serve_app.values import Catalogue, Check, Context, Document, DocumentSummary, Found, Indexed
+
+
+logger = logging.getLogger(__name__)
 
 
 @serve.deployment
@@ -31,6 +40,7 @@ class Retriever:
     """
 
     async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        trail = screen_logs(settings.observability)
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
@@ -39,16 +49,25 @@ class Retriever:
         servers = Servers(settings.milvus, settings.knowledge, metrics=metrics)
         self._index = Index(settings.knowledge, redis, servers, self._prepared)
         self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
+        self._telling = asyncio.create_task(
+            Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+        )
         await self._index.warm()
 
     async def _prepared(self, document: Document) -> list[Entry]:
         return await self._split.remote(document)
 
     async def search(self, context: Context, query: str) -> Found:
-        return await self._index.search(context, query)
+        with about(context.ids):
+            begun = time.monotonic()
+            found = await self._index.search(context, query)
+            told = {"query": query, "passages": len(found.passages), "standby": found.standby}
+            logger.debug("searched", extra={**told, "elapsed_ms": elapsed_ms(begun)})
+            return found
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
-        return await self._index.add(context, documents)
+        with about({"request_id": context.request_id}):
+            return await self._index.add(context, documents)
 
     async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
         return await self._index.documents(context, offset, limit)

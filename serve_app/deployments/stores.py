@@ -10,6 +10,7 @@ import ray
 from ray import serve
 
 from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import Internal, InvalidConfiguration, Problem
 from serve_app.observability.vitals import beat
@@ -17,6 +18,7 @@ from serve_app.observability.vitals import beat
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from serve_app.config import ObservabilitySettings
     from serve_app.deployments.data_folder import Ports
     from serve_app.values import Check
 
@@ -34,12 +36,13 @@ class Stores:
     """Answers once the stores do. Its replica's death ends them, and its successor starts them on the same ports."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, data_dir: Path, ports: Ports, *, redis: bool, milvus: bool, exported: bool = True
+        self, data_dir: Path, ports: Ports, telling: ObservabilitySettings, *, redis: bool, milvus: bool
     ) -> None:
+        screen_logs(telling)
         self._stores = EmbeddedStores(data_dir, ports, redis=redis, milvus=milvus)
         refuse_many(sum(node["Alive"] for node in ray.nodes()))
         self._stores.start()
-        self._beating = asyncio.create_task(beat(metrics_of(exported=exported)), context=contextvars.Context())
+        self._beating = asyncio.create_task(beat(metrics_of(exported=telling.metrics)), context=contextvars.Context())
 
     async def ready(self) -> list[Check]:
         """The state of each store, asked now."""

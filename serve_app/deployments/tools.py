@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.memory import limit_memory
 from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import ToolUnavailable
@@ -27,6 +28,7 @@ class Tools:
     """`ports.Tools`, as a deployment: the tools of one group, or those of none."""
 
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        screen_logs(settings.observability)
         tools = settings.tools
         self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
         self._runner.start()

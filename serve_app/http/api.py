@@ -10,7 +10,8 @@ from serve_app.http.admin import add_admin
 from serve_app.http.body_limit import BodyLimit
 from serve_app.http.chat import add_chat
 from serve_app.http.contexts import Contexts
-from serve_app.http.errors import LastResort, handle_errors
+from serve_app.http.errors import REDACTOR, LastResort, handle_errors
+from serve_app.http.feedback import add_feedback
 from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
@@ -18,12 +19,14 @@ from serve_app.http.measuring import Measured
 from serve_app.http.metrics import add_metrics
 from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
+from serve_app.http.run_lines import add_run_lines
 from serve_app.http.runs import add_runs
 from serve_app.http.sessions import add_sessions
 
 if TYPE_CHECKING:
     from serve_app.config import HttpSettings
     from serve_app.http.parts import Parts
+    from serve_app.observability.redaction import Redactor
 
 _DESCRIPTION = """\
 An agent that answers questions with the help of tools and of your documents, in the language of the question.
@@ -44,7 +47,7 @@ _TAGS = [
 ]
 
 
-def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float) -> FastAPI:
+def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, redactor: Redactor = REDACTOR) -> FastAPI:
     """The ASGI application over these parts."""
     api = FastAPI(
         title="serve_app",
@@ -60,11 +63,13 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float) -> F
     add_runs(api, parts.runs, contexts)
     add_sessions(api, parts.agent, contexts)
     add_knowledge(api, parts.retriever, contexts)
+    add_feedback(api, parts.feedback, contexts, parts.metrics)
     add_admin(api, parts.agent, contexts)
+    add_run_lines(api, parts.lines, contexts)
     add_rehearsal(api, parts, contexts)
     add_health(api, parts)
     add_metrics(api, parts.nodes)
-    handle_errors(api)
+    handle_errors(api, redactor)
     api.add_middleware(BodyLimit, settings=settings)
     api.add_middleware(LastResort)
     api.add_middleware(RequestIds)

@@ -28,6 +28,7 @@ async def begun(parts: Parts, context: Context, body: ChatRequest, key: str | No
     async with within(patience_s(context)):
         claim = await parts.runs.claim(context, body, key)
         context = context.model_copy(update={"run_id": claim.run_id})
+        log.debug("turn_asked", extra={**context.ids, "background": True, "joined": not claim.fresh})
         if claim.fresh:
             await _start(parts, context, body)
         run = await parts.runs.run(context, claim.run_id)
@@ -42,4 +43,4 @@ async def _start(parts: Parts, context: Context, body: ChatRequest) -> None:
         async with within(START_S):
             await parts.agent.start(context, body)
     except (Unavailable, Overloaded, DeadlineExceeded) as error:
-        log.warning("run %s waits to be picked up: %s", context.run_id, error)
+        log.warning("run_waits_for_replica", extra={**context.ids, "error": error.message})

@@ -18,6 +18,7 @@ from serve_app.http.faults import MalformedBody, MethodNotAllowed
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.http.validation import sentence
+from serve_app.observability.redaction import Redactor
 from serve_app.values import Failed, Failure
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+REDACTOR = Redactor()
 
 
 def _family(error: type[ServeAppError]) -> list[type[ServeAppError]]:
@@ -50,9 +52,9 @@ def refusal(failure: Failure) -> Response:
     return response
 
 
-def answer_to(error: Exception, request_id: str) -> Response:
+def answer_to(error: Exception, request_id: str, redactor: Redactor = REDACTOR) -> Response:
     """The response to an exception."""
-    return refusal(_told(_ours(error), request_id))
+    return refusal(_told(_ours(error), request_id, redactor))
 
 
 async def or_failed(step: Awaitable[T], request_id: str) -> T | Failed:
@@ -85,17 +87,17 @@ class LastResort:
             await answer_to(error, request_id_of(scope))(scope, receive, send)
 
 
-def handle_errors(api: FastAPI) -> None:
+def handle_errors(api: FastAPI, redactor: Redactor) -> None:
     """Replace the framework's error bodies by ours."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        response = answer_to(error, request_id_of(request.scope), redactor)
+        if response.status_code == MethodNotAllowed.status:
+            response.headers["Allow"] = ", ".join(_allowed(request))
+        return response
+
     for error in (ServeAppError, HTTPException, RequestValidationError):
-        api.add_exception_handler(error, _handle)
-
-
-async def _handle(request: Request, error: Exception) -> Response:
-    response = answer_to(error, request_id_of(request.scope))
-    if response.status_code == MethodNotAllowed.status:
-        response.headers["Allow"] = ", ".join(_allowed(request))
-    return response
+        api.add_exception_handler(error, handle)
 
 
 def _allowed(request: Request) -> list[str]:
@@ -121,7 +123,9 @@ def _ours(error: Exception) -> ServeAppError:
     return unexpected
 
 
-def _told(error: ServeAppError, request_id: str) -> Failure:
+def _told(error: ServeAppError, request_id: str, redactor: Redactor = REDACTOR) -> Failure:
+    """The body; what its message repeats of the request is masked like the logs."""
     if error.status == Internal.status:
-        log.error("request %s failed", request_id, exc_info=error)
-    return Failure.of(error, request_id)
+        log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
+    failure = Failure.of(error, request_id)
+    return failure.model_copy(update={"message": redactor.text(failure.message)})

@@ -49,6 +49,7 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
         Internal: there is no last one.
     """
     context, claim = await _claimed(parts, context, body, key)
+    log.debug("turn_asked", extra={**context.ids, "stream": body.stream, "joined": not claim.fresh})
     source = parts.agent.turn(context, body) if claim.fresh else parts.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
         async for event in events:
@@ -65,6 +66,6 @@ async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str |
     try:
         claim = await parts.runs.claim(context, body, key)
     except StoreUnavailable as error:
-        log.warning("run %s begins without its key: %s", context.run_id, error)
+        log.warning("run_begins_without_key", extra={**context.ids, "error": error.message})
         return context.model_copy(update={"effects": False}), Claim(run_id=context.run_id, fresh=True)
     return context.model_copy(update={"run_id": claim.run_id}), claim

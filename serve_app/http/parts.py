@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Faults, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Feedback, Lines, Metrics, Nodes, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Parts:
     runs: Runs
     retriever: Retriever
     tools: Tools
+    lines: Lines
+    feedback: Feedback
     nodes: Nodes
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""

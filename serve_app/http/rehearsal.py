@@ -1,5 +1,6 @@
 """How does an operator have something go wrong on purpose, to see what the service makes of it?"""
 
+import logging
 import time
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from serve_app.http.parts import Parts
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.ports import Faults
 from serve_app.values import Context, Fault, FaultList, FaultMode, FaultTarget, Value
+
+log = logging.getLogger(__name__)
 
 _PATH = "/admin/faults"
 _OFF = "Faults are off in this service; `faults: {enabled: true}` in its configuration file switches them on"
@@ -77,6 +80,7 @@ def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         async with within(patience_s(contexts.of(request))):
             faults = _allowed(parts)
             await faults.put(rehearsal.begun(time.time()))
+            log.warning("fault_set", extra=rehearsal.model_dump())
             return await _told(faults)
 
     @api.delete(
@@ -92,6 +96,7 @@ def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         async with within(patience_s(contexts.of(request))):
             faults = _allowed(parts)
             await faults.clear(which.target)
+            log.warning("fault_cleared", extra={"target": which.target or "all"})
             return await _told(faults)
 
 

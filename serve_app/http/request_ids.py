@@ -8,6 +8,8 @@ from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 
+from serve_app.observability.logs import about
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,7 +42,8 @@ class RequestIds:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, stamped)
+        with about({"request_id": request_id}):
+            await self._app(scope, receive, stamped)
 
 
 class EchoedOutside:

@@ -97,7 +97,7 @@ async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
         async with asyncio.timeout(timeout_s):
             return await call
     except Exception as error:  # each provider's package raises errors of its own
-        logger.warning("embedding failed", exc_info=error)
+        logger.warning("embedding_failed", exc_info=error)
         raise ModelUnavailable(f"The embedding model did not answer ({type(error).__name__})") from error
 
 

@@ -89,7 +89,7 @@ class Index:
             if await self._layout.check():
                 await asyncio.gather(*(server.passages.warm(WARM_S) for server in self._servers.all))
         except ServeAppError as error:
-            logger.warning("the first searches may take longer: %s", error)
+            logger.warning("not_warmed", extra={"error": error.message})
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
         """Index `documents`, each replacing what its source held; one result per document, in order.

@@ -77,7 +77,7 @@ class Ingest:
         except ModelUnavailable as error:
             return self._failed(document, error.message)
         except Exception as error:  # one document that cannot be split stops no other
-            logger.warning("a document was not split", exc_info=error)
+            logger.warning("document_not_split", extra={"source": document.source}, exc_info=error)
             return self._failed(document, "The document could not be split")
         if not prepared:
             return self._failed(document, "The document has no text to search for")

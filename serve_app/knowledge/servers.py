@@ -88,7 +88,7 @@ class Servers:
             try:
                 return Near(await server.near(context, vectors, limit), standby=bool(failures))
             except StoreUnavailable as error:
-                logger.warning("request %s: %s: %s", context.request_id, server.circuit.name, error.message)
+                logger.warning("search_failed", extra={"server": server.circuit.name, "error": error.message})
                 failures.append(error)
         raise failures[0]
 

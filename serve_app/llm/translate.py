@@ -73,7 +73,7 @@ def translated() -> Iterator[None]:
     except ServeAppError:
         raise
     except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
-        logger.warning("model call failed: %s", _described(error))
+        logger.warning("model_call_failed", extra={"error": _described(error)})
         raise _ours(error) from None
 
 

@@ -134,4 +134,6 @@ class Tries:
         self._place += 1
         self._made = 0
         if self._place < len(self.links):
-            logger.warning("%s is asked after %s: %s", self.links[self._place].name, name, error)
+            logger.warning(
+                "model_switched", extra={"model": self.links[self._place].name, "after": name, "error": error.message}
+            )

@@ -87,14 +87,14 @@ class Window:
         keys = SessionKeys(context.tenant, context.session_id)
         if kept is None or (kept and not exchanges):
             aside = keys.aside(time.time_ns() // 1_000_000)
-            logger.error("session %s cannot be read, it is set aside as %s", context.session_id, aside)
+            logger.error("session_set_aside", extra={**context.ids, "key": aside})
             given = (keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
             with translated():
                 if await self._redis.eval(SET_ASIDE, 3, *given):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="set_aside")
             return Recalled([], whole=False)
         if repairs:
-            logger.warning("session %s: %d messages were mended or left out", context.session_id, repairs)
+            logger.warning("session_repaired", extra={**context.ids, "messages": repairs})
             with translated():
                 if await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="mended")

@@ -56,6 +56,12 @@ SESSIONS_REPAIRED = Metric(
     "Turns that found a conversation no model can read; it was mended for them, or set_aside.",
     ("outcome",),
 )
+FEEDBACK = Metric(
+    "serve_app_feedback_total",
+    "counter",
+    "Votes on answers, up or down; one that is changed counts under both, one that is repeated once.",
+    ("rating",),
+)
 SESSION_BYTES = Metric(
     "serve_app_session_bytes", "histogram", "What a conversation takes up in Redis after a turn.", (), SIZE_BYTES
 )

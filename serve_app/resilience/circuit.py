@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from serve_app.resilience.breaker import Limit, State
 
 E = TypeVar("E", bound=Unavailable)
+logger = logging.getLogger(__name__)
 
 
 class Circuit:
@@ -49,12 +51,23 @@ class Circuit:
         try:
             yield
         except failures:
-            self._breaker = self._breaker.failed(self._clock())
+            self._become(self._breaker.failed(self._clock()))
             raise
         except BaseException:
             self._breaker = self._breaker.unheard(now)
             raise
-        self._breaker = self._breaker.succeeded()
+        self._become(self._breaker.succeeded())
+
+    def _become(self, after: Breaker) -> None:
+        """Take in what a call has taught; that the breaker opens, or closes, is told."""
+        was_open, is_open = self._breaker.opened_at is not None, after.opened_at is not None
+        self._breaker = after
+        if is_open and not was_open:
+            limit = after.limit
+            told = {"dependency": self.name, "failures": limit.failures, "cool_down_s": limit.cool_down_s}
+            logger.warning("breaker_opened", extra=told)
+        elif was_open and not is_open:
+            logger.warning("breaker_closed", extra={"dependency": self.name})
 
     def refused(self, refusal: type[E]) -> E:
         """What a call is told that is not let through."""

@@ -43,7 +43,7 @@ async def strike(faults: tuple[Fault, ...], target: str, error: Exception) -> bo
     fault = drawn(faults, target, random.random(), time.time())  # noqa: S311 - a rehearsal is no secret
     if fault is None:
         return False
-    logger.warning("%s is hit by the fault %s of %s", target, fault.mode, fault.target)
+    logger.warning("fault_hits", extra={"target": target, "mode": fault.mode, "fault": fault.target})
     match fault.mode:
         case "slow":
             await asyncio.sleep(fault.delay_s)

@@ -7,10 +7,11 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.observability.logs import about
+from serve_app.resilience.deadline import elapsed_ms, remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app.runs.run import Stop
     from serve_app.runs.writer import Writer
     from serve_app.stores.keys import RunKeys
-    from serve_app.values import ChatRequest, Context
+    from serve_app.values import ChatRequest, Context, EventData
 
     Work = Callable[[Run], Awaitable[Answer]]
 
@@ -61,6 +62,7 @@ class Course:
     """Unix time in seconds at which this process had it."""
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
+    begun: float = field(default_factory=time.monotonic, init=False)
     _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
 
@@ -69,22 +71,27 @@ class Course:
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
+        with about(self.context.ids):
+            await self._gone()
+
+    async def _gone(self) -> None:
         try:
             try:
                 held = await self._turn()
             except StoreUnavailable as error:
-                logger.warning("run %s begins without Redis: %s", self.context.run_id, error)
+                logger.warning("run_begins_without_redis", extra={"error": error.message})
                 nothing = Held(0, max(self.after, 0), adoptions=0, remembered=None, registered_at=self.begun_at)
                 await self._through(nothing, detached=True)
             else:
                 if held:
                     await self._through(held)
         except SessionBusy as error:
-            failed = self._failed(error)
+            failed = Failed(error=Failure.of(error, self.context.request_id))
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 if await registry.end(self.context, "failed", failed, registry.owner):
                     self.means.writer.tally.ended(failed, self.age_s)
+            self._tell(failed, error)
         finally:
             self.feed.close()
 
@@ -151,8 +158,10 @@ class Course:
         await asyncio.wait({run.work})
         if run.stopped is None:
             await self._end(run, run.work)
-        elif not run.work.cancelled():
-            run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
+        else:
+            logger.info("run_stopped", extra={"why": run.stopped, "elapsed_ms": elapsed_ms(self.begun)})
+            if not run.work.cancelled():
+                run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
         with suppress(StoreUnavailable):
             if detached:
                 return
@@ -174,8 +183,10 @@ class Course:
         Raises:
             ServeAppError: whatever the turn failed with.
         """
-        if run.held.last and not run.detached:
-            logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
+        if not run.held.last:
+            logger.info("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
+        elif not run.detached:
+            logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
             run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
@@ -183,15 +194,33 @@ class Course:
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
         """Log how the run ended, in the run's log, and where that is not well in this process's too."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
-        last = self._failed(error) if error else work.result()
+        last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             await run.end(last, status)
-            if self.feed.last and isinstance(told := self.feed.last.data, Answer) and told.degraded:
-                logger.warning("run %s is degraded, without %s", self.context.run_id, ", ".join(told.degraded))
+            told = self.feed.last.data if self.feed.last else last
+            self._tell(told, error)
 
-    def _failed(self, error: BaseException) -> Failed:
-        failure = Failure.of(error, self.context.request_id)
-        unexpected = error if failure.code == Internal.code else None
-        logger.warning("run %s failed: %s", self.context.run_id, failure.code, exc_info=unexpected)
-        return Failed(error=failure)
+    def _tell(self, last: EventData, error: BaseException | None) -> None:
+        """The one line of the turn, by what its followers were told."""
+        told: dict[str, Any] = {"elapsed_ms": elapsed_ms(self.begun)}
+        if self.run and self.run.held.adoptions:
+            told["adoptions"] = self.run.held.adoptions
+        if isinstance(last, Failed):
+            unexpected = error if last.error.code == Internal.code else None
+            told |= {"status": "failed", "code": last.error.code}
+            logger.warning("run_ended", extra=told, exc_info=unexpected)
+        if isinstance(last, Answer):
+            level = logging.WARNING if last.degraded else logging.INFO
+            logger.log(level, "run_ended", extra={**told, **_summary(last)})
+
+
+def _summary(answer: Answer) -> dict[str, Any]:
+    return {
+        "status": answer.status,
+        "degraded": answer.degraded,
+        "model": answer.model,
+        "tools": [call.name for call in answer.tool_calls],
+        "attempts": sum(call.attempts for call in answer.tool_calls),
+        **answer.usage.model_dump(),
+    }

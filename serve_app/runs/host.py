@@ -129,7 +129,7 @@ class Host:
                 if time.monotonic() >= adopt_from and not self._closing:
                     await self._adopt()
             except StoreUnavailable as error:
-                logger.warning("runs are not renewed: %s", error)
+                logger.warning("runs_not_renewed", extra={"error": error.message})
                 adopt_from = time.monotonic() + LIFE_MS / 1000
 
     async def _renew(self) -> None:

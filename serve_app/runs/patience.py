@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 MOST_S = 3.0
 """An embedded Redis is back within a second, also under load."""
@@ -67,7 +69,12 @@ class Patience:
         begun = asyncio.get_running_loop().time()
         try:
             yield
-        except StoreUnavailable:
-            self._away_since = begun if self._away_since is None else self._away_since
+        except StoreUnavailable as error:
+            if self._away_since is None:
+                self._away_since = begun
+                logger.warning("redis_away", extra={"error": error.message})
             raise
-        self._away_since = None
+        if self._away_since is not None:
+            away_s = asyncio.get_running_loop().time() - self._away_since
+            self._away_since = None
+            logger.warning("redis_back", extra={"away_s": round(away_s, 1)})

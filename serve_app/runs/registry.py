@@ -231,7 +231,7 @@ class Registry:
             asked = [await self._redis.hmget(RunKeys.of(member).run, "context", "request") for member in members]
             runs = [_asked(*each) for each in asked]
             if lost := [member for member, run in zip(members, runs, strict=True) if run is None]:
-                logger.error("runs cannot be read, nobody goes on with them: %s", ", ".join(lost))
+                logger.error("runs_unreadable", extra={"runs": lost})
                 await self._redis.zrem(UNFINISHED, *lost)
         return [run for run in runs if run]
 

@@ -48,7 +48,7 @@ class SurvivingAgent:
             except AgentUnavailable as error:
                 if remaining_s(given_up_at) <= again_s:
                     raise
-                logger.warning("run %s lost its replica after event %d: %s", context.run_id, after, error)
+                logger.warning("replica_lost", extra={**context.ids, "after": after, "error": error.message})
             except Overloaded:
                 if after == 0:
                     raise

@@ -99,7 +99,7 @@ class Writer:
         try:
             kept = await attempt(lambda: self._written(appends, ended))
         except StoreUnavailable as error:
-            logger.warning("events of %d runs are written later: %s", len(fresh) + len(behind), error)
+            logger.warning("events_written_later", extra={"runs": len(fresh) + len(behind), "error": error.message})
             for each in fresh:
                 self._tell(each)
             self._wanted.set()

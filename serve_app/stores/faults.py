@@ -43,7 +43,7 @@ class FaultBoard:
                 async with asyncio.timeout(READ_S):
                     self._read = await self.listed()
             except (StoreUnavailable, TimeoutError) as error:
-                logger.warning("no faults are known: %s", error)
+                logger.warning("faults_unknown", extra={"error": str(error)})
                 self._read = ()
         return _unexpired(self._read)
 

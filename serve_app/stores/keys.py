@@ -6,6 +6,9 @@
     serve_app:run:{TENANT:RUN}                     hash: what was asked, by whom it is run, how far it is
                               :steps               stream: the events without the tokens, and what a successor needs
                               :tokens              stream: the tokens; an event's id in both is `N-0`, N its number
+                              :lines               stream: what the processes' logs tell of it
+    serve_app:feedback:{TENANT}:vote:RUN           string: what a user thought of a run, with question and answer
+                               :up :down           sorted set: the runs that are rated so, by the time of the vote
     serve_app:runs                                 sorted set: the runs that have not ended, by the time (server, ms)
                                                    at which their owner's right to them lapses
     serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
@@ -72,6 +75,10 @@ class RunKeys:
         return f"{self.run}:tokens"
 
     @property
+    def lines(self) -> str:
+        return f"{self.run}:lines"
+
+    @property
     def member(self) -> str:
         """The run's name among those of all tenants."""
         return f"{self.tenant}:{self.run_id}"
@@ -81,6 +88,21 @@ class RunKeys:
         """The keys of the run that `member` names."""
         tenant, _, run_id = member.rpartition(":")
         return cls(tenant, run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackKeys:
+    """The keys of a tenant's feedback."""
+
+    tenant: str
+
+    def vote(self, run_id: str) -> str:
+        """What was thought of one run."""
+        return f"serve_app:feedback:{{{self.tenant}}}:vote:{run_id}"
+
+    def rated(self, rating: str) -> str:
+        """The runs that have this rating."""
+        return f"serve_app:feedback:{{{self.tenant}}}:{rating}"
 
 
 def session_of(exchanges: str, tenant: str) -> str | None:

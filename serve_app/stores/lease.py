@@ -94,7 +94,7 @@ async def _renew(redis: Any, lease: Lease) -> None:
             with translated():
                 await redis.eval(RENEW_IF_HELD, 1, lease.key, lease.holder, LIFE_MS)
         except StoreUnavailable as error:
-            logger.warning("%s was not renewed: %s", lease.key, error)
+            logger.warning("lease_not_renewed", extra={"key": lease.key, "error": error.message})
 
 
 async def _release(redis: Any, lease: Lease) -> None:
@@ -102,4 +102,4 @@ async def _release(redis: Any, lease: Lease) -> None:
         with translated():
             await redis.eval(RELEASE_IF_HELD, 1, lease.key, lease.holder)
     except StoreUnavailable as error:
-        logger.warning("%s was not released, it lapses by itself: %s", lease.key, error)
+        logger.warning("lease_not_released", extra={"key": lease.key, "error": error.message})

@@ -69,7 +69,7 @@ class Tail:
                 with translated():
                     read = await self._redis.xread(dict(self._seen), block=self._block_ms)
             except StoreUnavailable as error:
-                logger.debug("streams are not read: %s", error)
+                logger.debug("streams_not_read", extra={"error": error.message})
                 await asyncio.sleep(PAUSE_S)
                 continue
             self._deliver({stream: rows for stream, rows in read if stream in self._seen})

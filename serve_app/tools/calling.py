@@ -70,7 +70,7 @@ class Call:
         try:
             said = await self._tried(line, given, min(line.spec.attempts, allowed))
         except (Transient, ToolUnavailable, DeadlineExceeded) as failure:
-            logger.warning("tool %s failed, run %s: %r", self.request.name, self.context.run_id, failure)
+            logger.warning("tool_failed", extra={"tool": self.request.name, "error": repr(failure)})
             own = self.attempts
             result = await self._instead(line) or self._failed(line.spec, failure)
             return result.model_copy(update={"by_standby": self.attempts - own})
@@ -84,7 +84,7 @@ class Call:
             said = await self._tried(line.standby, line.standby.tool.read(self.request.arguments), 1)
         except (Transient, ToolUnavailable, DeadlineExceeded, WrongArguments) as failure:
             name = line.standby.circuit.name
-            logger.warning("standby %s failed, run %s: %r", name, self.context.run_id, failure)
+            logger.warning("standby_failed", extra={"tool": name, "error": repr(failure)})
             return None
         return self._result(said, "standby")
 
@@ -119,7 +119,7 @@ class Call:
             except (Transient, MemoryError):
                 raise
             except Exception as error:
-                logger.warning("tool %s failed, run %s", self.request.name, self.context.run_id, exc_info=error)
+                logger.warning("tool_failed", extra={"tool": self.request.name}, exc_info=error)
                 return Said(f"error: {self.request.name} failed ({type(error).__name__})", well=False)
 
     def _result(self, said: Said, status: Any) -> ToolResult:

@@ -96,7 +96,8 @@ class Egress:
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         for each in addresses:
             if not self.allows(host, port, ip_address(each)):
-                logger.error("%s:%d is refused: %s is not public; see egress.private_hosts", host, port, each)
+                mend = "list the host in egress.private_hosts"
+                logger.error("address_refused", extra={"host": f"{host}:{port}", "address": each, "mend": mend})
                 raise EgressRefused(host)
         return addresses
 

@@ -72,6 +72,7 @@ class McpServer:
         self._doubted = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
         self._holding: asyncio.Task[None] | None = None
+        self._away = False
 
     def start(self) -> None:
         """Look for the server from now on."""
@@ -114,7 +115,9 @@ class McpServer:
             await asyncio.sleep(PAUSE_S)
 
     def _report(self, error: BaseException | None) -> None:
-        logger.warning("MCP server %s is not there: %r", self._name, error)
+        if not self._away:
+            self._away = True
+            logger.warning("mcp_server_missing", extra={"server": self._name, "error": repr(error)})
 
     async def _session(self) -> None:
         """One session, to its end; raises where it does not come to one."""
@@ -127,6 +130,9 @@ class McpServer:
                         session, tool_interceptors=[_direct(session)], handle_tool_errors=False
                     )
                 begun = True
+                if self._away:
+                    self._away = False
+                    logger.warning("mcp_server_found", extra={"server": self._name})
                 self.offered = {tool.name: offered for tool in tools if (offered := self._usable(tool))}
                 try:
                     await self._until_it_breaks(session)
@@ -154,7 +160,7 @@ class McpServer:
         try:
             return Offered(tool, Arguments(dict(tool.args_schema)))  # type: ignore[arg-type]
         except (ValueError, TypeError) as error:
-            logger.warning("tool %s of MCP server %s cannot be called: %s", tool.name, self._name, error)
+            logger.warning("tool_unusable", extra={"tool": tool.name, "server": self._name, "error": str(error)})
             return None
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from serve_app.observability.logs import about, hiding
 from serve_app.tools.calling import Call
 from serve_app.tools.registry import load
 from serve_app.tools.tool import absent
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolSettings
     from serve_app.resilience.circuit import Circuit
+    from serve_app.tools.calling import Line
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class Runner:
         self._own = {name: tools[name] for name in mine}
         self.out_of_memory = False
         for problem in problems.values():
-            logger.error("%s", problem)
+            logger.error("tool_not_loaded", extra={"problem": str(problem)})
 
     @property
     def circuits(self) -> dict[str, Circuit]:
@@ -68,11 +70,16 @@ class Runner:
         line = self._lines.get(name)
         if line is None or not line.spec.ready:
             return ToolResult.refused(name, "it is not available now")
+        with about(context.ids), hiding(line.spec.hidden(request.arguments)):
+            return await self._called(Call(context, request, key), line)
+
+    async def _called(self, call: Call, line: Line) -> ToolResult:
+        name = call.request.name
         try:
-            return await Call(context, request, key).through(line)
+            return await call.through(line)
         except MemoryError:
             self.out_of_memory = True
-            logger.exception("tool %s needs more memory than its process may have, run %s", name, context.run_id)
+            logger.exception("tool_out_of_memory", extra={"tool": name})
             return ToolResult(content=f"error: {name} failed", status="error", attempts=1, elapsed_ms=0)
 
     def start(self) -> None:

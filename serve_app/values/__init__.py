@@ -1,11 +1,22 @@
 """Which values cross a boundary between processes?"""
 
 from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
+from serve_app.values.feedback import Feedback, FeedbackList, Rating, Vote
 from serve_app.values.health import Check
 from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
+from serve_app.values.lines import RunLine, RunLines
 from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
 from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
-from serve_app.values.tools import CallStatus, Effect, IdempotencyKey, ToolCall, ToolRequest, ToolResult, ToolSpec
+from serve_app.values.tools import (
+    CallStatus,
+    Effect,
+    IdempotencyKey,
+    Sensitive,
+    ToolCall,
+    ToolRequest,
+    ToolResult,
+    ToolSpec,
+)
 from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
 from serve_app.values.value import Value
 
@@ -31,14 +42,20 @@ __all__ = [
     "FaultList",
     "FaultMode",
     "FaultTarget",
+    "Feedback",
+    "FeedbackList",
     "Found",
     "IdempotencyKey",
     "Indexed",
     "Message",
     "Passage",
+    "Rating",
     "Run",
+    "RunLine",
+    "RunLines",
     "RunStarted",
     "RunStatus",
+    "Sensitive",
     "Session",
     "SessionId",
     "SessionSize",
@@ -50,4 +67,5 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "Value",
+    "Vote",
 ]

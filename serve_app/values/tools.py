@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from serve_app.values.value import Value
 
 Effect = Literal["pure", "idempotent", "effect"]
@@ -21,6 +23,11 @@ class IdempotencyKey(str):
     """
 
     __slots__ = ()
+
+
+Sensitive: Any = Field(json_schema_extra={"writeOnly": True})
+"""Marks an argument, as in `Annotated[str, Sensitive]`: its value stands in no log, trace or error body. A tool whose
+JSON schema is not made from a signature says `writeOnly: true`."""
 
 
 class ToolRequest(Value):
@@ -57,6 +64,16 @@ class ToolSpec(Value):
     """How long its standby may take, for the tools that have one."""
     ready: bool = True
     """False where the tool is configured, but not there now: no model is told of it, and answers are without it."""
+
+    @property
+    def sensitive(self) -> frozenset[str]:
+        """The arguments whose values must not leave the service."""
+        properties = self.parameters.get("properties", {})
+        return frozenset(name for name, each in properties.items() if isinstance(each, dict) and each.get("writeOnly"))
+
+    def hidden(self, arguments: dict[str, Any]) -> list[Any]:
+        """The values among `arguments` that must not leave."""
+        return [value for name, value in arguments.items() if name in self.sensitive]
 
 
 class ToolResult(Value):

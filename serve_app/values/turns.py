@@ -34,6 +34,17 @@ class Context(Value):
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose while this request is served."""
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """By which a log line about the request is found."""
+        named = {
+            "request_id": self.request_id,
+            "run_id": self.run_id,
+            "session_id": self.session_id,
+            "tenant": self.tenant,
+        }
+        return {name: value for name, value in named.items() if value}
+
 
 class ChatRequest(Value):
     """The body of `POST /agent/chat`."""

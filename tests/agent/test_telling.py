@@ -1,4 +1,4 @@
-"""Does the log of the process say in one line how a turn ended that did not end well?"""
+"""Does the log of the process say in one line how a turn ended?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from desk import Desk
+    from told_lines import Told
 
     Open = Callable[..., Desk]
 
@@ -39,22 +40,22 @@ BROKEN = reply("", ("broken", {"text": "x"}))
 
 
 @pytest.mark.parametrize(
-    ("script", "registry", "line"),
+    ("script", "registry", "said"),
     [
-        ([reply("Hi.")], Registry, None),
-        ([BROKEN, reply("Hi.")], Registry, "is degraded, without tool:broken"),
-        ([BROKEN, reply("Hi.")], Leaving, "is degraded, without memory, tool:broken"),
-        ([reply("Hi.")], Away, "is degraded, without memory"),
-        ([reply("")] * 3, Registry, "failed: model_unavailable"),
+        ([reply("Hi.")], Registry, {"status": "success", "degraded": []}),
+        ([BROKEN, reply("Hi.")], Registry, {"status": "degraded", "degraded": ["tool:broken"]}),
+        ([BROKEN, reply("Hi.")], Leaving, {"status": "degraded", "degraded": ["memory", "tool:broken"]}),
+        ([reply("Hi.")], Away, {"status": "degraded", "degraded": ["memory"]}),
+        ([reply("")] * 3, Registry, {"status": "failed", "code": "model_unavailable"}),
     ],
 )
-async def test_the_process_says_in_one_line_how_a_turn_ended_that_is_not_whole(
-    open_desk: Open, caplog: pytest.LogCaptureFixture, script: list[Any], registry: Any, line: str | None
+async def test_the_process_says_in_one_line_how_a_turn_ended(
+    open_desk: Open, told: Told, script: list[Any], registry: Any, said: dict[str, Any]
 ) -> None:
     desk = open_desk(*script, registry=registry, patience_s=0.1)
-    await (desk.fail if line and line.startswith("failed") else desk.ask)()
+    await (desk.fail if said["status"] == "failed" else desk.ask)()
     await asyncio.sleep(0.05)
-    told = [each.getMessage() for each in caplog.records if each.name == "serve_app.runs.course"]
-    ends = [each for each in told if "degraded" in each or "failed" in each]
-    assert [each.split(maxsplit=2)[2] for each in ends] == ([line] if line else [])
-    assert all(each.startswith("run ") for each in ends)
+    [line] = told.of("run_ended")
+    assert {name: line[name] for name in said} == said
+    assert line["level"] == ("INFO" if said["status"] == "success" else "WARNING")
+    assert line["run_id"]

@@ -12,6 +12,7 @@ import ray
 from ray import serve
 from redis import Redis
 
+from serve_app.config import ObservabilitySettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.loopback import HOST, milvus_answers, redis_answers
 from serve_app.deployments.stores import Stores, refuse_many
@@ -33,7 +34,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         with socket.create_server((HOST, 0)) as free:
             port = free.getsockname()[1]
         serve.start(http_options={"host": HOST, "port": port})
-        stores = Stores.bind(tmp_path, embedded_ports(tmp_path), redis=True, milvus=True)
+        stores = Stores.bind(tmp_path, embedded_ports(tmp_path), ObservabilitySettings(), redis=True, milvus=True)
         yield serve.run(stores, name="stores", route_prefix=None)
     finally:
         serve.shutdown()

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import KeyReused, NotFound
+from serve_app.errors import KeyReused, NotFound, RunUnfinished
 from serve_app.values import (
     Answer,
     Cancelled,
@@ -24,11 +24,16 @@ from serve_app.values import (
     Exchange,
     Failed,
     Fault,
+    Feedback,
+    FeedbackList,
     Found,
     IdempotencyKey,
     Indexed,
     Message,
+    Rating,
     Run,
+    RunLine,
+    RunLines,
     RunStarted,
     Session,
     SessionSize,
@@ -36,6 +41,7 @@ from serve_app.values import (
     ToolRequest,
     ToolResult,
     ToolSpec,
+    Vote,
 )
 
 if TYPE_CHECKING:
@@ -340,3 +346,39 @@ class KeptFaults:
     async def clear(self, target: str | None) -> None:
         for each in [target] if target else list(self.kept):
             self.kept.pop(each, None)
+
+
+class ToldLines:
+    """Tells of each run that is logged what it is given for all."""
+
+    def __init__(self, runs: LoggedRuns, lines: tuple[RunLine, ...]) -> None:
+        self.runs = runs
+        self.lines = lines
+
+    async def listed(self, context: Context, run_id: str) -> RunLines:
+        await self.runs.run(context, run_id)
+        return RunLines(run_id=run_id, lines=self.lines)
+
+
+class KeptFeedback:
+    """Keeps the votes on logged runs in a dictionary."""
+
+    def __init__(self, runs: LoggedRuns) -> None:
+        self.runs = runs
+        self.kept: dict[str, Feedback] = {}
+
+    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+        run = await self.runs.run(context, vote.run_id)
+        if run.status in {"queued", "running"}:
+            raise RunUnfinished("The run has not ended")
+        before = self.kept.get(vote.run_id)
+        answer = run.answer.result if run.answer else None
+        told = {"session_id": run.session_id, "at": time.time(), "question": "hello?", "answer": answer}
+        self.kept[vote.run_id] = Feedback(**vote.model_dump(), **told, status=run.status)
+        return before.rating if before else None
+
+    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
+        votes = sorted(self.kept.values(), key=lambda vote: -vote.at)
+        counts = {each: sum(vote.rating == each for vote in votes) for each in ("up", "down")}
+        wanted = [vote for vote in votes if rating in {None, vote.rating}]
+        return FeedbackList(feedback=tuple(wanted[:limit]), **counts)

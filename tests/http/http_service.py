@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import KeptFaults, ListedNodes, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
+from http_fakes import (
+    KeptFaults,
+    KeptFeedback,
+    ListedNodes,
+    ListedRetriever,
+    LoggedRuns,
+    NoTools,
+    ScriptedAgent,
+    ToldLines,
+)
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi import FastAPI
+
+    from serve_app.values import RunLine
 
 
 @dataclass
@@ -35,15 +46,28 @@ class Service:
     nodes: ListedNodes = field(default_factory=ListedNodes)
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
+    told: tuple[RunLine, ...] = ()
     client: Any = None
     port: int = 0
 
     def __post_init__(self) -> None:
         self.agent = ScriptedAgent(self.runs)
+        self.lines = ToldLines(self.runs, self.told)
+        self.feedback = KeptFeedback(self.runs)
 
     @property
     def api(self) -> FastAPI:
-        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.nodes, self.faults, self.metrics)
+        parts = Parts(
+            agent=self.agent,
+            runs=self.runs,
+            retriever=self.retriever,
+            tools=self.tools,
+            lines=self.lines,
+            feedback=self.feedback,
+            nodes=self.nodes,
+            faults=self.faults,
+            metrics=self.metrics,
+        )
         return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:

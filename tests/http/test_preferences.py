@@ -126,7 +126,7 @@ async def test_a_registered_run_that_nobody_starts_is_accepted_all_the_same(serv
     assert (response.status_code, response.json()["status"]) == (202, "queued")
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    assert response.json()["run_id"] in record.getMessage()
+    assert (record.getMessage(), record.run_id) == ("run_waits_for_replica", response.json()["run_id"])
 
 
 async def test_a_run_that_cannot_be_registered_is_not_accepted(service):

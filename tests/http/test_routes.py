@@ -113,7 +113,7 @@ async def test_the_text_of_a_fault_stays_inside_and_is_logged_with_the_request_i
     assert response.headers["x-request-id"] == "q7"
     assert "hunter2" not in response.text
     [record] = caplog.records
-    assert "q7" in record.getMessage()
+    assert (record.getMessage(), record.request_id) == ("request_failed", "q7")
     assert "hunter2" in caplog.text
     assert "Traceback" in caplog.text
 

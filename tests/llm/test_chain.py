@@ -289,6 +289,7 @@ async def test_each_switch_is_one_line_of_the_log_without_the_providers_words(
     pair = Pair(stub, ["broken@0"] * 9)
     with caplog.at_level(logging.WARNING, logger="serve_app.llm.tries"):
         await pair.ask()
-    switches = [each.getMessage() for each in caplog.records if each.name == "serve_app.llm.tries"]
-    assert switches == [f"openai:{pair.fallback} is asked after openai:{pair.primary}: {FAILED}"]
+    switches = [each for each in caplog.records if each.name == "serve_app.llm.tries"]
+    told = [(each.getMessage(), each.model, each.after, each.error) for each in switches]
+    assert told == [("model_switched", f"openai:{pair.fallback}", f"openai:{pair.primary}", FAILED)]
     assert SECRET_TEXT not in caplog.text

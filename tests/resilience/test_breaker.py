@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serve_app.errors import ModelUnavailable
+from serve_app.errors import ModelUnavailable, Unavailable
 from serve_app.resilience.breaker import Breaker, Limit
 from serve_app.resilience.circuit import Circuit
+
+if TYPE_CHECKING:
+    from told_lines import Told
 
 LIMIT = Limit(failures=3, cool_down_s=10)
 
@@ -141,3 +147,22 @@ def test_a_call_that_began_before_the_breaker_opened_takes_no_probe_from_another
     breaker = Breaker(Limit(failures=1, cool_down_s=10)).asked(0).failed(1).asked(11)
     assert not breaker.unheard(0).admits(11)
     assert breaker.unheard(11).admits(11)
+
+
+def test_a_breaker_tells_when_it_opens_and_when_it_closes(told: Told) -> None:
+    now = [0.0]
+    circuit = Circuit("tool", Limit(failures=2, cool_down_s=10), lambda: now[0])
+    for _ in range(3):
+        with suppress(ValueError, Unavailable), circuit.passing(Unavailable, (ValueError,)):
+            raise ValueError
+    now[0] = 11
+    with suppress(ValueError), circuit.passing(Unavailable, (ValueError,)):
+        raise ValueError
+    now[0] = 22
+    for _ in range(2):
+        with circuit.passing(Unavailable, (ValueError,)):
+            pass
+    assert [(line["event"], line["dependency"]) for line in told.lines] == [
+        ("breaker_opened", "tool"),
+        ("breaker_closed", "tool"),
+    ]

@@ -1,0 +1,32 @@
+"""What do the logs of all processes say of one run?"""
+
+from typing import Annotated
+
+from fastapi import FastAPI, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.responses import json_response, refusals
+from serve_app.ports import Lines
+from serve_app.values import RunLines
+
+_RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's answer has it.")]
+
+
+def add_run_lines(api: FastAPI, lines: Lines, contexts: Contexts) -> None:
+    """`GET /admin/runs/{run_id}/logs`."""
+
+    @api.get(
+        "/admin/runs/{run_id}/logs",
+        tags=["Admin"],
+        summary="Read what the logs say of a run",
+        response_model=RunLines,
+        response_description="The latest two hundred lines, in order.",
+        responses=refusals(404),
+    )
+    async def listed(request: Request, run_id: _RunId) -> Response:
+        """Of the ingress, the agents and the retrievers; a line shows a quarter of a second after it was written."""
+        context = contexts.of(request, run_id=run_id)
+        async with within(patience_s(context)):
+            return json_response(await lines.listed(context, run_id))

@@ -1,0 +1,171 @@
+"""What does a log line say, in which words, and what of it is masked?
+
+The text of our own records is the name of an event, and what belongs to it is in `extra`:
+
+    logger.warning("run_taken_over", extra={"after": 4})
+
+Whose run it was is known from the block around it (`about`), in whichever process. Records of others, whose text is a
+sentence, are told as `message`. Everything is masked in one place, `Screen`, before any handler sees the record.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from serve_app.observability.redaction import Redactor
+
+OURS, SERVE = "serve_app", "ray.serve"
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+_OF_RAY = {
+    *("skip_context_filter", "log_to_stderr", "serve_access_log", "ray_serve_extra_fields", "_ray_timestamp_ns"),
+    *("application", "deployment", "replica", "component_name", "component_id", "job_id", "worker_id", "node_id"),
+    *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
+}
+"""What Ray and Serve add to a record: the process is told by fewer and shorter names."""
+_NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the lines of a block are about, and what none of them may hold."""
+
+    ids: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
+_SUBJECT: ContextVar[Subject | None] = ContextVar("serve_app.subject", default=None)
+
+
+@contextmanager
+def about(ids: Mapping[str, str]) -> Iterator[None]:
+    """Every line of the block has these ids, beside those of the blocks around it."""
+    before = _SUBJECT.get() or Subject()
+    token = _SUBJECT.set(replace(before, ids={**before.ids, **ids}))
+    try:
+        yield
+    finally:
+        _SUBJECT.reset(token)
+
+
+@contextmanager
+def hiding(values: Iterable[Any]) -> Iterator[None]:
+    """No line of the block holds one of these values, wherever a library may have put it."""
+    before = _SUBJECT.get() or Subject()
+    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *_leaves(values))))
+    try:
+        yield
+    finally:
+        _SUBJECT.reset(token)
+
+
+def hidden_here() -> tuple[str, ...]:
+    """What no line may hold that is written now."""
+    return (_SUBJECT.get() or Subject()).hidden
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[str]:
+    """What stands in the values, at any depth."""
+    for value in values:
+        match value:
+            case dict():
+                yield from _leaves(value.values())
+            case list() | tuple():
+                yield from _leaves(value)
+            case bool() | None:
+                continue
+            case _:
+                yield str(value)
+
+
+class Screen(logging.Filter):
+    """Masks a record, its fields and its traceback, and adds the ids of what it is about."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "screened", False):
+            return True
+        if not record.name.startswith(SERVE):
+            vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
+        subject = _SUBJECT.get() or Subject()
+        hidden = subject.hidden
+        if record.exc_info and not record.exc_text:
+            record.exc_text = _FORMATTER.formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = self._redactor.text(record.exc_text, hidden)
+        if record.stack_info:
+            record.stack_info = self._redactor.text(record.stack_info, hidden)
+        record.msg, record.args = self._redactor.text(_message(record), hidden), None
+        fields = {**subject.ids, **fields_of(record)}
+        vars(record).update(self._redactor.value(fields, hidden))
+        vars(record)["screened"] = True
+        return True
+
+
+class Lines(logging.Formatter):
+    """One JSON object a line, for programs."""
+
+    def __init__(self, process: Mapping[str, str]) -> None:
+        super().__init__()
+        self._process = dict(process)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return JSON(self.told(record))
+
+    def told(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The record as an object."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        told = {"ts": at, "level": record.levelname, **self._process, **_said(record), **fields_of(record)}
+        return {**told, "exception": record.exc_text} if record.exc_text else told
+
+
+class Readable(logging.Formatter):
+    """The same for a person at a terminal."""
+
+    def __init__(self, process: Mapping[str, str]) -> None:
+        super().__init__()
+        self._name = process.get("deployment", "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        fields = [f"{name}={_short(value)}" for name, value in fields_of(record).items()]
+        line = " ".join([record.levelname, at, self._name, record.getMessage(), *fields])
+        return f"{line}\n{record.exc_text}" if record.exc_text else line
+
+
+_FORMATTER = logging.Formatter()
+JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The text; of a record whose arguments do not fit, what there is: a filter must not raise."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return f"{record.msg} {record.args!r}"
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given in `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _NO_FIELD and value is not None}
+
+
+def _said(record: logging.LogRecord) -> dict[str, str]:
+    if record.name.partition(".")[0] == OURS:
+        return {"event": record.getMessage()}
+    return {"logger": record.name, "message": record.getMessage()}
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else JSON(value)

@@ -1,0 +1,91 @@
+"""What did users think of runs, and of which question and answer?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import NotFound, RunUnfinished
+from serve_app.runs.entries import entry
+from serve_app.runs.log import UNFINISHED_STATUSES
+from serve_app.stores.keys import FeedbackKeys, RunKeys
+from serve_app.stores.redis import translated
+from serve_app.values import Answer, ChatRequest, Feedback, FeedbackList
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from serve_app.config import FeedbackSettings
+    from serve_app.values import Context, Rating, Vote
+
+OTHER: dict[Rating, Rating] = {"up": "down", "down": "up"}
+
+
+class FeedbackBook:
+    """`ports.Feedback`, in Redis; question and answer are kept with the vote, longer than the run is."""
+
+    def __init__(self, redis: Redis, settings: FeedbackSettings) -> None:
+        self._redis: Any = redis
+        self._ttl_s = settings.ttl_s
+
+    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+        kept = await self._of(context, vote)
+        keys = FeedbackKeys(context.tenant)
+        mine, other = keys.rated(vote.rating), keys.rated(OTHER[vote.rating])
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.set(keys.vote(vote.run_id), kept.model_dump_json(), ex=self._ttl_s, get=True)
+                pipe.zrem(other, vote.run_id)
+                pipe.zadd(mine, {vote.run_id: kept.at})
+                for rated in (mine, other):
+                    pipe.zremrangebyscore(rated, "-inf", kept.at - self._ttl_s)
+                pipe.expire(mine, self._ttl_s)
+                before, *_ = await pipe.execute()
+        return Feedback.model_validate_json(before).rating if before else None
+
+    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
+        keys = FeedbackKeys(context.tenant)
+        oldest = time.time() - self._ttl_s
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for each in OTHER:
+                    pipe.zcount(keys.rated(each), oldest, "+inf")
+                    pipe.zrevrange(keys.rated(each), 0, limit - 1, withscores=True)
+                up, rated_up, down, rated_down = await pipe.execute()
+            found = (rated_up if rating != "down" else []) + (rated_down if rating != "up" else [])
+            latest = sorted(found, key=lambda one: -one[1])[:limit]
+            votes = await self._redis.mget([keys.vote(run_id) for run_id, _ in latest]) if latest else []
+        feedback = tuple(Feedback.model_validate_json(each) for each in votes if each)
+        return FeedbackList(feedback=feedback, up=up, down=down)
+
+    async def _of(self, context: Context, vote: Vote) -> Feedback:
+        """The vote with what it is about.
+
+        Raises:
+            NotFound: there is no such run.
+            RunUnfinished: the run has not ended.
+        """
+        keys = RunKeys(context.tenant, vote.run_id)
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hmget(keys.run, "status", "session_id", "request")
+                pipe.xrevrange(keys.steps, count=1)
+                (status, session_id, request), ended = await pipe.execute()
+        if status is None:
+            raise NotFound(f"There is no run {vote.run_id}")
+        if status in UNFINISHED_STATUSES:
+            raise RunUnfinished("The run has not ended; rate it when its answer is there")
+        asked = ChatRequest.model_validate_json(request)
+        data = entry(*ended[0]).event.data if ended else None
+        answer = data if isinstance(data, Answer) else None
+        return Feedback(
+            **vote.model_dump(),
+            session_id=session_id,
+            user_id=asked.user_id,
+            at=time.time(),
+            question=asked.user_input,
+            answer=answer.result if answer else None,
+            status=status,
+            degraded=tuple(answer.degraded) if answer else (),
+            model=answer.model if answer else None,
+        )

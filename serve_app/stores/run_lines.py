@@ -1,0 +1,87 @@
+"""What have all processes told of one run, in order?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import NotFound, StoreUnavailable
+from serve_app.stores.keys import RunKeys
+from serve_app.stores.redis import translated
+from serve_app.values import RunLine, RunLines
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from serve_app.observability.trail import Trail
+    from serve_app.values import Context
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 0.25
+MOST_LINES = 200
+"""Of one run, the latest: a turn of many steps has fifty."""
+
+_OWN = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
+
+
+class Lines:
+    """The lines of runs in Redis, kept as long as the runs are; implements `ports.Lines`."""
+
+    def __init__(self, redis: Redis, ttl_s: int) -> None:
+        self._redis: Any = redis
+        self._ttl_s = ttl_s
+
+    async def go_on(self, trail: Trail) -> None:
+        """Write what this process tells, for ever; while Redis is away it is dropped, and how much is told later."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            told = trail.take()
+            if not told:
+                continue
+            try:
+                await self._write(told)
+            except StoreUnavailable:
+                trail.dropped += len(told)
+                continue
+            if trail.dropped:
+                dropped, trail.dropped = trail.dropped, 0
+                logger.warning("run_lines_dropped", extra={"count": dropped})
+
+    async def listed(self, context: Context, run_id: str) -> RunLines:
+        keys = RunKeys(context.tenant, run_id)
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.exists(keys.run)
+                pipe.xrange(keys.lines)
+                known, entries = await pipe.execute()
+        if not known and not entries:
+            raise NotFound(f"There is no run {run_id}")
+        lines = [_line(json.loads(fields["line"])) for _, fields in entries]
+        return RunLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)))
+
+    async def _write(self, told: list[tuple[str, str, str]]) -> None:
+        by_run = defaultdict(list)
+        for tenant, run_id, line in told:
+            by_run[RunKeys(tenant, run_id).lines].append(line)
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for stream, lines in by_run.items():
+                    for line in lines:
+                        pipe.xadd(stream, {"line": line}, maxlen=MOST_LINES, approximate=False)
+                    pipe.expire(stream, self._ttl_s)
+                await pipe.execute()
+
+
+def _line(told: dict[str, Any]) -> RunLine:
+    return RunLine(
+        ts=told["ts"],
+        level=told["level"],
+        process=" ".join(filter(None, (told.get("deployment"), told.get("replica")))),
+        event=told.get("event") or told.get("message", ""),
+        fields={name: value for name, value in told.items() if name not in _OWN},
+        exception=told.get("exception"),
+    )

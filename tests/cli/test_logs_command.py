@@ -1,0 +1,94 @@
+"""Do `serve-app logs` and `serve-app feedback` show what an operator looks for?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from cli_service import served
+from click.testing import CliRunner
+from http_fakes import LoggedRuns, ScriptedAgent
+
+from serve_app.cli.main import main
+from serve_app.values import RunLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDS = {"session_id": "s1", "request_id": "q1", "application": "serve_app"}
+LINES = (
+    RunLine(ts="2026-11-24T15:00:00.100+00:00", level="DEBUG", process="Ingress a", event="turn_asked", fields=IDS),
+    RunLine(
+        ts="2026-11-24T15:00:00.150+00:00",
+        level="DEBUG",
+        process="Agent bcd",
+        event="tool_called",
+        fields={**IDS, "tool": "pay", "arguments": {"pin": "[sensitive]"}},
+    ),
+    RunLine(
+        ts="2026-11-24T15:00:01.000+00:00",
+        level="WARNING",
+        process="Agent bcd",
+        event="run_ended\x1b[2J",
+        fields=IDS,
+        exception="Traceback\nKeyError",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def agent() -> ScriptedAgent:
+    return ScriptedAgent(LoggedRuns())
+
+
+@pytest.fixture(scope="module")
+def url(agent: ScriptedAgent) -> Iterator[str]:
+    with served(agent, told=LINES) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def run_id(url: str, agent: ScriptedAgent) -> str:
+    httpx.post(f"{url}/agent/chat", json={"user_input": "hello\nthere", "session_id": "s1"}, timeout=10)
+    return next(reversed(agent.runs.logs))
+
+
+def shown(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_the_lines_of_a_run_stand_in_columns_and_what_is_the_same_in_all_once(url: str, run_id: str) -> None:
+    code, output = shown("logs", "--run", run_id, "--url", url)
+    head, first, second, third, *trace = output.splitlines()
+    assert (code, head) == (0, "session_id=s1 request_id=q1")
+    assert first[12:] == "  Ingress a  turn_asked"
+    assert second[12:] == '  Agent bcd  tool_called    tool=pay arguments={"pin": "[sensitive]"}'
+    assert third[12:] == "  Agent bcd  run_ended[2J"  # a terminal would have obeyed the escape
+    assert trace == ["    Traceback", "    KeyError"]
+
+
+def test_a_run_that_nobody_knows_is_one_line_and_status_one(url: str) -> None:
+    code, output = shown("logs", "--run", "none", "--url", url)
+    assert (code, output.count("\n")) == (1, 1)
+    assert "There is no run none" in output
+
+
+def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> None:
+    assert shown("feedback", "--url", url) == (0, "Nobody has voted yet.\n")
+    vote = {"run_id": run_id, "rating": "down", "comment": "no\x1b[2J"}
+    assert httpx.post(f"{url}/agent/feedback", json=vote, timeout=10).status_code == 200
+    code, output = shown("feedback", "--url", url, "--rating", "down")
+    head, *rest = output.splitlines()
+    assert code == 0
+    assert head.endswith(f"  down  run {run_id}, session s1, success")
+    assert rest == [
+        "  question  hello?",
+        "  answer    hello",
+        "            there",
+        "  comment   no[2J",
+        "",
+        "1 of 1 votes: 0 up, 1 down, 0% satisfied.",
+    ]
+    assert "question" not in shown("feedback", "--url", url, "--rating", "up")[1]

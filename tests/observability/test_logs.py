@@ -1,0 +1,128 @@
+"""Does a line say what happened and to which run, and is nothing in it that should not be?"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+
+from told_lines import PROCESS, Told
+
+from serve_app.observability.logs import Lines, Screen, about, hiding
+from serve_app.observability.redaction import Redactor
+from serve_app.observability.trail import MOST, SHOWN_CHARACTERS, Trail
+
+PHONE = "13800138000"
+
+ours = logging.getLogger("serve_app.somewhere")
+theirs = logging.getLogger("some.library")
+
+
+def test_a_line_has_its_event_its_fields_its_process_and_its_time(told: Told) -> None:
+    ours.warning("run_taken_over", extra={"after": 4})
+    [line] = told.lines
+    assert line.pop("ts").endswith("+00:00")
+    assert line == {"level": "WARNING", **PROCESS, "event": "run_taken_over", "after": 4}
+    assert told.readable[0].startswith("WARNING ")
+    assert told.readable[0].endswith(" Agent run_taken_over after=4")
+
+
+def test_a_librarys_line_is_a_message(told: Told) -> None:
+    theirs.warning("%d of %s", 3, "them")
+    [line] = told.lines
+    assert (line["logger"], line["message"]) == ("some.library", "3 of them")
+    assert "event" not in line
+
+
+async def test_every_line_of_a_block_is_about_its_run_and_no_other(told: Told) -> None:
+    async def run(run_id: str) -> None:
+        with about({"run_id": run_id}):
+            await asyncio.sleep(0.01)
+            theirs.warning("in a library")
+            with about({"request_id": "q"}):
+                ours.warning("inside")
+
+    await asyncio.gather(run("a"), run("b"))
+    ours.warning("outside")
+    assert sorted((line.get("run_id", ""), line.get("request_id", "")) for line in told.lines) == [
+        ("", ""),
+        ("a", ""),
+        ("a", "q"),
+        ("b", ""),
+        ("b", "q"),
+    ]
+
+
+def test_what_a_line_says_itself_counts_for_more_than_what_is_around_it(told: Told) -> None:
+    with about({"run_id": "around"}):
+        ours.warning("event", extra={"run_id": "own"})
+    assert told.lines[0]["run_id"] == "own"
+
+
+def test_text_arguments_fields_and_tracebacks_are_masked(told: Told) -> None:
+    try:
+        int(f"no such phone {PHONE}")
+    except ValueError:
+        theirs.exception("call %s", PHONE, extra={"given": {"phone": [PHONE]}, "password": "x", "number": int(PHONE)})
+    text = json.dumps(told.lines) + told.readable[0]
+    assert PHONE not in text
+    assert "Traceback" in told.lines[0]["exception"]
+    assert told.lines[0]["given"] == {"phone": ["[phone]"]}
+    assert told.lines[0]["password"] == "[secret]"
+
+
+def test_hidden_values_are_masked_at_any_depth_and_only_in_their_block(told: Told) -> None:
+    with hiding([{"pin": ["4711"]}, "Rosebud", True]):
+        ours.warning("event", extra={"error": "KeyError('Rosebud')", "pin": 4711, "yes": True})
+    ours.warning("event", extra={"error": "Rosebud"})
+    masked, clear = told.lines
+    assert (masked["error"], masked["pin"], masked["yes"]) == ("KeyError('[sensitive]')", "[sensitive]", True)
+    assert clear["error"] == "Rosebud"
+
+
+def test_a_line_that_cannot_be_formatted_stops_nobody(told: Told) -> None:
+    theirs.warning("%d", "three")
+    assert told.lines[0]["message"] == "%d ('three',)"
+
+
+def test_a_line_is_masked_before_a_handler_that_formats_later(told: Told) -> None:
+    record = logging.makeLogRecord({"name": "x", "msg": "call %s", "args": (PHONE,)})
+    with about({"run_id": "r"}):
+        Screen(Redactor()).filter(record)
+    assert (record.getMessage(), vars(record)["run_id"]) == ("call [phone]", "r")
+
+
+def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> None:
+    trail = Trail(Lines(PROCESS))
+    for number in range(MOST + 7):
+        made = {"name": "serve_app.x", "msg": "step", "run_id": "r", "tenant": "t", "number": number}
+        trail.handle(logging.makeLogRecord(made))
+    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run"}))
+    taken = trail.take()
+    assert (len(taken), trail.dropped, trail.take()) == (MOST, 7, [])
+    tenant, run_id, line = taken[-1]
+    assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MOST - 1)
+
+
+def test_a_long_line_is_cut() -> None:
+    trail = Trail(Lines(PROCESS))
+    long = {"run_id": "r", "query": "x" * 5000, "exc_text": "y" * 5000 + "the end"}
+    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
+    [(_, _, line)] = trail.take()
+    told = json.loads(line)
+    assert len(told["query"]) == len(told["exception"]) == SHOWN_CHARACTERS + 1
+    assert told["exception"].endswith("the end")
+
+
+def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> None:
+    from serve_app.deployments.logs import Screened
+
+    written = io.StringIO()
+    stream = Screened(written, Redactor())
+    with hiding(["Rosebud"]):
+        for piece in ("call 1380", "0138000 or Rose", "bud\nnext", " line\n", "no end"):
+            stream.write(piece)
+        assert written.getvalue() == "call [phone] or [sensitive]\nnext line\n"
+        stream.flush()
+    assert written.getvalue().endswith("\nno end")

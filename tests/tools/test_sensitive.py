@@ -1,0 +1,71 @@
+"""Does an argument that a tool marks as sensitive stand in no line, whatever the tool does with it?"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from pydantic import Field
+
+from serve_app.agent.toolbelt import Toolbelt
+from serve_app.config import KnowledgeSettings, ToolSettings
+from serve_app.resilience.budget import Budget
+from serve_app.tools.runner import Runner
+from serve_app.values import Context, IdempotencyKey, Sensitive, ToolRequest
+
+if TYPE_CHECKING:
+    from told_lines import Told
+
+KEY = IdempotencyKey("run:0:0")
+ASKED = Context(request_id="q", run_id="r", session_id="s", deadline=4e9)
+ARGUMENTS = {"pin": "rosebud", "card": {"number": "xy-77-88", "name": "Kane"}, "amount": 3, "short": "ab"}
+
+
+async def pay(
+    pin: Annotated[str, Sensitive],
+    card: Annotated[dict[str, str], Field(description="The card."), Sensitive],
+    amount: int,
+    short: Annotated[str, Sensitive] = "",
+) -> str:
+    """Pay an amount."""
+    logging.getLogger("vendor.sdk").warning("paying with %s", pin)
+    raise ValueError(f"card {card['number']} of {card['name']} with {pin} is not known for {amount}")
+
+
+def runner() -> Runner:
+    return Runner({"pay": ToolSettings(function=f"{__name__}:pay")}, [])
+
+
+def request(arguments: dict[str, Any] = ARGUMENTS) -> ToolRequest:
+    return ToolRequest(id="c", name="pay", arguments=arguments)
+
+
+async def test_the_mark_is_in_the_schema_that_every_process_reads() -> None:
+    [spec] = await runner().specs()
+    assert spec.sensitive == {"pin", "card", "short"}
+    assert type(spec).model_validate_json(spec.model_dump_json()).sensitive == spec.sensitive
+
+
+async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback(told: Told) -> None:
+    result = await runner().call(ASKED, request(), KEY)
+    assert result.status == "error"
+    text = json.dumps(told.lines) + "".join(told.readable)
+    assert "paying with [sensitive]" in text
+    assert "is not known for 3" in text
+    for secret in ("rosebud", "xy-77-88", "Kane"):
+        assert secret not in text
+    assert all(line["run_id"] == "r" for line in told.lines)
+
+
+@pytest.mark.parametrize("arguments", [ARGUMENTS, {**ARGUMENTS, "pin": 4711}], ids=["valid", "invalid"])
+async def test_the_agent_tells_of_the_call_without_it(told: Told, arguments: dict[str, Any]) -> None:
+    belt = Toolbelt(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
+    await belt.specs()
+    await belt.call(ASKED, request(arguments), KEY, Budget(0))
+    [line] = told.of("tool_called")
+    masked = "[sensitive]"
+    assert line["arguments"] == {"pin": masked, "card": masked, "amount": 3, "short": masked}
+    assert "rosebud" not in json.dumps(told.lines)
+    assert "4711" not in json.dumps(told.lines)
