@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
 from serve_app.errors import ModelUnavailable
 from serve_app.llm.chain import RESTART
+from serve_app.llm.telling import told
+from serve_app.observability.langsmith import unseen
 from serve_app.values import Token
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from serve_app.agent.progress import Progress
+    from serve_app.ports import Span
     from serve_app.values import ToolSpec
 
     Say = Callable[[Token], None]
@@ -26,7 +30,10 @@ async def ask(
     model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes."""
-    reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
+    with unseen(), progress.span.child("step", f"step {progress.asked + 1}") as span:
+        asking = _streamed(model, messages, progress, say, span) if say else model.ainvoke(messages, span=span)
+        reply = await asking
+        span.tell(partial(told, [reply]))
     progress.heard(reply)
     return reply
 
@@ -38,11 +45,15 @@ def for_model(spec: ToolSpec) -> dict[str, Any]:
 
 
 async def _streamed(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: list[BaseMessage],
+    progress: Progress,
+    say: Say,
+    span: Span,
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said
-    async for chunk in model.astream(messages, restarts=True):
+    async for chunk in model.astream(messages, restarts=True, span=span):
         if chunk.response_metadata.get(RESTART):
             whole, restart = None, progress.said
         whole = chunk if whole is None else whole + chunk

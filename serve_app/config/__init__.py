@@ -1,6 +1,7 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
 from serve_app.config.environment import data_dir, environment, secret
+from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
 from serve_app.config.load import Draft, draft, load
 from serve_app.config.source import Source, read, standing
@@ -24,6 +25,7 @@ from serve_app.config.tree import (
     MilvusSettings,
     ModelEndpoint,
     ModelSettings,
+    ObservabilitySettings,
     OrdersSettings,
     RedisSettings,
     RunSettings,
@@ -42,12 +44,15 @@ __all__ = [
     "HttpSettings",
     "HttpToolSettings",
     "KnowledgeSettings",
+    "LangSmithTarget",
     "McpToolSettings",
     "MemorySettings",
     "MilvusSettings",
     "ModelEndpoint",
     "ModelSettings",
+    "ObservabilitySettings",
     "OrdersSettings",
+    "OtlpTarget",
     "RedisSettings",
     "RetryOn",
     "RunSettings",
@@ -58,7 +63,9 @@ __all__ = [
     "data_dir",
     "draft",
     "environment",
+    "langsmith_target",
     "load",
+    "otlp_target",
     "read",
     "secret",
     "standing",

@@ -218,6 +218,14 @@ class FaultSettings(Section):
     """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
 
 
+class ObservabilitySettings(Section):
+    """What is told of turns; where traces go, the usual variables of LangSmith and OpenTelemetry say."""
+
+    trace_sampling: float = Field(default=1.0, ge=0, le=1)
+    """The share of turns that are traced, besides those that fail or are degraded. All: who switches tracing on looks
+    for the turn that he has just made, and recording one costs less than a millisecond."""
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -233,3 +241,4 @@ class Settings(Section):
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
     faults: FaultSettings = FaultSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()

@@ -17,6 +17,7 @@ from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavai
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
+from serve_app.observability.traces import tracer
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
@@ -69,7 +70,8 @@ class Agent:
             settings=settings.agent,
         )
         registry = Registry(self._redis, settings.runs, settings.memory, owner=uuid4().hex)
-        means = Means(self._redis, registry, Writer(registry), settings.runs, turn.run)
+        self._tracer = tracer(settings.observability, redact=str, dropped=_dropped)
+        means = Means(self._redis, registry, Writer(registry), settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
@@ -114,9 +116,15 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
+            await self._tracer.close()
         await self._redis.aclose()
 
     def _running(self) -> Host:
         if self._host is None:
             raise ModelUnavailable("The model is misconfigured")
         return self._host
+
+
+def _dropped(sink: str, spans: int) -> None:
+    """The counter `serve_app_dropped_spans_total{sink}` goes here; it is called from the threads of the sinks."""
+    logger.debug("%d spans for %s are dropped", spans, sink)

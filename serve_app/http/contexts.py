@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.http.request_ids import request_id_of
+from serve_app.observability.traceparent import HEADER, given
 from serve_app.resilience.deadline import remaining_s
 from serve_app.values import Context
 
@@ -39,6 +40,7 @@ class Contexts:
             run_id=run_id or uuid4().hex,
             session_id=session_id,
             deadline=self.clock() + (timeout_s or self.turn_timeout_s),
+            traceparent=given(request.headers.get(HEADER)),
         )
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import InstanceOf  # noqa: TC002 - pydantic reads the annotations
 
+from serve_app.llm.telling import note_usage, told, told_of_stream
 from serve_app.llm.tries import Link, Tries
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableBinding
     from langchain_core.tools import BaseTool
 
+    from serve_app.ports import Span
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -42,7 +46,7 @@ class Chain(BaseChatModel):
 
     A call ends by `deadline=` (Unix time in seconds), and takes its retries from `budget=`. A stream that breaks is an
     error, as everywhere in LangChain; one that is given `restarts=True` goes on with another try, whose first chunk is
-    marked as `RESTART`.
+    marked as `RESTART`. Each try is recorded as a part of `span=`, where one is given.
 
     A call raises:
         DeadlineExceeded: the deadline has come.
@@ -92,13 +96,16 @@ class Chain(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tries = Tries(self.links, self.attempts, deadline, budget)
+        span: Span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, span, partial(told, messages))
         async for link, asking in tries:
-            with asking:
+            with asking as call:
                 given = _bound(link, kwargs)
                 result = await link.model._agenerate(messages, stop, run_manager, deadline=deadline, **given)  # noqa: SLF001 - see Guarded
                 for generation in result.generations:
                     self._mark(generation.message, link)
+                    note_usage(call, generation.message)
+                call.tell(partial(told, [generation.message for generation in result.generations]))
                 return result
         raise tries.failure
 
@@ -113,9 +120,12 @@ class Chain(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
-        tries = Tries(self.links, self.attempts, deadline, budget)
+        span: Span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, span, partial(told, messages))
         async for link, asking in tries:
-            with asking:
+            with asking as call:
+                said: list[Any] = []
+                call.tell(partial(told_of_stream, said))
                 stream = link.model._astream(messages, stop, deadline=deadline, **_bound(link, kwargs))  # noqa: SLF001
                 async with aclosing(cast("AsyncGenerator[ChatGenerationChunk]", stream)) as chunks:
                     fresh = True
@@ -123,6 +133,8 @@ class Chain(BaseChatModel):
                         if fresh:
                             self._mark(chunk.message, link, restart=begun)
                         fresh, begun = False, True
+                        said.append(chunk.message)
+                        note_usage(call, chunk.message)
                         yield chunk
                 return
             if begun and not restarts:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
 from serve_app.llm.translate import ModelTooSlow, RequestRefused
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from serve_app.llm.guarded import Guarded
+    from serve_app.ports import Span, Telling
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -47,6 +49,10 @@ class Tries:
     """Unix time in seconds."""
     budget: Budget | None
     """The request's retries; asking the next model is none."""
+    span: Span = UNRECORDED
+    """What is recorded of the call; each try is a part of it."""
+    given: Telling | None = None
+    """Tells what the models are asked with."""
     _place: int = 0
     """Of the model that is being asked."""
     _made: int = 0
@@ -57,7 +63,7 @@ class Tries:
     def __aiter__(self) -> Tries:
         return self
 
-    async def __anext__(self) -> tuple[Link, AbstractContextManager[None]]:
+    async def __anext__(self) -> tuple[Link, AbstractContextManager[Span]]:
         """The next try, after the pause before it."""
         if self._made:
             pause_s = self._pause_s()
@@ -84,7 +90,7 @@ class Tries:
         return ModelUnavailable(first.message, min(told, default=None))
 
     @contextmanager
-    def _asking(self, link: Link) -> Iterator[None]:
+    def _asking(self, link: Link) -> Iterator[Span]:
         """The block asks the model, which its breaker admits now; a failure is noted and goes no further.
 
         Raises:
@@ -94,7 +100,10 @@ class Tries:
         try:
             with link.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
                 try:
-                    yield
+                    provider, model = _named(link.name)
+                    with self.span.child("model", model, self.given) as span:
+                        span.note(provider=provider, model=model, attempt=self._made, fallback=self._place > 0)
+                        yield span
                 except (InvalidRequest, RequestRefused) as error:  # the model is well
                     if isinstance(error, InvalidRequest) and self._place == 0:
                         raise
@@ -126,3 +135,9 @@ class Tries:
         self._made = 0
         if self._place < len(self.links):
             logger.warning("%s is asked after %s: %s", self.links[self._place].name, name, error)
+
+
+def _named(name: str) -> tuple[str, str]:
+    """The provider and the model that a configured name means; a name without a provider stands for both."""
+    provider, _, model = name.partition(":")
+    return provider, model or provider

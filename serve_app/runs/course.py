@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
+from serve_app.observability.untraced import UNRECORDED, Untraced
 from serve_app.resilience.deadline import remaining_s
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import RunSettings
+    from serve_app.ports import Tracer, TurnSpan
     from serve_app.runs.registry import Registry
     from serve_app.runs.run import Stop
     from serve_app.runs.writer import Writer
@@ -45,6 +47,7 @@ class Means:
     settings: RunSettings
     work: Work
     """Runs the turn of a run that has begun; its answer."""
+    tracer: Tracer = field(default_factory=Untraced)
 
 
 @dataclass(slots=True)
@@ -58,13 +61,22 @@ class Course:
     means: Means
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
+    span: TurnSpan = field(default=UNRECORDED, init=False)
     _stopped: Stop | None = field(default=None, init=False)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
         try:
+            with self.means.tracer.turn(self.context, self.request) as self.span:
+                await self._go()
+        finally:
+            self.feed.close()
+
+    async def _go(self) -> None:
+        try:
             try:
-                held = await self._turn()
+                with self.span.child("memory", "memory.read"):  # with the session's turn, in one round trip
+                    held = await self._turn()
             except StoreUnavailable as error:
                 logger.warning("run %s begins without Redis: %s", self.context.run_id, error)
                 nothing = Held(epoch=0, last=max(self.after, 0), adoptions=0, remembered=None)
@@ -74,11 +86,10 @@ class Course:
                     await self._through(held)
         except SessionBusy as error:
             failed = Failed(error=Failure.of(error, self.context.request_id))
+            self.span.conclude("failed", failed)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 await registry.end(self.context, "failed", failed, registry.owner)
-        finally:
-            self.feed.close()
 
     def stop(self, why: Stop) -> None:
         """Go on no longer in this process."""
@@ -127,7 +138,9 @@ class Course:
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
-        self.run = run = Run(self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
+        self.run = run = Run(
+            self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached, self.span
+        )
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -136,6 +149,8 @@ class Course:
             await self._end(run, run.work)
         elif not run.work.cancelled():
             run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
+        if run.stopped == "ended":
+            self.span.conclude("cancelled")
         with suppress(StoreUnavailable):
             if detached:
                 return
@@ -152,6 +167,7 @@ class Course:
         """
         if run.held.last and not run.detached:
             logger.warning("run %s goes on here after event %d", self.context.run_id, run.held.last)
+            self.span.note(recovered=True, events_before=run.held.last)
             run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
@@ -162,7 +178,9 @@ class Course:
         last = self._failed(error) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
-            await run.end(last, status)
+            with self.span.child("memory", "memory.write"):
+                await run.end(last, status)
+            self.span.conclude(status, last)
 
     def _failed(self, error: BaseException) -> Failed:
         failure = Failure.of(error, self.context.request_id)

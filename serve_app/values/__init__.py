@@ -3,7 +3,7 @@
 from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
 from serve_app.values.health import Check
 from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
-from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
+from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token, TurnEnd
 from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
 from serve_app.values.tools import CallStatus, Effect, IdempotencyKey, ToolCall, ToolRequest, ToolResult, ToolSpec
 from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
@@ -48,6 +48,7 @@ __all__ = [
     "ToolRequest",
     "ToolResult",
     "ToolSpec",
+    "TurnEnd",
     "Usage",
     "Value",
 ]

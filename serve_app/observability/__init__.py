@@ -1,0 +1,1 @@
+"""How is the service watched: what it counts, what it says, what it traces?"""
