@@ -9,7 +9,6 @@ from serve_app.agent.messages import streamed
 from serve_app.errors import ModelUnavailable
 from serve_app.llm.chain import RESTART
 from serve_app.llm.telling import told
-from serve_app.observability.langsmith import unseen
 from serve_app.values import Token
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ async def ask(
     model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes."""
-    with unseen(), progress.span.child("step", f"step {progress.asked + 1}") as span:
+    with progress.span.child("step", f"step {progress.asked + 1}") as span:
         asking = _streamed(model, messages, progress, say, span) if say else model.ainvoke(messages, span=span)
         reply = await asking
         span.tell(partial(told, [reply]))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LANGSMITH = "LANGSMITH_TRACING"
+LANGSMITH = ("LANGSMITH_", "LANGCHAIN_")
+"""The second is the older one; LangSmith reads both."""
 OTLP = "OTEL_EXPORTER_OTLP_"
 OTLP_FORM = "http/protobuf"
 
@@ -41,17 +42,22 @@ class OtlpTarget:
 
 def langsmith_target() -> LangSmithTarget | None:
     """Where LangSmith is, if it is switched on; by the word that LangSmith itself wants, and no other."""
-    known = environment()
-    switch = known.get(LANGSMITH, "")
+    known = {
+        name.removeprefix(prefix): value
+        for prefix in reversed(LANGSMITH)
+        for name, value in environment().items()
+        if value and name.startswith(prefix)
+    }
+    switch = known.get("TRACING_V2") or known.get("TRACING") or ""
     if switch != "true":
         if switch.lower() in {"true", "1", "yes", "on"}:
-            logger.warning("%s is %r: only `true`, in lower case, switches LangSmith on", LANGSMITH, switch)
+            logger.warning("%sTRACING is %r: only `true`, in lower case, switches it on", LANGSMITH[0], switch)
         return None
     return LangSmithTarget(
-        url=known.get("LANGSMITH_ENDPOINT") or None,
-        key=_secret(known, "LANGSMITH_API_KEY"),
-        workspace=known.get("LANGSMITH_WORKSPACE_ID") or None,
-        project=known.get("LANGSMITH_PROJECT") or "default",
+        url=known.get("ENDPOINT"),
+        key=_secret(known, "API_KEY"),
+        workspace=known.get("WORKSPACE_ID"),
+        project=known.get("PROJECT", "default"),
     )
 
 

@@ -8,6 +8,7 @@ from ray import serve
 
 from serve_app.deployments.memory import limit_memory
 from serve_app.errors import ToolUnavailable
+from serve_app.observability.traces import untraced_by_langchain
 from serve_app.tools.runner import Runner
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Tools:
     """`ports.Tools`, as a deployment: the tools of one group, or those of none."""
 
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        untraced_by_langchain()
         tools = settings.tools
         self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
         self._runner.start()

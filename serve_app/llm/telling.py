@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessageChunk, convert_to_openai_messages
+from langchain_core.messages import convert_to_openai_messages
+from langchain_core.messages.ai import AIMessageChunk, add_ai_message_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +22,7 @@ def told(messages: Sequence[BaseMessage]) -> Any:
 
 def told_of_stream(chunks: Sequence[AIMessageChunk]) -> Any:
     """The reply that the chunks of a stream make up, as far as it came."""
-    first, *others = chunks
-    return told([first.__add__(*others) if others else first])
+    return told([add_ai_message_chunks(*chunks)]) if chunks else []
 
 
 def note_usage(span: Span, message: BaseMessage) -> None:

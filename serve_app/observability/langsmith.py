@@ -8,7 +8,6 @@ stands under the same ids in both places.
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,7 +15,7 @@ from uuid import UUID
 from serve_app.observability.traceparent import SPAN_ID_DIGITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from serve_app.config import LangSmithTarget
     from serve_app.observability.leaving import Span, Trace
@@ -33,13 +32,14 @@ RUN_TYPES: dict[SpanKind, str] = {
 }
 
 
-@contextmanager
-def unseen() -> Iterator[None]:
-    """Within the block LangChain's own tracing is off: it would tell of the same call once more, as a trace apart."""
-    from langsmith.run_helpers import tracing_context
+def only_ours() -> None:
+    """Switch LangChain's own tracing off in this process: it would tell of each call once more, as a trace apart.
 
-    with tracing_context(enabled=False):
-        yield
+    Code that wants it on all the same says so by LangSmith's `tracing_context(enabled=True)`.
+    """
+    from langsmith import configure
+
+    configure(enabled=False)
 
 
 def sender(target: LangSmithTarget) -> Send:

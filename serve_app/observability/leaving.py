@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from serve_app.observability.spans import Recorded, Recording
-    from serve_app.ports import Fact, SpanKind
+    from serve_app.ports import Fact, SpanKind, Telling
 
     Redact = Callable[[str], str]
 
@@ -60,11 +60,21 @@ def _span(recorded: Recorded, redact: Redact) -> Span:
         name=redact(recorded.name),
         begun_ns=recorded.begun_ns,
         ended_ns=max(recorded.ended_ns, recorded.begun_ns),
-        given=redacted(recorded.given(), redact) if recorded.given else None,
-        told=redacted(recorded.told(), redact) if recorded.told else None,
+        given=_content(recorded.given, redact),
+        told=_content(recorded.told, redact),
         error=_text(recorded.error, redact),
         facts={name: redacted(fact, redact) for name, fact in recorded.facts.items()},
     )
+
+
+def _content(telling: Telling | None, redact: Redact) -> Any:
+    """What the telling says; its failure costs this one text."""
+    if telling is None:
+        return None
+    try:
+        return redacted(telling(), redact)
+    except Exception as error:  # noqa: BLE001 - what models and tools have said may be of any form
+        return f"(not told: {type(error).__name__})"
 
 
 def redacted(value: Any, redact: Redact) -> Any:

@@ -62,6 +62,7 @@ def tracer(
     `dropped` is told the sink and a number of spans, from whichever thread.
     """
     builds: dict[str, Callable[[], Send]] = {}
+    untraced_by_langchain()
     if langsmith := langsmith_target():
         builds["langsmith"] = partial(_langsmith, langsmith)
     if otlp := otlp_target():
@@ -71,6 +72,14 @@ def tracer(
     logger.info("turns are traced to %s, %g of them and all that fail", " and ".join(builds), settings.trace_sampling)
     outboxes = [Outbox(name, build, redact, dropped) for name, build in builds.items()]
     return Traces(outboxes, settings.trace_sampling)
+
+
+def untraced_by_langchain() -> None:
+    """Have LangChain trace nothing itself in this process, where the environment would have it trace everything."""
+    if langsmith_target():
+        from serve_app.observability.langsmith import only_ours
+
+        only_ours()
 
 
 def _langsmith(target: LangSmithTarget) -> Send:

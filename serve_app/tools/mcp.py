@@ -16,7 +16,6 @@ from mcp import McpError
 from mcp.types import CONNECTION_CLOSED
 
 from serve_app.config import secret
-from serve_app.observability.langsmith import unseen
 from serve_app.resilience.retry import insist
 from serve_app.tools.egress import CheckedTransport, Egress
 from serve_app.tools.failures import Lost, Unreachable
@@ -72,8 +71,7 @@ class McpServer:
         Raises:
             Lost: the session ended meanwhile.
         """
-        with unseen():
-            calling = asyncio.create_task(tool.ainvoke(dict(given)))
+        calling = asyncio.create_task(tool.ainvoke(dict(given)))
         self._calls.add(calling)
         calling.add_done_callback(self._calls.discard)
         try:
