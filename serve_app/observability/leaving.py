@@ -94,6 +94,6 @@ def redacted(value: Any, redact: Redact) -> Any:
 
 
 def _text(text: str, redact: Redact) -> str:
-    """Redacted before it is cut: half of a secret is one that nobody recognises."""
-    shown = redact(text)
+    """Redacted before it is cut: nobody recognises half of a secret. What UTF-8 cannot write is replaced."""
+    shown = redact(text).encode(errors="replace").decode()
     return shown if len(shown) <= MAX_CHARACTERS else shown[:MAX_CHARACTERS] + CUT

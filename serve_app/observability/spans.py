@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.observability.traceparent import SPAN_ID_DIGITS, root_id, traceparent
@@ -18,6 +18,7 @@ from serve_app.values import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serve_app.observability.traceparent import Origin
     from serve_app.ports import Fact, SpanKind, Telling
     from serve_app.values import ChatRequest, Context, Failed, TurnEnd
 
@@ -99,7 +100,7 @@ class Recorded:
 def begun(
     context: Context,
     request: ChatRequest,
-    origin: Any,
+    origin: Origin,
     *,
     sampled: bool,
     clock: Callable[[], int] = time.time_ns,

@@ -42,12 +42,13 @@ def given(header: str | None) -> str:
     return header if header and _FORM.fullmatch(header) else ""
 
 
-def origin(context: Context) -> Origin:
-    """The trace that the request belongs to."""
-    if not context.traceparent:
-        return Origin(context.run_id, "", sampled=False)
-    _, trace_id, caller_id, flags = context.traceparent.split("-")
-    return Origin(trace_id, caller_id, bool(int(flags, 16) & _SAMPLED))
+def origin(context: Context) -> Origin | None:
+    """The trace that the request belongs to; None where the run's id makes none."""
+    header = passed_on(context)
+    if not header:
+        return None
+    _, trace_id, caller_id, flags = header.split("-")
+    return Origin(trace_id, caller_id if context.traceparent else "", bool(int(flags, 16) & _SAMPLED))
 
 
 def root_id(run_id: str) -> str:
@@ -62,7 +63,7 @@ def traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
 
 def passed_on(context: Context) -> str:
     """The header of a hop that records nothing itself."""
-    return context.traceparent or traceparent(context.run_id, root_id(context.run_id), sampled=False)
+    return given(context.traceparent) or given(traceparent(context.run_id, root_id(context.run_id), sampled=False))
 
 
 def current() -> str:

@@ -13,14 +13,14 @@ from serve_app.config import langsmith_target, otlp_target
 from serve_app.observability import sampling, spans
 from serve_app.observability.outbox import Outbox
 from serve_app.observability.traceparent import origin
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.untraced import UNRECORDED, Untraced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from serve_app.config import LangSmithTarget, ObservabilitySettings, OtlpTarget
     from serve_app.observability.outbox import Send
-    from serve_app.ports import Tracer
+    from serve_app.ports import Tracer, TurnSpan
     from serve_app.values import ChatRequest, Context
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,11 @@ class Traces:
         self._share = share
 
     @contextmanager
-    def turn(self, context: Context, request: ChatRequest) -> Iterator[spans.Recorded]:
+    def turn(self, context: Context, request: ChatRequest) -> Iterator[TurnSpan]:
         come_from = origin(context)
+        if come_from is None:
+            yield UNRECORDED
+            return
         sampled = sampling.sampled(come_from, self._share)
         with spans.begun(context, request, come_from, sampled=sampled) as root:
             yield root

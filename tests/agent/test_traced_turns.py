@@ -7,15 +7,17 @@ import json
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import langsmith as langsmith_package
 import pytest
 from collectors import Collector, Dropped, langsmith, otlp, silent, unreachable
 from desk import Broken, context, killed, mortal, reply
+from langchain_core.tracers.langchain import wait_for_all_tracers
 
 from serve_app.agent import toolbelt
-from serve_app.config import ObservabilitySettings
+from serve_app.config import ModelSettings, ObservabilitySettings
+from serve_app.llm.models import build
 from serve_app.observability.traceparent import root_id
 from serve_app.observability.traces import tracer
 from serve_app.values import ChatRequest
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from desk import Desk
+    from stub_server import Stub
 
     from serve_app.ports import Tracer
     from serve_app.values import Context
@@ -114,6 +117,35 @@ async def test_a_turn_with_a_tool_a_search_and_a_fallback_is_one_tree_in_both_pl
     assert {UUID(each.id).hex[:16] for each in sinks.langsmith.spans} == {each.id for each in sinks.otlp.spans}
     assert sinks.otlp.named("serve_app").parent == (CALLER.split("-")[2] if traceparent else None)
     assert not sinks.dropped.counted
+
+
+async def test_langchain_tells_nothing_of_its_own(open_desk: Open, sinks: Sinks) -> None:
+    asked = _asked()
+    await open_desk(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(asked, _request())
+    await sinks.told()
+    await asyncio.to_thread(wait_for_all_tracers)
+    assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
+    assert len(sinks.langsmith.bodies) == 1
+
+
+@STREAMING
+async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_error(
+    open_desk: Open, sinks: Sinks, stub: Stub, *, stream: bool
+) -> None:
+    names = [f"primary-{uuid4().hex}", f"fallback-{uuid4().hex}"]
+    stub.moods[names[0]], stub.moods[names[1]] = ["broken@0"] * 9, ["well"] * 9
+    models = [{"name": f"openai:{name}", "base_url": stub.url} for name in names]
+    chain = build(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
+    await open_desk(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
+    await sinks.told()
+    step = [(names[0], ()), (names[0], ()), (names[1], ())]
+    assert sinks.langsmith.shape() == sinks.otlp.shape()
+    assert [inner for name, inner in sinks.otlp.shape()[1] if name.startswith("step")] == [tuple(step)] * 2
+    tries = [each for each in sinks.otlp.spans if each.name in names]
+    assert [each.fields.get("gen_ai.usage.input_tokens") for each in tries] == [None, None, 11] * 2
+    assert [each.error[:16] for each in tries] == ["ModelUnavailable", "ModelUnavailable", ""] * 2
+    assert {each.fields["gen_ai.provider.name"] for each in tries} == {"openai"}
+    assert b"provider's own words" not in b"".join([*sinks.otlp.bodies, *sinks.langsmith.bodies])
 
 
 @STREAMING
