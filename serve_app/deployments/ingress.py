@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
+from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
@@ -53,6 +54,7 @@ class Ingress:
         self._reading = asyncio.create_task(self._runs.go_on(), context=contextvars.Context())
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s)
         api.add_middleware(EchoedOutside)
+        api.add_middleware(WithinServeSpan)
         return api
 
     def check_health(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from serve_app.ports import SpanKind
 
 SERVICE = "serve_app"
+CLOSE_S = 2.0
 OPERATIONS: dict[SpanKind, str] = {
     "turn": "invoke_agent",
     "model": "chat",
@@ -73,7 +75,15 @@ def serve_spans() -> list[SpanProcessor]:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    return [BatchSpanProcessor(OTLPSpanExporter())]
+    class Hasty(BatchSpanProcessor):
+        """Ends in time: the process would wait half a minute for a collector that is away."""
+
+        def shutdown(self) -> None:
+            ending = threading.Thread(target=super().shutdown, daemon=True)
+            ending.start()
+            ending.join(CLOSE_S)
+
+    return [Hasty(OTLPSpanExporter())]
 
 
 def _readable(trace: Trace, span: Span) -> ReadableSpan:
