@@ -28,6 +28,8 @@ MAX_SPANS = 2_000
 """That wait for a sink: a hundred turns or two."""
 BATCH = 20
 """Traces in one request."""
+LINGER_S = 0.5
+"""For how long the first of them waits for others: a request costs as much as telling several turns."""
 
 
 class Outbox:
@@ -103,8 +105,8 @@ class Outbox:
     def _next(self) -> list[Recording]:
         """The next traces to send, waited for; none when there will be no more."""
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._closing, LINGER_S)
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
     def _sent(self, batch: Sequence[Recording], *, well: bool) -> None:
