@@ -223,7 +223,7 @@ class ObservabilitySettings(Section):
 
     trace_sampling: float = Field(default=1.0, ge=0, le=1)
     """The share of turns that are traced, besides those that fail or are degraded. All: who switches tracing on looks
-    for the turn that he has just made, and recording one costs less than a millisecond."""
+    for the turn that was just made; at full load each that is told costs about a millisecond of processor."""
 
 
 class Settings(Section):
