@@ -56,4 +56,6 @@ def _embedded(settings: Settings) -> tuple[Settings, Application | None]:
         "redis": settings.redis.model_copy(update={"url": f"redis://127.0.0.1:{ports.redis}"} if redis else {}),
         "milvus": settings.milvus.model_copy(update={"url": f"http://127.0.0.1:{ports.milvus}"} if milvus else {}),
     }
-    return settings.model_copy(update=update), Stores.bind(folder, ports, redis=redis, milvus=milvus)
+    return settings.model_copy(update=update), Stores.bind(
+        folder, ports, redis=redis, milvus=milvus, exported=settings.observability.metrics
+    )

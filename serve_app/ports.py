@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ToolSpec,
         TurnEnd,
     )
+    from serve_app.values.metric import Metric
 
 SpanKind = Literal["turn", "step", "model", "tool", "retrieval", "memory"]
 """What a part of a turn is: the whole, a thinking step, a call of a model, of a tool, a search, a use of memory."""
@@ -211,6 +212,33 @@ class Faults(Protocol):
 
     async def clear(self, target: str | None) -> None:
         """End the fault of `target`; None ends all."""
+        ...
+
+
+class Metrics(Protocol):
+    """Takes observations of the metrics of `observability.catalogue`, each with a value for each of its labels.
+
+    It costs a few microseconds, and never fails the one who observes.
+    """
+
+    def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+        ...
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        """Set a gauge, for the next twenty seconds."""
+        ...
+
+
+class Nodes(Protocol):
+    """Knows the metrics pages of the machines that the service runs on."""
+
+    async def pages(self) -> dict[str, str | None]:
+        """Each node's page, by the node's address; None of a node that did not answer in time."""
         ...
 
 

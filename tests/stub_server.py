@@ -1,7 +1,7 @@
 """What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which.
 
-`broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none. A model that is given moods by `Stub.moods`
-answers as the models do that these name, call by call, and after the last one well.
+`broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none; `calls@NAME` calls that tool. A model that is
+given moods by `Stub.moods` answers as the models do that these name, call by call, and after the last one well.
 """
 
 from __future__ import annotations
@@ -53,35 +53,46 @@ def stub_app() -> FastAPI:
         if model == "silent":
             await asyncio.sleep(30)
         if body.get("stream"):
-            return StreamingResponse(_frames(model, body), media_type="text/event-stream")
-        return JSONResponse(_whole(model, body))
+            return StreamingResponse(_frames(model, after, body), media_type="text/event-stream")
+        whole = JSONResponse(_whole(model, after, body))
+        return StreamingResponse(_half(bytes(whole.body)), headers=whole.headers) if model == "cut" else whole
 
     return app
 
 
-def _wants_call(body: dict[str, Any]) -> bool:
-    return bool(body.get("tools")) and body["messages"][-1]["role"] == "user"
+def _wants_call(model: str, body: dict[str, Any]) -> bool:
+    return bool(body.get("tools")) and (model == "loops" or body["messages"][-1]["role"] == "user")
 
 
-def _whole(model: str, body: dict[str, Any]) -> dict[str, Any]:
-    called = _wants_call(body)
+def _function(model: str, tool: str) -> dict[str, str]:
+    """What the model calls."""
+    if model == "calls":
+        return {"name": tool, "arguments": "{}"}
+    if model == "searches":
+        return {"name": "knowledge_search", "arguments": '{"query": "Which code word opens the amberlock device?"}'}
+    return {"name": "order_query", "arguments": '{"order_id": OD' if model == "malformed" else '{"order_id": "OD-1"}'}
+
+
+async def _half(body: bytes) -> AsyncIterator[bytes]:
+    """A body that breaks off in the middle."""
+    yield body[: len(body) // 2]
+    raise ConnectionResetError
+
+
+def _whole(model: str, tool: str, body: dict[str, Any]) -> dict[str, Any]:
+    called = _wants_call(model, body)
     text = "" if model == "blank" else "Hello from the stub."
     message: dict[str, Any] = {"role": "assistant", "content": None if called else text}
     if called:
-        function = {"name": "order_query", "arguments": _arguments(model)}
-        message["tool_calls"] = [{"id": "call_abc", "type": "function", "function": function}]
+        message["tool_calls"] = [{"id": "call_abc", "type": "function", "function": _function(model, tool)}]
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": USAGE}
 
 
-def _arguments(model: str) -> str:
-    return '{"order_id": OD' if model == "malformed" else '{"order_id": "OD-1"}'
-
-
-async def _frames(model: str, body: dict[str, Any]) -> AsyncIterator[str]:
+async def _frames(model: str, tool: str, body: dict[str, Any]) -> AsyncIterator[str]:
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    if _wants_call(body):
-        name, arguments = "order_query", _arguments(model)
+    if _wants_call(model, body):
+        name, arguments = _function(model, tool).values()
         deltas.append(
             {
                 "tool_calls": [

@@ -15,12 +15,36 @@ class Proxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
+        self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
-        self.url = ""
+        self.port = 0
         self.received = 0
         """Bytes that clients have sent."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def listen(self) -> None:
+        """Take connections, at the same port as before."""
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._took, "127.0.0.1", self.port)
+            self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Break all connections, and take no more."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        listener.close()
+        self.silent = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        await asyncio.gather(*self._serving)
 
     @property
     def silent(self) -> bool:
@@ -33,7 +57,12 @@ class Proxy:
         else:
             self._open.set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _took(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             answers, there = await asyncio.open_connection(*self._server)
         except OSError:
@@ -56,22 +85,14 @@ class Proxy:
         finally:
             sink.close()
 
-    def close(self) -> None:
-        self.silent = False
-        for writer in self._writers:
-            writer.transport.abort()
-
 
 @asynccontextmanager
 async def proxied(url: str) -> AsyncIterator[Proxy]:
     """A proxy in front of the server at `url`."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
+    host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")
     proxy = Proxy(host, int(port))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await proxy.listen()
     try:
         yield proxy
     finally:
-        server.close()
-        proxy.close()
-        await server.wait_closed()
+        await proxy.refuse()

@@ -337,6 +337,50 @@ def test_a_time_out_is_finite() -> None:
     assert len(lines()) == 2
 
 
+TIMEOUTS = """\
+agent: {turn_timeout_s: 1}
+model:
+  timeout_s: 1
+  fallbacks: [{name: offline, timeout_s: 1}]
+tools:
+  lookup: {function: 'a:b', timeout_s: 1}
+  search:
+    mcp: {url: 'http://h/mcp', connect_timeout_s: 1}
+    timeout_s: 1
+knowledge:
+  timeout_s: 1
+  mode: hybrid
+  embedding: {factory: 'a:b', timeout_s: 1}
+redis: {timeout_s: 1}
+milvus: {timeout_s: 1}
+"""
+"""Every time that a call of another may take."""
+
+
+@pytest.mark.parametrize("place", range(TIMEOUTS.count("timeout_s: 1")))
+@pytest.mark.parametrize("wrong", ["0", "-1", ".inf", "never"])
+def test_a_time_out_is_a_positive_number_of_seconds(place: int, wrong: str) -> None:
+    *before, after = TIMEOUTS.split("timeout_s: 1", place + 1)
+    write("timeout_s: 1".join(before) + f"timeout_s: {wrong}" + after)
+    (line,) = lines()
+    assert "timeout_s: " in line
+    assert line.startswith(f"app.yaml:{''.join(before).count(chr(10)) + 1}: ")
+
+
+def test_each_time_out_can_be_set() -> None:
+    write(TIMEOUTS)
+    assert lines() == []
+    settings = draft("app.yaml").settings
+    tools, embedding = settings.tools.named, settings.knowledge.embedding
+    assert settings.agent.turn_timeout_s == settings.model.timeout_s == settings.model.fallbacks[0].timeout_s == 1
+    assert tools["lookup"].timeout_s == tools["search"].timeout_s == 1
+    assert tools["search"].mcp
+    assert tools["search"].mcp.connect_timeout_s == 1
+    assert embedding
+    assert embedding.timeout_s == settings.knowledge.timeout_s == 1
+    assert settings.redis.timeout_s == settings.milvus.timeout_s == 1
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         HttpSettings().max_chat_body_bytes = 1  # type: ignore[misc]

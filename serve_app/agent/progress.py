@@ -44,9 +44,9 @@ class Step:
         """The calls that have not ended."""
         return [index for index in range(len(self.requests)) if index not in self.outcomes]
 
-    def begun(self, usage: Usage) -> list[tuple[EventData, str]]:
-        """The step as the log keeps it: an event per call, the reply with the first."""
-        state = json.dumps({"reply": logged(self.reply), "usage": usage.model_dump()}, default=str)
+    def begun(self, usage: Usage, empty: int) -> list[tuple[EventData, str]]:
+        """The step as the log keeps it: an event per call, the reply with the first, and what was before it."""
+        state = json.dumps({"reply": logged(self.reply), "usage": usage.model_dump(), "empty": empty}, default=str)
         return [(request, "" if index else state) for index, request in enumerate(self.requests)]
 
     def ended(self, index: int) -> tuple[EventData, str]:
@@ -74,7 +74,8 @@ class Progress:
     done: list[Step] = field(default_factory=list)
     """The steps before it."""
     empty: int = 0
-    """Replies that said nothing; they are not logged, so that another process counts them anew."""
+    """Replies that said nothing. They are logged with the step that follows: where a process dies before, the model is
+    asked once more by another one, and nothing is lost with a reply that said nothing."""
     passages: list[Passage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     missing: dict[str, str | None] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class Progress:
             self.begin(reply, requests_of(reply))
             self.heard(reply)
             self.usage = Usage.model_validate(read["usage"])
+            self.empty = read.get("empty", 0)  # a process of the version before says nothing of them
         elif isinstance(data, ToolCall) and self.step:
             read = json.loads(state)
             request = self.step.requests[read["index"]]

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from serve_app.agent.measuring import measure
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
 from serve_app.errors import (
     DeadlineExceeded,
@@ -18,6 +19,8 @@ from serve_app.errors import (
     ServeAppError,
     ToolUnavailable,
 )
+from serve_app.observability.catalogue import UNKNOWN
+from serve_app.observability.recorders import SILENT
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
@@ -80,12 +83,18 @@ class Toolbelt:
     """The tools of the Tools deployments, and the retriever as one more."""
 
     def __init__(
-        self, tools: ports.Tools, retriever: ports.Retriever, settings: KnowledgeSettings, clock: Callable[[], float]
+        self,
+        tools: ports.Tools,
+        retriever: ports.Retriever,
+        settings: KnowledgeSettings,
+        clock: Callable[[], float],
+        metrics: ports.Metrics = SILENT,
     ) -> None:
         self._tools = tools
         self._retriever = retriever
         self._search = knowledge_search(settings)
         self._clock = clock
+        self._metrics = metrics
         self._specs: list[ToolSpec] = []
         self._known_until = float("-inf")
         self._asking = asyncio.Lock()
@@ -121,6 +130,11 @@ class Toolbelt:
         """What an answer has to do without whatever the model calls: the tools that should be there and are not."""
         return [f"tool:{spec.name}" for spec in self._specs if not spec.ready]
 
+    def count(self, outcome: Outcome) -> None:
+        """Count a call that has ended, made or not."""
+        name = outcome.request.name
+        measure(self._metrics, name if self._spec(name) else UNKNOWN, outcome)
+
     def effect(self, name: str) -> Effect:
         """What a second call of the tool does: before the tools are known nobody can say; none runs that is not one."""
         if name == KNOWLEDGE_SEARCH:
@@ -146,7 +160,7 @@ class Toolbelt:
                     outcome = await self._insisting(granting, request, key, begun)
             except (TimeoutError, ServeAppError) as error:
                 return Outcome(request, _without_answer(request.name, spec, error, begun))
-            allowance.used = outcome.result.attempts - 1 - (outcome.result.status == "standby")
+            allowance.used = outcome.result.retries
         return outcome
 
     async def _insisting(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:

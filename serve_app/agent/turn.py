@@ -23,7 +23,7 @@ from serve_app.llm.chain import MODEL
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Turn:
             Unavailable: the model, Redis or the tools' list is out of reach.
         """
         try:
-            async with asyncio.timeout(remaining_s(run.context.deadline)):
+            async with asyncio.timeout(remaining_s(until(run.context))):
                 return await self._answer(run)
         except Unavailable as error:
             raise in_the_language_of(run.request.user_input, error) from error
@@ -110,7 +110,7 @@ class Turn:
         specs = await self.belt.specs()
         progress.missing.update({part: part for part in self.belt.missing})
         context = run.context
-        terms: dict[str, Any] = {"deadline": context.deadline, "budget": progress.budget, "faults": context.faults}
+        terms: dict[str, Any] = {"deadline": until(context), "budget": progress.budget, "faults": context.faults}
         bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms)
         say = run.say if run.request.stream else None
         read = history
@@ -121,7 +121,7 @@ class Turn:
             requests = requests_of(reply)
             if requests:
                 step = progress.begin(with_calls(reply, requests), requests)
-                await run.record(*step.begun(progress.usage))
+                await run.record(*step.begun(progress.usage, progress.empty))
                 await self._act(run, progress, step)
                 read = history
             elif reply.text.strip():
@@ -142,7 +142,8 @@ class Turn:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = await self._outcome(run, progress, step, index)
+            step.outcomes[index] = outcome = await self._outcome(run, progress, step, index)
+            self.belt.count(outcome)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)

@@ -53,6 +53,8 @@ class McpToolSettings(Section):
     """The tool's name on the server; None means the name it has here."""
     headers_env: dict[HeaderName, VariableName] = {}
     """For `url`: header -> the environment variable that holds its value."""
+    connect_timeout_s: float = Field(default=10, gt=0)
+    """For a program to start, or a server to answer, and to list its tools; then it is tried again, later and later."""
     environment: list[VariableName] = []
     """For `command`: the variables that the program is given beside PATH, HOME and the like."""
     max_response_bytes: int = Field(default=100_000, ge=1, le=10_000_000)

@@ -200,6 +200,9 @@ class MilvusSettings(Section):
     that only one of the two has, or has in an older version, is not found there."""
     token_env: VariableName | None = None
     """The environment variable that holds `user:password` or an API key, for both servers."""
+    timeout_s: float = Field(default=30, gt=0)
+    """For one command that is no search: Milvus Lite writes a batch in 0.2 s, a server that compacts takes more, and a
+    large collection is loaded for longest. A search has `knowledge.timeout_s`."""
 
 
 class HttpSettings(Section):
@@ -219,8 +222,10 @@ class FaultSettings(Section):
 
 
 class ObservabilitySettings(Section):
-    """What is told of turns; where traces go, the usual variables of LangSmith and OpenTelemetry say."""
+    """What the service tells of itself; where traces go, the usual variables of LangSmith and OpenTelemetry say."""
 
+    metrics: bool = True
+    """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
     trace_sampling: float = Field(default=1.0, ge=0, le=1)
     """The share of turns that are traced, besides those that fail or are degraded. All: who switches tracing on looks
     for the turn that was just made; at full load each that is told costs about a millisecond of processor."""

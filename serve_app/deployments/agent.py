@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -12,18 +14,24 @@ from ray import serve
 
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
+from serve_app.deployments.metrics import metrics_of
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
-from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
+from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
+from serve_app.observability.catalogue import DROPPED_SPANS
+from serve_app.observability.pulse import beat
 from serve_app.observability.traces import tracer
+from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
-from serve_app.stores.redis import connect, translated
+from serve_app.stores.pulse import Pulse
+from serve_app.stores.redis import connect
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -33,12 +41,10 @@ if TYPE_CHECKING:
 
     from serve_app.config import Settings
     from serve_app.llm.chain import Chain
+    from serve_app.ports import Metrics
     from serve_app.values import ChatRequest, Context, Event, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
-
-PING_S = 1.0
-"""Less than a readiness probe waits for this process, so that the probe is told what hangs."""
 
 
 @serve.deployment
@@ -49,13 +55,17 @@ class Agent:
         self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
     ) -> None:
         self._settings = settings
-        self._redis = connect(settings.redis, settings.redis.url)
-        self._window = Window(self._redis, settings.memory)
+        metrics = metrics_of(exported=settings.observability.metrics)
+        self._redis = connect(settings.redis, settings.redis.url, metrics=metrics)
+        self._pulse = Pulse(self._redis)
+        self._window = Window(self._redis, settings.memory, metrics)
+        self._tally = Tally(metrics, frozenset(settings.tools.named))
+        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._problem: str | None = None
         self._host: Host | None = None
         self._model: Chain | None = None
         try:
-            self._model = model = build(settings.model)
+            self._model = model = build(settings.model, metrics)
         except InvalidConfiguration as error:
             self._problem = str(error)
             logger.error("%s", self._problem)  # noqa: TRY400 - what and how to mend; a traceback adds nothing
@@ -64,14 +74,19 @@ class Agent:
             model=model,
             model_name=settings.model.name,
             belt=Toolbelt(
-                remote_tools(settings.tools, tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic
+                remote_tools(settings.tools, tools),
+                RemoteRetriever(retriever),
+                settings.knowledge,
+                time.monotonic,
+                metrics,
             ),
             window=self._window,
             settings=settings.agent,
         )
-        registry = Registry(self._redis, settings.runs, settings.memory, owner=uuid4().hex)
-        self._tracer = tracer(settings.observability, redact=str, dropped=_dropped)
-        means = Means(self._redis, registry, Writer(registry), settings.runs, turn.run, self._tracer)
+        registry = Registry(self._redis, settings.runs, settings.memory, uuid4().hex, metrics)
+        self._tracer = tracer(settings.observability, redact=str, dropped=partial(_dropped, metrics))
+        writer = Writer(registry, tally=self._tally)
+        means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
@@ -91,18 +106,12 @@ class Agent:
     async def forget(self, context: Context) -> None:
         holder = await self._window.forget(context)
         if holder:
-            await cancel(self._redis, holder, self._settings.runs.steps_ttl_s)
+            await cancel(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
 
     async def checks(self) -> list[Check]:
         models = self._model.checks() if self._model else []
         model = [Check(name="model", ok=self._model is not None, reason=self._problem), *models]
-        try:
-            with translated():
-                async with asyncio.timeout(PING_S):
-                    await self._redis.ping()
-        except StoreUnavailable as error:
-            return [*model, Check(name="redis", ok=False, reason=error.message)]
-        return [*model, Check(name="redis", ok=True)]
+        return [*model, *await self._pulse.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For a policy that scales by runs: calls follow a run, and are fewer than the runs are."""
@@ -117,7 +126,11 @@ class Agent:
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
             await self._tracer.close()
+        await end(self._beating)
         await self._redis.aclose()
+
+    def _breakers(self) -> dict[str, str]:
+        return {name: circuit.state for name, circuit in self._model.circuits.items()} if self._model else {}
 
     def _running(self) -> Host:
         if self._host is None:
@@ -125,6 +138,5 @@ class Agent:
         return self._host
 
 
-def _dropped(sink: str, spans: int) -> None:
-    """The counter `serve_app_dropped_spans_total{sink}` goes here; it is called from the threads of the sinks."""
-    logger.debug("%d spans for %s are dropped", spans, sink)
+def _dropped(metrics: Metrics, sink: str, spans: int) -> None:
+    metrics.count(DROPPED_SPANS, spans, sink=sink)

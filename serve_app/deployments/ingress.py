@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.observability.pulse import beat
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
+from serve_app.runs.tally import Tally
 from serve_app.stores.faults import FaultBoard
 from serve_app.stores.redis import connect
 
@@ -39,24 +42,28 @@ class Ingress:
         tools: dict[str | None, DeploymentHandle],
     ) -> None:
         self._settings = settings
-        redis = connect(settings.redis, settings.redis.url)
-        self._runs = RunLog(redis, settings.runs)
+        self._metrics = metrics_of(exported=settings.observability.metrics)
+        redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
+        self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=remote_tools(settings.tools, tools),
+            nodes=RayNodes(),
             faults=FaultBoard(redis) if settings.faults.enabled else None,
+            metrics=self._metrics,
         )
-        self._reading: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        self._reading = asyncio.create_task(self._runs.go_on(), context=contextvars.Context())
+        going_on = (self._runs.go_on(), beat(self._metrics))
+        self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s)
         api.add_middleware(EchoedOutside)
         api.add_middleware(WithinServeSpan)
         return api
 
     def check_health(self) -> None:
-        if self._reading and self._reading.done():
-            raise Internal("the runs' logs are read no longer")
+        if any(task.done() for task in self._background):
+            raise Internal("the runs' logs or the process' own state are told no longer")

@@ -24,7 +24,7 @@ from serve_app.errors import (
     ToolUnavailable,
     Unavailable,
 )
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.tools.grouped import Grouped, Part
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ class RemoteAgent:
         self._streaming = handle.options(stream=True)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
-        follow = _called(self._streaming.turn, context, request, after)
+        follow, given_up_at = _called(self._streaming.turn, context, request, after), until(context)
         try:
             while True:
                 with _translated(AgentUnavailable):
-                    async with asyncio.timeout(remaining_s(context.deadline) + GRACE_S):
+                    async with asyncio.timeout(remaining_s(given_up_at) + GRACE_S):
                         event = await anext(follow, None)
                 if event is None:
                     return
@@ -153,7 +153,7 @@ def _called(method: Any, context: Context, *arguments: Any) -> Any:
 
 
 async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:
-    limit_s = ASK_S if context is None else remaining_s(context.deadline) + GRACE_S
+    limit_s = ASK_S if context is None else remaining_s(until(context)) + GRACE_S
     try:
         with _translated(gone):
             async with asyncio.timeout(limit_s):

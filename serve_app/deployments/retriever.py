@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
 
+from serve_app.deployments.metrics import metrics_of
 from serve_app.knowledge.index import Index, entries
+from serve_app.knowledge.servers import Servers
+from serve_app.observability.pulse import beat
 from serve_app.stores.redis import OUTLASTS_RESTART, connect
 
 if TYPE_CHECKING:
@@ -29,8 +34,11 @@ class Retriever:
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
-        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART)
-        self._index = Index(settings.knowledge, redis, settings.milvus, self._prepared)
+        metrics = metrics_of(exported=settings.observability.metrics)
+        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART, metrics)
+        servers = Servers(settings.milvus, settings.knowledge, metrics=metrics)
+        self._index = Index(settings.knowledge, redis, servers, self._prepared)
+        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         await self._index.warm()
 
     async def _prepared(self, document: Document) -> list[Entry]:
@@ -50,3 +58,6 @@ class Retriever:
 
     async def checks(self) -> list[Check]:
         return await self._index.checks()
+
+    def _breakers(self) -> dict[str, str]:
+        return {name: circuit.state for name, circuit in self._index.circuits.items()}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 from ray import serve
 
 from serve_app.deployments.memory import limit_memory
+from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import ToolUnavailable
+from serve_app.observability.pulse import beat
 from serve_app.observability.traces import untraced_by_langchain
+from serve_app.resilience.ending import end
 from serve_app.tools.runner import Runner
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ class Tools:
         tools = settings.tools
         self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
         self._runner.start()
+        beating = beat(metrics_of(exported=settings.observability.metrics), self._breakers)
+        self._beating = asyncio.create_task(beating, context=contextvars.Context())
         limit_mb = tools.groups[group].memory_mb if group else None
         if limit_mb:
             limit_memory(limit_mb)
@@ -46,7 +53,11 @@ class Tools:
             raise ToolUnavailable("out of memory")
 
     async def __del__(self) -> None:
+        await end(self._beating)
         await self._runner.close()
+
+    def _breakers(self) -> dict[str, str]:
+        return {name: circuit.state for name, circuit in self._runner.circuits.items()}
 
 
 def grouped(settings: Settings) -> dict[str | None, Application]:

@@ -14,6 +14,8 @@ from serve_app.http.errors import LastResort, handle_errors
 from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
+from serve_app.http.measuring import Measured
+from serve_app.http.metrics import add_metrics
 from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.runs import add_runs
@@ -62,8 +64,10 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float) -> F
     add_admin(api, parts.agent, contexts)
     add_rehearsal(api, parts, contexts)
     add_health(api, parts)
+    add_metrics(api, parts.nodes)
     handle_errors(api)
     api.add_middleware(BodyLimit, settings=settings)
     api.add_middleware(LastResort)
-    api.add_middleware(RequestIds)  # the last one added is the outermost
+    api.add_middleware(RequestIds)
+    api.add_middleware(Measured, metrics=parts.metrics)  # the last one added is the outermost
     return api

@@ -12,7 +12,7 @@ from uuid import uuid4
 from serve_app.errors import DeadlineExceeded
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, given
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.values import Context
 
 if TYPE_CHECKING:
@@ -35,18 +35,20 @@ class Contexts:
         self, request: Request, session_id: str = "", run_id: str | None = None, timeout_s: float | None = None
     ) -> Context:
         """Without `run_id` for a new run; the empty session id, which no client can choose, is for no conversation."""
+        whole_s = timeout_s or self.turn_timeout_s
         return Context(
             request_id=request_id_of(request.scope),
             run_id=run_id or uuid4().hex,
             session_id=session_id,
-            deadline=self.clock() + (timeout_s or self.turn_timeout_s),
+            deadline=self.clock() + whole_s,
+            timeout_s=whole_s,
             traceparent=given(request.headers.get(HEADER)),
         )
 
 
 def patience_s(context: Context) -> float:
     """How long the answer to `context` is waited for."""
-    return remaining_s(context.deadline) + GRACE_S
+    return remaining_s(until(context)) + GRACE_S
 
 
 @asynccontextmanager

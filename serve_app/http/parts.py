@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from serve_app.observability.recorders import SILENT
+
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Faults, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Metrics, Nodes, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +19,7 @@ class Parts:
     runs: Runs
     retriever: Retriever
     tools: Tools
+    nodes: Nodes
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
+    metrics: Metrics = SILENT

@@ -14,9 +14,8 @@ from serve_app.knowledge.ingest import Ingest, Prepare
 from serve_app.knowledge.layout import Layout
 from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
-from serve_app.knowledge.servers import Servers
 from serve_app.knowledge.writer import writing
-from serve_app.resilience.deadline import limit_s
+from serve_app.resilience.deadline import limit_s, until
 from serve_app.values import Catalogue, Check, Found
 
 if TYPE_CHECKING:
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from redis.asyncio import Redis
 
-    from serve_app.config import KnowledgeSettings, MilvusSettings
+    from serve_app.config import KnowledgeSettings
+    from serve_app.knowledge.servers import Servers
     from serve_app.resilience.circuit import Circuit
     from serve_app.values import Context, Document, DocumentSummary, Indexed
 
@@ -46,19 +46,25 @@ class Index:
         self,
         settings: KnowledgeSettings,
         redis: Redis,
-        milvus: MilvusSettings,
+        servers: Servers,
         prepare: Prepare,
         embeddings: Embeddings | None = None,
     ) -> None:
         self._settings = settings
         self._redis = redis
         self._prepare = prepare
-        self._servers = Servers(milvus, settings)
+        self._servers = servers
         self._passages = self._servers.passages
         self._layout = Layout(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
-            self._embedder = Embedder(settings.embedding, settings.timeout_s, embeddings)
+            self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The breaker of each Milvus, and of the embedding."""
+        circuits = [server.circuit for server in self._servers.all]
+        return {each.name: each for each in [*circuits, *([self._embedder.circuit] if self._embedder else [])]}
 
     async def search(self, context: Context, query: str) -> Found:
         """The passages that bear on `query`.
@@ -67,7 +73,7 @@ class Index:
             StoreUnavailable: Redis, all of Milvus or an embedding model that is needed did not answer.
             DeadlineExceeded: the request has no time left.
         """
-        timeout_s = limit_s(context.deadline, self._settings.patience_s)
+        timeout_s = limit_s(until(context), self._settings.patience_s)
         search = Search(context, self._registry(context.tenant), self._servers, self._settings, self._embedder)
         try:
             async with asyncio.timeout(timeout_s):
@@ -99,13 +105,14 @@ class Index:
         done = await ingest.is_done(documents)
         if done is not None:
             return done
-        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
+        given_up_at = until(context)
+        async with writing(self._redis, self._settings.collection, given_up_at) as lease:
             await self._layout.make(self._passages, self._embedder)
             await ingest.finish()
             try:
                 results = []
                 for document in documents:
-                    limit_s(context.deadline, inf)
+                    limit_s(given_up_at, inf)
                     results.append(await ingest.put(lease, document))
                 return results
             finally:
@@ -129,7 +136,7 @@ class Index:
             StoreUnavailable: a store did not answer.
         """
         ingest = self._ingest(context.tenant)
-        async with writing(self._redis, self._settings.collection, context.deadline) as lease:
+        async with writing(self._redis, self._settings.collection, until(context)) as lease:
             summary = await ingest.remove(lease, document_id)
             await self._passages.settle()
         return summary

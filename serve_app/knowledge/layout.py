@@ -32,7 +32,10 @@ class Layout:
 
     def __init__(self, settings: KnowledgeSettings, redis: Redis) -> None:
         self._redis: Any = redis
+        self.dimension: int | None = None
+        """The length of the collection's dense vectors; None before it is known, and where nobody noted it."""
         self._key = f"{settings.collection}:layout"
+        self._key_of_dimension = f"{settings.collection}:dimension"
         self._collection = settings.collection
         named = settings.embedding
         self._wanted = _Made(
@@ -50,12 +53,13 @@ class Layout:
         if self._right:
             return True
         with translated():
-            noted = await self._redis.get(self._key)
+            noted, dimension = await self._redis.mget(self._key, self._key_of_dimension)
         if noted is None:
             return False
         made = _Made(**json.loads(noted))
         if made != self._wanted:
             raise InvalidConfiguration((self._problem(made),))
+        self.dimension = int(dimension) if dimension else None
         self._right = True
         return True
 
@@ -76,8 +80,10 @@ class Layout:
             )
         dimension = await embedder.dimension() if embedder else None
         await passages.create(dimension)
+        of_dense = {self._key_of_dimension: dimension} if dimension else {}
         with translated():
-            await self._redis.set(self._key, json.dumps(asdict(self._wanted)))
+            await self._redis.mset({self._key: json.dumps(asdict(self._wanted)), **of_dense})
+        await self.check()
 
     def _problem(self, made: _Made) -> Problem:
         what = f"collection {self._collection!r} was made for mode {made.mode}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymilvus import CollectionSchema, DataType, FieldSchema
 
 from serve_app.knowledge.entry import MAX_CHARACTERS
+from serve_app.observability.recorders import SILENT
 from serve_app.stores.milvus import Collection, CollectionMissing
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from serve_app.config import MilvusSettings
     from serve_app.knowledge.entry import Entry
+    from serve_app.ports import Metrics
 
-WRITE_TIMEOUT_S = 30.0
-"""For one batch: Milvus Lite takes 0.2 s, a server that compacts more."""
 BATCH = 500
 """Rows per write: far below gRPC's limit of 64 MB."""
 
@@ -57,8 +57,9 @@ class Hit:
 class Passages:
     """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
 
-    def __init__(self, settings: MilvusSettings, name: str) -> None:
-        self._collection = Collection(settings, name)
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
+        self._collection = Collection(settings, name, metrics)
+        self._timeout_s = settings.timeout_s
 
     async def create(self, dimension: int | None) -> None:
         """Create the collection where it is missing; without `dimension` it has no dense vectors."""
@@ -70,7 +71,7 @@ class Passages:
     async def exist(self) -> bool:
         """Whether the collection is there."""
         try:
-            await self._collection.describe(WRITE_TIMEOUT_S)
+            await self._collection.describe(self._timeout_s)
         except CollectionMissing:
             return False
         return True
@@ -91,19 +92,19 @@ class Passages:
             which += f" and digest != {_quoted(digest)}"
 
         async def delete(client: AsyncMilvusClient) -> None:
-            await client.delete(self._collection.name, filter=which, timeout=WRITE_TIMEOUT_S)
+            await client.delete(self._collection.name, filter=which, timeout=self._timeout_s)
 
-        await self._collection.call(delete, WRITE_TIMEOUT_S)
+        await self._collection.call(delete, self._timeout_s)
 
     async def settle(self) -> None:
         """Have what was written indexed: Milvus Lite scans unflushed rows, and indexes flushed ones at a search."""
         name = self._collection.name
 
         async def flush_and_search(client: AsyncMilvusClient) -> None:
-            await client.flush(name, timeout=WRITE_TIMEOUT_S)
-            await client.search(name, data=[{0: 1.0}], anns_field="sparse", limit=1, timeout=WRITE_TIMEOUT_S)
+            await client.flush(name, timeout=self._timeout_s)
+            await client.search(name, data=[{0: 1.0}], anns_field="sparse", limit=1, timeout=self._timeout_s)
 
-        await self._collection.call(flush_and_search, WRITE_TIMEOUT_S)
+        await self._collection.call(flush_and_search, self._timeout_s)
 
     async def near(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[Hit]:
         """The tenant's passages nearest to a sparse or a dense vector, nearest first."""
@@ -138,9 +139,9 @@ class Passages:
 
     async def _upsert(self, rows: list[dict[str, Any]]) -> None:
         async def upsert(client: AsyncMilvusClient) -> None:
-            await client.upsert(self._collection.name, rows, timeout=WRITE_TIMEOUT_S)
+            await client.upsert(self._collection.name, rows, timeout=self._timeout_s)
 
-        await self._collection.call(upsert, WRITE_TIMEOUT_S)
+        await self._collection.call(upsert, self._timeout_s)
 
     async def _seen(self, origin: Origin) -> None:
         """A strongly consistent read returns when the query nodes have what was written before it."""
@@ -152,10 +153,10 @@ class Passages:
                 filter=which,
                 output_fields=["count(*)"],
                 consistency_level="Strong",
-                timeout=WRITE_TIMEOUT_S,
+                timeout=self._timeout_s,
             )
 
-        await self._collection.call(count, WRITE_TIMEOUT_S)
+        await self._collection.call(count, self._timeout_s)
 
 
 def _schema(dimension: int | None) -> CollectionSchema:

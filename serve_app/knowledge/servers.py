@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.passages import Passages
+from serve_app.observability.recorders import SILENT
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.resilience.faults import GARBAGE, strike
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import KnowledgeSettings, MilvusSettings
     from serve_app.knowledge.passages import Hit, Vector
+    from serve_app.ports import Metrics
     from serve_app.values import Context
 
 logger = logging.getLogger(__name__)
@@ -65,11 +67,14 @@ class Server:
 class Servers:
     """The Milvus that documents are in, and where there is one the standby, which is only read."""
 
-    def __init__(self, milvus: MilvusSettings, knowledge: KnowledgeSettings, limit: Limit = LIMIT) -> None:
-        self.passages = Passages(milvus, knowledge.collection)
+    def __init__(
+        self, milvus: MilvusSettings, knowledge: KnowledgeSettings, limit: Limit = LIMIT, metrics: Metrics = SILENT
+    ) -> None:
+        self.passages = Passages(milvus, knowledge.collection, metrics)
         self.all = [Server("milvus", self.passages, knowledge.timeout_s, limit)]
         if milvus.standby is not None:
-            standby = Passages(milvus.model_copy(update={"url": milvus.standby}), knowledge.collection)
+            second = milvus.model_copy(update={"url": milvus.standby})
+            standby = Passages(second, knowledge.collection, metrics)
             self.all.append(Server("milvus:standby", standby, knowledge.timeout_s, limit))
 
     async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> Near:

@@ -12,11 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import InstanceOf  # noqa: TC002 - pydantic reads the annotations
+from pydantic import Field, InstanceOf, SkipValidation
 
-from serve_app.llm.telling import note_usage, told, told_of_stream
+from serve_app.llm.telling import told
 from serve_app.llm.tries import Link, Tries
+from serve_app.observability.recorders import SILENT
 from serve_app.observability.untraced import UNRECORDED
+from serve_app.ports import Metrics  # noqa: TC001 - pydantic reads the annotations
 from serve_app.values import Check
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableBinding
     from langchain_core.tools import BaseTool
 
-    from serve_app.ports import Span
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -56,6 +57,12 @@ class Chain(BaseChatModel):
 
     links: tuple[InstanceOf[Link], ...]
     attempts: int
+    metrics: SkipValidation[Metrics] = Field(default=SILENT, repr=False, exclude=True)
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The breaker of each model."""
+        return {f"model:{link.name}": link.circuit for link in self.links}
 
     @property
     def _llm_type(self) -> str:
@@ -96,16 +103,15 @@ class Chain(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        span: Span = kwargs.pop("span", UNRECORDED)
-        tries = Tries(self.links, self.attempts, deadline, budget, span, partial(told, messages))
+        span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics, span, partial(told, messages))
         async for link, asking in tries:
-            with asking as call:
+            with asking as heard:
                 given = _bound(link, kwargs)
                 result = await link.model._agenerate(messages, stop, run_manager, deadline=deadline, **given)  # noqa: SLF001 - see Guarded
                 for generation in result.generations:
+                    heard.hear(generation.message)
                     self._mark(generation.message, link)
-                    note_usage(call, generation.message)
-                call.tell(partial(told, [generation.message for generation in result.generations]))
                 return result
         raise tries.failure
 
@@ -120,21 +126,18 @@ class Chain(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
-        span: Span = kwargs.pop("span", UNRECORDED)
-        tries = Tries(self.links, self.attempts, deadline, budget, span, partial(told, messages))
+        span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics, span, partial(told, messages))
         async for link, asking in tries:
-            with asking as call:
-                said: list[Any] = []
-                call.tell(partial(told_of_stream, said))
+            with asking as heard:
                 stream = link.model._astream(messages, stop, deadline=deadline, **_bound(link, kwargs))  # noqa: SLF001
                 async with aclosing(cast("AsyncGenerator[ChatGenerationChunk]", stream)) as chunks:
                     fresh = True
                     async for chunk in chunks:
+                        heard.hear(chunk.message)
                         if fresh:
                             self._mark(chunk.message, link, restart=begun)
                         fresh, begun = False, True
-                        said.append(chunk.message)
-                        note_usage(call, chunk.message)
                         yield chunk
                 return
             if begun and not restarts:

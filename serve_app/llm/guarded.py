@@ -10,9 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from serve_app.errors import DeadlineExceeded, ModelUnavailable
+from serve_app.errors import DeadlineExceeded
 from serve_app.llm.faults import stricken
-from serve_app.llm.translate import translated
+from serve_app.llm.translate import ModelUnreadable, translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Guarded(BaseChatModel):
                     empty = False
                     yield chunk
         if empty:
-            raise ModelUnavailable("The model gave no answer")
+            raise ModelUnreadable("The model gave no answer")
 
     def _limit_s(self, deadline: float | None) -> float:
         return self.timeout_s if deadline is None else limit_s(deadline, self.timeout_s)

@@ -12,6 +12,7 @@ from serve_app.llm.guarded import Guarded
 from serve_app.llm.offline import OfflineModel
 from serve_app.llm.translate import problem_of
 from serve_app.llm.tries import Link
+from serve_app.observability.recorders import SILENT
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from serve_app.config import ModelEndpoint, ModelSettings
+    from serve_app.ports import Metrics
 
 OFFLINE = "offline"
 OPENAI = "openai"
@@ -27,7 +29,7 @@ NO_KEY = "none"
 """For a compatible server that asks for no key: OpenAI's client wants one, and OpenAI's own must not go there."""
 
 
-def build(settings: ModelSettings) -> Chain:
+def build(settings: ModelSettings, metrics: Metrics = SILENT) -> Chain:
     """The model and its fallbacks as one, each call within its time and failing in our terms.
 
     Raises:
@@ -38,7 +40,7 @@ def build(settings: ModelSettings) -> Chain:
         raise InvalidConfiguration(tuple(found))
     limit = Limit(settings.breaker_failures, settings.cool_down_s)
     links = tuple(Link(_guarded(each), Circuit(each.name, limit)) for each in (settings, *settings.fallbacks))
-    return Chain(links=links, attempts=settings.attempts)
+    return Chain(links=links, attempts=settings.attempts, metrics=metrics)
 
 
 def problems(settings: ModelSettings) -> list[Problem]:

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import convert_to_openai_messages
 from langchain_core.messages.ai import AIMessageChunk, add_ai_message_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from langchain_core.messages import BaseMessage
 
+    from serve_app.llm.measuring import Heard
     from serve_app.ports import Span
 
 
+@contextmanager
+def recorded(call: AbstractContextManager[Span], heard: Heard) -> Iterator[Span]:
+    """Record the call that is made in the block: how it ends, and what is heard of it."""
+    with call as span:
+        span.tell(partial(told, heard.messages))
+        try:
+            yield span
+        finally:
+            if heard.input_tokens or heard.output_tokens:
+                span.note(input_tokens=heard.input_tokens, output_tokens=heard.output_tokens)
+
+
 def told(messages: Sequence[BaseMessage]) -> Any:
-    """Messages in OpenAI's form, whichever provider they are for or from."""
-    return convert_to_openai_messages(list(messages))
+    """Messages in OpenAI's form, whichever provider they are for or from; chunks of a stream as one."""
+    chunks = [each for each in messages if isinstance(each, AIMessageChunk)]
+    others = [each for each in messages if not isinstance(each, AIMessageChunk)]
+    return convert_to_openai_messages([*others, *([add_ai_message_chunks(*chunks)] if chunks else [])])
 
 
-def told_of_stream(chunks: Sequence[AIMessageChunk]) -> Any:
-    """The reply that the chunks of a stream make up, as far as it came."""
-    return told([add_ai_message_chunks(*chunks)]) if chunks else []
-
-
-def note_usage(span: Span, message: BaseMessage) -> None:
-    """Record the tokens of a call, where the message says them."""
-    usage = getattr(message, "usage_metadata", None)
-    if usage:
-        span.note(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"])
+def named(name: str) -> tuple[str, str]:
+    """The provider and the model that a configured name means; a name without a provider stands for both."""
+    provider, _, model = name.partition(":")
+    return provider, model or provider

@@ -51,6 +51,14 @@ class ModelTooSlow(ModelUnavailable):
     """The provider did not answer in time: whoever tries again is likely to wait as long."""
 
 
+class ModelBusy(ModelUnavailable):
+    """The provider limits how often it is asked."""
+
+
+class ModelUnreadable(ModelUnavailable):
+    """The provider's answer is none that its package can read."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """A provider's failures, raised as ours.
@@ -84,13 +92,15 @@ def _ours(error: Exception) -> ServeAppError:
     if isinstance(error, ContextOverflowError) or _is_overflow(error):
         return InvalidRequest(TOO_LONG)
     if message := _passing(error):
-        kind = ModelTooSlow if message == TOO_SLOW else ModelUnavailable
+        kind = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}.get(message, ModelUnavailable)
         return kind(message, _retry_after_s(error))
     if isinstance(error, ModelInvalidRequestError) or _status(error) in _OF_THE_REQUEST:
         return RequestRefused(REFUSED)
     if isinstance(error, ModelError) or _status(error) is not None:
         return ModelRefused(REFUSED)
-    return ModelUnavailable(UNREADABLE if isinstance(error, ValueError | TypeError | LookupError) else FAILED)
+    if isinstance(error, ValueError | TypeError | LookupError):
+        return ModelUnreadable(UNREADABLE)
+    return ModelUnavailable(FAILED)
 
 
 def _passing(error: Exception) -> str | None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.llm.measuring import measured
+from serve_app.llm.telling import named, recorded
 from serve_app.llm.translate import ModelTooSlow, RequestRefused
+from serve_app.observability.catalogue import MODEL_FALLBACKS, MODEL_RETRIES
 from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from serve_app.llm.guarded import Guarded
-    from serve_app.ports import Span, Telling
+    from serve_app.llm.measuring import Heard
+    from serve_app.ports import Metrics, Span, Telling
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -49,6 +53,7 @@ class Tries:
     """Unix time in seconds."""
     budget: Budget | None
     """The request's retries; asking the next model is none."""
+    metrics: Metrics
     span: Span = UNRECORDED
     """What is recorded of the call; each try is a part of it."""
     given: Telling | None = None
@@ -63,7 +68,7 @@ class Tries:
     def __aiter__(self) -> Tries:
         return self
 
-    async def __anext__(self) -> tuple[Link, AbstractContextManager[Span]]:
+    async def __anext__(self) -> tuple[Link, AbstractContextManager[Heard]]:
         """The next try, after the pause before it."""
         if self._made:
             pause_s = self._pause_s()
@@ -71,6 +76,7 @@ class Tries:
                 self._switch()
             else:
                 await asyncio.sleep(pause_s)
+                self.metrics.count(MODEL_RETRIES, model=self.links[self._place].name)
         while self._place < len(self.links):
             link = self.links[self._place]
             if link.circuit.admits:
@@ -90,7 +96,7 @@ class Tries:
         return ModelUnavailable(first.message, min(told, default=None))
 
     @contextmanager
-    def _asking(self, link: Link) -> Iterator[Span]:
+    def _asking(self, link: Link) -> Iterator[Heard]:
         """The block asks the model, which its breaker admits now; a failure is noted and goes no further.
 
         Raises:
@@ -100,10 +106,13 @@ class Tries:
         try:
             with link.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
                 try:
-                    provider, model = _named(link.name)
-                    with self.span.child("model", model, self.given) as span:
+                    provider, model = named(link.name)
+                    call = self.span.child("model", model, self.given)
+                    with measured(self.metrics, link.name) as heard, recorded(call, heard) as span:
                         span.note(provider=provider, model=model, attempt=self._made, fallback=self._place > 0)
-                        yield span
+                        yield heard
+                    if self._place:
+                        self.metrics.count(MODEL_FALLBACKS, model=link.name)
                 except (InvalidRequest, RequestRefused) as error:  # the model is well
                     if isinstance(error, InvalidRequest) and self._place == 0:
                         raise
@@ -135,9 +144,3 @@ class Tries:
         self._made = 0
         if self._place < len(self.links):
             logger.warning("%s is asked after %s: %s", self.links[self._place].name, name, error)
-
-
-def _named(name: str) -> tuple[str, str]:
-    """The provider and the model that a configured name means; a name without a provider stands for both."""
-    provider, _, model = name.partition(":")
-    return provider, model or provider

@@ -16,6 +16,8 @@ from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
 from serve_app.memory.repair import repaired
+from serve_app.observability.catalogue import SESSIONS_REPAIRED
+from serve_app.observability.recorders import SILENT
 from serve_app.stores.keys import RunKeys, SessionKeys
 from serve_app.stores.redis import of_another_type, translated
 from serve_app.values import Exchange, Session
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import MemorySettings
+    from serve_app.ports import Metrics
     from serve_app.values import Context
 
 logger = logging.getLogger(__name__)
@@ -69,8 +72,9 @@ class Recalled:
 class Window:
     """The conversations in Redis."""
 
-    def __init__(self, redis: Redis, settings: MemorySettings) -> None:
+    def __init__(self, redis: Redis, settings: MemorySettings, metrics: Metrics = SILENT) -> None:
         self._redis: Any = redis
+        self._metrics = metrics
         self._settings = settings
 
     async def recall(self, context: Context, epoch: int, kept: Sequence[str] | None) -> Recalled:
@@ -84,13 +88,16 @@ class Window:
         if kept is None or (kept and not exchanges):
             aside = keys.aside(time.time_ns() // 1_000_000)
             logger.error("session %s cannot be read, it is set aside as %s", context.session_id, aside)
+            given = (keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
             with translated():
-                await self._redis.eval(SET_ASIDE, 3, keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
+                if await self._redis.eval(SET_ASIDE, 3, *given):
+                    self._metrics.count(SESSIONS_REPAIRED, outcome="set_aside")
             return Recalled([], whole=False)
         if repairs:
             logger.warning("session %s: %d messages were mended or left out", context.session_id, repairs)
             with translated():
-                await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs)
+                if await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs):
+                    self._metrics.count(SESSIONS_REPAIRED, outcome="mended")
         return Recalled(exchanges, whole=True)
 
     async def session(self, context: Context, limit: int) -> Session:

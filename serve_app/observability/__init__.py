@@ -1,1 +1,1 @@
-"""How is the service watched: what it counts, what it says, what it traces?"""
+"""What does the service tell those who run it?"""

@@ -1,13 +1,28 @@
 """How much time is left, and how much was taken?
 
-Deadlines are Unix times, because they cross processes; clocks of one cluster agree to far less than a turn's time.
+A deadline is a Unix time, because it crosses processes; clocks of one cluster agree to far less than a turn's time. To
+a process whose clock is behind, a deadline seems far away, so that whoever a request comes to allows it no more than
+the time that it was given. One whose clock is ahead ends it too early: a request cannot show that its time is not over,
+but `/readyz` says that the clock is wrong.
 """
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from serve_app.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from serve_app.values import Context
+
+
+def until(context: Context, now: float | None = None) -> float:
+    """The Unix time at which this process gives the request up, by its own clock.
+
+    To be asked once where the request arrives, and not again in a loop: on a clock that is behind it moves with `now`.
+    """
+    return min(context.deadline, (time.time() if now is None else now) + context.timeout_s)
 
 
 def remaining_s(deadline: float, now: float | None = None) -> float:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
     wait_exponential,
     wait_fixed,
 )
@@ -30,8 +28,10 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
     Tried again on `on` only, after 2, 4, then 5 seconds, and never when that wait would end past `left_s`; then the
     last error is raised.
     """
+    clock = asyncio.get_running_loop().time
+    until = clock() + left_s
     retrying = AsyncRetrying(
-        stop=stop_after_attempt(attempts) | stop_before_delay(left_s),
+        stop=lambda state: state.attempt_number >= attempts or clock() + state.upcoming_sleep >= until,
         wait=wait_exponential(multiplier=WAIT_MIN_S, min=WAIT_MIN_S, max=WAIT_MAX_S),
         retry=retry_if_exception_type(on),
         reraise=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from serve_app.runs import scripts
+from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.keys import UNFINISHED, RunKeys, control
 from serve_app.stores.redis import translated
 from serve_app.values import Cancelled
@@ -12,12 +14,14 @@ from serve_app.values import Cancelled
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from serve_app.runs.tally import Tally
+
 CONTROL_TTL_S = 60
 """A process that does not read its stream for so long is dead."""
 CONTROL_LENGTH = 1000
 
 
-async def cancel(redis: Redis, run: RunKeys, ttl_s: int) -> bool:
+async def cancel(redis: Redis, run: RunKeys, ttl_s: int, tally: Tally = UNCOUNTED) -> bool:
     """End the run, and tell its owner to stop; False where there is no such run. One that has ended stays as it is.
 
     The last event is in the log at once, from where its followers have it; whatever the owner still writes is refused.
@@ -30,10 +34,14 @@ async def cancel(redis: Redis, run: RunKeys, ttl_s: int) -> bool:
     keys = (run.run, UNFINISHED, run.steps)
     with translated():
         ending = ("cancelled", last.event, last.model_dump_json(), "")
-        outcome, *owner = await client.eval(scripts.END, len(keys), *keys, run.member, ttl_s, *ending)
-        if owner and owner[0]:
+        outcome, *ended = await client.eval(scripts.END, len(keys), *keys, run.member, ttl_s, *ending)
+        if not ended:
+            return bool(outcome != "missing")
+        owner, registered_at = ended
+        tally.ended(last, time.time() - float(registered_at))
+        if owner:
             async with client.pipeline(transaction=True) as pipe:
-                pipe.xadd(control(owner[0]), {"run": run.member}, maxlen=CONTROL_LENGTH)
-                pipe.expire(control(owner[0]), CONTROL_TTL_S)
+                pipe.xadd(control(owner), {"run": run.member}, maxlen=CONTROL_LENGTH)
+                pipe.expire(control(owner), CONTROL_TTL_S)
                 await pipe.execute()
-    return bool(outcome != "missing")
+    return True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.observability.untraced import UNRECORDED, Untraced
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -59,10 +60,16 @@ class Course:
     after: int
     """The latest event that the asking follower has seen; -1 where nobody follows."""
     means: Means
+    begun_at: float = field(default_factory=time.time)
+    """Unix time in seconds at which this process had it."""
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
     span: TurnSpan = field(default=UNRECORDED, init=False)
+    _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._until = until(self.context)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
@@ -79,23 +86,29 @@ class Course:
                     held = await self._turn()
             except StoreUnavailable as error:
                 logger.warning("run %s begins without Redis: %s", self.context.run_id, error)
-                nothing = Held(epoch=0, last=max(self.after, 0), adoptions=0, remembered=None)
+                nothing = Held(0, max(self.after, 0), adoptions=0, remembered=None, registered_at=self.begun_at)
                 await self._through(nothing, detached=True)
             else:
                 if held:
                     await self._through(held)
         except SessionBusy as error:
-            failed = Failed(error=Failure.of(error, self.context.request_id))
+            failed = self._failed(error)
             self.span.conclude("failed", failed)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
-                await registry.end(self.context, "failed", failed, registry.owner)
+                if await registry.end(self.context, "failed", failed, registry.owner):
+                    self.means.writer.tally.ended(failed, self.age_s)
 
     def stop(self, why: Stop) -> None:
         """Go on no longer in this process."""
         self._stopped = self._stopped or why
         if self.run:
             self.run.stop(why)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its registration, as far as it is known."""
+        return self.run.age_s if self.run else time.time() - self.begun_at
 
     async def _turn(self) -> Held | None:
         """Wait for the session's turn; None where the run goes on elsewhere, or is over.
@@ -107,7 +120,7 @@ class Course:
         wait_s = POLL_MIN_S
         holder: RunKeys | None = None
         while self._stopped is None:
-            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self.context.deadline))
+            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self._until))
             if isinstance(begun, Held):
                 return begun
             if not isinstance(begun, Waiting):
@@ -115,7 +128,7 @@ class Course:
             if begun.holder != holder:
                 holder = begun.holder
                 await self._second_message(begun)
-            if remaining_s(self.context.deadline) <= wait_s:
+            if remaining_s(self._until) <= wait_s:
                 raise SessionBusy("Another turn of this session is still running")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.5, POLL_MAX_S)
@@ -124,6 +137,8 @@ class Course:
         return None
 
     async def _begin(self) -> Held | Waiting | str:
+        if self.means.writer.behind:
+            raise StoreUnavailable("What was told while Redis was away is not yet written")
         return await self.means.registry.begin(self.context, self.request, self.after)
 
     async def _second_message(self, waiting: Waiting) -> None:
@@ -133,14 +148,14 @@ class Course:
             return
         if policy == "reject":
             raise SessionBusy("Another turn of this session is running")
-        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s)
+        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s, self.means.writer.tally)
 
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
-        self.run = run = Run(
-            self.context, self.request, held, self.means.writer, max_bytes, self.feed, detached, self.span
-        )
+        context = self.context.model_copy(update={"timeout_s": remaining_s(self._until)})
+        self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached, self.span)
+        self._counted(run)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
             run.stop(self._stopped)
@@ -159,6 +174,13 @@ class Course:
             elif run.stopped == "handed over":
                 await self.means.registry.hand_over(self.context)
 
+    def _counted(self, run: Run) -> None:
+        """How the run came here: new, or from a process that died; one that was handed over has been counted."""
+        if run.held.recovered:
+            self.means.writer.tally.recovered()
+        elif not run.held.last and not run.held.adoptions:
+            self.means.writer.tally.begun(run.age_s)
+
     async def _work(self, run: Run) -> Answer:
         """The run's answer.
 
@@ -173,14 +195,20 @@ class Course:
         return await self.means.work(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended."""
+        """Log how the run ended, in the run's log, and where that is not well in this process's too."""
         error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         last = self._failed(error) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             with self.span.child("memory", "memory.write"):
                 await run.end(last, status)
-            self.span.conclude(status, last)
+            told = self.feed.last.data if self.feed.last else last  # without memory, where Redis was away
+            if not isinstance(told, Answer):
+                self.span.conclude("failed", last)
+                return
+            self.span.conclude(told.status, told)
+            if told.degraded:
+                logger.warning("run %s is degraded, without %s", self.context.run_id, ", ".join(told.degraded))
 
     def _failed(self, error: BaseException) -> Failed:
         failure = Failure.of(error, self.context.request_id)

@@ -24,6 +24,11 @@ class Feed:
         self._events.extend(events)
         self._wake()
 
+    @property
+    def last(self) -> Event | None:
+        """The latest event."""
+        return self._events[-1] if self._events else None
+
     def close(self) -> None:
         """Add nothing more: the run is over, or goes on elsewhere."""
         self._closed = True

@@ -122,6 +122,7 @@ class Host:
         """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
         adopt_from = 0.0
         while True:
+            self._means.writer.tally.running([course.age_s for course in self._courses.values()])
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await self._renew()
@@ -136,13 +137,14 @@ class Host:
         runs = [run for run in courses if not run.stopped and not run.detached]
         if not runs:
             return
-        kept = await self._means.registry.renew([(run.context, run.held.epoch) for run in runs])
+        held = [(run.context, run.held.epoch) for run in runs]
+        kept = await self._means.writer.patience.once(lambda: self._means.registry.renew(held))
         for run, each in zip(runs, kept, strict=True):
             if each != "kept":
                 run.lost(each)
 
     async def _adopt(self) -> None:
-        for context, request in await self._means.registry.lapsed():
+        for context, request in await self._means.writer.patience.once(self._means.registry.lapsed):
             with suppress(Overloaded):
                 self._course(context, request, UNSEEN)
 

@@ -11,6 +11,7 @@ from serve_app.runs.cancelling import cancel
 from serve_app.runs.entries import entry, in_order
 from serve_app.runs.patience import Patience
 from serve_app.runs.registry import entries_of, registration
+from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
 from serve_app.stores.redis import translated
 from serve_app.stores.tail import Tail
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import RunSettings
+    from serve_app.runs.tally import Tally
     from serve_app.values import ChatRequest, Context, Event
 
     T = TypeVar("T")
@@ -39,8 +41,9 @@ BLOCK_S = 0.1
 class RunLog:
     """The log of runs in Redis; implements `ports.Runs`."""
 
-    def __init__(self, redis: Redis, settings: RunSettings) -> None:
+    def __init__(self, redis: Redis, settings: RunSettings, tally: Tally = UNCOUNTED) -> None:
         self._redis: Any = redis
+        self._tally = tally
         self._settings = settings
         self._tail = Tail(redis, BLOCK_S)
         self._patience = Patience()
@@ -105,7 +108,7 @@ class RunLog:
 
     async def cancel(self, context: Context, run_id: str) -> Run:
         keys = RunKeys(context.tenant, run_id)
-        if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s)):
+        if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)):
             raise _no_such(run_id)
         return await self.run(context, run_id)
 

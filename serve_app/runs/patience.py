@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.retry import outlast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
 
 MOST_S = 3.0
 """An embedded Redis is back within a second, also under load."""
+AWAY_S = 0.25
+"""For a try while it is known to be away: far above a healthy server's milliseconds, and little for a turn."""
 
 
 class Patience:
@@ -24,18 +27,47 @@ class Patience:
         self._most_s = most_s
         self._away_since: float | None = None
 
+    @property
+    def away(self) -> bool:
+        """Whether Redis has been waited for in vain."""
+        return self._away_since is not None and self._left_s() <= 0
+
     async def outlast(self, call: Callable[[], Awaitable[T]], at_most_s: float = MOST_S) -> T:
         """What `call` returns, tried again while Redis is away for a moment; at least once.
 
         Raises:
             StoreUnavailable: it has been away for longer.
         """
+        patience_s = max(0.0, min(self._left_s(), at_most_s))
+        with self._noting():
+            try:
+                async with asyncio.timeout(max(AWAY_S, patience_s)):
+                    return await outlast(call, patience_s, StoreUnavailable)
+            except TimeoutError:
+                raise StoreUnavailable("Redis did not answer") from None
+
+    async def once(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` returns, tried once and for as long as it takes.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        with self._noting():
+            return await call()
+
+    def _left_s(self) -> float:
+        """Seconds that Redis is still waited for."""
+        if self._away_since is None:
+            return self._most_s
+        return self._away_since + self._most_s - asyncio.get_running_loop().time()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Remember whether the block finds Redis away, and since when."""
         begun = asyncio.get_running_loop().time()
-        waited_s = 0.0 if self._away_since is None else begun - self._away_since
         try:
-            answer = await outlast(call, max(0.0, min(self._most_s - waited_s, at_most_s)), StoreUnavailable)
+            yield
         except StoreUnavailable:
             self._away_since = begun if self._away_since is None else self._away_since
             raise
         self._away_since = None
-        return answer

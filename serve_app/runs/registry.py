@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from serve_app.observability.catalogue import SESSION_BYTES
+from serve_app.observability.recorders import SILENT
 from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import MemorySettings, RunSettings
+    from serve_app.ports import Metrics
     from serve_app.values import EventData, RunStatus
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,10 @@ class Held:
     adoptions: int
     remembered: list[str] | None
     """The latest exchanges of the session; None where they cannot be read."""
+    registered_at: float = 0.0
+    """Unix time in seconds."""
+    recovered: bool = False
+    """Whether it was taken over, just now, from a process that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,11 @@ class Append:
 class Registry:
     """The runs in Redis, for one process that runs some of them under the name `owner`."""
 
-    def __init__(self, redis: Redis, runs: RunSettings, memory: MemorySettings, owner: str) -> None:
+    def __init__(
+        self, redis: Redis, runs: RunSettings, memory: MemorySettings, owner: str, metrics: Metrics = SILENT
+    ) -> None:
         self.owner = owner
+        self._metrics = metrics
         self._redis: Any = redis
         self._runs = runs
         self._memory = memory
@@ -110,8 +120,9 @@ class Registry:
             if isinstance(remembered, RedisError) and not of_another_type(remembered):
                 raise remembered
         match begun:
-            case ["held", epoch, last, adoptions]:
-                return Held(epoch, last, adoptions, None if of_another_type(remembered) else remembered)
+            case ["held", epoch, last, adoptions, registered_at, recovered]:
+                kept = None if of_another_type(remembered) else remembered
+                return Held(epoch, last, adoptions, kept, float(registered_at), bool(recovered))
             case ["waiting", holder, last]:
                 return Waiting(RunKeys.of(holder), last)
             case ["elsewhere"]:
@@ -133,8 +144,18 @@ class Registry:
                     entries = [argument for one in each.entries for argument in one.arguments]
                     ending = (each.status, each.exchange)
                     pipe.eval(scripts.APPEND, len(keys), *keys, each.epoch, run.member, *lives, *ending, *entries)
-                kept: list[Kept] = await pipe.execute()
-        return kept
+                written: list[Kept | list[Any]] = await pipe.execute()
+        return [self._kept(each) for each in written]
+
+    def _kept(self, written: Kept | list[Any]) -> Kept:
+        """What became of a write; one that ended its run tells what the session takes up since."""
+        if not isinstance(written, list):
+            return written
+        kept, size = written
+        if size:
+            self._metrics.observe(SESSION_BYTES, size)
+        outcome: Kept = kept
+        return outcome
 
     async def renew(self, held: Sequence[tuple[Context, int]]) -> list[Kept]:
         """Say that this process still has these runs, each under its epoch.
@@ -186,8 +207,8 @@ class Registry:
         with translated():
             await self._redis.eval(scripts.HAND_OVER, len(keys), *keys, self.owner, run.member)
 
-    async def end(self, context: Context, status: RunStatus, last: EventData, owner: str = "") -> None:
-        """End a run that has not had its turn; with `owner`, only where that process has it.
+    async def end(self, context: Context, status: RunStatus, last: EventData, owner: str = "") -> bool:
+        """End a run that has not had its turn; with `owner`, only where that process has it. Whether this ended it.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -196,7 +217,8 @@ class Registry:
         keys = (run.run, UNFINISHED, run.steps)
         ending = (status, last.event, last.model_dump_json(), owner)
         with translated():
-            await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
+            ended = await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
+        return bool(ended[0] == "kept")
 
     async def lapsed(self) -> list[tuple[Context, ChatRequest]]:
         """The runs whose owner is gone.
@@ -242,9 +264,12 @@ def registration(context: Context, request: ChatRequest) -> tuple[str, str, str,
 
 
 def _asked(context: str | None, request: str | None) -> tuple[Context, ChatRequest] | None:
-    """What a run was asked with; None where that is gone, or another version's."""
+    """What a run was asked with, also where a later version says more of it; None where that is gone or unreadable."""
     try:
-        return Context.model_validate_json(context or ""), ChatRequest.model_validate_json(request or "")
+        return (
+            Context.model_validate_json(context or "", extra="ignore"),
+            ChatRequest.model_validate_json(request or "", extra="ignore"),
+        )
     except ValidationError:
         return None
 

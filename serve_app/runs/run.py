@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
 from serve_app.observability.untraced import UNRECORDED
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
 from serve_app.values import Event, Token
@@ -51,8 +52,11 @@ class Run:
     """What earlier owners logged."""
     stopped: Stop | None = None
     work: asyncio.Task[Answer] | None = None
+    ended_at: float | None = field(default=None, init=False)
+    """Unix time in seconds at which its last event was there."""
     exchange: str = field(default="", init=False)
     """What memory keeps of this run, however it ends from now on."""
+    _spoken: bool = field(default=False, init=False)
     _last: int = field(init=False)
     _bytes: int = field(default=0, init=False)
     _unwritten: list[tuple[EventData, str]] = field(default_factory=list, init=False)
@@ -65,8 +69,14 @@ class Run:
     def recover(self, entries: Sequence[Entry]) -> None:
         """Go on from what earlier owners logged."""
         self.entries = entries
+        self._spoken = any(isinstance(each.event.data, Token) for each in entries)
         self._bytes = sum(each.size for each in entries)
         self.feed.add(each.event for each in entries)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds from its registration until now, or until it ended."""
+        return (self.ended_at or time.time()) - self.held.registered_at
 
     @property
     def abandoned(self) -> bool:
@@ -75,6 +85,9 @@ class Run:
 
     def say(self, token: Token) -> None:
         """Send a piece of text, soon and together with its neighbours."""
+        if not self._spoken:
+            self._spoken = True
+            self.writer.tally.said(self.age_s)
         self._unwritten.append((token, ""))
         self.writer.write(self)
 
@@ -100,6 +113,7 @@ class Run:
         """
         self._unwritten.append((last, ""))
         self._status = status
+        self.ended_at = time.time()
         await self._flushed()
 
     async def reserve(self, step: int, index: int) -> bool:
@@ -114,7 +128,7 @@ class Run:
         call = f"effect:{step}:{index}"
         registry, patience = self.writer.registry, self.writer.patience
         reserved = await patience.outlast(
-            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(self.context.deadline)
+            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(until(self.context))
         )
         if reserved in {"superseded", "ended"}:
             raise self.lost(reserved)
@@ -157,10 +171,9 @@ class Run:
     async def _flushed(self) -> None:
         if self.stopped:
             raise self.lost(self.stopped)
-        if self._written is None:
-            self._written = asyncio.get_running_loop().create_future()
+        written = self._written = self._written or asyncio.get_running_loop().create_future()
         self.writer.write(self)
-        await asyncio.shield(self._written)
+        await asyncio.shield(written)
 
 
 def settle(written: asyncio.Future[None] | None, error: ServeAppError | None) -> None:

@@ -40,7 +40,10 @@ if owner ~= '' and owner ~= ARGV[2] then
   local lapsed = not until_ms or tonumber(until_ms) <= now
   -- a follower who has seen the owner's first event asks anew because the owner is gone
   if not lapsed and tonumber(ARGV[4]) < tonumber(known[3]) then return {'elsewhere'} end
-  if status == 'running' then redis.call('HINCRBY', KEYS[1], 'adoptions', 1) end
+  if status == 'running' then
+    redis.call('HINCRBY', KEYS[1], 'adoptions', 1)
+    redis.call('HSET', KEYS[1], 'adopter', ARGV[2])
+  end
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[2])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
@@ -53,7 +56,9 @@ redis.call('EXPIRE', KEYS[3], ARGV[6])
 redis.call('HSET', KEYS[2], 'run', ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('HSET', KEYS[1], 'status', 'running', 'taken', last + 1)
-return {'held', epoch, tonumber(last), tonumber(redis.call('HGET', KEYS[1], 'adoptions'))}
+local rest = redis.call('HMGET', KEYS[1], 'adoptions', 'created_at', 'adopter')
+redis.call('HDEL', KEYS[1], 'adopter')
+return {'held', epoch, tonumber(last), tonumber(rest[1]), rest[2], rest[3] == ARGV[2] and 1 or 0}
 """
 )
 """The owner gets the run, and its session's turn where that is free."""
@@ -86,9 +91,10 @@ if ARGV[7] ~= '' then
   redis.pcall('RPUSH', KEYS[7], ARGV[7]) -- a key that is no list is for the next turn to set aside
   redis.call('EXPIRE', KEYS[7], ARGV[5])
 end
-return 'kept'
+local size = redis.pcall('MEMORY', 'USAGE', KEYS[7]) -- which some servers do not tell
+return {'kept', type(size) == 'number' and size or 0}
 """
-"""Events are added; with a status the run ends, is remembered, and leaves the session to the next one."""
+"""Events are added; with a status the run ends, is remembered, and leaves the session to the next: its size is told."""
 
 RENEW = (
     _NOW
@@ -144,7 +150,7 @@ return 'kept'
 END = """
 -- KEYS run unfinished steps
 -- ARGV member run_ttl_s status event data owner
-local run = redis.call('HMGET', KEYS[1], 'status', 'last', 'owner')
+local run = redis.call('HMGET', KEYS[1], 'status', 'last', 'owner', 'created_at')
 if not run[1] then return {'missing'} end
 if run[1] ~= 'queued' and run[1] ~= 'running' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= run[3] then return {'ended'} end
@@ -153,7 +159,7 @@ redis.call('EXPIRE', KEYS[3], ARGV[2])
 redis.call('HSET', KEYS[1], 'status', ARGV[3], 'last', run[2] + 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[1])
-return {'kept', run[3]}
+return {'kept', run[3], run[4]}
 """
 """A run ends by another hand than its owner's, or before its turn came; with `owner`, only if that one has it."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, NotFound, Overloaded, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,7 +35,7 @@ class SurvivingAgent:
         self._runs = runs
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
-        again_s = AGAIN_MIN_S
+        again_s, given_up_at = AGAIN_MIN_S, until(context)
         while True:
             try:
                 async with aclosing(self._here(context, request, after)) as events:
@@ -45,7 +46,7 @@ class SurvivingAgent:
                             return
                 break
             except AgentUnavailable as error:
-                if remaining_s(context.deadline) <= again_s:
+                if remaining_s(given_up_at) <= again_s:
                     raise
                 logger.warning("run %s lost its replica after event %d: %s", context.run_id, after, error)
             except Overloaded:
@@ -72,24 +73,30 @@ class SurvivingAgent:
         async with aclosing(self._agent.turn(context, request, after)) as events:
             while True:
                 telling = asyncio.ensure_future(anext(events, None))
+                asked = [telling]
                 try:
-                    while not (await asyncio.wait({telling}, timeout=SILENT_S))[0]:
-                        if await self._has_news(context, after):
-                            return
+                    await asyncio.wait(asked, timeout=SILENT_S)
+                    if not telling.done():
+                        asked.append(asyncio.ensure_future(self._news(context, after)))
+                        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    telling.cancel()
-                    await asyncio.wait({telling})
+                    told = telling.done()
+                    await end(*asked)
+                if not told:
+                    return
                 event = telling.result()
                 if event is None:
                     return
                 after = event.id
                 yield event
 
-    async def _has_news(self, context: Context, after: int) -> bool:
-        try:
-            return (await self._runs.run(context, context.run_id)).last_event_id > after
-        except (NotFound, StoreUnavailable):
-            return False
+    async def _news(self, context: Context, after: int) -> None:
+        """Wait until the log has more than the replica tells."""
+        while True:
+            with suppress(NotFound, StoreUnavailable):
+                if (await self._runs.run(context, context.run_id)).last_event_id > after:
+                    return
+            await asyncio.sleep(SILENT_S)
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         await self._agent.start(context, request)

@@ -2,8 +2,8 @@
 
 One pipeline carries the events of all runs: at once where a run waits for its step to be written, else every 25 ms, so
 that a token costs a share of a round trip. The interval stretches so that writing takes a tenth of the time at most.
-An event is in Redis before a follower is told of it; while Redis is away for long it is told all the same, and written
-when Redis is back, where nobody has taken the run over by then.
+An event is in Redis before a follower is told of it; while Redis is away for long it is told at once all the same, and
+written when Redis is back, where nobody has taken the run over by then.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.patience import Patience
 from serve_app.runs.run import settle
+from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
+    from serve_app.runs.tally import Tally
 
     Written = tuple[Run, Append]
+    Ending = tuple[Run, Append, str]
     Taken = tuple[Run, Append, asyncio.Future[None] | None]
 
 logger = logging.getLogger(__name__)
@@ -34,24 +37,34 @@ SHARE = 10
 class Writer:
     """Writes for all runs of one process."""
 
-    def __init__(self, registry: Registry, patience: Patience | None = None) -> None:
+    def __init__(self, registry: Registry, patience: Patience | None = None, tally: Tally = UNCOUNTED) -> None:
         self.registry = registry
+        self.tally = tally
         self.patience = patience or Patience()
         self._waiting: dict[str, Run] = {}
         self._behind: list[Written] = []
         """Told, and not yet written."""
-        self._ended: list[Written] = []
-        """Runs that ended detached; where Redis knows them, from before it went away, it must learn that."""
+        self._ended: list[Ending] = []
+        """Runs that were told to have ended, and the owner without whom they have; Redis must learn that they need no
+        other: those that ended detached, and those whose session went on before they could be written."""
         self._wanted = asyncio.Event()
         self._urgent = asyncio.Event()
         self._next_at = 0.0
 
     def write(self, run: Run) -> None:
         """Write what the run has unwritten, soon; never waits."""
-        self._waiting[run.context.run_id] = run
         self._wanted.set()
+        if run.detached or self.patience.away:
+            self._tell((run, run.take(), run.taken()))
+            return
+        self._waiting[run.context.run_id] = run
         if run.urgent:
             self._urgent.set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was told that is not yet written: what follows it must not be written before it."""
+        return bool(self._behind)
 
     async def go_on(self) -> None:
         """Write whatever is wanted, for ever."""
@@ -76,46 +89,55 @@ class Writer:
 
     async def _flush(self) -> None:
         runs, self._waiting = list(self._waiting.values()), {}
-        fresh = self._to_write([(run, run.take(), run.taken()) for run in runs])
-        behind = self._behind
-        if not fresh and not behind and not self._ended:
+        fresh = [(run, run.take(), run.taken()) for run in runs]
+        behind, ended = list(self._behind), list(self._ended)
+        if not fresh and not behind and not ended:
             return
+        attempt = self.patience.once if self.patience.away else self.patience.outlast
         appends = [*(append for _, append in behind), *(append for _, append, _ in fresh)]
         try:
-            kept = await self.patience.outlast(lambda: self._written(appends))
+            kept = await attempt(lambda: self._written(appends, ended))
         except StoreUnavailable as error:
-            self._fall_behind(fresh, error)
+            logger.warning("events of %d runs are written later: %s", len(fresh) + len(behind), error)
+            for each in fresh:
+                self._tell(each)
+            self._wanted.set()
             return
-        self._behind, self._ended = [], []
-        for (run, _), outcome in zip(behind, kept, strict=False):
-            if outcome != "kept":
+        del self._behind[: len(behind)], self._ended[: len(ended)]
+        for (run, append), outcome in zip(behind, kept, strict=False):
+            if outcome == "kept":
+                self._count(run, append)
+            else:
                 run.lost(outcome)
+                self._ended.append((run, append, self.registry.owner))
+                self._wanted.set()
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
             _told(each, outcome)
+            if outcome == "kept":
+                self._count(*each[:2])
 
-    def _to_write(self, taken: list[Taken]) -> list[Taken]:
-        """Those of runs that Redis knows; the others are told at once."""
-        for each in taken:
-            run, append, _ = each
-            if run.detached:
-                _told(each, "kept")
-                self._ended += [(run, append)] if append.status else []
-        return [each for each in taken if not each[0].detached]
+    def _tell(self, taken: Taken) -> None:
+        """Tell what cannot be written now, and write it later, where Redis knows the run."""
+        run, append, waiting = taken
+        if run.detached:
+            self._ended.append((run, append, ""))
+            self._count(run, append)
+        else:
+            append = append.unremembered()
+            self._behind.append((run, append))
+        _told((run, append, waiting), "kept")
 
-    def _fall_behind(self, fresh: list[Taken], error: StoreUnavailable) -> None:
-        """Tell what cannot be written now, and write it later."""
-        if fresh:
-            logger.warning("events of %d runs are written later: %s", len(fresh), error)
-        for run, append, waiting in fresh:
-            unremembered = append.unremembered()
-            _told((run, unremembered, waiting), "kept")
-            self._behind.append((run, unremembered))
-        self._wanted.set()
+    def _count(self, run: Run, append: Append) -> None:
+        """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
+        if append.status:
+            self.tally.ended(append.entries[-1].event.data, run.age_s)
 
-    async def _written(self, appends: list[Append]) -> list[Kept]:
-        for _, append in self._ended:
+    async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
+        for run, append, owner in ended:
             if append.status:
-                await self.registry.end(append.context, append.status, append.entries[-1].event.data)
+                last = append.entries[-1].event.data
+                if await self.registry.end(append.context, append.status, last, owner) and owner:
+                    self._count(run, append)
         return await self.registry.append(appends) if appends else []
 
 

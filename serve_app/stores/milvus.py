@@ -13,7 +13,9 @@ from pymilvus.exceptions import MilvusException
 
 from serve_app.config import secret
 from serve_app.errors import StoreUnavailable
+from serve_app.observability.recorders import SILENT
 from serve_app.resilience.shared import Shared
+from serve_app.stores.measuring import measured
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -21,12 +23,11 @@ if TYPE_CHECKING:
     from pymilvus import CollectionSchema
 
     from serve_app.config import MilvusSettings
+    from serve_app.ports import Metrics
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
-CREATE_TIMEOUT_S = 30.0
-LOAD_TIMEOUT_S = 30.0
 RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
 """By default gRPC's pauses between attempts to connect grow to two minutes: so long it would miss a server's return."""
 
@@ -62,9 +63,11 @@ def translated() -> Iterator[None]:
 class Collection:
     """One collection of one server, over one connection of this process."""
 
-    def __init__(self, settings: MilvusSettings, name: str) -> None:
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
         self.name = name
+        self._metrics = metrics
         self._url = settings.url
+        self._timeout_s = settings.timeout_s
         self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
         self._client = AsyncMilvusClient(
             self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
@@ -84,7 +87,7 @@ class Collection:
             CollectionMissing: there is no such collection.
             StoreUnavailable: the server did not answer in `timeout_s`, or refused.
         """
-        with translated():
+        with measured(self._metrics, "milvus", (CollectionMissing,)), translated():
             async with asyncio.timeout(timeout_s):
                 if not self._connected:
                     await self._connecting.done()
@@ -136,18 +139,18 @@ class Collection:
         self._connected = True
 
     async def _load(self) -> None:
-        await self._client.load_collection(self.name, timeout=LOAD_TIMEOUT_S)
+        await self._client.load_collection(self.name, timeout=self._timeout_s)
         self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
         """By the synchronous client: the other one cannot create an index on Milvus Lite."""
         client = MilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
         try:
-            if client.has_collection(self.name, timeout=CREATE_TIMEOUT_S):
+            if client.has_collection(self.name, timeout=self._timeout_s):
                 return
             params = client.prepare_index_params()
             for field, index in indexes.items():
                 params.add_index(field, **index)
-            client.create_collection(self.name, schema=schema, index_params=params, timeout=CREATE_TIMEOUT_S)
+            client.create_collection(self.name, schema=schema, index_params=params, timeout=self._timeout_s)
         finally:
             client.close()

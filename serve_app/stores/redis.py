@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -13,11 +13,16 @@ from redis.exceptions import RedisError
 
 from serve_app.config import secret
 from serve_app.errors import StoreUnavailable
+from serve_app.observability.recorders import SILENT
+from serve_app.stores.measuring import MeasuredRedis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from redis.asyncio import Redis
+
     from serve_app.config import RedisSettings
+    from serve_app.ports import Metrics
 
 MAX_CONNECTIONS = 64
 """Of one process; a command that finds all of them in use waits for one, up to its time-out."""
@@ -27,7 +32,7 @@ OUTLASTS_RESTART = 30
 """Tries again of a process that has nothing better to do than to wait for an embedded Redis: 1.5 s."""
 
 
-def connect(settings: RedisSettings, url: str, tries_again: int = 1) -> Redis:
+def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = SILENT) -> Redis:
     """A client of the server at `url`, not yet connected.
 
     A command is tried again on a lost connection only, every `PAUSE_S`: the server may have restarted. It gives up
@@ -44,7 +49,9 @@ def connect(settings: RedisSettings, url: str, tries_again: int = 1) -> Redis:
         socket_connect_timeout=settings.timeout_s,
         retry=Retry(ConstantBackoff(PAUSE_S), tries_again, supported_errors=(RedisConnectionError,)),
     )
-    return Redis.from_pool(pool)
+    client = MeasuredRedis.from_pool(pool)
+    client.metrics = metrics  # type: ignore[attr-defined]  # redis-py says `Redis` of any subclass
+    return client
 
 
 def of_another_type(reply: object) -> bool:

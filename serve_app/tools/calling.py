@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, ToolUnavailable
 from serve_app.observability.traceparent import carrying, passed_on
-from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s
+from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s, until
 from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
 from serve_app.tools.failures import Late, Transient, Unreachable, translated
@@ -59,6 +59,7 @@ class Call:
         self.key = key
         self.attempts = 0
         self._begun = time.monotonic()
+        self._until = until(context)
 
     async def through(self, line: Line) -> ToolResult:
         """The result: the tool's; after its attempts have failed, that of one attempt of its standby."""
@@ -71,7 +72,9 @@ class Call:
             said = await self._tried(line, given, min(line.spec.attempts, allowed))
         except (Transient, ToolUnavailable, DeadlineExceeded) as failure:
             logger.warning("tool %s failed, run %s: %r", self.request.name, self.context.run_id, failure)
-            return await self._instead(line) or self._failed(line.spec, failure)
+            own = self.attempts
+            result = await self._instead(line) or self._failed(line.spec, failure)
+            return result.model_copy(update={"by_standby": self.attempts - own})
         return self._result(said, "ok")
 
     async def _instead(self, line: Line) -> ToolResult | None:
@@ -90,7 +93,7 @@ class Call:
         async def attempt() -> Said:
             return await self._once(line, given)
 
-        return await retry(attempt, attempts, remaining_s(self.context.deadline), line.retry_on)
+        return await retry(attempt, attempts, remaining_s(self._until), line.retry_on)
 
     async def _once(self, line: Line, given: Mapping[str, Any]) -> Said:
         """One attempt; the tool's own error is an answer, what may pass is raised.
@@ -101,7 +104,7 @@ class Call:
             DeadlineExceeded: the request's time is over, for which the tool is not to blame.
         """
         timeout_s = line.tool.spec.timeout_s
-        left_s = limit_s(self.context.deadline, timeout_s)
+        left_s = limit_s(self._until, timeout_s)
         with line.circuit.passing(ToolUnavailable, (Transient,)):
             self.attempts += 1
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import httpx
@@ -17,6 +17,7 @@ from mcp.types import CONNECTION_CLOSED
 
 from serve_app.config import secret
 from serve_app.resilience.retry import insist
+from serve_app.tools.capped import TOO_LONG, CappedTransport
 from serve_app.tools.egress import CheckedTransport, Egress
 from serve_app.tools.failures import Lost, Unreachable
 from serve_app.tools.schema import Arguments
@@ -26,19 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from langchain_core.tools import BaseTool
+    from langchain_mcp_adapters.interceptors import MCPToolCallRequest
+    from mcp import ClientSession
+    from mcp.types import CallToolResult
 
     from serve_app.config import McpToolSettings, ToolSettings
     from serve_app.values import IdempotencyKey, ToolSpec
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
-"""For a program to start, or a server to answer, and to list its tools."""
 PING_S = 2.0
 PAUSE_S = 1.0
 """Between two sessions, so that a server that dies at once is not started all the time."""
 SESSION_ENDED = 32600
+KEY = "idempotencyKey"
+"""In a call's `_meta`, where MCP leaves room for what a client has to say beside the arguments."""
 GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call as the server gets it."""
+
+    given: Mapping[str, Any]
+    meta: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +64,11 @@ class Offered:
 class McpServer:
     """A session with one server, which is begun anew whenever it breaks."""
 
-    def __init__(self, name: str, connection: dict[str, Any]) -> None:
+    def __init__(self, name: str, connection: dict[str, Any], connect_timeout_s: float) -> None:
         self.offered: dict[str, Offered] = {}
         self._name = name
         self._connection = connection
+        self._connect_timeout_s = connect_timeout_s
         self._doubted = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
         self._holding: asyncio.Task[None] | None = None
@@ -65,20 +78,20 @@ class McpServer:
         if self._holding is None:
             self._holding = asyncio.create_task(self._hold())
 
-    async def call(self, tool: BaseTool, given: Mapping[str, Any]) -> Any:
+    async def call(self, tool: BaseTool, asked: Asked) -> Any:
         """What the tool says.
 
         Raises:
             Lost: the session ended meanwhile.
         """
-        calling = asyncio.create_task(tool.ainvoke(dict(given)))
+        calling = asyncio.create_task(tool.ainvoke({"runtime": asked}))
         self._calls.add(calling)
         calling.add_done_callback(self._calls.discard)
         try:
             return await calling
         except asyncio.CancelledError:
-            asked = asyncio.current_task()
-            if asked and not asked.cancelling():
+            waiting = asyncio.current_task()
+            if waiting and not waiting.cancelling():
                 raise Lost from None
             self._doubted.set()  # whoever waited has given up
             raise
@@ -108,9 +121,11 @@ class McpServer:
         begun = False
         try:
             async with create_session(self._connection) as session:  # type: ignore[arg-type]
-                async with asyncio.timeout(CONNECT_S):
+                async with asyncio.timeout(self._connect_timeout_s):
                     await session.initialize()
-                    tools = await load_mcp_tools(session, handle_tool_errors=False)
+                    tools = await load_mcp_tools(
+                        session, tool_interceptors=[_direct(session)], handle_tool_errors=False
+                    )
                 begun = True
                 self.offered = {tool.name: offered for tool in tools if (offered := self._usable(tool))}
                 try:
@@ -169,15 +184,18 @@ class McpTool:
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return self._offered.arguments.read(arguments) if self._offered else arguments
 
-    async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:  # noqa: ARG002 - MCP has none
+    async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
         offered = self._offered
         if offered is None:
             raise Unreachable
         try:
-            content = await self._server.call(offered.tool, given)
+            meta = None if self._settings.effect == "pure" else {KEY: str(key)}
+            content = await self._server.call(offered.tool, Asked(given, meta))
         except ToolException as error:
             return self._said(f"error: {self._name} says: {error}", well=False)
-        except McpError:
+        except McpError as error:
+            if error.error.code == TOO_LONG:
+                return self._too_long()
             return self._said(f"error: {self._name} does not take the call", well=False)
         return self._said(_text(content), well=True)
 
@@ -185,10 +203,21 @@ class McpTool:
         await self._server.close()
 
     def _said(self, text: str, *, well: bool) -> Said:
-        if len(text.encode()) > self._mcp.max_response_bytes:
-            what = f"it is longer than {self._mcp.max_response_bytes} bytes"
-            return Said(f"error: {self._name} gave no answer that can be used: {what}", well=False)
-        return Said(text, well)
+        return self._too_long() if len(text.encode()) > self._mcp.max_response_bytes else Said(text, well)
+
+    def _too_long(self) -> Said:
+        what = f"it is longer than {self._mcp.max_response_bytes} bytes"
+        return Said(f"error: {self._name} gave no answer that can be used: {what}", well=False)
+
+
+def _direct(session: ClientSession) -> Any:
+    """An interceptor that makes the call itself: the adapters' own way has no place for `_meta`."""
+
+    async def call(request: MCPToolCallRequest, _: object) -> CallToolResult:
+        asked = cast("Asked", request.runtime)
+        return await session.call_tool(request.name, dict(asked.given), meta=asked.meta)
+
+    return call
 
 
 def connection(mcp: McpToolSettings, rules: Egress) -> dict[str, Any]:
@@ -201,7 +230,7 @@ def connection(mcp: McpToolSettings, rules: Egress) -> dict[str, Any]:
     def client(
         headers: dict[str, str] | None = None, timeout: httpx.Timeout | None = None, auth: httpx.Auth | None = None
     ) -> httpx.AsyncClient:
-        transport = CheckedTransport(rules)
+        transport = CappedTransport(CheckedTransport(rules), mcp.max_response_bytes)
         return httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout, auth=auth, trust_env=False)
 
     if mcp.url:

@@ -70,10 +70,11 @@ class _Maker:
     def _mcp_tool(self, name: str, settings: ToolSettings, mcp: McpToolSettings) -> Tool:
         from serve_app.tools.mcp import McpServer, McpTool, connection
 
-        same = mcp.model_copy(update={"tool": None, "max_response_bytes": 1}).model_dump_json()
+        limit = mcp.max_response_bytes if mcp.url else 1  # a session keeps one; a program is not started twice for it
+        same = mcp.model_copy(update={"tool": None, "max_response_bytes": limit}).model_dump_json()
         try:
             server = self._servers.get(same) or McpServer(
-                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules)
+                mcp.url or " ".join(mcp.command or []), connection(mcp, self._rules), mcp.connect_timeout_s
             )
         except InvalidConfiguration as error:
             problem = error.problems[0]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from serve_app.config import ToolSettings
+    from serve_app.resilience.circuit import Circuit
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ class Runner:
         self.out_of_memory = False
         for problem in problems.values():
             logger.error("%s", problem)
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The breaker of each tool, and of each second endpoint."""
+        standbys = [line.standby for line in self._lines.values() if line.standby]
+        return {f"tool:{line.circuit.name}": line.circuit for line in [*self._lines.values(), *standbys]}
 
     async def specs(self) -> list[ToolSpec]:
         return [self._lines[name].spec if name in self._lines else absent(name, self._own[name]) for name in self._own]

@@ -67,6 +67,13 @@ class ToolResult(Value):
     attempts: int
     """Calls that were made, those of the standby included."""
     elapsed_ms: float
+    by_standby: int = 0
+    """How many of them the standby was sent, whether or not it helped."""
+
+    @property
+    def retries(self) -> int:
+        """Tries of the tool beyond its first; a standby's is none."""
+        return max(0, self.attempts - self.by_standby - 1)
 
     @classmethod
     def not_run(cls, reason: str) -> ToolResult:

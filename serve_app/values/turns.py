@@ -23,7 +23,10 @@ class Context(Value):
     session_id: str
     tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
     deadline: float
-    """Unix time in seconds at which the whole request is given up."""
+    """Unix time in seconds at which the whole request is given up, by the clock of whoever took it in."""
+    timeout_s: float = Field(default=3600, ge=0)
+    """No process allows it more, whatever its clock says: the whole time that it was given, or what was left of it when
+    its turn came. The default, for what the version before this one sends, is the most that may be configured."""
     effects: bool = True
     """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
     retries: int | None = None

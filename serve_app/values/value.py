@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,20 @@ class Value(BaseModel):
     """Frozen and closed: an unknown field is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Take what a process of another version pickled: pickling validates nothing, and calls for no defaults.
+
+        During a rolling update a field that it does not know has its default here, and one that is not known here is
+        left out.
+        """
+        said, fields = state["__dict__"], type(self).model_fields
+        if said.keys() != fields.keys():
+            defaults = {
+                name: each.get_default(call_default_factory=True)
+                for name, each in fields.items()
+                if not each.is_required()
+            }
+            known = {name: value for name, value in said.items() if name in fields}
+            state = {**state, "__dict__": defaults | known}
+        super().__setstate__(state)

@@ -21,6 +21,7 @@ from serve_app.llm.chain import Chain
 from serve_app.llm.guarded import Guarded
 from serve_app.llm.tries import Link
 from serve_app.memory.window import Window
+from serve_app.observability.recorders import RecordedMetrics
 from serve_app.observability.untraced import Untraced
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
@@ -28,6 +29,7 @@ from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.patience import MOST_S, Patience
 from serve_app.runs.registry import Append, Registry
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.values import (
     Answer,
@@ -62,8 +64,10 @@ NEVER = 10**9
 NAMES = ["echo", "broken", "flaky", "gone", "order_query", *EFFECTS]
 
 
-def context(seconds: float = 10, session: str = "s") -> Context:
-    return Context(request_id="q", run_id=uuid4().hex, session_id=session, deadline=time.time() + seconds)
+def context(seconds: float = 10, session: str = "s", behind_s: float = 0) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
+    deadline = time.time() + behind_s + seconds
+    return Context(request_id="q", run_id=uuid4().hex, session_id=session, deadline=deadline, timeout_s=seconds)
 
 
 def reply(text: str = "", *calls: tuple[str, dict[str, Any]]) -> AIMessage:
@@ -333,16 +337,17 @@ class Desk:
         if fallback is not None:
             model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
-        self.window = Window(redis, MemorySettings())
-        self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex)
+        self.metrics = RecordedMetrics()
+        self.window = Window(redis, MemorySettings(), self.metrics)
+        self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex, self.metrics)
         turn = Turn(
             model=model,
             model_name="scripted",
-            belt=Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic),  # type: ignore[arg-type]
+            belt=Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics),  # type: ignore[arg-type]
             window=self.window,
             settings=AgentSettings(**settings),
         )
-        writer = Writer(self.registry, Patience(patience_s))
+        writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
         self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs=10)
         self.emitted: list[EventData] = []
 

@@ -61,7 +61,7 @@ async def test_an_effect_that_cannot_be_recorded_is_not_made(open_desk: Open) ->
     desk = open_desk(reply("", *calls), reply("Not paid."), registry=Unrecorded, patience_s=0.1)
     answer = await desk.ask()
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("refused", 0), ("ok", 1), ("ok", 1)]
-    assert (answer.status, answer.degraded) == ("degraded", ["tool:pay"])
+    assert (answer.status, set(answer.degraded) - {"memory"}) == ("degraded", {"tool:pay"})
     assert sorted(text for text, _ in desk.tools.made) == ["y", "z"]
     told = desk.tool_messages(1)[0]
     assert (told.status, "was not called" in told.text) == ("error", True)

@@ -99,6 +99,17 @@ async def test_a_malformed_call_is_not_made_by_another_process_either(open_desk:
     assert (answer.result, answer.degraded) == ("What I know.", ["model"])
 
 
+async def test_an_empty_answer_counts_in_another_process_too(open_desk: Open) -> None:
+    asked = context()
+    first = open_desk(reply(" "), reply("", ("echo", {"text": "x"})), registry=mortal(2))
+    assert await killed(first, asked, REQUEST)
+    second = open_desk(reply(""), BASICALLY)
+    answer = (await second.follow(asked, REQUEST, after=2))[-1].data
+    assert (answer.result, answer.degraded) == ("What I know.", ["model"])
+    assert second.model.tools_bound == [TOOLS, 0]
+    assert answer.usage.input_tokens == 40, "the empty answers are counted"
+
+
 async def test_one_call_that_is_made_three_times_is_a_loop(open_desk: Open) -> None:
     again = reply("", ("echo", {"text": "again"}))
     desk = open_desk(again, again, again, BASICALLY)

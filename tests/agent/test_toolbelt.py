@@ -269,21 +269,24 @@ async def _spent(tools: Tools, budget: Budget, name: str = "look") -> int:
 
 
 @pytest.mark.parametrize(
-    ("status", "attempts", "spent"),
+    ("status", "attempts", "by_standby", "spent"),
     [
-        ("ok", 1, 0),
-        ("ok", 2, 1),
-        ("standby", 3, 1),
-        ("standby", 2, 0),
-        ("standby", 1, 0),
-        ("timeout", 2, 1),
-        ("refused", 0, 0),
+        ("ok", 1, 0, 0),
+        ("ok", 2, 0, 1),
+        ("standby", 3, 1, 1),
+        ("standby", 2, 1, 0),
+        ("standby", 1, 1, 0),
+        ("timeout", 2, 0, 1),
+        ("timeout", 3, 1, 1),
+        ("error", 2, 1, 0),
+        ("error", 1, 1, 0),
+        ("refused", 0, 0, 0),
     ],
 )
-async def test_a_call_takes_of_the_budget_what_it_used(status: Any, attempts: int, spent: int) -> None:
+async def test_a_call_takes_of_the_budget_what_it_used(status: Any, attempts: int, by_standby: int, spent: int) -> None:
     tools = Tools()
     tools.failure, tools.failures = GONE, 0
-    tools.result = ToolResult(content="", status=status, attempts=attempts, elapsed_ms=1)
+    tools.result = ToolResult(content="", status=status, attempts=attempts, by_standby=by_standby, elapsed_ms=1)
     assert await _spent(tools, Budget(6)) == spent
     assert tools.granted == [1]
 

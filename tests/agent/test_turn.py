@@ -14,7 +14,7 @@ from serve_app.config import RunSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.registry import Registry
 from serve_app.stores.keys import SessionKeys
-from serve_app.values import Answer, ChatRequest, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
+from serve_app.values import Answer, ChatRequest, Failed, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +144,16 @@ async def test_a_loop_that_does_not_end_is_asked_for_an_answer_without_tools(ope
 async def test_an_empty_answer_is_the_models_failure(open_desk: Open) -> None:
     failure = await open_desk(reply("  "), reply(""), reply("\n")).fail()
     assert (failure.code, failure.retryable) == ("model_unavailable", True)
+
+
+async def test_a_turn_ends_after_its_whole_time_where_the_clock_is_behind(open_desk: Open) -> None:
+    desk = open_desk(reply("", ("echo", {"text": "x", "sleep_s": 5})))
+    begun = time.monotonic()
+    asked = ChatRequest(user_input="hello", session_id="s")
+    events = await desk.follow(context(0.5, behind_s=3000), asked)
+    assert isinstance(events[-1].data, Failed)
+    assert events[-1].data.error.code == "deadline_exceeded"
+    assert time.monotonic() - begun < 2
 
 
 async def test_a_turn_ends_at_its_deadline_and_leaves_the_session_free(open_desk: Open, redis: Redis) -> None:

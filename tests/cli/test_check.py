@@ -151,6 +151,24 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) ->
     assert check().exit_code == 0
 
 
+def test_the_commented_example_of_a_group_fits_together(project: Path) -> None:
+    _uncomment(project / "configs" / "local.yaml", "search_tickets:", "risky:")
+    (line,) = problems()
+    assert "no entry for Tools-risky" in line
+    _uncomment(project / "serve_config.yaml", "- name: Tools-risky", "autoscaling_config:")
+    result = check()
+    assert result.exit_code == 0, result.output
+
+
+def _uncomment(file: Path, first: str, last: str) -> None:
+    """Take the `#` from the line that begins with `first` and those after it, to the one that begins with `last`."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    begins = next(place for place, line in enumerate(lines) if line.strip().startswith(f"# {first}"))
+    ends = next(place for place in range(begins, len(lines)) if lines[place].strip().startswith(f"#   {last}"))
+    lines[begins : ends + 1] = [line.replace("# ", "", 1) for line in lines[begins : ends + 1]]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def test_the_serve_file_and_what_it_names_are_told_together(project: Path, port: int) -> None:
     (project / "serve_config.yaml").write_text(
         f"""\

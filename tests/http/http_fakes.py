@@ -310,6 +310,18 @@ class NoTools:
         return [Check(name="tool:order_query", ok=True)]
 
 
+class ListedNodes:
+    """Tells the pages that it is given, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, str | None] = {"10.0.0.1": '# TYPE ray_up gauge\nray_up{WorkerId="a"} 1.0\n'}
+        self.asked = 0
+
+    async def pages(self) -> dict[str, str | None]:
+        self.asked += 1
+        return self.told
+
+
 class KeptFaults:
     """Keeps faults in a dictionary."""
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from http_fakes import KeptFaults, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
+from http_fakes import KeptFaults, ListedNodes, ListedRetriever, LoggedRuns, NoTools, ScriptedAgent
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
+from serve_app.observability.recorders import RecordedMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,6 +32,8 @@ class Service:
     runs: LoggedRuns = field(default_factory=LoggedRuns)
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
+    nodes: ListedNodes = field(default_factory=ListedNodes)
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
     client: Any = None
     port: int = 0
@@ -40,7 +43,7 @@ class Service:
 
     @property
     def api(self) -> FastAPI:
-        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.faults)
+        parts = Parts(self.agent, self.runs, self.retriever, self.tools, self.nodes, self.faults, self.metrics)
         return create_api(parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:

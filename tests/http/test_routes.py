@@ -55,6 +55,7 @@ async def test_the_context_has_ids_and_a_deadline(service):
     assert (context.request_id, context.session_id, context.tenant) == ("mine.1", "s1", "default")
     assert re.fullmatch("[0-9a-f]{32}", context.run_id)
     assert before + 20 <= context.deadline <= time.time() + 20
+    assert context.timeout_s == 20
     assert request.user_input == "hello"
 
 
@@ -185,6 +186,7 @@ async def test_documents_have_minutes_and_belong_to_no_session(service):
     [context] = service.retriever.contexts
     assert context.session_id == ""
     assert context.deadline > time.time() + 200
+    assert context.timeout_s > 200
 
 
 async def test_a_store_that_is_down_fails_each_route_that_needs_it(service):

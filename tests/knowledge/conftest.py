@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.knowledge.index import Entry, Index, entries
+from serve_app.knowledge.servers import Servers
 from serve_app.values import Context, Document
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ def context() -> Context:
     return context_of("default")
 
 
-def context_of(tenant: str, seconds: float = 60) -> Context:
-    return Context(request_id="q1", run_id="r1", session_id="s1", tenant=tenant, deadline=time.time() + seconds)
+def context_of(tenant: str, seconds: float = 60, behind_s: float = 0) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
+    deadline = time.time() + behind_s + seconds
+    return Context(request_id="q1", run_id="r1", session_id="s1", tenant=tenant, deadline=deadline, timeout_s=seconds)
 
 
 @pytest.fixture
@@ -54,7 +57,8 @@ async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..
         **options: Any,
     ) -> Index:
         settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", "timeout_s": PATIENT_S, **options})
-        opened.append(Index(settings, redis, MilvusSettings(url=url, standby=standby), prepare, embeddings))
+        servers = Servers(MilvusSettings(url=url, standby=standby), settings)
+        opened.append(Index(settings, redis, servers, prepare, embeddings))
         return opened[-1]
 
     yield open_index

@@ -173,10 +173,11 @@ async def test_two_replicas_that_index_at_once_take_turns(
     assert (await other.documents(context, 0, 1)).total == 12
 
 
+@pytest.mark.parametrize("behind_s", [0, 3000])
 async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
-    index: Index, redis: Redis, contexts: Callable[..., Context]
+    index: Index, redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
-    context = contexts("default", seconds=0.5)
+    context = contexts("default", seconds=0.5, behind_s=behind_s)
     async with writing(redis, index._settings.collection, context.deadline):
         with pytest.raises(Overloaded):
             await index.add(context, [document("a", "disk")])
@@ -202,8 +203,9 @@ async def test_a_writer_that_has_lost_its_lease_changes_nothing(redis: Redis) ->
     assert await redis.keys() == ["c:writer"]
 
 
+@pytest.mark.parametrize("behind_s", [0, 3000])
 async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
-    open_index: Callable[..., Index], redis: Redis, contexts: Callable[..., Context]
+    open_index: Callable[..., Index], redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
     async def prepare(each: Document) -> list[Entry]:
         await asyncio.sleep(0.4)
@@ -212,7 +214,7 @@ async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
     index = open_index(prepare)
     batch = [document(str(i), "disk") for i in range(5)]
     with pytest.raises(DeadlineExceeded):
-        await index.add(contexts("default", seconds=1.5), batch)
+        await index.add(contexts("default", seconds=1.5, behind_s=behind_s), batch)
     done = (await index.documents(contexts("default"), 0, 10)).total
     assert 0 < done < 5
     statuses = [each.status for each in await index.add(contexts("default"), batch)]

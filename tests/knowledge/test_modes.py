@@ -55,6 +55,16 @@ class Down(Hashing):
         return [await self.aembed_query(text) for text in texts]
 
 
+class Short(Hashing):
+    """A model that is exchanged for one with shorter vectors."""
+
+    short = False
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = super().embed_query(text)
+        return vector[:3] if self.short else vector
+
+
 class Slow(Hashing):
     """A model that does not answer in time."""
 
@@ -123,6 +133,38 @@ async def test_a_faulty_embedding_leaves_the_words(
     found = await index.search(context.model_copy(update={"faults": (fault,)}), "firewall packets")
     assert ([each.source for each in found.passages], found.lexical_only) == (["firewall"], True)
     assert time.monotonic() - started < 1.6
+
+
+async def test_a_vector_of_another_length_is_the_embeddings_failure_and_leaves_the_words(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    model = Short()
+    index = hybrid(open_index, embeddings=model)
+    await index.add(context, DOCUMENTS)
+    model.short = True
+    for _ in range(6):
+        found = await index.search(context, "firewall packets")
+        assert ([each.source for each in found.passages], found.lexical_only) == (["firewall"], True)
+    checks = {check.name: check for check in await index.checks()}
+    assert [name for name, check in checks.items() if not check.ok] == ["embedding"], "Milvus is well"
+    assert "have 3 numbers, those of the collection 64" in str(checks["embedding"].reason)
+    [result] = await index.add(context, [Document(source="new", text="new words")])
+    assert (result.status, "have 3 numbers" in str(result.reason)) == ("failed", True)
+    model.short = False
+    [result] = await index.add(context, [Document(source="new", text="new words")])
+    assert result.status == "added"
+
+
+async def test_dense_search_says_that_its_vectors_have_another_length(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    first = hybrid(open_index, "dense")
+    await first.add(context, DOCUMENTS)
+    model = Short()
+    model.short = True
+    other = hybrid(open_index, "dense", embeddings=model, collection=first._settings.collection)  # another process
+    with pytest.raises(StoreUnavailable, match="have 3 numbers"):
+        await other.search(context, "car")
 
 
 async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(

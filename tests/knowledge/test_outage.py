@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pymilvus import MilvusClient
+from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.index import Index, entries
+from serve_app.knowledge.passages import Passages
+from serve_app.knowledge.servers import Servers
 from serve_app.stores.redis import connect
 from serve_app.values import Document
 
@@ -106,9 +109,26 @@ async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
     assert (await index.documents(context, 0, 10)).total == 2
 
 
+async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more(
+    index: Index, milvus_url: str, context: Context
+) -> None:
+    await index.add(context, [DISK])
+    async with proxied(milvus_url) as proxy:
+        passages = Passages(MilvusSettings(url=proxy.url, timeout_s=0.4), index._settings.collection)
+        await passages.ping(5)
+        proxy.silent = True
+        for write in (passages.keep("t", "none", None), passages.settle(), passages.exist()):
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await write
+            assert time.monotonic() - begun < 1
+        proxy.silent = False
+        await passages.close()
+
+
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
     redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
-    index = Index(KnowledgeSettings(), redis, MilvusSettings(url=milvus_url), prepare)
+    index = Index(KnowledgeSettings(), redis, Servers(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare)
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
         await index.search(context, "disk")
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):

@@ -24,6 +24,7 @@ from serve_app.llm.translate import (
     TOO_SLOW,
     UNREACHABLE,
     UNREADABLE,
+    ModelBusy,
     ModelRefused,
     ModelTooSlow,
     RequestRefused,
@@ -54,7 +55,7 @@ async def _asked(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("rate-limited", ModelUnavailable, TOO_MANY),
+        ("rate-limited", ModelBusy, TOO_MANY),
         ("broken", ModelUnavailable, FAILED),
         ("overloaded", ModelUnavailable, FAILED),
         ("wrong-key", ModelRefused, REFUSED),
@@ -73,7 +74,7 @@ async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
     assert type(failed.value) is kind
     assert failed.value.message == message
     assert failed.value.__cause__ is None
-    assert failed.value.retryable is (kind in {ModelUnavailable, ModelTooSlow})
+    assert failed.value.retryable is (kind in {ModelUnavailable, ModelBusy, ModelTooSlow})
     assert pickle.loads(pickle.dumps(failed.value)).message == message
 
 
@@ -171,7 +172,7 @@ async def test_the_log_names_the_failure_without_the_providers_words(
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
     [
-        (429, ModelUnavailable, TOO_MANY),
+        (429, ModelBusy, TOO_MANY),
         (503, ModelUnavailable, FAILED),
         (504, ModelTooSlow, TOO_SLOW),
         (401, ModelRefused, REFUSED),

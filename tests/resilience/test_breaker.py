@@ -21,7 +21,8 @@ class Usage(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.breaker = Breaker(LIMIT)
-        self.open_calls = 0
+        self.open_calls: list[float] = []
+        """When each was made."""
         self.last_probe = float("-inf")
 
     @rule(seconds=st.floats(0, 25))
@@ -35,12 +36,12 @@ class Usage(RuleBasedStateMachine):
             assert self.now >= self.last_probe + LIMIT.cool_down_s
             self.last_probe = self.now
         self.breaker = self.breaker.asked(self.now)
-        self.open_calls += 1
+        self.open_calls.append(self.now)
 
     @precondition(lambda self: self.open_calls)
     @rule()
     def call_succeeds(self) -> None:
-        self.open_calls -= 1
+        self.open_calls.pop()
         self.breaker = self.breaker.succeeded()
         self.last_probe = float("-inf")
         assert self.breaker.state(self.now) == "closed"
@@ -48,7 +49,7 @@ class Usage(RuleBasedStateMachine):
     @precondition(lambda self: self.open_calls)
     @rule()
     def call_fails(self) -> None:
-        self.open_calls -= 1
+        self.open_calls.pop()
         before = self.breaker.state(self.now)
         self.breaker = self.breaker.failed(self.now)
         self.last_probe = float("-inf") if before != "open" else self.last_probe
@@ -57,7 +58,16 @@ class Usage(RuleBasedStateMachine):
     @precondition(lambda self: self.open_calls)
     @rule()
     def call_is_never_heard_of(self) -> None:
-        self.open_calls -= 1
+        self.open_calls.pop()
+
+    @precondition(lambda self: self.open_calls)
+    @rule(which=st.integers(0, 5))
+    def call_is_given_up(self, which: int) -> None:
+        asked_at = self.open_calls.pop(which % len(self.open_calls))
+        before = self.breaker
+        self.breaker = self.breaker.unheard(asked_at)
+        assert self.breaker == before or before.probed_at == asked_at == self.last_probe
+        self.last_probe = float("-inf") if self.breaker != before else self.last_probe
 
     @invariant()
     def it_is_open_only_after_failures_in_a_row(self) -> None:

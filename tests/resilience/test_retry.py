@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-from serve_app.errors import DeadlineExceeded
-from serve_app.resilience.deadline import limit_s, remaining_s
 from serve_app.resilience.retry import insist, retry
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -58,18 +56,6 @@ async def test_no_wait_is_begun_that_would_end_past_the_deadline() -> None:
     with pytest.raises(TimeoutError):
         await retry(call, 2, 1.5, (TimeoutError,))
     assert call.at == [0]
-
-
-async def test_what_remains_is_never_negative() -> None:
-    assert remaining_s(10.0, now=12.0) == 0
-    assert remaining_s(10.0, now=7.0) == 3
-
-
-async def test_a_limit_is_the_shorter_of_time_out_and_deadline() -> None:
-    assert limit_s(10.0, 5, now=2.0) == 5
-    assert limit_s(10.0, 5, now=8.0) == 2
-    with pytest.raises(DeadlineExceeded):
-        limit_s(10.0, 5, now=10.0)
 
 
 async def test_what_is_insisted_on_is_tried_until_it_comes_and_each_failure_is_told() -> None:

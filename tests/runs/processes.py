@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
+from serve_app.observability.recorders import RecordedMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.values import Answer, ChatRequest, Context, Event, Token
 
@@ -24,13 +26,17 @@ if TYPE_CHECKING:
     from serve_app.runs.run import Run
 
 
-def context(session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default") -> Context:
+def context(
+    session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default", behind_s: float = 0
+) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
     return Context(
         request_id="q",
         run_id=run_id or uuid4().hex,
         session_id=session,
         tenant=tenant,
-        deadline=time.time() + seconds,
+        deadline=time.time() + behind_s + seconds,
+        timeout_s=seconds,
     )
 
 
@@ -59,11 +65,13 @@ class Process:
     work: Callable[[Run], Awaitable[Answer]] = greet
     settings: dict[str, Any] = field(default_factory=dict)
     max_runs: int = 100
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
 
     def __post_init__(self) -> None:
         runs = RunSettings(**self.settings)
-        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex)
-        self.host = Host(Means(self.redis, self.registry, Writer(self.registry), runs, self.work), self.max_runs)
+        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex, self.metrics)
+        writer = Writer(self.registry, tally=Tally(self.metrics, frozenset({"look"})))
+        self.host = Host(Means(self.redis, self.registry, writer, runs, self.work), self.max_runs)
 
     async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
         return [event async for event in self.host.follow(asked, request, after)]

@@ -11,6 +11,7 @@ import pytest
 from processes import Process, answer, context, greet, request
 
 from serve_app.errors import AgentUnavailable, Overloaded, RunAbandoned
+from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.registry import LIFE_MS
 from serve_app.runs.run import MAX_ADOPTIONS
 from serve_app.values import Answer, Cancelled, Event, Failed, Token, ToolRequest
@@ -196,13 +197,57 @@ async def test_turns_of_a_session_run_one_after_the_other(start: Start) -> None:
     assert most == 1
 
 
-async def test_a_message_that_waits_past_its_deadline_is_refused(start: Start, log: RunLog) -> None:
-    process, late = start(Hanging()), context(seconds=0.5)
+@pytest.mark.parametrize("behind_s", [0, 3000])
+async def test_a_message_that_waits_past_its_deadline_is_refused(start: Start, log: RunLog, behind_s: float) -> None:
+    process, late = start(Hanging()), context(seconds=0.5, behind_s=behind_s)
     await Follower(process, context()).until("token")
     assert await process.events(late, request()) == []
     [last] = [event async for event in log.events(late, late.run_id)]
     assert isinstance(last.data, Failed)
     assert last.data.error.code == "session_busy"
+
+
+async def test_what_a_run_has_waited_for_its_turn_is_taken_from_its_time(start: Start) -> None:
+    left: list[float] = []
+
+    async def work(run: Run) -> Answer:
+        left.append(remaining_s(until(run.context)))
+        await asyncio.sleep(0.5)
+        return await greet(run)
+
+    process = start(work)
+    runs = [process.events(context(seconds=20, behind_s=behind_s), request()) for behind_s in (0, 3000)]
+    await asyncio.gather(*runs)
+    assert left[0] == pytest.approx(20, abs=0.2)
+    assert left[1] < 19.5
+
+
+async def test_a_run_that_is_adopted_has_no_more_than_its_whole_time(start: Start) -> None:
+    asked, left = context(seconds=20, behind_s=3000), list[float]()
+
+    async def work(run: Run) -> Answer:
+        left.append(remaining_s(until(run.context)))
+        return await greet(run)
+
+    seen = (await _dead(start, asked)).events
+    ended = Follower(start(work), asked, after=seen[-1].id)
+    await ended.task
+    assert ended.events[-1].name == "answer"
+    assert 0 < left[0] <= 20
+
+
+async def test_what_a_later_version_says_of_a_run_does_not_keep_it_from_being_adopted(
+    start: Start, log: RunLog, redis: Redis
+) -> None:
+    asked = context()
+    await _dead(start, asked)
+    key = f"serve_app:run:{{default:{asked.run_id}}}"
+    told = json.loads(await redis.hget(key, "context") or "")  # type: ignore[misc]
+    await redis.hset(key, "context", json.dumps({**told, "later": 1}))  # type: ignore[misc]
+    start()
+    async with asyncio.timeout(ADOPTED_S):
+        events = [event async for event in log.events(asked, asked.run_id)]
+    assert events[-1].name == "answer"
 
 
 async def test_a_message_to_a_busy_session_is_refused_at_once_where_that_is_wanted(start: Start, log: RunLog) -> None:

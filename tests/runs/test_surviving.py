@@ -121,6 +121,31 @@ async def test_a_replica_that_falls_silent_is_left_when_the_log_has_news(logged:
     assert agent.closed
 
 
+class Thoughtful(Replicas):
+    """Tells nothing for a while, and then everything."""
+
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+        await asyncio.sleep(SILENT_S + 0.5)
+        for event in LOG:
+            yield event
+
+
+class Stuck(Log):
+    """A log that is waited for in vain."""
+
+    async def run(self, context: Context, run_id: str) -> Run:
+        await asyncio.sleep(30)
+        raise NotFound("There is no run")
+
+
+@pytest.mark.looptime
+async def test_what_a_replica_tells_does_not_wait_for_a_look_at_the_log() -> None:
+    begun = asyncio.get_running_loop().time()
+    surviving = SurvivingAgent(Thoughtful(), Stuck())  # type: ignore[arg-type]
+    assert [event async for event in surviving.turn(context(), request())] == LOG
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(SILENT_S + 0.5, abs=0.1)
+
+
 async def test_replicas_that_stay_away_are_given_up_before_the_deadline() -> None:
     agent = Replicas(*[(0, GONE)] * 100)
     begun = time.time()

@@ -10,11 +10,14 @@ import pytest
 from processes import context, request
 
 from serve_app.errors import StoreUnavailable
+from serve_app.observability.catalogue import TURNS
+from serve_app.observability.recorders import RecordedMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.feed import Feed
 from serve_app.runs.patience import MOST_S
 from serve_app.runs.registry import Held
 from serve_app.runs.run import Run
+from serve_app.runs.tally import Tally
 from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
 from serve_app.values import Answer, Token, ToolRequest
 
@@ -30,6 +33,8 @@ CALL = (ToolRequest(id="c", name="n", arguments={}), "")
 
 class Written:
     """What was written, and when; takes its time, or is away for a while."""
+
+    owner = "this process"
 
     def __init__(self, takes_s: float = 0.0) -> None:
         self.takes_s = takes_s
@@ -69,7 +74,7 @@ def written() -> Written:
 
 @pytest.fixture
 async def writer(written: Written) -> AsyncIterator[Writer]:
-    writer = Writer(written)  # type: ignore[arg-type]
+    writer = Writer(written, tally=Tally(RecordedMetrics()))  # type: ignore[arg-type]
     going_on = asyncio.create_task(writer.go_on())
     yield writer
     await end(going_on)
@@ -167,6 +172,21 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
     assert written.ids(run) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("detached", [False, True])
+async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
+    writer: Writer, written: Written, *, detached: bool
+) -> None:
+    clock = asyncio.get_running_loop().time
+    written.takes_s, written.away_until = 2, clock() + MOST_S + 20
+    await _run(writer).record(CALL)
+    run, begun = _run(writer, detached=detached), clock()
+    for _ in range(5):
+        await run.record(CALL)
+    assert clock() - begun < 0.01
+    await asyncio.sleep(30)
+    assert written.ids(run) == ([] if detached else [1, 2, 3, 4, 5])
+
+
 async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
     writer: Writer, written: Written
 ) -> None:
@@ -206,7 +226,20 @@ async def test_a_run_that_began_without_redis_is_told_and_its_end_reaches_redis_
     await run.end(last, "degraded")
     assert [event.name async for event in run.feed.events(0, for_s=0)] == ["token", "tool_call", "answer"]
     await asyncio.sleep(6)
-    assert (written.batches, written.ended) == ([], [(run.context, "degraded", last)])
+    assert (written.batches, written.ended) == ([], [(run.context, "degraded", last, "")])
+
+
+async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_before_it_was_written(
+    writer: Writer, written: Written
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.outcome = "superseded"
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    assert writer.behind
+    [told] = [event.data async for event in run.feed.events(0, for_s=0)]
+    await asyncio.sleep(3)
+    assert (writer.behind, written.ended) == (False, [(run.context, "degraded", told, written.owner)])
 
 
 @pytest.mark.parametrize("outcome", ["superseded", "ended"])
@@ -228,3 +261,30 @@ async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: 
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     endings = [(append.status, append.exchange) for batch in written.batches for append in batch]
     assert endings == [("", ""), ("success", "said")]
+
+
+def _counted(writer: Writer) -> dict[str, float]:
+    assert isinstance(writer.tally.metrics, RecordedMetrics)
+    return {labels[0][1]: count for labels, count in writer.tally.metrics.counted[TURNS].items()}
+
+
+@pytest.mark.parametrize(("outcome", "counts"), [("kept", {"degraded": 1}), ("superseded", {})])
+async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_written(
+    writer: Writer, written: Written, outcome: Kept, counts: dict[str, int]
+) -> None:
+    run = _run(writer)
+    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.outcome = outcome
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
+    assert _counted(writer) == {}
+    await asyncio.sleep(3)
+    assert _counted(writer) == counts
+
+
+async def test_a_run_that_began_without_redis_is_counted_once(writer: Writer, written: Written) -> None:
+    run = _run(writer, detached=True)
+    written.away_until = asyncio.get_running_loop().time() + 5
+    await run.end(Answer(result="x", session_id="s", run_id="r", model="m").without("memory"), "degraded")
+    await asyncio.sleep(6)
+    assert written.ended
+    assert _counted(writer) == {"degraded": 1}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from pair import Pair, paired
-from running_service import ENVIRONMENT, ROOT, START_S, Service, deploy, environment, free_port
+from running_service import ROOT, Service, started
 from task_model import TaskModel, served
 
 if TYPE_CHECKING:
@@ -18,25 +18,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service that `serve run serve_config.yaml` starts, with one more tool."""
-    import ray
-
     folder = tmp_path_factory.mktemp("service")
-    port = free_port()
-    configuration = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    configuration["http_options"]["port"] = port
-    configuration["applications"][0]["args"]["config"] = str(_configuration(folder))
-    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
-        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
-        try:
-            deploy(configuration)
-            running = Service(f"http://127.0.0.1:{port}", folder / "data", configuration)
-            running.wait_until_ready(START_S)
-            yield running
-        finally:
-            from ray import serve
-
-            serve.shutdown()
-            ray.shutdown()
+    with started(folder, _configuration(folder)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
     "RAY_DEDUP_LOGS": "0",
     "LANGSMITH_TRACING": "false",
+    "STUB_KEY": "sk-stub-789",
     "PYTHONPATH": str(Path(__file__).parent),
 }
 
@@ -90,15 +91,40 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def beside(service: Service, name: str, configuration: dict[str, Any], agents: int = 1) -> Iterator[Service]:
-    """A second application in the same cluster, at `/name`, on the first one's stores, with so many agents.
+def started(folder: Path, configuration: Path) -> Iterator[Service]:
+    """The service that `serve run serve_config.yaml` starts, on a Ray of its own; its data are in `folder`."""
+    import ray
+
+    port = free_port()
+    deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    deployed["http_options"]["port"] = port
+    deployed["applications"][0]["args"]["config"] = str(configuration)
+    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+        try:
+            deploy(deployed)
+            running = Service(f"http://127.0.0.1:{port}", folder / "data", deployed)
+            running.wait_until_ready(START_S)
+            yield running
+        finally:
+            from ray import serve
+
+            serve.shutdown()
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def beside(service: Service, name: str, configuration: dict[str, Any], **replicas: int) -> Iterator[Service]:
+    """A second application in the same cluster, at `/name`, on the first one's stores, with so many replicas of each.
+
+    A group of tools in the configuration gets its deployment.
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
     ports = embedded_ports(service.data_dir)
     stores = {"redis": f"redis://127.0.0.1:{ports.redis}/2", "milvus": f"http://127.0.0.1:{ports.milvus}"}
     path = service.data_dir / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**configuration, **stores}))
+    path.write_text(yaml.safe_dump({**stores, **configuration}))
     applications = service.deployed["applications"]
     second = {
         **copy.deepcopy(applications[0]),
@@ -106,9 +132,11 @@ def beside(service: Service, name: str, configuration: dict[str, Any], agents: i
         "route_prefix": f"/{name}",
         "args": {"config": str(path)},
     }
+    [tools] = (each for each in second["deployments"] if each["name"] == "Tools")
+    for group in configuration.get("tools", {}).get("groups", {}):
+        second["deployments"].append({**copy.deepcopy(tools), "name": f"Tools-{group}"})
     for deployment in second["deployments"]:
-        if deployment["name"] == "Agent":
-            deployment["autoscaling_config"]["min_replicas"] = agents
+        deployment["autoscaling_config"]["min_replicas"] = replicas.get(deployment["name"], 1)
     applications.append(second)
     try:
         deploy(service.deployed)

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 def double(service: Service) -> Iterator[Service]:
     tools = {"order_query": {"function": "serve_app.tools.orders:order_query"}}
     orders = {"url": "http://127.0.0.1:1/never"}
-    with beside(service, "double", {"tools": tools, "orders": orders}, agents=2) as running:
+    with beside(service, "double", {"tools": tools, "orders": orders}, Agent=2) as running:
         give_up = time.monotonic() + 120
         while _agents() < 2:
             assert time.monotonic() < give_up

@@ -85,8 +85,8 @@ async def test_no_fault_is_in_force_while_redis_is_away_and_who_asks_for_them_is
 
 async def test_a_redis_that_does_not_answer_costs_one_request_a_moment(redis_url: str) -> None:
     clock = Clock()
-    async with proxied(redis_url.removeprefix("redis://").removesuffix("/0")) as proxy:
-        redis = connect(RedisSettings(), f"redis://{proxy.url.removeprefix('http://')}/0")
+    async with proxied(redis_url) as proxy:
+        redis = connect(RedisSettings(), f"redis://127.0.0.1:{proxy.port}/0")
         board = FaultBoard(redis, clock)
         await board.put(fault())
         assert len(await board.in_force()) == 1

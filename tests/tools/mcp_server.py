@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from mcp.server.fastmcp import FastMCP
+from mcp.server.fastmcp import Context, FastMCP
 
 server = FastMCP("tests", port=int(sys.argv[1]) if len(sys.argv) > 1 else 0, log_level="ERROR")
 
@@ -34,6 +34,25 @@ async def sleep(seconds: float) -> str:
 async def told() -> str:
     """Say what the environment holds."""
     return f"{os.environ.get('TOLD')} {os.environ.get('UNTOLD')}"
+
+
+@server.tool()
+async def key(context: Context) -> str:
+    """Say what came beside the arguments."""
+    meta = context.request_context.meta
+    return str((meta.model_extra if meta else None) or "nothing")
+
+
+@server.tool()
+async def runtime(runtime: str) -> str:
+    """Take an argument of a name that means something to LangChain."""
+    return f"run {runtime}"
+
+
+@server.tool()
+async def long(length: int) -> str:
+    """Say much."""
+    return "x" * length
 
 
 @server.tool()

@@ -99,6 +99,34 @@ async def test_a_wrong_argument_goes_back_to_the_model_and_an_error_is_the_tools
         assert "no such thing" in failed.content
 
 
+async def test_a_tool_that_may_be_called_again_gets_the_calls_key_beside_its_arguments() -> None:
+    settings = _settings(command=COMMAND, tool="key")
+    tools = {effect: settings.model_copy(update={"effect": effect}) for effect in ("pure", "idempotent")}
+    async with running(tools) as runner:
+        await ready(runner)
+        told = [(await call(runner, effect)).content for effect in tools]
+        assert told == ["nothing", "{'idempotencyKey': 'run:0:0'}"]
+
+
+async def test_an_argument_may_have_any_name() -> None:
+    async with running({"runtime": _settings()}) as runner:
+        await ready(runner)
+        assert (await call(runner, "runtime", runtime="x")).content == "run x"
+
+
+async def test_an_answer_that_is_far_too_long_is_not_read_to_its_end_and_ends_no_session(free_port: int) -> None:
+    url = f"http://127.0.0.1:{free_port}/mcp"
+    async with served(free_port), running({name: _settings(url=url) for name in ("greet", "long")}) as runner:
+        await ready(runner)
+        begun = time.monotonic()
+        result = await call(runner, "long", length=3_000_000)
+        assert (result.status, result.attempts) == ("error", 1)
+        assert "longer than 100000 bytes" in result.content
+        assert (await call(runner, "long", length=99_000)).content == "x" * 99_000
+        assert (await call(runner, "greet", name="x")).status == "ok", "the session lives"
+        assert time.monotonic() - begun < 5
+
+
 async def test_an_answer_that_is_too_long_is_none() -> None:
     async with running({"greet": _settings(command=COMMAND, max_response_bytes=20)}) as runner:
         await ready(runner)

@@ -78,9 +78,12 @@ def _no_calls_yet() -> None:
     calls.clear()
 
 
-async def _call(name: str, arguments: dict[str, Any], deadline_s: float = 30, **settings: Any) -> ToolResult:
+async def _call(
+    name: str, arguments: dict[str, Any], deadline_s: float = 30, behind_s: float = 0, **settings: Any
+) -> ToolResult:
     tools = {name: ToolSettings(function=f"{__name__}:{name}", **settings)}
-    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + deadline_s)
+    deadline = time.time() + behind_s + deadline_s
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=deadline, timeout_s=deadline_s)
     return await Runner(tools, supplies=[]).call(context, ToolRequest(id="c", name=name, arguments=arguments), KEY)
 
 
@@ -133,8 +136,9 @@ async def test_a_tool_that_takes_too_long_is_cut_at_its_timeout() -> None:
     assert 100 <= result.elapsed_ms < 1000
 
 
-async def test_no_attempt_outlives_the_request() -> None:
-    result = await _call("slow", {}, deadline_s=0.3, timeout_s=10, attempts=2)
+@pytest.mark.parametrize("behind_s", [0, 3000])
+async def test_no_attempt_outlives_the_request(behind_s: float) -> None:
+    result = await _call("slow", {}, deadline_s=0.3, behind_s=behind_s, timeout_s=10, attempts=2)
     assert (result.status, calls) == ("timeout", ["slow"])
     assert result.elapsed_ms < 1000
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.config import BreakerSettings, ToolSettings
+from serve_app.tools.failures import ServerFault
 from serve_app.tools.runner import Runner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
@@ -235,3 +236,29 @@ async def test_a_tool_without_enough_memory_is_told_as_a_failure_and_remembered(
     assert not runner.out_of_memory
     assert (await _call(runner)).status == "error"
     assert runner.out_of_memory
+
+
+@pytest.mark.parametrize(
+    ("failures", "status", "retries"),
+    [
+        ({"first": ConnectionRefusedError(), "second": ConnectionRefusedError()}, "error", 1),
+        ({"first": ConnectionRefusedError()}, "standby", 1),
+        ({"first": ServerFault(), "second": ConnectionRefusedError()}, "error", 0),
+        ({"first": ServerFault()}, "standby", 0),
+    ],
+)
+async def test_the_call_of_a_standby_is_no_retry_whether_or_not_it_helps(
+    failures: dict[str, BaseException], status: str, retries: int
+) -> None:
+    failing.update(failures)
+    result = await _call(_runner(fallback="second"))
+    assert (result.status, result.retries, made[-1]) == (status, retries, "second")
+
+
+async def test_a_standby_that_is_asked_past_an_open_breaker_takes_no_retry_either() -> None:
+    failing.update(first=ConnectionRefusedError(), second=ConnectionRefusedError())
+    runner = _runner(fallback="second", attempts=1, breaker={"failures": 1})
+    await _call(runner)
+    made.clear()
+    result = await _call(runner)
+    assert (made, result.attempts, result.by_standby, result.retries) == (["second"], 1, 1, 0)

@@ -1,0 +1,75 @@
+"""How do observations reach Ray's metrics page, and where are those pages?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import ray
+from ray.serve import metrics as serve_metrics
+
+from serve_app.observability.recorders import SILENT
+
+if TYPE_CHECKING:
+    from serve_app.ports import Metrics
+    from serve_app.values.metric import Metric
+
+CONNECT_S, PAGE_S = 1.0, 3.0
+"""For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
+
+
+class RayMetrics:
+    """Observations as Ray Serve exports them from this replica; implements `ports.Metrics`."""
+
+    def __init__(self) -> None:
+        self._made: dict[Metric, Any] = {}
+
+    def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
+        if by > 0:  # Ray refuses to count nothing
+            self._of(metric).inc(by, labels)
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        self._of(metric).observe(value, labels)
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        self._of(metric).set(value, labels)
+
+    def _of(self, metric: Metric) -> Any:
+        made = self._made.get(metric)
+        if made is None:
+            made = self._made[metric] = _made(metric)
+        return made
+
+
+class RayNodes:
+    """The metrics pages of the cluster's nodes; implements `ports.Nodes`."""
+
+    async def pages(self) -> dict[str, str | None]:
+        nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        addresses = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
+        async with httpx.AsyncClient(timeout=httpx.Timeout(PAGE_S, connect=CONNECT_S), trust_env=False) as client:
+            pages = await asyncio.gather(*(_page(client, address) for address in addresses))
+        return {node["NodeManagerAddress"]: page for node, page in zip(nodes, pages, strict=True)}
+
+
+def metrics_of(*, exported: bool) -> Metrics:
+    """What a replica tells its observations to; only what is made within a replica knows its name."""
+    return RayMetrics() if exported else SILENT
+
+
+def _made(metric: Metric) -> Any:
+    if metric.kind == "counter":
+        return serve_metrics.Counter(metric.name, metric.help, metric.labels)
+    if metric.kind == "gauge":
+        return serve_metrics.Gauge(metric.name, metric.help, metric.labels)
+    return serve_metrics.Histogram(metric.name, metric.help, list(metric.buckets), metric.labels)
+
+
+async def _page(client: httpx.AsyncClient, address: str) -> str | None:
+    try:
+        async with asyncio.timeout(PAGE_S):
+            response = await client.get(f"http://{address}/metrics")
+        return response.raise_for_status().text
+    except (httpx.HTTPError, TimeoutError):
+        return None

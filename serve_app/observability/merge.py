@@ -1,0 +1,120 @@
+"""How do the metrics pages of all nodes become one?
+
+Ray labels a series with much that only tells which process wrote it, and keeps what a dead process has counted for as
+long as its node lives. Here series that differ in such labels only are added up, and those of dead replicas are left
+out, so that their number does not grow. `replica` stays: the restart of one is a new series, and not the fall of a sum.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+DROPPED = (
+    "WorkerId",
+    "SessionName",
+    "Version",
+    "Component",
+    "JobId",
+    "actor_id",
+    "node_id",
+    "handle",
+    "pid",
+    "otel_scope_name",
+    "otel_scope_schema_url",
+    "otel_scope_version",
+)
+PREFIX = "ray_"
+"""What else stands on a node's page is of the process that serves the page."""
+SELF_TOLD = ("ray_serve_app_process_resident_bytes", "ray_serve_replica_processing_queries")
+"""The gauges by which a replica says that it lives: Ray forgets them 20 s after its death."""
+SCRAPE_UP = "serve_app_scrape_up"
+
+_DROPPED = re.compile(rf'(?<=[{{,])(?:{"|".join(DROPPED)})="(?:[^"\\]|\\.)*",?')
+_IN_NAME = re.compile(r'(="SERVE_REPLICA::[^"#]*#[^"#]*)#[^":]*')
+"""Where Ray has a replica in the name of an actor or of a task."""
+_REPLICA = re.compile(r'[{,]replica="([^"]*)"')
+_LARGEST = re.compile(r"(?:_status|_healthy|_state|_up|_percent|_percentage|_utilization|_ms|_s|_seconds)$")
+"""Gauges of which the largest stands for all; others add up."""
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A series: its name, and its labels in order."""
+
+
+@dataclass(slots=True)
+class Merged:
+    """A family of all pages."""
+
+    family: Family
+    values: dict[Key, float] = field(default_factory=dict)
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Take the samples of one page in."""
+        largest = self.family.type == "gauge" and _LARGEST.search(self.family.name)
+        for each in samples:
+            key = (each.name, tuple(sorted((name, value) for name, value in each.labels.items() if value)))
+            known = self.values.get(key)
+            if known is None:
+                self.values[key] = each.value
+            else:
+                self.values[key] = max(known, each.value) if largest else known + each.value
+
+    def written(self) -> Family:
+        """The family with what was added up."""
+        self.family.samples = [Sample(name, dict(labels), value) for (name, labels), value in self.values.items()]
+        return self.family
+
+
+class Page(CollectorRegistry):
+    """Families, as prometheus-client's writer asks for them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Family]:
+        yield from self._families
+
+
+def merged(pages: Mapping[str, str | None]) -> bytes:
+    """One page of those of the nodes, by their names; it says which nodes gave none that can be read."""
+    whole: dict[tuple[str, str], Merged] = {}
+    up = Family(SCRAPE_UP, "Whether the node's metrics page is part of this one.", "gauge")
+    for node, page in sorted(pages.items()):
+        families = _read(page)
+        up.add_sample(SCRAPE_UP, {"node": node}, float(families is not None))
+        for family in families or ():
+            begun = Merged(Family(family.name, family.documentation, family.type))
+            whole.setdefault((family.name, family.type), begun).add(family.samples)
+    return generate_latest(Page([*(each.written() for each in whole.values()), up]))
+
+
+def _read(page: str | None) -> list[Family] | None:
+    """The families of a page that are Ray's or ours, of living replicas; None where it is no page.
+
+    What is left out is cut out of the text: the parser takes most of the time, and would take it for that, too.
+    """
+    if page is None:
+        return None
+    try:
+        families = list(text_string_to_metric_families(_living(_IN_NAME.sub(r"\1", _DROPPED.sub("", page)))))
+    except ValueError:
+        return None
+    return [each for each in families if each.name.startswith(PREFIX) and each.samples]
+
+
+def _living(page: str) -> str:
+    """The page without the series of replicas that are gone."""
+    lines = page.splitlines(keepends=True)
+    told = [match[1] for line in lines if line.startswith(SELF_TOLD) and (match := _REPLICA.search(line))]
+    alive = {"", *told}
+    return "".join(line for line in lines if (match := _REPLICA.search(line)) is None or match[1] in alive)

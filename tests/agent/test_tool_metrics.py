@@ -1,0 +1,109 @@
+"""Is every call of a tool counted by its status, every search as one, and is nothing counted under a made-up name?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from desk import Desk, context, killed, malformed, mortal, reply
+
+from serve_app.observability.catalogue import (
+    RETRIEVAL_EMPTY,
+    RETRIEVAL_PASSAGES,
+    RETRIEVAL_S,
+    RETRIEVALS,
+    TOOL_ATTEMPTS,
+    TOOL_CALLS,
+    TOOL_S,
+    TURNS,
+)
+from serve_app.values import ChatRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.observability.recorders import RecordedMetrics
+
+
+def calls(metrics: RecordedMetrics) -> dict[tuple[str, str], float]:
+    return {(tool[1], how[1]): count for (tool, how), count in metrics.counted[TOOL_CALLS].items()}
+
+
+def searched(query: str) -> Any:
+    return reply("", ("knowledge_search", {"query": query}))
+
+
+async def test_calls_are_counted_by_tool_and_status_with_their_attempts(open_desk: Callable[..., Desk]) -> None:
+    step = reply("", ("echo", {"text": "a"}), ("echo", {"text": "b"}), ("broken", {}), ("echo", {}))
+    desk = open_desk(step, reply("Done."))
+    await desk.ask()
+    assert calls(desk.metrics) == {("echo", "ok"): 2, ("broken", "error"): 1, ("echo", "error"): 1}
+    assert desk.metrics.of(TOOL_ATTEMPTS) == {"echo": 2, "broken": 2}
+    assert desk.metrics.of(TOOL_S) == {"echo": 2, "broken": 1}
+    assert not desk.metrics.of(RETRIEVALS)
+
+
+async def test_names_that_a_model_invents_are_one_series(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(reply("", ("zap", {}), ("zip", {})), reply("Done."))
+    await desk.ask()
+    assert calls(desk.metrics) == {("unknown", "error"): 2}
+    assert not desk.metrics.of(TOOL_ATTEMPTS)
+
+
+async def test_a_call_that_is_refused_or_malformed_is_counted_without_an_attempt(
+    open_desk: Callable[..., Desk],
+) -> None:
+    desk = open_desk(malformed("echo"), reply("", ("echo", {"text": "a"}), ("echo", {"text": "b"})), max_tool_calls=2)
+    desk.model.replies.append(reply("Done."))
+    await desk.ask()
+    assert calls(desk.metrics) == {("echo", "error"): 1, ("echo", "ok"): 1, ("echo", "refused"): 1}
+    assert desk.metrics.of(TOOL_ATTEMPTS) == {"echo": 1}
+    assert desk.metrics.of(TOOL_S) == {"echo": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "outcome", "passages", "empty"),
+    [
+        ("kettle", "ok", 2, {}),
+        ("nothing", "ok", 0, {(): 1}),
+        ("standby", "standby", 2, {}),
+        ("words", "lexical_only", 2, {}),
+    ],
+)
+async def test_a_search_is_counted_by_how_it_was_answered(
+    open_desk: Callable[..., Desk], query: str, outcome: str, passages: int, empty: dict[Any, int]
+) -> None:
+    desk = open_desk(searched(query), reply("Done."))
+    await desk.ask()
+    assert desk.metrics.of(RETRIEVALS) == {outcome: 1}
+    assert desk.metrics.of(RETRIEVAL_S) == {(): 1}
+    assert desk.metrics.of(RETRIEVAL_PASSAGES) == {(): passages}
+    assert desk.metrics.of(RETRIEVAL_EMPTY) == empty
+    assert not calls(desk.metrics)
+
+
+async def test_a_search_that_fails_found_nothing_and_is_not_empty(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(searched("fail"), reply("Done."))
+    await desk.ask()
+    assert desk.metrics.of(RETRIEVALS) == {"error": 1}
+    assert not desk.metrics.of(RETRIEVAL_PASSAGES)
+    assert not desk.metrics.of(RETRIEVAL_EMPTY)
+
+
+async def test_a_search_that_was_not_made_is_no_search(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(reply("", ("knowledge_search", {})), reply("Done."))
+    await desk.ask()
+    assert calls(desk.metrics) == {("knowledge_search", "error"): 1}
+    assert not desk.metrics.of(RETRIEVALS)
+
+
+async def test_a_step_that_a_dead_process_has_finished_is_not_counted_again(open_desk: Callable[..., Desk]) -> None:
+    steps = [reply("", ("echo", {"text": "a"})), reply("", ("echo", {"text": "b"})), reply("Done.")]
+    asked, request = context(), ChatRequest(user_input="hello", session_id="s")
+    first = open_desk(*steps, registry=mortal(3))  # the run, the first call, its end
+    assert await killed(first, asked, request)
+    second = open_desk(*steps[1:])
+    await second.follow(asked, request, after=3)
+    assert calls(first.metrics) == {("echo", "ok"): 1}
+    assert calls(second.metrics) == {("echo", "ok"): 1}
+    assert [sum(each.metrics.of(TURNS).values()) for each in (first, second)] == [0, 1]

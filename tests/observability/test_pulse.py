@@ -1,0 +1,74 @@
+"""Does a process tell of itself again and again, and truly?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from serve_app.observability import pulse
+from serve_app.observability.catalogue import BREAKER_STATE, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
+from serve_app.observability.pulse import EVERY_S, beat, resident_bytes
+from serve_app.observability.recorders import RecordedMetrics
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.ending import end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+from serve_app.errors import ModelUnavailable
+
+WAIT_S = 0.6
+
+
+@pytest.mark.looptime
+async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
+    clock = asyncio.get_running_loop().time
+    circuit = Circuit("m", Limit(failures=1, cool_down_s=2 * EVERY_S), clock)
+
+    def breakers() -> Mapping[str, str]:
+        return {"model:m": circuit.state}
+
+    metrics, seen = RecordedMetrics(), []
+    beating = asyncio.create_task(beat(metrics, breakers))
+    for step in range(4):
+        await asyncio.sleep(EVERY_S + 0.3)
+        seen.append(metrics.of(BREAKER_STATE)["model:m"])
+        if step == 0:
+            with pytest.raises(ModelUnavailable), circuit.passing(ModelUnavailable, (ModelUnavailable,)):
+                raise ModelUnavailable("x")
+    with circuit.passing(ModelUnavailable, ()):
+        pass
+    await asyncio.sleep(EVERY_S + 0.3)
+    assert [*seen, metrics.of(BREAKER_STATE)["model:m"]] == [0, 2, 2, 1, 0]
+    await end(beating)
+
+
+async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "EVERY_S", WAIT_S)
+    metrics = RecordedMetrics()
+    beating = asyncio.create_task(beat(metrics))
+    await asyncio.sleep(0)
+    used_s = metrics.of(CPU_S)[()]
+    until = time.process_time() + 0.4
+    while time.process_time() < until:
+        pass
+    await asyncio.sleep(WAIT_S)
+    assert metrics.of(LOOP_LAG_S)[()] >= 0.14  # the pause of a quarter of a second ends within the 0.4 s
+    assert metrics.of(CPU_S)[()] >= used_s + 0.4
+    await end(beating)
+
+
+async def test_the_memory_is_what_the_system_says() -> None:
+    taken = resident_bytes()
+    assert taken is not None
+    assert abs(taken - psutil.Process().memory_info().rss) < 20e6
+    metrics = RecordedMetrics()
+    beating = asyncio.create_task(beat(metrics))
+    await asyncio.sleep(0)
+    assert metrics.of(RESIDENT_BYTES)[()] > 1e6
+    await end(beating)

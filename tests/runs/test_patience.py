@@ -1,0 +1,63 @@
+"""Is a Redis that does not answer waited for once, and asked little of until it is back?"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from serve_app.errors import StoreUnavailable
+from serve_app.runs.patience import AWAY_S, MOST_S, Patience
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+
+@dataclass
+class Store:
+    """Fails after `takes_s`, until it is back."""
+
+    takes_s: float = 0
+    back: bool = False
+    asked: int = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        if not self.back:
+            await asyncio.sleep(self.takes_s)
+            raise StoreUnavailable("away")
+        return "well"
+
+
+async def _failed(patience: Patience, store: Store) -> float:
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable):
+        await patience.outlast(store)
+    return asyncio.get_running_loop().time() - begun
+
+
+@pytest.mark.parametrize("takes_s", [0, 2, 60])
+async def test_it_is_waited_for_once_however_it_fails(takes_s: float) -> None:
+    patience, store = Patience(), Store(takes_s)
+    assert await _failed(patience, store) == pytest.approx(MOST_S, abs=0.11)
+    assert patience.away
+    asked = store.asked
+    assert await _failed(patience, store) == pytest.approx(min(takes_s, AWAY_S), abs=0.01)
+    assert store.asked == asked + 1
+
+
+async def test_whoever_finds_it_back_says_so_for_all() -> None:
+    patience, store = Patience(), Store()
+    await _failed(patience, store)
+    store.back = True
+    assert await patience.once(store) == "well"
+    assert not patience.away
+    store.back = False
+    assert await _failed(patience, store) == pytest.approx(MOST_S, abs=0.11)
+
+
+async def test_a_call_may_have_less_patience_than_others() -> None:
+    patience, store = Patience(), Store()
+    with pytest.raises(StoreUnavailable):
+        await patience.outlast(store, 0)
+    assert (store.asked, patience.away) == (1, False)
