@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
 from serve_app.errors import ModelUnavailable
 from serve_app.llm.chain import MODEL, RESTART
+from serve_app.llm.telling import told
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Token
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from serve_app.agent.progress import Progress
+    from serve_app.ports import Span
     from serve_app.values import ToolSpec
 
     Say = Callable[[Token], None]
@@ -33,10 +36,13 @@ async def ask(
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes."""
     begun = time.monotonic()
-    reply = await (_streamed(model, messages, progress, say) if say else model.ainvoke(messages))
+    with progress.span.child("step", f"step {progress.asked + 1}") as span:
+        asking = _streamed(model, messages, progress, say, span) if say else model.ainvoke(messages, span=span)
+        reply = await asking
+        span.tell(partial(told, [reply]))
     progress.heard(reply)
-    told = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
-    logger.debug("model_replied", extra={**told, "elapsed_ms": elapsed_ms(begun)})
+    said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
+    logger.debug("model_replied", extra={**said, "elapsed_ms": elapsed_ms(begun)})
     return reply
 
 
@@ -47,11 +53,15 @@ def for_model(spec: ToolSpec) -> dict[str, Any]:
 
 
 async def _streamed(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: list[BaseMessage],
+    progress: Progress,
+    say: Say,
+    span: Span,
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said
-    async for chunk in model.astream(messages, restarts=True):
+    async for chunk in model.astream(messages, restarts=True, span=span):
         if chunk.response_metadata.get(RESTART):
             whole, restart = None, progress.said
         whole = chunk if whole is None else whole + chunk

@@ -15,12 +15,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
 from serve_app.agent.toolbelt import Outcome, content_of
 from serve_app.llm.chain import FALLBACK
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.budget import Budget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from serve_app.ports import Span
     from serve_app.runs.entries import Entry
     from serve_app.values import EventData
 
@@ -81,6 +83,8 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
     budget: Budget = field(default_factory=lambda: Budget(0))
     """The tries beyond the first that are left to the turn, for all that it asks."""
+    span: Span = UNRECORDED
+    """What is recorded of the turn."""
     said: bool = False
     """Whether text of an unfinished answer was sent."""
 

@@ -14,7 +14,8 @@ from serve_app.agent.asking import ask, for_model
 from serve_app.agent.ladder import in_the_language_of, status
 from serve_app.agent.messages import kept, malformed, recalled, requests_of, with_calls
 from serve_app.agent.progress import Progress
-from serve_app.agent.prompts import citations, system
+from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
+from serve_app.agent.recording import record
 from serve_app.agent.repairing import BASIC, EMPTY, forced, told
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from serve_app.agent.toolbelt import Toolbelt
     from serve_app.config import AgentSettings
     from serve_app.memory.window import Window
+    from serve_app.ports import Span, SpanKind
     from serve_app.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Turn:
         memory = await self._recalled(run)
         progress = Progress.of(run.request.user_input, run.entries)
         progress.budget = Budget(self.settings.retry_budget)
+        progress.span = run.span
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
@@ -161,6 +164,14 @@ class Turn:
             run.exchange = _exchange(run, progress)
 
     async def _outcome(self, run: Run, progress: Progress, step: Step, index: int) -> Outcome:
+        request = step.requests[index]
+        kind: SpanKind = "retrieval" if request.name == KNOWLEDGE_SEARCH else "tool"
+        with progress.span.child(kind, request.name, lambda: request.arguments) as span:
+            outcome = await self._brought(run, progress, step, index, span)
+            record(outcome, span)
+        return outcome
+
+    async def _brought(self, run: Run, progress: Progress, step: Step, index: int, span: Span) -> Outcome:
         """What one call brings; a call with an effect is made by one process only, after it has said so."""
         request = step.requests[index]
         if index in malformed(step.reply):
@@ -177,7 +188,8 @@ class Turn:
             except StoreUnavailable:
                 return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
         key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
-        return await self.belt.call(run.context, request, key, progress.budget)
+        context = run.context.model_copy(update={"traceparent": span.traceparent})
+        return await self.belt.call(context, request, key, progress.budget)
 
 
 def _exchange(run: Run, progress: Progress) -> str:

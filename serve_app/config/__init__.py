@@ -1,6 +1,7 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
 from serve_app.config.environment import data_dir, environment, secret
+from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
 from serve_app.config.load import Draft, draft, load
 from serve_app.config.source import Source, read, standing
@@ -45,6 +46,7 @@ __all__ = [
     "HttpSettings",
     "HttpToolSettings",
     "KnowledgeSettings",
+    "LangSmithTarget",
     "McpToolSettings",
     "MemorySettings",
     "MilvusSettings",
@@ -52,6 +54,7 @@ __all__ = [
     "ModelSettings",
     "ObservabilitySettings",
     "OrdersSettings",
+    "OtlpTarget",
     "RedisSettings",
     "RetryOn",
     "RunSettings",
@@ -62,7 +65,9 @@ __all__ = [
     "data_dir",
     "draft",
     "environment",
+    "langsmith_target",
     "load",
+    "otlp_target",
     "read",
     "secret",
     "standing",

@@ -230,7 +230,7 @@ class FeedbackSettings(Section):
 
 
 class ObservabilitySettings(Section):
-    """What the service tells of itself."""
+    """What the service tells of itself; where traces go, the usual variables of LangSmith and OpenTelemetry say."""
 
     steps: bool = True
     """Whether `serve-app logs --run` tells of every step of a run, by half a dozen more lines a turn that are in Redis
@@ -241,6 +241,9 @@ class ObservabilitySettings(Section):
     again and again, such as `(a+)+b`, slows every line down."""
     metrics: bool = True
     """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
+    trace_sampling: float = Field(default=1.0, ge=0, le=1)
+    """The share of turns that are traced, besides those that fail or are degraded. All: who switches tracing on looks
+    for the turn that was just made; at full load each that is told costs about a millisecond of processor."""
 
 
 class Settings(Section):

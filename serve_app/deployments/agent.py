@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
+from serve_app.observability.catalogue import DROPPED_SPANS
+from serve_app.observability.traces import tracer
 from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import Settings
     from serve_app.llm.chain import Chain
+    from serve_app.ports import Metrics
     from serve_app.values import ChatRequest, Context, Event, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
@@ -86,7 +90,9 @@ class Agent:
             settings=settings.agent,
         )
         registry = Registry(self._redis, settings.runs, settings.memory, uuid4().hex, metrics)
-        means = Means(self._redis, registry, Writer(registry, tally=self._tally), settings.runs, turn.run)
+        self._tracer = tracer(settings.observability, redact=str, dropped=partial(_dropped, metrics))
+        writer = Writer(registry, tally=self._tally)
+        means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
@@ -125,6 +131,7 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
+            await self._tracer.close()
         await end(self._telling, self._beating)
         await self._redis.aclose()
 
@@ -135,3 +142,7 @@ class Agent:
         if self._host is None:
             raise ModelUnavailable("The model is misconfigured")
         return self._host
+
+
+def _dropped(metrics: Metrics, sink: str, spans: int) -> None:
+    metrics.count(DROPPED_SPANS, spans, sink=sink)

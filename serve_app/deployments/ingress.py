@@ -11,6 +11,7 @@ from ray import serve
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
+from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
@@ -69,6 +70,7 @@ class Ingress:
         redactor = Redactor.of(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
         api.add_middleware(EchoedOutside)
+        api.add_middleware(WithinServeSpan)
         return api
 
     def check_health(self) -> None:

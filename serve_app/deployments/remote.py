@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
+from serve_app.deployments.serve_spans import calling
 from serve_app.errors import (
     AgentUnavailable,
     DeadlineExceeded,
@@ -72,7 +73,7 @@ class RemoteAgent:
         self._streaming = handle.options(stream=True)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
-        follow, given_up_at = self._streaming.turn.remote(context, request, after), until(context)
+        follow, given_up_at = _called(self._streaming.turn, context, request, after), until(context)
         try:
             while True:
                 with _translated(AgentUnavailable):
@@ -86,16 +87,16 @@ class RemoteAgent:
             raise
 
     async def start(self, context: Context, request: ChatRequest) -> None:
-        await _ask(self._handle.start.remote(context, request), context, AgentUnavailable)
+        await _ask(_called(self._handle.start, context, request), context, AgentUnavailable)
 
     async def sizes(self, context: Context, limit: int) -> SessionSizes:
-        return await _ask(self._handle.sizes.remote(context, limit), context, AgentUnavailable)
+        return await _ask(_called(self._handle.sizes, context, limit), context, AgentUnavailable)
 
     async def session(self, context: Context, limit: int) -> Session:
-        return await _ask(self._handle.session.remote(context, limit), context, AgentUnavailable)
+        return await _ask(_called(self._handle.session, context, limit), context, AgentUnavailable)
 
     async def forget(self, context: Context) -> None:
-        await _ask(self._handle.forget.remote(context), context, AgentUnavailable)
+        await _ask(_called(self._handle.forget, context), context, AgentUnavailable)
 
     async def checks(self) -> list[Check]:
         return await _ask(self._handle.checks.remote(), None, AgentUnavailable)
@@ -108,16 +109,16 @@ class RemoteRetriever:
         self._handle = handle
 
     async def search(self, context: Context, query: str) -> Found:
-        return await _ask(self._handle.search.remote(context, query), context, RetrieverUnavailable)
+        return await _ask(_called(self._handle.search, context, query), context, RetrieverUnavailable)
 
     async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
-        return await _ask(self._handle.add.remote(context, documents), context, RetrieverUnavailable)
+        return await _ask(_called(self._handle.add, context, documents), context, RetrieverUnavailable)
 
     async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
-        return await _ask(self._handle.documents.remote(context, offset, limit), context, RetrieverUnavailable)
+        return await _ask(_called(self._handle.documents, context, offset, limit), context, RetrieverUnavailable)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
-        return await _ask(self._handle.remove.remote(context, document_id), context, RetrieverUnavailable)
+        return await _ask(_called(self._handle.remove, context, document_id), context, RetrieverUnavailable)
 
     async def checks(self) -> list[Check]:
         return await _ask(self._handle.checks.remote(), None, RetrieverUnavailable)
@@ -133,7 +134,7 @@ class RemoteTools:
         return await _ask(self._handle.specs.remote(), None, ToolUnavailable)
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
-        return await _ask(self._handle.call.remote(context, request, key), context, ToolUnavailable)
+        return await _ask(_called(self._handle.call, context, request, key), context, ToolUnavailable)
 
     async def checks(self) -> list[Check]:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
@@ -143,6 +144,12 @@ def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, Deploymen
     """All tools, each of its group's deployment; under None is the deployment of those in no group."""
     owned = {group: {name: settings.named[name] for name in settings.of_group(group)} for group in handles}
     return Grouped(*(Part(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
+
+
+def _called(method: Any, context: Context, *arguments: Any) -> Any:
+    """The call under way, in the trace of its context."""
+    with calling(context.traceparent):
+        return method.remote(context, *arguments)
 
 
 async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:

@@ -12,6 +12,7 @@ from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.memory import limit_memory
 from serve_app.deployments.metrics import metrics_of
 from serve_app.errors import ToolUnavailable
+from serve_app.observability.traces import untraced_by_langchain
 from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
 from serve_app.tools.runner import Runner
@@ -29,6 +30,7 @@ class Tools:
 
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         screen_logs(settings.observability)
+        untraced_by_langchain()
         tools = settings.tools
         self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
         self._runner.start()

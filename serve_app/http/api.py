@@ -56,6 +56,7 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
         openapi_tags=_TAGS,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"operation_spans": False, "metrics": False, "logs": False},  # a span for a request, and no more
     )
     api.router.route_class = JsonRoute
     contexts = Contexts(turn_timeout_s)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.http.request_ids import request_id_of
+from serve_app.observability.traceparent import HEADER, given
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.values import Context
 
@@ -41,6 +42,7 @@ class Contexts:
             session_id=session_id,
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
+            traceparent=given(request.headers.get(HEADER)),
         )
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import Field, InstanceOf, SkipValidation
 
+from serve_app.llm.telling import told
 from serve_app.llm.tries import Link, Tries
 from serve_app.observability.recorders import SILENT
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.ports import Metrics  # noqa: TC001 - pydantic reads the annotations
 from serve_app.values import Check
 
@@ -44,7 +47,7 @@ class Chain(BaseChatModel):
 
     A call ends by `deadline=` (Unix time in seconds), and takes its retries from `budget=`. A stream that breaks is an
     error, as everywhere in LangChain; one that is given `restarts=True` goes on with another try, whose first chunk is
-    marked as `RESTART`.
+    marked as `RESTART`. Each try is recorded as a part of `span=`, where one is given.
 
     A call raises:
         DeadlineExceeded: the deadline has come.
@@ -100,7 +103,8 @@ class Chain(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics)
+        span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics, span, partial(told, messages))
         async for link, asking in tries:
             with asking as heard:
                 given = _bound(link, kwargs)
@@ -122,7 +126,8 @@ class Chain(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
-        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics)
+        span = kwargs.pop("span", UNRECORDED)
+        tries = Tries(self.links, self.attempts, deadline, budget, self.metrics, span, partial(told, messages))
         async for link, asking in tries:
             with asking as heard:
                 stream = link.model._astream(messages, stop, deadline=deadline, **_bound(link, kwargs))  # noqa: SLF001

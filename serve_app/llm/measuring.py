@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, InvalidRequest, ServeAppError
@@ -29,13 +29,15 @@ CANCELLED = "cancelled"
 
 @dataclass(slots=True)
 class Heard:
-    """The tokens of a call, as far as the provider has told them."""
+    """What the provider has told, and the tokens as far as it has told them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    messages: list[Any] = field(default_factory=list)
 
     def hear(self, message: Any) -> None:
-        """Take note of what the reply, or a chunk of it, says of tokens."""
+        """Take note of the reply, or a chunk of it, and of what it says of tokens."""
+        self.messages.append(message)
         usage = getattr(message, "usage_metadata", None)
         if usage:
             self.input_tokens += usage["input_tokens"]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
 from serve_app.llm.measuring import measured
+from serve_app.llm.telling import named, recorded
 from serve_app.llm.translate import ModelTooSlow, RequestRefused
 from serve_app.observability.catalogue import MODEL_FALLBACKS, MODEL_RETRIES
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from serve_app.llm.guarded import Guarded
     from serve_app.llm.measuring import Heard
-    from serve_app.ports import Metrics
+    from serve_app.ports import Metrics, Span, Telling
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -52,6 +54,10 @@ class Tries:
     budget: Budget | None
     """The request's retries; asking the next model is none."""
     metrics: Metrics
+    span: Span = UNRECORDED
+    """What is recorded of the call; each try is a part of it."""
+    given: Telling | None = None
+    """Tells what the models are asked with."""
     _place: int = 0
     """Of the model that is being asked."""
     _made: int = 0
@@ -100,7 +106,10 @@ class Tries:
         try:
             with link.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
                 try:
-                    with measured(self.metrics, link.name) as heard:
+                    provider, model = named(link.name)
+                    call = self.span.child("model", model, self.given)
+                    with measured(self.metrics, link.name) as heard, recorded(call, heard) as span:
+                        span.note(provider=provider, model=model, attempt=self._made, fallback=self._place > 0)
                         yield heard
                     if self._place:
                         self.metrics.count(MODEL_FALLBACKS, model=link.name)

@@ -136,6 +136,10 @@ LOOP_LAG_S = Metric(
     "serve_app_event_loop_lag_seconds", "gauge", "How late the event loop was at worst in the last interval."
 )
 
+DROPPED_SPANS = Metric(
+    "serve_app_dropped_spans_total", "counter", "Spans of traces that did not reach langsmith or otlp.", ("sink",)
+)
+
 ALL = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
 
 STABLE = "stable"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.observability.logs import about
+from serve_app.observability.untraced import UNRECORDED, Untraced
 from serve_app.resilience.deadline import elapsed_ms, remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import RunSettings
+    from serve_app.ports import Tracer, TurnSpan
     from serve_app.runs.registry import Registry
     from serve_app.runs.run import Stop
     from serve_app.runs.writer import Writer
@@ -47,6 +49,7 @@ class Means:
     settings: RunSettings
     work: Work
     """Runs the turn of a run that has begun; its answer."""
+    tracer: Tracer = field(default_factory=Untraced)
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Course:
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
     begun: float = field(default_factory=time.monotonic, init=False)
+    span: TurnSpan = field(default=UNRECORDED, init=False)
     _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
 
@@ -72,12 +76,17 @@ class Course:
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
         with about(self.context.ids):
-            await self._gone()
+            try:
+                with self.means.tracer.turn(self.context, self.request) as self.span:
+                    await self._go()
+            finally:
+                self.feed.close()
 
-    async def _gone(self) -> None:
+    async def _go(self) -> None:
         try:
             try:
-                held = await self._turn()
+                with self.span.child("memory", "memory.read"):  # with the session's turn, in one round trip
+                    held = await self._turn()
             except StoreUnavailable as error:
                 logger.warning("run_begins_without_redis", extra={"error": error.message})
                 nothing = Held(0, max(self.after, 0), adoptions=0, remembered=None, registered_at=self.begun_at)
@@ -87,13 +96,12 @@ class Course:
                     await self._through(held)
         except SessionBusy as error:
             failed = Failed(error=Failure.of(error, self.context.request_id))
+            self.span.conclude("failed", failed)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 if await registry.end(self.context, "failed", failed, registry.owner):
                     self.means.writer.tally.ended(failed, self.age_s)
             self._tell(failed, error)
-        finally:
-            self.feed.close()
 
     def stop(self, why: Stop) -> None:
         """Go on no longer in this process."""
@@ -150,7 +158,7 @@ class Course:
         """Run the turn, and see the run to its end."""
         max_bytes = self.means.settings.max_bytes
         context = self.context.model_copy(update={"timeout_s": remaining_s(self._until)})
-        self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached)
+        self.run = run = Run(context, self.request, held, self.means.writer, max_bytes, self.feed, detached, self.span)
         self._counted(run)
         run.work = asyncio.create_task(self._work(run))
         if self._stopped:
@@ -162,6 +170,8 @@ class Course:
             logger.info("run_stopped", extra={"why": run.stopped, "elapsed_ms": elapsed_ms(self.begun)})
             if not run.work.cancelled():
                 run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
+        if run.stopped == "ended":
+            self.span.conclude("cancelled")
         with suppress(StoreUnavailable):
             if detached:
                 return
@@ -187,6 +197,7 @@ class Course:
             logger.info("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
         elif not run.detached:
             logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
+            self.span.note(recovered=True, events_before=run.held.last)
             run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
@@ -197,8 +208,13 @@ class Course:
         last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
         status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
-            await run.end(last, status)
-            told = self.feed.last.data if self.feed.last else last
+            with self.span.child("memory", "memory.write"):
+                await run.end(last, status)
+            told = self.feed.last.data if self.feed.last else last  # without memory, where Redis was away
+            if isinstance(told, Answer):
+                self.span.conclude(told.status, told)
+            else:
+                self.span.conclude("failed", last)
             self._tell(told, error)
 
     def _tell(self, last: EventData, error: BaseException | None) -> None:

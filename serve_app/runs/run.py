@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
+from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
@@ -16,6 +17,7 @@ from serve_app.values import Event, Token
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from serve_app.ports import TurnSpan
     from serve_app.runs.feed import Feed
     from serve_app.runs.registry import Held
     from serve_app.runs.writer import Writer
@@ -44,6 +46,8 @@ class Run:
     feed: Feed
     detached: bool = False
     """Redis was away when the run began: nothing is remembered or logged, and no effect can be reserved."""
+    span: TurnSpan = UNRECORDED
+    """What is recorded of the turn."""
     entries: Sequence[Entry] = field(default=(), init=False)
     """What earlier owners logged."""
     stopped: Stop | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, ToolUnavailable
+from serve_app.observability.traceparent import carrying, passed_on
 from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s, until
 from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
@@ -111,7 +112,8 @@ class Call:
                     async with asyncio.timeout(left_s):
                         if await strike(self.context.faults, f"tool:{line.circuit.name}", ConnectionError(FAULT)):
                             return Said(GARBAGE)
-                        return await line.tool.ask(given, self.key)
+                        with carrying(passed_on(self.context)):
+                            return await line.tool.ask(given, self.key)
             except Late:
                 if left_s < timeout_s:
                     raise DeadlineExceeded("The request's time ran out") from None

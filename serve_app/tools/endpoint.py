@@ -10,6 +10,7 @@ import httpx
 
 from serve_app.config import secret
 from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.observability.traceparent import HEADER, current
 from serve_app.tools.egress import CheckedTransport, Egress, EgressRefused
 from serve_app.tools.failures import ServerFault, is_server_fault
 from serve_app.tools.schema import Arguments
@@ -74,7 +75,9 @@ class Endpoint:
         url = httpx.URL(filled(self._url, given))
         rest = {name: value for name, value in given.items() if name not in parameters(self._url)}
         method = self._settings.method
-        headers = {} if self.spec.effect == "pure" else {"Idempotency-Key": key}
+        headers = {HEADER: current()} if current() else {}
+        if self.spec.effect != "pure":
+            headers["Idempotency-Key"] = key
         if method in IN_QUERY:
             return self._client.build_request(method, url.copy_merge_params(_query(rest)), headers=headers)
         return self._client.build_request(method, url, headers=headers, json=rest)

@@ -5,7 +5,7 @@ from serve_app.values.feedback import Feedback, FeedbackList, Rating, Vote
 from serve_app.values.health import Check
 from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
 from serve_app.values.lines import RunLine, RunLines
-from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token
+from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token, TurnEnd
 from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
 from serve_app.values.tools import (
     CallStatus,
@@ -65,6 +65,7 @@ __all__ = [
     "ToolRequest",
     "ToolResult",
     "ToolSpec",
+    "TurnEnd",
     "Usage",
     "Value",
     "Vote",

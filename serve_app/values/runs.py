@@ -12,6 +12,8 @@ from serve_app.values.value import Value
 
 RunStatus = Literal["queued", "running", "success", "degraded", "failed", "cancelled"]
 """`queued` waits for its session's turn; the last four are final."""
+TurnEnd = Literal["success", "degraded", "failed", "cancelled"]
+"""How a run may have ended."""
 
 
 class RunStarted(Value):

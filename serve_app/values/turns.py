@@ -33,6 +33,8 @@ class Context(Value):
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose while this request is served."""
+    traceparent: str = ""
+    """The caller's trace, by W3C Trace Context; empty where the turn begins one of its own."""
 
     @property
     def ids(self) -> dict[str, str]:

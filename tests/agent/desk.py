@@ -22,6 +22,7 @@ from serve_app.llm.guarded import Guarded
 from serve_app.llm.tries import Link
 from serve_app.memory.window import Window
 from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.untraced import Untraced
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.runs.course import Means
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from serve_app.ports import Tracer
     from serve_app.runs.registry import Kept
     from serve_app.values import Effect, IdempotencyKey
 
@@ -187,6 +189,7 @@ class FakeTools:
         self.down = False
         self.absent: set[str] = set()
         self.granted: list[int | None] = []
+        self.traceparents: list[str] = []
         self.failed = False
         self.hang = False
         self.begun = asyncio.Event()
@@ -215,6 +218,7 @@ class FakeTools:
         name, arguments = request.name, request.arguments
         self.granted.append(context.retries)
         self.begun.set()
+        self.traceparents.append(context.traceparent)
         if name not in NAMES:
             return ToolResult.not_run(f"there is no tool {name}")
         if name == "gone":
@@ -328,6 +332,7 @@ class Desk:
         self.runs = runs or RunSettings()
         self.model = _scripted(replies)
         model: BaseChatModel = self.model
+        tracer: Tracer = settings.pop("tracer", Untraced())
         fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
         if fallback is not None:
             model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
@@ -343,7 +348,7 @@ class Desk:
             settings=AgentSettings(**settings),
         )
         writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
-        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run), max_runs=10)
+        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs=10)
         self.emitted: list[EventData] = []
 
     async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:

@@ -27,6 +27,7 @@ from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.llm.models import build
 from serve_app.memory.window import Window
+from serve_app.observability.untraced import Untraced
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
+
+    from serve_app.ports import Tracer
 
 SESSION = "long"
 ORDERS = {"order_query": ToolSettings(function="serve_app.tools.orders:order_query", attempts=1)}
@@ -68,20 +71,20 @@ class Measured:
 async def measured(redis: Redis, turns: int, stretches: int) -> Measured:
     """So many turns of one session, in so many stretches; `redis` has to be empty."""
     medians, sizes = [], []
-    async with _host(redis) as host:
+    async with hosted(redis) as host:
         for each in range(WARM_UP):
-            await _turn(host, f"warm-up-{each}", each)
+            await turn(host, f"warm-up-{each}", each)
         before = await _bytes(redis)
         for stretch in range(stretches):
             count = turns // stretches
-            medians.append(median([await _turn(host, SESSION, stretch * count + each) for each in range(count)]))
+            medians.append(median([await turn(host, SESSION, stretch * count + each) for each in range(count)]))
             after = await _bytes(redis)
             sizes.append((after - before) / count)
             before = after
     return Measured(turns // stretches * stretches, medians, sizes)
 
 
-async def _turn(host: Host, session: str, number: int) -> float:
+async def turn(host: Host, session: str, number: int) -> float:
     """How long one turn takes, from the question to the answer."""
     context = Context(request_id="r", run_id=uuid4().hex, session_id=session, deadline=time.time() + 30)
     request = ChatRequest(user_input=f"Where is order OD-{number:08}?", session_id=session)
@@ -94,7 +97,8 @@ async def _turn(host: Host, session: str, number: int) -> float:
 
 
 @asynccontextmanager
-async def _host(redis: Redis) -> AsyncIterator[Host]:
+async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Host]:
+    """A process that runs turns with the offline model."""
     settings = Settings()
     with tempfile.TemporaryDirectory() as folder:
         orders = settings.orders.model_copy(update={"file": Path(folder) / "orders.json"})
@@ -103,7 +107,8 @@ async def _host(redis: Redis) -> AsyncIterator[Host]:
         window = Window(redis, settings.memory)
         turn = Turn(build(settings.model), "offline", belt, window, settings.agent)
         registry = Registry(redis, settings.runs, settings.memory, owner="benchmark")
-        host = Host(Means(redis, registry, Writer(registry), settings.runs, turn.run), max_runs=10)
+        means = Means(redis, registry, Writer(registry), settings.runs, turn.run, tracer or Untraced())
+        host = Host(means, max_runs=50)
         try:
             yield host
         finally:

@@ -59,6 +59,13 @@ async def test_the_context_has_ids_and_a_deadline(service):
     assert request.user_input == "hello"
 
 
+@pytest.mark.parametrize("header", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "nonsense", None])
+async def test_the_context_has_the_caller_s_trace_where_there_is_one(service, header):
+    await service.client.post("/agent/chat", json=CHAT, headers={"traceparent": header} if header else {})
+    [(context, _)] = service.agent.told
+    assert context.traceparent == (header if header and header.startswith("00-") else "")
+
+
 async def test_events_before_the_answer_do_not_show_in_json(service):
     service.agent.script = [RunStarted(run_id="r1"), answer("late")]
     assert (await service.client.post("/agent/chat", json=CHAT)).json()["result"] == "late"

@@ -132,6 +132,15 @@ async def test_what_is_not_in_the_url_is_the_body_of_a_post(server: Server) -> N
     assert asked.headers["idempotency-key"] == KEY
 
 
+async def test_the_call_s_trace_is_passed_on(server: Server) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    runner = Runner({"it": _settings(server.url)}, [], ("127.0.0.1",))
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
+    await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
+    await runner.close()
+    assert server.asked[0].headers["traceparent"] == traceparent
+
+
 async def test_a_header_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_TOKEN", "Bearer hunter2")
     await _call(_settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"}))

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.config import ToolSettings
+from serve_app.observability.traceparent import current
 from serve_app.tools.runner import Runner
 from serve_app.values import Context, Fault, FaultMode, IdempotencyKey, ToolRequest, ToolResult
 
@@ -25,6 +26,11 @@ async def add(a: int, b: int = 1) -> int:
     """Add two numbers."""
     calls.append("add")
     return a + b
+
+
+async def traced() -> str:
+    """Tell the trace of the call."""
+    return current()
 
 
 async def point() -> Point:
@@ -194,3 +200,12 @@ async def test_a_fault_leaves_other_tools_alone() -> None:
 
 async def test_an_effect_that_a_fault_keeps_from_answering_has_an_unknown_outcome() -> None:
     assert (await _faulty("timeout", effect="effect")).status == "unknown"
+
+
+async def test_a_function_can_read_the_trace_of_its_call() -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
+    tools = {"traced": ToolSettings(function=f"{__name__}:traced")}
+    result = await Runner(tools, supplies=[]).call(context, ToolRequest(id="c", name="traced", arguments={}), KEY)
+    assert result.content == traceparent
+    assert current() == ""

@@ -1,0 +1,32 @@
+"""What is recorded of a tool call?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serve_app.agent.toolbelt import Outcome
+    from serve_app.ports import Span
+
+
+def record(outcome: Outcome, span: Span) -> None:
+    """How the call went, how often it was tried, and how long the process that ran it took for that."""
+    result = outcome.result
+    span.note(
+        tool=outcome.request.name,
+        call_id=outcome.request.id,
+        outcome=result.status,
+        attempts=result.attempts,
+        standby=result.status == "standby",
+        elapsed_ms=result.elapsed_ms,
+    )
+    if outcome.passages:
+        span.note(passages=len(outcome.passages), lexical_only=outcome.lexical_only)
+    if result.status not in {"ok", "standby"}:
+        span.fail(f"{result.status}: {result.content}")
+    span.tell(lambda: _told(outcome))
+
+
+def _told(outcome: Outcome) -> Any:
+    passages = [{"content": each.text, "source": each.source, "score": each.score} for each in outcome.passages]
+    return {"documents": passages} if passages else outcome.result.content

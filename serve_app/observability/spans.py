@@ -1,0 +1,127 @@
+"""What is recorded of a turn while it runs?
+
+Recording is all that a turn waits for: what spans were given and have brought is kept as it is, and told by functions
+that are called later and elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from serve_app.observability.traceparent import SPAN_ID_DIGITS, root_id, traceparent
+from serve_app.values import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.observability.traceparent import Origin
+    from serve_app.ports import Fact, SpanKind, Telling
+    from serve_app.values import ChatRequest, Context, Failed, TurnEnd
+
+CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Recording:
+    """One turn's spans, the root first."""
+
+    trace_id: str
+    caller_id: str
+    context: Context
+    sampled: bool
+    clock: Callable[[], int]
+    """Unix time in nanoseconds."""
+    spans: list[Recorded] = field(default_factory=list)
+
+    def add(self, span_id: str, parent_id: str, kind: SpanKind, name: str, given: Telling | None) -> Recorded:
+        """A span that begins now."""
+        span = Recorded(self, span_id, parent_id, kind, name, self.clock(), given)
+        self.spans.append(span)
+        return span
+
+
+@dataclass(slots=True)
+class Recorded:
+    """One span, open while its block runs; implements `ports.TurnSpan`, whose `conclude` is for the root only."""
+
+    recording: Recording
+    span_id: str
+    parent_id: str
+    kind: SpanKind
+    name: str
+    begun_ns: int
+    given: Telling | None
+    told: Telling | None = None
+    ended_ns: int = 0
+    error: str = ""
+    facts: dict[str, Fact] = field(default_factory=dict)
+    end: TurnEnd | None = None
+
+    @property
+    def traceparent(self) -> str:
+        return traceparent(self.recording.trace_id, self.span_id, sampled=self.recording.sampled)
+
+    def child(self, kind: SpanKind, name: str, given: Telling | None = None) -> Recorded:
+        span_id = uuid4().hex[:SPAN_ID_DIGITS]
+        return self.recording.add(span_id, self.span_id, kind, name, given)
+
+    def note(self, **facts: Fact) -> None:
+        self.facts.update(facts)
+
+    def tell(self, told: Telling) -> None:
+        self.told = told
+
+    def fail(self, error: str) -> None:
+        self.error = error
+
+    def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:
+        self.end = end
+        self.note(status=end, **_facts(last))
+        if last:
+            self.tell(partial(_result, last))
+        if last and not isinstance(last, Answer):
+            self.fail(f"{last.error.code}: {last.error.message}")
+        elif end == CANCELLED:
+            self.fail(CANCELLED)
+
+    def __enter__(self) -> Recorded:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.ended_ns = self.recording.clock()
+        if error is not None:
+            self.error = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else CANCELLED
+
+
+def begun(
+    context: Context,
+    request: ChatRequest,
+    origin: Origin,
+    *,
+    sampled: bool,
+    clock: Callable[[], int] = time.time_ns,
+) -> Recorded:
+    """The root of a turn that begins now."""
+    recording = Recording(origin.trace_id, origin.caller_id, context, sampled, clock)
+    root = recording.add(root_id(context.run_id), origin.caller_id, "turn", "serve_app", lambda: request.user_input)
+    root.note(stream=request.stream)
+    return root
+
+
+def _facts(last: Answer | Failed | None) -> dict[str, Fact]:
+    if not isinstance(last, Answer):
+        return {}
+    return {
+        "model": last.model,
+        "degraded": list(last.degraded),
+        "input_tokens": last.usage.input_tokens,
+        "output_tokens": last.usage.output_tokens,
+    }
+
+
+def _result(last: Answer | Failed) -> str:
+    return last.result if isinstance(last, Answer) else last.error.message

@@ -1,0 +1,318 @@
+"""Is a turn one trace, the same for LangSmith and for OpenTelemetry, whichever processes it runs in?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import langsmith as langsmith_package
+import pytest
+from collectors import Collector, Dropped, langsmith, otlp, silent, unreachable
+from desk import Broken, context, killed, mortal, reply
+from langchain_core.tracers.langchain import wait_for_all_tracers
+
+from serve_app.agent import toolbelt
+from serve_app.config import ModelSettings, ObservabilitySettings
+from serve_app.llm.models import build
+from serve_app.observability.traceparent import root_id
+from serve_app.observability.traces import tracer
+from serve_app.values import ChatRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from desk import Desk
+    from stub_server import Stub
+
+    from serve_app.ports import Tracer
+    from serve_app.values import Context
+
+    Open = Callable[..., Desk]
+
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+CALLING = reply("", ("echo", {"text": "x"}), ("knowledge_search", {"query": "kettle"}))
+WHOLE = (
+    "serve_app",
+    (
+        ("memory.read", ()),
+        ("step 1", (("m0", ()), ("m1", ()))),
+        ("echo", ()),
+        ("knowledge_search", ()),
+        ("step 2", (("m0", ()),)),
+        ("memory.write", ()),
+    ),
+)
+"""A turn whose first step a fallback made."""
+STREAMING = pytest.mark.parametrize("stream", [False, True])
+
+
+@dataclass
+class Sinks:
+    """Both collectors, and the tracers that tell them."""
+
+    langsmith: Collector
+    otlp: Collector
+    dropped: Dropped = field(default_factory=Dropped)
+    tracers: list[Tracer] = field(default_factory=list)
+
+    def tracer(self, share: float = 1, redact: Callable[[str], str] = str) -> Tracer:
+        made = tracer(ObservabilitySettings(trace_sampling=share), redact, self.dropped)
+        self.tracers.append(made)
+        return made
+
+    async def told(self) -> None:
+        """Wait until everything is told."""
+        for each in self.tracers:
+            await each.close()
+
+
+@pytest.fixture
+def sinks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sinks]:
+    with langsmith() as one, otlp() as other:
+        monkeypatch.setenv("LANGSMITH_TRACING", "true")
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", one.url)
+        monkeypatch.setenv("LANGSMITH_API_KEY", "lsv2-key")
+        monkeypatch.setenv("LANGSMITH_PROJECT", "desk")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", other.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
+        with _environment_read_anew():
+            yield Sinks(one, other)
+
+
+class _environment_read_anew:  # noqa: N801 - a context manager
+    """LangSmith remembers what it has read of the environment, and that LangChain's tracing was switched off."""
+
+    def __enter__(self) -> None:
+        langsmith_package.utils.get_env_var.cache_clear()
+
+    def __exit__(self, *_: Any) -> None:
+        langsmith_package.utils.get_env_var.cache_clear()
+        langsmith_package.configure(enabled=None)
+
+
+def _asked(traceparent: str = "") -> Context:
+    return context().model_copy(update={"traceparent": traceparent})
+
+
+def _request(*, stream: bool = False) -> ChatRequest:
+    return ChatRequest(user_input="hello", session_id="s", stream=stream)
+
+
+@STREAMING
+@pytest.mark.parametrize("traceparent", ["", CALLER], ids=["begun here", "of the caller"])
+async def test_a_turn_with_a_tool_a_search_and_a_fallback_is_one_tree_in_both_places(
+    open_desk: Open, sinks: Sinks, traceparent: str, *, stream: bool
+) -> None:
+    asked = _asked(traceparent)
+    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await desk.follow(asked, _request(stream=stream))
+    await sinks.told()
+    assert sinks.langsmith.shape() == sinks.otlp.shape() == WHOLE
+    assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
+    assert sinks.otlp.traces() == {CALLER.split("-")[1] if traceparent else asked.run_id}
+    assert {UUID(each.id).hex[:16] for each in sinks.langsmith.spans} == {each.id for each in sinks.otlp.spans}
+    assert sinks.otlp.named("serve_app").parent == (CALLER.split("-")[2] if traceparent else None)
+    assert not sinks.dropped.counted
+
+
+async def test_langchain_tells_nothing_of_its_own(open_desk: Open, sinks: Sinks) -> None:
+    asked = _asked()
+    await open_desk(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(asked, _request())
+    await sinks.told()
+    await asyncio.to_thread(wait_for_all_tracers)
+    assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
+    assert len(sinks.langsmith.bodies) == 1
+
+
+@STREAMING
+async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_error(
+    open_desk: Open, sinks: Sinks, stub: Stub, *, stream: bool
+) -> None:
+    names = [f"primary-{uuid4().hex}", f"fallback-{uuid4().hex}"]
+    stub.moods[names[0]], stub.moods[names[1]] = ["broken@0"] * 9, ["well"] * 9
+    models = [{"name": f"openai:{name}", "base_url": stub.url} for name in names]
+    chain = build(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
+    await open_desk(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
+    await sinks.told()
+    step = [(names[0], ()), (names[0], ()), (names[1], ())]
+    assert sinks.langsmith.shape() == sinks.otlp.shape()
+    assert [inner for name, inner in sinks.otlp.shape()[1] if name.startswith("step")] == [tuple(step)] * 2
+    tries = [each for each in sinks.otlp.spans if each.name in names]
+    assert [each.fields.get("gen_ai.usage.input_tokens") for each in tries] == [None, None, 11] * 2
+    assert [each.error[:16] for each in tries] == ["ModelUnavailable", "ModelUnavailable", ""] * 2
+    assert {each.fields["gen_ai.provider.name"] for each in tries} == {"openai"}
+    assert b"provider's own words" not in b"".join([*sinks.otlp.bodies, *sinks.langsmith.bodies])
+
+
+@STREAMING
+async def test_the_spans_tell_of_models_tokens_fallbacks_tools_and_passages(
+    open_desk: Open, sinks: Sinks, *, stream: bool
+) -> None:
+    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await desk.follow(_asked(), _request(stream=stream))
+    await sinks.told()
+    tree = sinks.otlp
+    failed = next(each for each in tree.spans if each.name == "m0" and each.error)
+    assert failed.error.startswith("ModelUnavailable")
+    model = tree.named("m1").fields
+    assert model["gen_ai.operation.name"] == "chat"
+    assert (model["gen_ai.request.model"], model["serve_app.fallback"], model["serve_app.attempt"]) == ("m1", True, 1)
+    assert (model["gen_ai.usage.input_tokens"], model["gen_ai.usage.output_tokens"]) == (10, 2)
+    said = json.loads(model["gen_ai.output.messages"])[0]["parts"]
+    assert [(each["type"], each["name"]) for each in said if each["type"] == "tool_call"] == [
+        ("tool_call", "echo"),
+        ("tool_call", "knowledge_search"),
+    ]
+    tool = tree.named("echo").fields
+    assert (tool["gen_ai.operation.name"], tool["gen_ai.tool.name"]) == ("execute_tool", "echo")
+    assert json.loads(tool["gen_ai.tool.call.arguments"]) == {"text": "x"}
+    assert (tool["gen_ai.tool.call.result"], tool["serve_app.attempts"]) == ("x", 1)
+    search = tree.named("knowledge_search").fields
+    assert (search["gen_ai.operation.name"], search["serve_app.passages"]) == ("retrieval", 2)
+    root = tree.named("serve_app").fields
+    assert (root["gen_ai.operation.name"], root["gen_ai.conversation.id"]) == ("invoke_agent", "s")
+    assert (root["serve_app.status"], root["serve_app.degraded"], root["service.name"]) == (
+        "degraded",
+        ["model"],
+        "serve_app",
+    )
+
+
+async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_own_names(
+    open_desk: Open, sinks: Sinks
+) -> None:
+    asked = _asked()
+    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await desk.follow(asked, _request())
+    await sinks.told()
+    root = sinks.langsmith.named("serve_app").fields
+    assert (root["run_type"], root["session_name"], root["tags"]) == ("chain", "desk", ["degraded", "model"])
+    assert root["inputs"] == {"input": "hello"}
+    assert root["outputs"] == {"output": "Done [1]."}
+    assert {each.fields["extra"]["metadata"]["session_id"] for each in sinks.langsmith.spans} == {"s"}
+    assert root["extra"]["metadata"]["run_id"] == asked.run_id
+    model = sinks.langsmith.named("m1").fields
+    assert model["run_type"] == "llm"
+    assert model["outputs"]["usage_metadata"] == {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+    assert [each["role"] for each in model["inputs"]["messages"]] == ["system", "user"]
+    kinds = {each.name: each.fields["run_type"] for each in sinks.langsmith.spans}
+    assert (kinds["echo"], kinds["knowledge_search"]) == ("tool", "retriever")
+    assert sinks.langsmith.headers[0]["x-api-key"] == "lsv2-key"
+    assert sinks.otlp.headers[0]["authorization"] == "Bearer abc"
+
+
+async def test_a_run_that_another_process_takes_over_is_the_same_trace(open_desk: Open, sinks: Sinks) -> None:
+    asked = _asked(CALLER)
+    first = open_desk(CALLING, registry=mortal(4), tracer=sinks.tracer())
+    assert await killed(first, asked, _request())
+    second = open_desk(reply("Done [1]."), tracer=sinks.tracer())
+    await second.follow(asked, _request(), after=4)
+    await sinks.told()
+    assert sinks.otlp.traces() == {CALLER.split("-")[1]}
+    assert sinks.langsmith.shape() == sinks.otlp.shape()
+    root = sinks.otlp.named("serve_app")
+    assert (root.id, root.parent) == (root_id(asked.run_id), CALLER.split("-")[2])
+    assert (root.fields["serve_app.recovered"], root.fields["serve_app.events_before"]) == (True, 4)
+    assert [each.name for each in sinks.otlp.spans if each.name.startswith("step")] == ["step 2"]
+
+
+async def test_tools_are_told_the_trace_and_the_span_of_their_call(open_desk: Open, sinks: Sinks) -> None:
+    desk = open_desk(reply("", ("echo", {"text": "x"})), reply("Done."), tracer=sinks.tracer())
+    await desk.follow(_asked(CALLER), _request())
+    await sinks.told()
+    assert desk.tools.traceparents == [f"00-{CALLER.split('-')[1]}-{sinks.otlp.named('echo').id}-01"]
+
+
+async def test_without_tracing_tools_are_told_the_caller_s_trace(open_desk: Open) -> None:
+    asked = _asked()
+    desk = open_desk(*[reply("", ("echo", {"text": "x"})), reply("Done.")] * 2)
+    await desk.follow(asked, _request())
+    await desk.follow(_asked(CALLER), _request())
+    assert desk.tools.traceparents == [f"00-{asked.run_id}-{root_id(asked.run_id)}-00", CALLER]
+
+
+@pytest.mark.parametrize(
+    ("replies", "end"),
+    [([Broken("")], "failed"), ([reply("", ("gone", {})), reply("Sorry.")], "degraded"), ([reply("Hi.")], "success")],
+    ids=["failed", "degraded", "success"],
+)
+async def test_of_the_turns_that_are_not_sampled_those_that_failed_or_lacked_something_are_told(
+    open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch, replies: list[Any], end: str
+) -> None:
+    monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
+    await open_desk(*replies, tracer=sinks.tracer(share=0)).follow(_asked(CALLER), _request())
+    await sinks.told()
+    told = [each.fields["serve_app.status"] for each in sinks.otlp.spans if each.name == "serve_app"]
+    assert told == ([] if end == "success" else [end])
+
+
+async def test_a_turn_whose_caller_keeps_the_trace_is_kept(open_desk: Open, sinks: Sinks) -> None:
+    sampled = CALLER.removesuffix("00") + "01"
+    await open_desk(reply("Hi."), tracer=sinks.tracer(share=0)).follow(_asked(sampled), _request())
+    await sinks.told()
+    assert sinks.otlp.named("serve_app").parent == CALLER.split("-")[2]
+
+
+async def test_a_turn_that_a_client_ends_is_told_as_cancelled(open_desk: Open, sinks: Sinks) -> None:
+    asked = _asked()
+    desk = open_desk(tracer=sinks.tracer())
+    following = asyncio.create_task(desk.follow(asked, _request()))
+    await asyncio.wait_for(desk.model.hanging.wait(), 5)
+    desk.host._courses[asked.run_id].stop("ended")
+    await asyncio.wait_for(following, 5)
+    await sinks.told()
+    assert sinks.otlp.named("serve_app").error == "cancelled"
+    assert sinks.langsmith.shape() == sinks.otlp.shape()
+
+
+async def test_nothing_that_is_to_be_redacted_is_told(
+    open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
+    call = ("echo", {"text": "PLANTED-2", "PLANTED-3": ["PLANTED-4"], "number": 13800138000})
+    replies = [reply("PLANTED-5", call), reply("", ("PLANTED-6", {})), reply("PLANTED-7"), Broken("PLANTED-8")]
+    desk = open_desk(
+        *replies, tracer=sinks.tracer(redact=lambda text: text.replace("PLANTED", "***").replace("13800138000", "***"))
+    )
+    for stream in (False, True):
+        request = ChatRequest(user_input="PLANTED-1", session_id="s", stream=stream)
+        await desk.follow(_asked(), request)
+    await sinks.told()
+    for collector in (sinks.langsmith, sinks.otlp):
+        written = b"".join(collector.bodies)
+        assert b"***-1" in written
+        assert b"***-5" in written
+        assert b"PLANTED" not in written
+        assert b"13800138000" not in written
+
+
+@pytest.fixture(params=["unreachable", "silent"])
+def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with silent() as url:
+        address = url if request.param == "silent" else unreachable()
+        monkeypatch.setenv("LANGSMITH_TRACING", "true")
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", address)
+        monkeypatch.setenv("LANGSMITH_API_KEY", "key")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        with _environment_read_anew():
+            yield
+
+
+@pytest.mark.usefixtures("away")
+async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(open_desk: Open) -> None:
+    dropped = Dropped()
+    made = tracer(ObservabilitySettings(), str, dropped)
+    desk = open_desk(*[reply(f"{n}") for n in range(20)], tracer=made)
+    begun = time.monotonic()
+    for _ in range(20):
+        await desk.ask()
+    assert time.monotonic() - begun < 2
+    begun = time.monotonic()
+    await made.close()
+    assert time.monotonic() - begun < 2.3
+    spans_of_a_turn = 4
+    assert dropped.counted == {"langsmith": 20 * spans_of_a_turn, "otlp": 20 * spans_of_a_turn}

@@ -1,0 +1,70 @@
+"""Does nothing leave the process that was not redacted?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.observability.leaving import CUT, MAX_CHARACTERS, redacted
+from serve_app.observability.messages import in_parts
+
+SECRET = "13800138000"
+TEXTS = st.text() | st.just(SECRET)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS | st.just(int(SECRET)),
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+)
+
+
+def redact(text: str) -> str:
+    return text.replace(SECRET, "***")
+
+
+@given(values)
+def test_no_secret_leaves_wherever_it_stands(value: Any) -> None:
+    assert SECRET not in json.dumps(redacted(value, redact))
+
+
+@given(values)
+def test_where_there_is_nothing_to_redact_values_are_as_they_were(value: Any) -> None:
+    assert redacted(value, str) == json.loads(json.dumps(value))
+
+
+def test_a_value_of_another_kind_leaves_as_redacted_text() -> None:
+    assert redacted({"at": {SECRET}}, redact) == {"at": "{'***'}"}
+
+
+def test_a_text_is_cut_only_after_its_secrets_are_gone() -> None:
+    text = "x" * (MAX_CHARACTERS - 5) + SECRET + "y" * 100
+    left = redacted(text, redact)
+    assert left == "x" * (MAX_CHARACTERS - 5) + "***yy" + CUT
+    assert SECRET[:5] not in left
+
+
+def test_what_no_sink_could_write_is_replaced() -> None:
+    assert redacted("a\ud800b", str) == "a?b"
+
+
+def test_messages_are_told_in_parts() -> None:
+    call = {"id": "c0", "function": {"name": "echo", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Wait"}], "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c0", "content": "x"},
+    ]
+    assert in_parts(messages, "user") == [
+        {"role": "user", "parts": [{"type": "text", "content": "Hi"}]},
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "text", "content": "Wait"},
+                {"type": "tool_call", "id": "c0", "name": "echo", "arguments": "{}"},
+            ],
+        },
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c0", "response": "x"}]},
+    ]
+    assert in_parts("Hi", "user") == [{"role": "user", "parts": [{"type": "text", "content": "Hi"}]}]
+    assert in_parts(None, "user") is None

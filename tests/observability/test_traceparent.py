@@ -1,0 +1,95 @@
+"""Does every hop come to the same trace, and is the share of traces that are kept the one that is configured?"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.observability import sampling, traceparent
+from serve_app.observability.traceparent import Origin, carrying, current, origin, passed_on, root_id
+from serve_app.values import Context
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+GIVEN = f"00-{TRACE_ID}-{SPAN_ID}-01"
+FAULTY = [
+    "",
+    "nonsense",
+    GIVEN.upper(),
+    GIVEN + "-more",
+    f"ff-{TRACE_ID}-{SPAN_ID}-01",
+    f"00-{'0' * 32}-{SPAN_ID}-01",
+    f"00-{TRACE_ID}-{'0' * 16}-01",
+    f"00-{TRACE_ID}-{SPAN_ID}",
+    f"00-{TRACE_ID[1:]}-{SPAN_ID}-01",
+]
+uuids = st.uuids(version=4).map(lambda each: each.hex)
+
+
+def asked(run_id: str, header: str = "") -> Context:
+    return Context(request_id="q", run_id=run_id, session_id="s", deadline=0, traceparent=header)
+
+
+def test_a_caller_s_trace_is_gone_on_with() -> None:
+    assert traceparent.given(GIVEN) == GIVEN
+    assert origin(asked(uuid4().hex, GIVEN)) == Origin(TRACE_ID, SPAN_ID, sampled=True)
+    assert passed_on(asked(uuid4().hex, GIVEN)) == GIVEN
+
+
+@pytest.mark.parametrize("header", [None, *FAULTY])
+def test_a_header_that_is_none_is_let_pass(header: str | None) -> None:
+    assert traceparent.given(header) == ""
+
+
+@given(uuids)
+def test_a_turn_without_a_caller_s_trace_is_a_trace_by_its_run_s_id(run_id: str) -> None:
+    assert origin(asked(run_id)) == Origin(run_id, "", sampled=False)
+    header = passed_on(asked(run_id))
+    assert traceparent.given(header) == header
+    assert header.split("-")[1:3] == [run_id, root_id(run_id)]
+
+
+@pytest.mark.parametrize("run_id", ["r", "", "x" * 32, "0" * 32])
+def test_a_run_whose_id_makes_no_trace_is_not_traced(run_id: str) -> None:
+    assert origin(asked(run_id)) is None
+    assert passed_on(asked(run_id)) == ""
+
+
+@given(st.text(max_size=80))
+def test_whatever_a_client_sends_is_a_trace_or_nothing(header: str) -> None:
+    taken = traceparent.given(header)
+    assert taken in {"", header}
+    assert origin(asked(uuid4().hex, taken)) is not None
+
+
+def test_within_a_tool_call_its_header_can_be_read() -> None:
+    with carrying(GIVEN):
+        assert current() == GIVEN
+    assert current() == ""
+
+
+@given(uuids, st.floats(0, 1), st.floats(0, 1))
+def test_a_trace_that_a_small_share_keeps_a_larger_one_keeps_too(trace_id: str, one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    come_from = Origin(trace_id, "", sampled=False)
+    assert sampling.sampled(come_from, small) <= sampling.sampled(come_from, large)
+    assert sampling.sampled(come_from, 1)
+    assert not sampling.sampled(come_from, 0)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_the_share_that_is_kept_of_many_is_the_one_that_is_configured(share: float) -> None:
+    many = 20_000
+    ids = (f"{'5' * 18}{(0x9E3779B97F4A7D * n) % 16**14:014x}" for n in range(many))  # only the end is random in some
+    kept = sum(sampling.sampled(Origin(each, "", sampled=False), share) for each in ids)
+    assert abs(kept / many - share) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("end", "always"), [("failed", True), ("degraded", True), ("success", False), ("cancelled", False)]
+)
+def test_what_failed_or_lacks_something_is_kept_though_it_is_not_sampled(end: str, *, always: bool) -> None:
+    assert sampling.kept(end, sampled=False) is always
+    assert sampling.kept(end, sampled=True)
