@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.measuring import measure
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, knowledge_search, numbered
@@ -146,6 +146,11 @@ class Toolbelt:
             return "pure" if self._specs else "effect"
         return spec.effect
 
+    def hidden(self, request: ToolRequest) -> list[Any]:
+        """The values among the arguments that must not leave the service."""
+        spec = self._spec(request.name)
+        return spec.hidden(request.arguments) if spec else []
+
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
 
@@ -153,7 +158,7 @@ class Toolbelt:
         attempts, which are made on the other side, are drawn from the request's `budget`.
         """
         spec = self._spec(request.name)
-        with hiding(spec.hidden(request.arguments) if spec else ()):
+        with hiding(self.hidden(request)):
             outcome = await self._allowed(context, request, key, budget)
             result, arguments = outcome.result, shown(request.arguments, spec.sensitive if spec else ())
             told = {"tool": request.name, "arguments": arguments, "status": result.status, "attempts": result.attempts}

@@ -167,6 +167,7 @@ class Turn:
         request = step.requests[index]
         kind: SpanKind = "retrieval" if request.name == KNOWLEDGE_SEARCH else "tool"
         with progress.span.child(kind, request.name, lambda: request.arguments) as span:
+            span.hide(self.belt.hidden(request))
             outcome = await self._brought(run, progress, step, index, span)
             record(outcome, span)
         return outcome

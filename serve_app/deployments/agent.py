@@ -22,6 +22,7 @@ from serve_app.llm.models import build
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
 from serve_app.observability.catalogue import DROPPED_SPANS
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.traces import tracer
 from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
@@ -90,7 +91,9 @@ class Agent:
             settings=settings.agent,
         )
         registry = Registry(self._redis, settings.runs, settings.memory, uuid4().hex, metrics)
-        self._tracer = tracer(settings.observability, redact=str, dropped=partial(_dropped, metrics))
+        self._tracer = tracer(
+            settings.observability, Redactor.of(settings.observability.redact), dropped=partial(_dropped, metrics)
+        )
         writer = Writer(registry, tally=self._tally)
         means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from serve_app.observability.redaction import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from serve_app.observability.redaction import Redactor
     from serve_app.observability.spans import Recorded, Recording
     from serve_app.ports import Fact, SpanKind, Telling
 
-    Redact = Callable[[str], str]
+    Redact = Callable[[Any], Any]
 
 MAX_CHARACTERS = 32_000
 """Of one text: a user's message at its longest."""
@@ -45,9 +49,10 @@ class Trace:
     spans: tuple[Span, ...]
 
 
-def leaving(recording: Recording, redact: Redact) -> Trace:
+def leaving(recording: Recording, redactor: Redactor) -> Trace:
     """The turn as it may leave."""
     context = recording.context
+    redact = partial(redactor.value, hidden=tuple(leaves(recording.hidden)))
     spans = tuple(_span(each, redact) for each in recording.spans)
     return Trace(recording.trace_id, context.run_id, context.session_id, spans)
 
@@ -57,13 +62,13 @@ def _span(recorded: Recorded, redact: Redact) -> Span:
         span_id=recorded.span_id,
         parent_id=recorded.parent_id,
         kind=recorded.kind,
-        name=redact(recorded.name),
+        name=cut(redact(recorded.name)),
         begun_ns=recorded.begun_ns,
         ended_ns=max(recorded.ended_ns, recorded.begun_ns),
         given=_content(recorded.given, redact),
         told=_content(recorded.told, redact),
-        error=_text(recorded.error, redact),
-        facts={name: redacted(fact, redact) for name, fact in recorded.facts.items()},
+        error=cut(redact(recorded.error)),
+        facts=cut(redact(recorded.facts)),
     )
 
 
@@ -72,28 +77,22 @@ def _content(telling: Telling | None, redact: Redact) -> Any:
     if telling is None:
         return None
     try:
-        return redacted(telling(), redact)
+        return cut(redact(telling()))
     except Exception as error:  # noqa: BLE001 - what models and tools have said may be of any form
         return f"(not told: {type(error).__name__})"
 
 
-def redacted(value: Any, redact: Redact) -> Any:
-    """The same as JSON, each text in it redacted; a number is a text too where there is something to redact in it."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _text(value, redact)
-    if isinstance(value, int | float):
-        written = str(value)
-        return value if (shown := redact(written)) == written else shown
-    if isinstance(value, dict):
-        return {_text(str(name), redact): redacted(each, redact) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [redacted(each, redact) for each in value]
-    return _text(str(value), redact)
+def cut(value: Any) -> Any:
+    """The same with no text beyond what may be told, and none that UTF-8 cannot write.
 
-
-def _text(text: str, redact: Redact) -> str:
-    """Redacted before it is cut: nobody recognises half of a secret. What UTF-8 cannot write is replaced."""
-    shown = redact(text).encode(errors="replace").decode()
-    return shown if len(shown) <= MAX_CHARACTERS else shown[:MAX_CHARACTERS] + CUT
+    After the redaction: nobody recognises half of a secret.
+    """
+    match value:
+        case str():
+            shown = value.encode(errors="replace").decode()
+            return shown if len(shown) <= MAX_CHARACTERS else shown[:MAX_CHARACTERS] + CUT
+        case dict():
+            return {cut(name): cut(each) for name, each in value.items()}
+        case list():
+            return [cut(each) for each in value]
+    return value

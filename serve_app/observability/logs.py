@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from serve_app.observability.redaction import leaves
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -60,7 +62,7 @@ def about(ids: Mapping[str, str]) -> Iterator[None]:
 def hiding(values: Iterable[Any]) -> Iterator[None]:
     """No line of the block holds one of these values, wherever a library may have put it."""
     before = _SUBJECT.get() or Subject()
-    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *_leaves(values))))
+    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *leaves(values))))
     try:
         yield
     finally:
@@ -70,20 +72,6 @@ def hiding(values: Iterable[Any]) -> Iterator[None]:
 def hidden_here() -> tuple[str, ...]:
     """What no line may hold that is written now."""
     return (_SUBJECT.get() or Subject()).hidden
-
-
-def _leaves(values: Iterable[Any]) -> Iterator[str]:
-    """What stands in the values, at any depth."""
-    for value in values:
-        match value:
-            case dict():
-                yield from _leaves(value.values())
-            case list() | tuple():
-                yield from _leaves(value)
-            case bool() | None:
-                continue
-            case _:
-                yield str(value)
 
 
 class Screen(logging.Filter):

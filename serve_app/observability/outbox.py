@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from serve_app.observability.leaving import Trace
+    from serve_app.observability.redaction import Redactor
     from serve_app.observability.spans import Recording
 
     Send = Callable[[Sequence[Trace]], None]
@@ -43,14 +44,14 @@ class Outbox:
         self,
         name: str,
         build: Callable[[], Send],
-        redact: Callable[[str], str],
+        redactor: Redactor,
         dropped: Callable[[str, int], None],
         max_spans: int = MAX_SPANS,
     ) -> None:
         """`dropped` is told the sink and a number of spans, in whichever thread."""
         self._name = name
         self._build = build
-        self._redact = redact
+        self._redactor = redactor
         self._dropped = dropped
         self._max_spans = max_spans
         self._waiting: deque[Recording] = deque()
@@ -94,7 +95,7 @@ class Outbox:
         while batch := self._next():
             try:
                 send = send or self._build()
-                send([leaving(recording, self._redact) for recording in batch])
+                send([leaving(recording, self._redactor) for recording in batch])
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the thread
                 self._report(error)
                 self._sent(batch, well=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from serve_app.observability.numbers import RUN, masked
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
 SECRET, EMAIL, OWN, SENSITIVE = "[secret]", "[email]", "[redacted]", "[sensitive]"
 SHORT = 64
@@ -134,6 +134,20 @@ def named_secret(name: object, value: object) -> bool:
 def shown(arguments: Mapping[str, Any], sensitive: Container[str]) -> dict[str, Any]:
     """A tool's arguments without the values of those that its signature marks."""
     return {name: SENSITIVE if name in sensitive else value for name, value in arguments.items()}
+
+
+def leaves(values: Iterable[Any]) -> Iterator[str]:
+    """What stands in the values, at any depth, as text."""
+    for value in values:
+        match value:
+            case dict():
+                yield from leaves(value.values())
+            case list() | tuple():
+                yield from leaves(value)
+            case bool() | None:
+                continue
+            case _:
+                yield str(value)
 
 
 def _secrets(text: str) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.observability.traceparent import SPAN_ID_DIGITS, root_id, traceparent
 from serve_app.values import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from serve_app.observability.traceparent import Origin
     from serve_app.ports import Fact, SpanKind, Telling
@@ -36,6 +36,8 @@ class Recording:
     clock: Callable[[], int]
     """Unix time in nanoseconds."""
     spans: list[Recorded] = field(default_factory=list)
+    hidden: list[Any] = field(default_factory=list)
+    """What no span may tell, wherever it stands."""
 
     def add(self, span_id: str, parent_id: str, kind: SpanKind, name: str, given: Telling | None) -> Recorded:
         """A span that begins now."""
@@ -77,6 +79,9 @@ class Recorded:
 
     def fail(self, error: str) -> None:
         self.error = error
+
+    def hide(self, values: Iterable[Any]) -> None:
+        self.recording.hidden += values
 
     def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:
         self.end = end

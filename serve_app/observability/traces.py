@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import LangSmithTarget, ObservabilitySettings, OtlpTarget
     from serve_app.observability.outbox import Send
+    from serve_app.observability.redaction import Redactor
     from serve_app.ports import Tracer, TurnSpan
     from serve_app.values import ChatRequest, Context
 
@@ -57,9 +58,7 @@ class Traces:
             await asyncio.to_thread(outbox.join, until)
 
 
-def tracer(
-    settings: ObservabilitySettings, redact: Callable[[str], str], dropped: Callable[[str, int], None]
-) -> Tracer:
+def tracer(settings: ObservabilitySettings, redactor: Redactor, dropped: Callable[[str, int], None]) -> Tracer:
     """What records turns, by what the environment names; nothing is imported for a sink that it does not name.
 
     `dropped` is told the sink and a number of spans, from whichever thread.
@@ -73,7 +72,7 @@ def tracer(
     if not builds:
         return Untraced()
     logger.info("turns are traced to %s, %g of them and all that fail", " and ".join(builds), settings.trace_sampling)
-    outboxes = [Outbox(name, build, redact, dropped) for name, build in builds.items()]
+    outboxes = [Outbox(name, build, redactor, dropped) for name, build in builds.items()]
     return Traces(outboxes, settings.trace_sampling)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from serve_app.observability.traceparent import passed_on
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from serve_app.ports import Fact, SpanKind, Telling
     from serve_app.values import Answer, ChatRequest, Context, Failed, TurnEnd
 
@@ -28,6 +30,9 @@ class Unrecorded:
         """Not recorded."""
 
     def fail(self, error: str) -> None:
+        """Not recorded."""
+
+    def hide(self, values: Iterable[Any]) -> None:
         """Not recorded."""
 
     def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:

@@ -188,6 +188,8 @@ class FakeTools:
     def __init__(self, pace: Pace | None) -> None:
         self.down = False
         self.absent: set[str] = set()
+        self.sensitive: set[str] = set()
+        """The arguments that each tool marks."""
         self.granted: list[int | None] = []
         self.traceparents: list[str] = []
         self.failed = False
@@ -205,7 +207,7 @@ class FakeTools:
             ToolSpec(
                 name=name,
                 description=name,
-                parameters={},
+                parameters={"properties": {each: {"writeOnly": True} for each in self.sensitive}},
                 timeout_s=1,
                 attempts=2,
                 effect=EFFECTS.get(name, "pure"),

@@ -18,6 +18,7 @@ from langchain_core.tracers.langchain import wait_for_all_tracers
 from serve_app.agent import toolbelt
 from serve_app.config import ModelSettings, ObservabilitySettings
 from serve_app.llm.models import build
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.traceparent import root_id
 from serve_app.observability.traces import tracer
 from serve_app.values import ChatRequest
@@ -59,8 +60,8 @@ class Sinks:
     dropped: Dropped = field(default_factory=Dropped)
     tracers: list[Tracer] = field(default_factory=list)
 
-    def tracer(self, share: float = 1, redact: Callable[[str], str] = str) -> Tracer:
-        made = tracer(ObservabilitySettings(trace_sampling=share), redact, self.dropped)
+    def tracer(self, share: float = 1, *patterns: str) -> Tracer:
+        made = tracer(ObservabilitySettings(trace_sampling=share), Redactor.of(patterns), self.dropped)
         self.tracers.append(made)
         return made
 
@@ -275,19 +276,31 @@ async def test_nothing_that_is_to_be_redacted_is_told(
     monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
     call = ("echo", {"text": "PLANTED-2", "PLANTED-3": ["PLANTED-4"], "number": 13800138000})
     replies = [reply("PLANTED-5", call), reply("", ("PLANTED-6", {})), reply("PLANTED-7"), Broken("PLANTED-8")]
-    desk = open_desk(
-        *replies, tracer=sinks.tracer(redact=lambda text: text.replace("PLANTED", "***").replace("13800138000", "***"))
-    )
+    desk = open_desk(*replies, tracer=sinks.tracer(1, "PLANTED"))
     for stream in (False, True):
         request = ChatRequest(user_input="PLANTED-1", session_id="s", stream=stream)
         await desk.follow(_asked(), request)
     await sinks.told()
     for collector in (sinks.langsmith, sinks.otlp):
         written = b"".join(collector.bodies)
-        assert b"***-1" in written
-        assert b"***-5" in written
+        assert b"[redacted]-1" in written
+        assert b"[redacted]-5" in written
         assert b"PLANTED" not in written
         assert b"13800138000" not in written
+
+
+async def test_what_a_tool_marks_as_sensitive_is_told_nowhere_in_the_trace(open_desk: Open, sinks: Sinks) -> None:
+    call = ("echo", {"text": "my words", "pin": "4-8-15-16"})
+    replies = [reply("I use 4-8-15-16.", call), reply("Done with 4-8-15-16.")]
+    desk = open_desk(*replies, *replies, tracer=sinks.tracer())
+    desk.tools.sensitive.add("pin")
+    for stream in (False, True):
+        await desk.follow(_asked(), ChatRequest(user_input="It is 4-8-15-16", session_id="s", stream=stream))
+    await sinks.told()
+    for collector in (sinks.langsmith, sinks.otlp):
+        written = b"".join(collector.bodies)
+        assert b"my words" in written
+        assert b"4-8-15-16" not in written
 
 
 @pytest.fixture(params=["unreachable", "silent"])
@@ -305,7 +318,7 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.usefixtures("away")
 async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(open_desk: Open) -> None:
     dropped = Dropped()
-    made = tracer(ObservabilitySettings(), str, dropped)
+    made = tracer(ObservabilitySettings(), Redactor(), dropped)
     desk = open_desk(*[reply(f"{n}") for n in range(20)], tracer=made)
     begun = time.monotonic()
     for _ in range(20):

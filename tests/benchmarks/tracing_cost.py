@@ -31,6 +31,7 @@ from session_length import hosted, turn
 from serve_app.config import ObservabilitySettings, RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.traces import tracer, untraced_by_langchain
 from serve_app.observability.untraced import Untraced
 from serve_app.stores.redis import connect
@@ -70,7 +71,7 @@ def _sinks() -> Iterator[None]:
 
 
 def _tracer(share: float | None, dropped: Dropped) -> Tracer:
-    return Untraced() if share is None else tracer(ObservabilitySettings(trace_sampling=share), str, dropped)
+    return Untraced() if share is None else tracer(ObservabilitySettings(trace_sampling=share), Redactor(), dropped)
 
 
 async def _block(redis: Redis, traced: Tracer, turns: int) -> tuple[float, float]:

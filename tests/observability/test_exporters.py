@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.config import ObservabilitySettings, langsmith_target, otlp_target
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.traces import tracer
 from serve_app.observability.untraced import Untraced
 
@@ -30,7 +31,7 @@ def _nothing_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_variables_nothing_is_traced() -> None:
     assert langsmith_target() is None
     assert otlp_target() is None
-    assert isinstance(tracer(ObservabilitySettings(), str, lambda *_: None), Untraced)
+    assert isinstance(tracer(ObservabilitySettings(), Redactor(), lambda *_: None), Untraced)
 
 
 @pytest.mark.parametrize("prefix", ["LANGSMITH_", "LANGCHAIN_"])
@@ -98,8 +99,9 @@ def test_without_the_variables_no_client_is_imported() -> None:
     code = """
 import sys
 from serve_app.config import ObservabilitySettings
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.traces import tracer
-tracer(ObservabilitySettings(), str, lambda *_: None)
+tracer(ObservabilitySettings(), Redactor(), lambda *_: None)
 print([name for name in sys.modules if name.split(".")[0] in {"langsmith", "opentelemetry"}])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

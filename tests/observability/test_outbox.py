@@ -11,6 +11,7 @@ import pytest
 from collectors import Dropped
 
 from serve_app.observability.outbox import BATCH, Outbox
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.spans import begun
 from serve_app.observability.traceparent import Origin
 from serve_app.values import ChatRequest, Context
@@ -66,7 +67,7 @@ def turn() -> Recording:
 
 
 def outbox(sink: Sink, dropped: Dropped, max_spans: int = 100 * SPANS) -> Outbox:
-    return Outbox("sink", lambda: sink.send, str, dropped, max_spans)
+    return Outbox("sink", lambda: sink.send, Redactor(), dropped, max_spans)
 
 
 def closed(box: Outbox, within_s: float = 5) -> float:
@@ -129,7 +130,7 @@ def test_a_sink_that_cannot_be_built_costs_the_traces_and_no_more(dropped: Dropp
     def build() -> None:
         raise ImportError("no such package")
 
-    box = Outbox("sink", build, str, dropped)  # type: ignore[arg-type]
+    box = Outbox("sink", build, Redactor(), dropped)  # type: ignore[arg-type]
     box.put(turn())
     closed(box)
     assert dropped.counted == {"sink": SPANS}
