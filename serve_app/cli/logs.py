@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 30.0
 COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
-_HEAD = ("session_id", "request_id")
+_HEAD = ("session_id", "request_id", "trace_id")
 _NOT_SHOWN = (*_HEAD, "application", "logger")
 
 
