@@ -1,13 +1,16 @@
 """What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which.
 
-`broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none; `calls@NAME` calls that tool. A model that is
-given moods by `Stub.moods` answers as the models do that these name, call by call, and after the last one well.
+`broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none; `slow@3` answers after 3 s; `calls@NAME`
+calls that tool, and `parrots@NAME` gives it the user's words and says what it brought. A model that is given moods by
+`Stub.moods` answers as the models do that these name, call by call, and after the last one well. One whose name ends
+with `-heeding` does as the user says, step by step: `be searches, then broken@2: and so on`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -27,6 +30,8 @@ REFUSALS = {
     "bad-request": (400, "invalid_request"),
     "too-long": (400, "context_length_exceeded"),
 }
+PIN = "4-8-15-16-23"
+"""An argument that a tool may mark as sensitive."""
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 RETRY_AFTER = "7"
 
@@ -40,7 +45,7 @@ def stub_app() -> FastAPI:
         body = await request.json()
         app.state.seen.append((dict(request.headers), body))
         moods = app.state.moods.get(body["model"])
-        model, at, after = (moods.pop(0) if moods else body["model"]).partition("@")
+        model, at, after = (moods.pop(0) if moods else _named(body)).partition("@")
         if model in REFUSALS:
             status, code = REFUSALS[model]
             error = {"message": SECRET_TEXT, "type": code, "code": code}
@@ -52,6 +57,8 @@ def stub_app() -> FastAPI:
             return JSONResponse({"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": None})
         if model == "silent":
             await asyncio.sleep(30)
+        if model == "slow":
+            await asyncio.sleep(float(after))
         if body.get("stream"):
             return StreamingResponse(_frames(model, after, body), media_type="text/event-stream")
         whole = JSONResponse(_whole(model, after, body))
@@ -60,14 +67,34 @@ def stub_app() -> FastAPI:
     return app
 
 
+def _named(body: dict[str, Any]) -> str:
+    """The mood that the model has by its name, or by the user's words."""
+    if not body["model"].endswith("-heeding"):
+        return str(body["model"])
+    roles = [each["role"] for each in body["messages"]]
+    asked = len(roles) - 1 - roles[::-1].index("user")
+    told = re.match(r"be ([^:]+)", body["messages"][asked]["content"])
+    moods = told[1].split(", then ") if told else []
+    step = roles[asked:].count("assistant")
+    return moods[step] if step < len(moods) else "well"
+
+
 def _wants_call(model: str, body: dict[str, Any]) -> bool:
-    return bool(body.get("tools")) and (model == "loops" or body["messages"][-1]["role"] == "user")
+    return bool(body.get("tools")) and (model in {"loops", "calls"} or body["messages"][-1]["role"] == "user")
 
 
-def _function(model: str, tool: str) -> dict[str, str]:
+def _words(model: str, body: dict[str, Any]) -> tuple[str, ...]:
+    if model == "parrots":
+        return (body["messages"][-1]["content"],)
+    return () if model == "blank" else ("Hello ", "from ", "the ", "stub.")
+
+
+def _function(model: str, tool: str, body: dict[str, Any]) -> dict[str, str]:
     """What the model calls."""
     if model == "calls":
         return {"name": tool, "arguments": "{}"}
+    if model == "parrots":
+        return {"name": tool, "arguments": json.dumps({"text": body["messages"][-1]["content"], "pin": PIN})}
     if model == "searches":
         return {"name": "knowledge_search", "arguments": '{"query": "Which code word opens the amberlock device?"}'}
     return {"name": "order_query", "arguments": '{"order_id": OD' if model == "malformed" else '{"order_id": "OD-1"}'}
@@ -81,10 +108,10 @@ async def _half(body: bytes) -> AsyncIterator[bytes]:
 
 def _whole(model: str, tool: str, body: dict[str, Any]) -> dict[str, Any]:
     called = _wants_call(model, body)
-    text = "" if model == "blank" else "Hello from the stub."
+    text = "".join(_words(model, body))
     message: dict[str, Any] = {"role": "assistant", "content": None if called else text}
     if called:
-        message["tool_calls"] = [{"id": "call_abc", "type": "function", "function": _function(model, tool)}]
+        message["tool_calls"] = [{"id": "call_abc", "type": "function", "function": _function(model, tool, body)}]
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": USAGE}
 
@@ -92,7 +119,7 @@ def _whole(model: str, tool: str, body: dict[str, Any]) -> dict[str, Any]:
 async def _frames(model: str, tool: str, body: dict[str, Any]) -> AsyncIterator[str]:
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     if _wants_call(model, body):
-        name, arguments = _function(model, tool).values()
+        name, arguments = _function(model, tool, body).values()
         deltas.append(
             {
                 "tool_calls": [
@@ -103,8 +130,8 @@ async def _frames(model: str, tool: str, body: dict[str, Any]) -> AsyncIterator[
         deltas += [
             {"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in (arguments[:9], arguments[9:])
         ]
-    elif model != "blank":
-        deltas += [{"content": word} for word in ("Hello ", "from ", "the ", "stub.")]
+    else:
+        deltas += [{"content": word} for word in _words(model, body)]
     for count, delta in enumerate(deltas):
         yield _frame(model, [{"index": 0, "delta": delta, "finish_reason": None}])
         if model == "stalls" and count == 2:

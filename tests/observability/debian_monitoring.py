@@ -83,10 +83,13 @@ def hurried(rules: Path, into: Path) -> None:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str, rules: Path, alertmanager: str | None = None) -> Iterator[Prometheus]:
-    """One that asks `target` (host:port) every second, and judges by the rules; those of the house are in CONFIGS."""
+def prometheus(
+    folder: Path, target: str, rules: Path, alertmanager: str | None = None, every_s: int = 1
+) -> Iterator[Prometheus]:
+    """One that asks `target` (host:port) and judges by the rules; those of the house are in CONFIGS."""
     document = yaml.safe_load((CONFIGS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
-    document["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    every = f"{every_s}s"
+    document["global"] = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}
     document["rule_files"] = [f"{rules}/*.yml"]
     document["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     managers = [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []

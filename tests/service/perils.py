@@ -26,6 +26,12 @@ async def block() -> str:
     return "at last"
 
 
+async def hang() -> str:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+    return "never"
+
+
 async def pulse() -> str:
     """Say that the process is there."""
     return "here"

@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,7 +19,7 @@ import yaml
 from serve_app.deployments.data_folder import embedded_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent.parent
 START_S = 150
@@ -114,10 +115,16 @@ def started(folder: Path, configuration: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def beside(service: Service, name: str, configuration: dict[str, Any], **replicas: int) -> Iterator[Service]:
+def beside(
+    service: Service,
+    name: str,
+    configuration: dict[str, Any],
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **replicas: int,
+) -> Iterator[Service]:
     """A second application in the same cluster, at `/name`, on the first one's stores, with so many replicas of each.
 
-    A group of tools in the configuration gets its deployment.
+    A group of tools in the configuration gets its deployment; all processes have the `variables` in their environment.
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
@@ -131,6 +138,7 @@ def beside(service: Service, name: str, configuration: dict[str, Any], **replica
         "name": name,
         "route_prefix": f"/{name}",
         "args": {"config": str(path)},
+        "runtime_env": {"env_vars": dict(variables)},
     }
     [tools] = (each for each in second["deployments"] if each["name"] == "Tools")
     for group in configuration.get("tools", {}).get("groups", {}):
