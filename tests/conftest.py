@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import mcp.client.stdio  # noqa: F401 - it keeps the stderr of its first import, which must be no test's own
 import pytest
 import uvicorn
 from debian_redis import debian_redis

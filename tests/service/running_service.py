@@ -119,12 +119,12 @@ def beside(
     service: Service,
     name: str,
     configuration: dict[str, Any],
-    variables: Mapping[str, str] = MappingProxyType({}),
+    application: Mapping[str, Any] = MappingProxyType({}),
     **replicas: int,
 ) -> Iterator[Service]:
     """A second application in the same cluster, at `/name`, on the first one's stores, with so many replicas of each.
 
-    A group of tools in the configuration gets its deployment; all processes have the `variables` in their environment.
+    A group of tools in the configuration gets its deployment; `application` has more keys of its Serve configuration.
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
@@ -138,12 +138,13 @@ def beside(
         "name": name,
         "route_prefix": f"/{name}",
         "args": {"config": str(path)},
-        "runtime_env": {"env_vars": dict(variables)},
+        **application,
     }
     [tools] = (each for each in second["deployments"] if each["name"] == "Tools")
     for group in configuration.get("tools", {}).get("groups", {}):
         second["deployments"].append({**copy.deepcopy(tools), "name": f"Tools-{group}"})
     for deployment in second["deployments"]:
+        deployment["ray_actor_options"] = {"num_cpus": 0.01}
         deployment["autoscaling_config"]["min_replicas"] = replicas.get(deployment["name"], 1)
     applications.append(second)
     try:

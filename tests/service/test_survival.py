@@ -285,6 +285,7 @@ async def test_the_streams_of_an_agent_that_freezes_go_on_where_their_runs_do(pa
     assert len(waiting) == 0
 
 
+@pytest.mark.long
 async def test_an_update_of_every_replica_loses_nothing_of_ten_streams(pair: Pair) -> None:
     updated = asyncio.Event()
 

@@ -137,7 +137,9 @@ def watched(service: Service, stub: Stub, tmp_path_factory: pytest.TempPathFacto
             "LANGSMITH_ENDPOINT": first.url,
             "OTEL_EXPORTER_OTLP_ENDPOINT": second.url,
         }
-        running = stack.enter_context(beside(service, NAME, _settings(service, stub), variables))
+        running = stack.enter_context(
+            beside(service, NAME, _settings(service, stub), {"runtime_env": {"env_vars": variables}})
+        )
         with running.client() as client:
             documents = {"documents": [{"source": "amberlock.md", "text": MANUAL}]}
             client.post("/knowledge/documents", json=documents).raise_for_status()
