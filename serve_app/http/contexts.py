@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.errors import DeadlineExceeded
+from serve_app.http.callers import caller_of
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, given
 from serve_app.resilience.deadline import remaining_s, until
@@ -36,10 +37,13 @@ class Contexts:
     ) -> Context:
         """Without `run_id` for a new run; the empty session id, which no client can choose, is for no conversation."""
         whole_s = timeout_s or self.turn_timeout_s
+        caller = caller_of(request.scope)
         return Context(
             request_id=request_id_of(request.scope),
             run_id=run_id or uuid4().hex,
             session_id=session_id,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
             traceparent=given(request.headers.get(HEADER)),

@@ -1,5 +1,6 @@
 """Which values cross a boundary between processes?"""
 
+from serve_app.values.access import SCOPES, Caller, Limits, Scope, Tenant
 from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
 from serve_app.values.feedback import Feedback, FeedbackList, Rating, Vote
 from serve_app.values.health import Check
@@ -21,8 +22,10 @@ from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Faile
 from serve_app.values.value import Value
 
 __all__ = [
+    "SCOPES",
     "Answer",
     "CallStatus",
+    "Caller",
     "Cancelled",
     "Catalogue",
     "ChatRequest",
@@ -47,6 +50,7 @@ __all__ = [
     "Found",
     "IdempotencyKey",
     "Indexed",
+    "Limits",
     "Message",
     "Passage",
     "Rating",
@@ -55,11 +59,13 @@ __all__ = [
     "RunLines",
     "RunStarted",
     "RunStatus",
+    "Scope",
     "Sensitive",
     "Session",
     "SessionId",
     "SessionSize",
     "SessionSizes",
+    "Tenant",
     "Token",
     "ToolCall",
     "ToolRequest",

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
+from serve_app.values.access import Tenant
 from serve_app.values.faults import Fault
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
@@ -21,7 +22,9 @@ class Context(Value):
     request_id: str
     run_id: str
     session_id: str
-    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._@-]{1,64}$")
+    tenant: Tenant = "default"
+    key_id: str = ""
+    """The key that the request came with; empty where none are asked for."""
     deadline: float
     """Unix time in seconds at which the whole request is given up, by the clock of whoever took it in."""
     timeout_s: float = Field(default=3600, ge=0)
