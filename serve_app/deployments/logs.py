@@ -13,6 +13,7 @@ from logging.handlers import MemoryHandler
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
+from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import RayServeException
 
 from serve_app.observability.logs import OURS, SERVE, Lines, Readable, Screen, hidden_here
@@ -71,11 +72,17 @@ def screen_logs(settings: ObservabilitySettings) -> Trail:
         writing.setFormatter(lines if in_file else readable)
         handler.setLevel(serves.level if in_file or serves.level < logging.INFO else max(serves.level, logging.WARNING))
     root.handlers = [*serves.handlers, trail]
+    unwanted = [log_access_log_filter] if all(_without_access_log(each) for each in serves.handlers) else []
     for each in (serves, logging.getLogger(RAY), *_handlers()):
         each.filters[:0] = [screen]  # before Serve's own, which would put its request id in the place of ours
+    serves.filters[:0] = unwanted  # a line of each call that no handler takes need not be masked
     ours.setLevel(logging.DEBUG if settings.steps else serves.level)
     sys.stdout, sys.stderr = Screened(sys.stdout, redactor), Screened(sys.stderr, redactor)
     return trail
+
+
+def _without_access_log(handler: logging.Handler) -> bool:
+    return log_access_log_filter in handler.filters
 
 
 def _handlers() -> set[logging.Handler]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,22 +14,45 @@ from ray.serve import metrics as serve_metrics
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serve_app.ports import Metrics
     from serve_app.values.metric import Metric
 
 CONNECT_S, PAGE_S = 1.0, 3.0
 """For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
+HAND_OVER_EVERY_S = 1.0
 
 
 class RayMetrics:
-    """Observations as Ray Serve exports them from this replica; implements `ports.Metrics`."""
+    """Observations as Ray Serve exports them from this replica; implements `ports.Metrics`.
 
-    def __init__(self) -> None:
+    Counters are added up here and handed over once a second: half of all observations count, each costs Ray 5 µs and
+    more, and it reports every ten seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._made: dict[Metric, Any] = {}
+        self._counted: dict[tuple[Metric, tuple[tuple[str, str], ...]], float] = {}
+        self._clock = clock
+        self._due = clock() + HAND_OVER_EVERY_S
+        self._lock = threading.Lock()
 
     def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
-        if by > 0:  # Ray refuses to count nothing
-            self._of(metric).inc(by, labels)
+        key = metric, tuple(labels.items())
+        with self._lock:
+            self._counted[key] = self._counted.get(key, 0) + by
+        if self._clock() >= self._due:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Tell Ray what has been counted."""
+        self._due = self._clock() + HAND_OVER_EVERY_S
+        with self._lock:
+            counted, self._counted = self._counted, {}
+        for (metric, labels), by in counted.items():
+            if by > 0:  # Ray refuses to count nothing
+                self._of(metric).inc(by, dict(labels))
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         self._of(metric).observe(value, labels)

@@ -14,8 +14,9 @@ import json
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.redaction import leaves
@@ -40,7 +41,7 @@ _NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
 class Subject:
     """What the lines of a block are about, and what none of them may hold."""
 
-    ids: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[tuple[str, str], ...] = ()
     hidden: tuple[str, ...] = ()
 
 
@@ -51,7 +52,7 @@ _SUBJECT: ContextVar[Subject | None] = ContextVar("serve_app.subject", default=N
 def about(ids: Mapping[str, str]) -> Iterator[None]:
     """Every line of the block has these ids, beside those of the blocks around it."""
     before = _SUBJECT.get() or Subject()
-    token = _SUBJECT.set(replace(before, ids={**before.ids, **ids}))
+    token = _SUBJECT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
         yield
     finally:
@@ -82,7 +83,7 @@ class Screen(logging.Filter):
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "screened", False):
+        if hasattr(record, "screened"):
             return True
         if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
@@ -95,10 +96,17 @@ class Screen(logging.Filter):
         if record.stack_info:
             record.stack_info = self._redactor.text(record.stack_info, hidden)
         record.msg, record.args = self._redactor.text(_message(record), hidden), None
-        fields = {**subject.ids, **fields_of(record)}
-        vars(record).update(self._redactor.value(fields, hidden))
-        vars(record)["screened"] = True
+        said = self._redactor.value(_given(record), hidden)
+        fields = {**_masked_ids(self._redactor, subject.ids, hidden), **said}
+        vars(record).update(fields, screened=fields)
         return True
+
+
+@lru_cache(1024)
+def _masked_ids(redactor: Redactor, ids: tuple[tuple[str, str], ...], hidden: tuple[str, ...]) -> Mapping[str, Any]:
+    """A turn's ids stand in each of its lines."""
+    masked: Mapping[str, Any] = redactor.value(dict(ids), hidden)
+    return masked
 
 
 class Lines(logging.Formatter):
@@ -145,6 +153,12 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What the record says beside its text: as it was masked, where it was."""
+    screened: dict[str, Any] | None = getattr(record, "screened", None)
+    return _given(record) if screened is None else screened
+
+
+def _given(record: logging.LogRecord) -> dict[str, Any]:
     """What was given in `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _NO_FIELD and value is not None}
 

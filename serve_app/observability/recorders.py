@@ -21,6 +21,9 @@ class NoMetrics:
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """Nothing."""
 
+    def hand_over(self) -> None:
+        """Nothing is kept."""
+
 
 SILENT = NoMetrics()
 
@@ -43,6 +46,9 @@ class RecordedMetrics:
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         self.gauges[metric][_checked(metric, "gauge", labels)] = value
+
+    def hand_over(self) -> None:
+        """Everything is kept here."""
 
     def of(self, metric: Metric) -> dict[Labels | str, float]:
         """The counts of a counter, or how often a histogram was observed, by the labels; by its value where it is one.

@@ -35,8 +35,12 @@ class Trail(logging.Handler):
         if len(self._waiting) >= MOST:
             self.dropped += 1
             return
-        told = {name: _cut(name, value) for name, value in self._lines.told(record).items()}
-        self._waiting.append((told.pop("tenant", "default"), run_id, JSON(told)))
+        told = self._lines.told(record)
+        tenant = told.pop("tenant", "default")
+        line = JSON(told)
+        if len(line) > SHOWN_CHARACTERS:
+            line = JSON({name: _cut(name, value) for name, value in told.items()})
+        self._waiting.append((tenant, run_id, line))
 
     def take(self) -> list[Told]:
         """What waits, each with its tenant and its run; it waits no longer."""

@@ -42,7 +42,10 @@ async def beat(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_
             metrics.set(RESIDENT_BYTES, taken)
         for dependency, state in breakers().items():
             metrics.set(BREAKER_STATE, BREAKER_STATES[state], dependency=dependency)
-        lag_s = await _worst_lag_s(EVERY_S)
+        try:
+            lag_s = await _worst_lag_s(EVERY_S)
+        finally:
+            metrics.hand_over()
 
 
 def resident_bytes() -> int | None:

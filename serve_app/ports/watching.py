@@ -37,6 +37,10 @@ class Metrics(Protocol):
         """Set a gauge, for the next twenty seconds."""
         ...
 
+    def hand_over(self) -> None:
+        """Pass on what has been observed and is still kept here."""
+        ...
+
 
 class Nodes(Protocol):
     """Knows the metrics pages of the machines that the service runs on."""

@@ -194,7 +194,7 @@ class Course:
             ServeAppError: whatever the turn failed with.
         """
         if not run.held.last:
-            logger.info("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
+            logger.debug("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
         elif not run.detached:
             logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
             self.span.note(recovered=True, events_before=run.held.last)

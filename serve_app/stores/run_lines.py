@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 EVERY_S = 0.25
 MOST_LINES = 200
 """Of one run, the latest: a turn of many steps has fifty."""
+MOST_ENTRIES = 100
+"""Of one run, each with what one process told within `EVERY_S`."""
 
 _OWN = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
 
@@ -60,8 +62,8 @@ class Lines:
                 known, entries = await pipe.execute()
         if not known and not entries:
             raise NotFound(f"There is no run {run_id}")
-        lines = [_line(json.loads(fields["line"])) for _, fields in entries]
-        return RunLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)))
+        lines = [_line(json.loads(line)) for _, fields in entries for line in fields["line"].split("\n")]
+        return RunLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)[-MOST_LINES:]))
 
     async def _write(self, told: list[tuple[str, str, str]]) -> None:
         by_run = defaultdict(list)
@@ -70,8 +72,8 @@ class Lines:
         with translated():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for stream, lines in by_run.items():
-                    for line in lines:
-                        pipe.xadd(stream, {"line": line}, maxlen=MOST_LINES, approximate=False)
+                    entry = {"line": "\n".join(lines[-MOST_LINES:])}
+                    pipe.xadd(stream, entry, maxlen=MOST_ENTRIES, approximate=False)
                     pipe.expire(stream, self._ttl_s)
                 await pipe.execute()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import ray
+from own_ray import own_ray
 from ray import serve
 from redis import Redis
 
@@ -29,16 +29,12 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")
-    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False, logging_level="ERROR")
-    try:
+    with own_ray(log_to_driver=False, logging_level="ERROR"):
         with socket.create_server((HOST, 0)) as free:
             port = free.getsockname()[1]
         serve.start(http_options={"host": HOST, "port": port})
         stores = Stores.bind(tmp_path, embedded_ports(tmp_path), ObservabilitySettings(), redis=True, milvus=True)
         yield serve.run(stores, name="stores", route_prefix=None)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
 
 
 def until(condition: Callable[[], object], within_s: float) -> None:

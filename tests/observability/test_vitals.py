@@ -63,6 +63,21 @@ async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(mo
     await end(beating)
 
 
+@pytest.mark.looptime
+async def test_what_was_counted_is_handed_over_again_and_again_and_at_the_end() -> None:
+    handed = []
+
+    class Counting(RecordedMetrics):
+        def hand_over(self) -> None:
+            handed.append(asyncio.get_running_loop().time())
+
+    beating = asyncio.create_task(beat(Counting()))
+    await asyncio.sleep(2.5 * EVERY_S)
+    assert len(handed) == 2
+    await end(beating)
+    assert len(handed) == 3
+
+
 async def test_the_memory_is_what_the_system_says() -> None:
     taken = resident_bytes()
     assert taken is not None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import yaml
+from own_ray import own_ray
 
 from serve_app.deployments.data_folder import embedded_ports
 
@@ -94,24 +95,15 @@ def free_port() -> int:
 @contextlib.contextmanager
 def started(folder: Path, configuration: Path) -> Iterator[Service]:
     """The service that `serve run serve_config.yaml` starts, on a Ray of its own; its data are in `folder`."""
-    import ray
-
     port = free_port()
     deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     deployed["http_options"]["port"] = port
     deployed["applications"][0]["args"]["config"] = str(configuration)
-    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}):
-        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
-        try:
-            deploy(deployed)
-            running = Service(f"http://127.0.0.1:{port}", folder / "data", deployed)
-            running.wait_until_ready(START_S)
-            yield running
-        finally:
-            from ray import serve
-
-            serve.shutdown()
-            ray.shutdown()
+    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}), own_ray(logging_level="warning"):
+        deploy(deployed)
+        running = Service(f"http://127.0.0.1:{port}", folder / "data", deployed)
+        running.wait_until_ready(START_S)
+        yield running
 
 
 @contextlib.contextmanager

@@ -1,0 +1,64 @@
+"""How does a test get a Ray of its own?"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRIES = 3
+TOLD = ("raylet.err", "raylet.out", "gcs_server.out", "dashboard_agent.log")
+
+
+@contextlib.contextmanager
+def own_ray(**options: Any) -> Iterator[None]:
+    """A Ray of two cores without a dashboard; it and Serve are shut down after the block."""
+    import ray
+    from ray import serve
+
+    _begin(options)
+    try:
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _begin(options: dict[str, Any]) -> None:
+    """Ray gives its own node half a minute to come up; on a machine that is busy with others that is too little once in
+    a while, and nothing has been tested yet that a second try could hide."""
+    import ray
+
+    for left in reversed(range(TRIES)):
+        before = {process.pid for process in psutil.Process().children()}
+        try:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, **options)
+        except Exception as error:
+            _tell(error)
+            ray.shutdown()
+            _end([process for process in psutil.Process().children() if process.pid not in before])
+            if not left:
+                raise
+        else:
+            return
+
+
+def _tell(error: Exception) -> None:
+    print(f"Ray did not begin: {error}", file=sys.stderr)
+    for name in TOLD:
+        for log in Path("/tmp/ray/session_latest/logs").glob(name):
+            lines = log.read_text(errors="replace").splitlines()[-15:]
+            print(f"--- {name}", *lines, sep="\n", file=sys.stderr)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
