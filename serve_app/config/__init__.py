@@ -1,5 +1,6 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
+from serve_app.config.access import AccessSettings
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
@@ -35,6 +36,7 @@ from serve_app.config.tree import (
 
 __all__ = [
     "EMBEDDED",
+    "AccessSettings",
     "AgentSettings",
     "BreakerSettings",
     "Draft",

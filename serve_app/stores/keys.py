@@ -18,8 +18,8 @@
                     :tenants                       hash: the limits of each tenant that has some
                     :version                       string: another one after each change of the two
 
-Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
-you like, and not a Redis Cluster.
+Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis
+server, with replicas as you like, and not a Redis Cluster.
 """
 
 from __future__ import annotations
