@@ -31,8 +31,15 @@ Scopes = Annotated[frozenset[Scope], BeforeValidator(_once), PlainSerializer(sor
 KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="The middle part of a key; it is no secret.")]
 
 
-_Rate = Annotated[float, Field(gt=0, le=1e12, strict=True)]
-_Burst = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("should be a number")
+    return value
+
+
+_Rate = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1e12)]
+_Burst = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10**12)]
+_Weight = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1000)]
 
 
 class Limits(Value):
@@ -59,9 +66,7 @@ class TenantLimits(Value):
     """How much all keys of a tenant may ask for together, and its share where there is not enough for all."""
 
     limits: Limits = Limits()
-    weight: float = Field(
-        default=1, gt=0, le=1000, strict=True, description="Its share, beside those of the other tenants."
-    )
+    weight: _Weight = Field(default=1, description="Its share, beside those of the other tenants.")
 
 
 class TenantEntry(TenantLimits):
