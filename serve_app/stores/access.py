@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 READ_EVERY_S = 0.5
 READ_S = 1.0
 """For one look: with the pause before it, a change is known everywhere within two seconds."""
-OPERATOR = "operator"
-"""The id of the key that the configuration names."""
+OPERATOR = Caller(key_id="operator")
+"""Whoever shows the key that the configuration names."""
 NOTHING_SET = TenantLimits()
 
 V = TypeVar("V", bound=Value)
@@ -69,12 +69,10 @@ class AccessBook:
         stored = self._known.keys.get(id_of(key)) if self._known else None
         known, operators = fits(key, stored), bool(self._operator) and same(key, self._operator)
         if operators:
-            return Caller(key_id=OPERATOR)
+            return OPERATOR
         if self._known is None:
             raise StoreUnavailable("The keys are not known here yet", retry_after_s=1)
-        if stored is None or not known:
-            return None
-        return Caller(tenant=stored.tenant, key_id=stored.id, scopes=stored.scopes, limits=stored.limits)
+        return stored.caller if stored and known else None
 
     def tenant_limits(self, tenant: str) -> TenantLimits:
         return self._known.tenants.get(tenant, NOTHING_SET) if self._known else NOTHING_SET

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from functools import cached_property
 
-from serve_app.values import ApiKey, NewApiKey
+from serve_app.values import ApiKey, Caller, NewApiKey
 
 PREFIX = "sa"
 _ID_BYTES, _SALT_BYTES, _SECRET_BYTES = 8, 16, 32
@@ -29,6 +30,11 @@ class StoredKey(ApiKey):
     def public(self) -> ApiKey:
         """What may be told of it."""
         return ApiKey(**{name: getattr(self, name) for name in ApiKey.model_fields})
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Whoever shows it."""
+        return Caller(tenant=self.tenant, key_id=self.id, scopes=self.scopes, limits=self.limits)
 
     @classmethod
     def of(cls, key: NewApiKey) -> StoredKey:

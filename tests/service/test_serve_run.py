@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -71,10 +72,10 @@ def _line(process: psutil.Process) -> str:
 
 
 @contextlib.contextmanager
-def _serve_run(folder: Path) -> Iterator[Run]:
+def _serve_run(folder: Path, host: str = "127.0.0.1") -> Iterator[Run]:
     port = free_port()
     deploy = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    deploy["http_options"]["port"] = port
+    deploy["http_options"] |= {"host": host, "port": port}
     (folder / "serve_config.yaml").write_text(yaml.safe_dump(deploy))
     service = Service(url=f"http://127.0.0.1:{port}", data_dir=folder / "data")
     log = folder / f"log-{port}"
@@ -114,6 +115,19 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_has_what_was_said_and_sent(
         run.service.wait_until_ready(START_S)
         assert "OD-20240502" in run.service.ask("Which order did I ask about?", "kept")["result"]
         assert "ten percent" in run.service.ask("When does the robot return to its dock?", "new")["result"]
+        run.interrupt()
+        run.wait_until_nothing_is_left(60)
+
+
+def test_without_keys_nothing_is_served_on_an_address_that_others_reach(tmp_path: Path) -> None:
+    with _serve_run(tmp_path, host="0.0.0.0") as run:
+        said, give_up = "", time.monotonic() + START_S
+        while "0.0.0.0 can be reached from other machines, and no keys are asked for" not in said:
+            assert time.monotonic() < give_up, said
+            time.sleep(0.5)
+            said = run.log.read_text()
+        with contextlib.suppress(httpx.HTTPError), run.service.client(5) as client:
+            assert client.get("/healthz").status_code == 404
         run.interrupt()
         run.wait_until_nothing_is_left(60)
 

@@ -98,7 +98,7 @@ async def test_what_is_not_the_whole_key_is_nobodys(redis: Redis, wrong: Callabl
 
 async def test_the_operators_key_opens_everything_even_before_redis_was_heard_of(redis: Redis) -> None:
     access = AccessBook(redis, OPERATORS)
-    assert access.caller(OPERATORS.get_secret_value()) == Caller(key_id=OPERATOR, scopes=SCOPES)
+    assert access.caller(OPERATORS.get_secret_value()) == OPERATOR == Caller(key_id="operator", scopes=SCOPES)
     for each in ("sa_0123456789abcdef_x", "anything"):
         with pytest.raises(StoreUnavailable) as raised:
             access.caller(each)
