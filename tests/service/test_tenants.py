@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from running_service import ENVIRONMENT, Service, beside
 
@@ -13,6 +12,8 @@ from serve_app.deployments.binding import host_of_serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -34,10 +35,9 @@ def keyed(service: Service) -> Iterator[Service]:
 
 def ask(service: Service, key: str, method: str, path: str, **given: Any) -> httpx.Response:
     """On a connection of its own."""
+    headers = {"Authorization": f"Bearer {key}", **given.pop("headers", {})}
     with service.client() as client:
-        return client.request(
-            method, path, headers={"Authorization": f"Bearer {key}", **given.pop("headers", {})}, **given
-        )
+        return client.request(method, path, headers=headers, **given)
 
 
 def operate(service: Service, method: str, path: str, **given: Any) -> httpx.Response:
@@ -51,12 +51,12 @@ def key_of(service: Service, tenant: str) -> dict[str, Any]:
     return key
 
 
-def known(service: Service, key: str, expected: int) -> float:
-    """Seconds until all of the ingresses answer so."""
+def known(service: Service, key: str, *expected: int) -> float:
+    """Seconds until all of the ingresses answer in one of these ways."""
     begun = time.monotonic()
     while True:
         asked_s = time.monotonic() - begun
-        if {ask(service, key, "GET", "/agent/runs/none").status_code for _ in range(ASKED)} == {expected}:
+        if {ask(service, key, "GET", "/agent/runs/none").status_code for _ in range(ASKED)} <= {*expected}:
             return asked_s
         assert asked_s < KNOWN_S + 1
 
@@ -74,7 +74,7 @@ def test_a_key_opens_and_is_ended_everywhere_within_two_seconds(keyed: Service) 
     made = key_of(keyed, "acme")
     created_s = known(keyed, made["key"], 404)
     assert operate(keyed, "DELETE", f"/admin/keys/{made['id']}").status_code == 204
-    revoked_s = known(keyed, made["key"], 401)
+    revoked_s = known(keyed, made["key"], 401, 429)
     print(f"\nknown by both ingresses: a new key after {created_s:.2f} s, a revoked one after {revoked_s:.2f} s")
     assert max(created_s, revoked_s) < KNOWN_S
 
