@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
-from running_service import ENVIRONMENT, Service, beside
+from running_service import ENVIRONMENT, START_S, Service, beside
+from serve_run import serve_run
 
 from serve_app.deployments.binding import host_of_serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import httpx
+    from pathlib import Path
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -100,3 +102,16 @@ def test_nothing_of_one_tenant_is_found_by_another(keyed: Service) -> None:
     lines = ask(keyed, acme, "GET", f"/admin/runs/{mine['run_id']}/logs").json()["lines"]
     assert {line["fields"]["key_id"] for line in lines if line["process"].startswith("Agent")} == {acme.split("_")[1]}
     assert ask(keyed, globex, "GET", f"/admin/runs/{mine['run_id']}/logs").status_code == 404
+
+
+def test_without_keys_nothing_is_served_on_an_address_that_others_reach(tmp_path: Path) -> None:
+    with serve_run(tmp_path, host="0.0.0.0") as run:
+        said, give_up = "", time.monotonic() + START_S
+        while "0.0.0.0 can be reached from other machines, and no keys are asked for" not in said:
+            assert time.monotonic() < give_up, said
+            time.sleep(0.5)
+            said = run.log.read_text()
+        with contextlib.suppress(httpx.HTTPError), run.service.client(5) as client:
+            assert client.get("/healthz").status_code == 404
+        run.interrupt()
+        run.wait_until_nothing_is_left(60)
