@@ -122,6 +122,9 @@ async def test_lists_show_nothing_of_another_tenant(owned: Owned) -> None:
         assert any(each in mine.text for each in (owned.run_id, SESSION, SOURCE)), path
         for each in (owned.run_id, owned.document_id, SESSION, SOURCE, "acme", "xylophone"):
             assert each not in theirs.text, path
+        counts = [value for value in theirs.json().values() if type(value) is int]
+        assert counts, path
+        assert set(counts) == {0}, path
 
 
 async def test_the_same_names_are_other_things_to_another_tenant(owned: Owned) -> None:
@@ -144,10 +147,14 @@ async def test_the_same_names_are_other_things_to_another_tenant(owned: Owned) -
 async def test_a_passage_of_another_tenant_is_never_found(owned: Owned) -> None:
     mine = (await owned.ask(owned.acme, "post", "/agent/chat", json={**CHAT, "session_id": "mine"})).json()
     assert [citation["source"] for citation in mine["citations"]] == [SOURCE]
+    text = "# The vault\n\nThe vault of Globex, not of Acme, opens with the phrase kazoo at noon."
+    batch = {"documents": [{"source": "globex-vault.md", "text": text}]}
+    await owned.ask(owned.globex, "post", "/knowledge/documents", json=batch)
     for stream in (False, True):
         asked = {**CHAT, "session_id": f"theirs-{stream}", "stream": stream}
         theirs = await owned.ask(owned.globex, "post", "/agent/chat", json=asked)
         assert theirs.status_code == 200
+        assert "globex-vault.md" in theirs.text
         assert "xylophone" not in theirs.text
         assert SOURCE not in theirs.text
 
