@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.config import secret
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
+from serve_app.http.auth import Gate
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.observability.redaction import Redactor
@@ -22,6 +24,8 @@ from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
+from serve_app.stores.access import AccessBook
+from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.faults import FaultBoard
 from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
@@ -50,6 +54,8 @@ class Ingress:
         self._metrics = metrics_of(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
+        admin = settings.access.admin_key_env
+        self._access = AccessBook(redis, secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
@@ -59,13 +65,15 @@ class Ingress:
             lines=self._lines,
             feedback=FeedbackBook(redis, settings.feedback),
             nodes=RayNodes(),
+            keys=KeyBook(redis, self._access),
+            gate=Gate.of(self._access, settings.access) if admin else None,
             faults=FaultBoard(redis) if settings.faults.enabled else None,
             metrics=self._metrics,
         )
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        going_on = (self._runs.go_on(), self._lines.go_on(self._trail), beat(self._metrics))
+        going_on = (beat(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail), self._access.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.of(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
@@ -75,4 +83,4 @@ class Ingress:
 
     def check_health(self) -> None:
         if any(task.done() for task in self._background):
-            raise Internal("the runs' logs or the process' own state are told no longer")
+            raise Internal("the runs' logs, the keys or the process' own state are told no longer")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Faults, Feedback, Lines, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.http.auth import Gate
+    from serve_app.ports import Agent, Faults, Feedback, Keys, Lines, Metrics, Nodes, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,9 @@ class Parts:
     lines: Lines
     feedback: Feedback
     nodes: Nodes
+    keys: Keys
+    gate: Gate | None = None
+    """None where no key is asked for."""
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
     metrics: Metrics = SILENT

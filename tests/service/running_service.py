@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "LANGSMITH_TRACING": "false",
     "STUB_KEY": "sk-stub-789",
+    "TENANTS_ADMIN_KEY": "operators-key-of-thirty-two-characters",
     "PYTHONPATH": str(Path(__file__).parent),
 }
 
