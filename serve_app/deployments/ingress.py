@@ -61,6 +61,7 @@ class Ingress:
             nodes=RayNodes(),
             faults=FaultBoard(redis) if settings.faults.enabled else None,
             metrics=self._metrics,
+            model_name=settings.model.name,
         )
         self._background: list[asyncio.Task[None]] = []
 

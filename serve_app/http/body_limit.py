@@ -10,7 +10,6 @@ from starlette.datastructures import Headers
 
 from serve_app.http.errors import answer_to
 from serve_app.http.faults import BodyTimeout, BodyTooLarge
-from serve_app.http.request_ids import request_id_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,7 +89,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer at once, let the client finish for a moment, and close."""
-    response = answer_to(error, request_id_of(scope))
+    response = answer_to(error, scope)
     response.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ _NAMED = 3
 _NAME_CHARACTERS = 80
 """A name in a message is cut: the client chose its length."""
 
+_SUBJECT = re.compile(r"^(Input|String|List|Tuple)\b")
 _KINDS = {"body": "Field", "header": "Header"}
 _SAYINGS = {
     "extra_forbidden": "is not known here; remove it",
@@ -29,7 +31,7 @@ def sentence(error: RequestValidationError) -> str:
 
 def _problem(problem: dict[str, Any]) -> str:
     place, *path = problem["loc"]
-    saying = _SAYINGS.get(problem["type"]) or problem["msg"].replace("Input", "it", 1).replace("String", "it", 1)
+    saying = _SAYINGS.get(problem["type"]) or _SUBJECT.sub("it", problem["msg"])
     if not path:
         return f"The {place} {saying}"
     name = ".".join(str(step) for step in path)[:_NAME_CHARACTERS]
