@@ -67,6 +67,7 @@ class Service:
             nodes=self.nodes,
             faults=self.faults,
             metrics=self.metrics,
+            model_name="stub:glm",
         )
         return create_api(parts, self.settings, self.turn_timeout_s)
 

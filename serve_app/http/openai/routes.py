@@ -23,6 +23,10 @@ from serve_app.http.replies import end_of, marked
 from serve_app.http.responses import json_response
 from serve_app.values import Failed, Failure
 
+_Name = Annotated[
+    str, Path(alias="model", pattern="^[A-Za-z0-9._:@-]{1,128}$", description="The model's id: `serve_app`.")
+]
+
 
 def add_openai(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     """`POST /v1/chat/completions`, `GET /v1/models` and `GET /v1/models/{model}`."""
@@ -93,7 +97,7 @@ def _add_models(api: FastAPI, model: Model) -> None:
         response_description="The agent.",
         responses=described(404),
     )
-    async def read(name: Annotated[str, Path(alias="model", description="Its id: `serve_app`.")]) -> Response:
+    async def read(name: _Name) -> Response:
         """404 for any other than the agent."""
         find(name)
         return json_response(model)
