@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -16,6 +17,8 @@ from openai_clients import HELLO, KEY, base_url
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from http_service import Service
 
 SUNNY = [RunStarted(run_id=""), Token(text="It is "), Token(text="sunny."), answer("It is sunny.", "")]
@@ -58,33 +61,41 @@ async def test_the_clients_stream_helper_gathers_the_whole_completion(service: S
     assert completion.usage is not None
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-async def test_langchain_asks_with_history_and_hears_the_answer(service: Service, *, streaming: bool) -> None:
+@asynccontextmanager
+async def langchain(service: Service, **options: Any) -> AsyncIterator[ChatOpenAI]:
+    """LangChain's model; it leaves its connections to the garbage collector."""
+    model = ChatOpenAI(model="serve_app", api_key=KEY, base_url=base_url(service), **options)  # type: ignore[arg-type]
+    yield model
+    await model.root_async_client.close()
+    model.root_client.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True, "stream_usage": True}])
+async def test_langchain_asks_with_history_and_hears_the_answer(service: Service, options: dict[str, bool]) -> None:
     service.agent.script = SUNNY
-    model = ChatOpenAI(model="serve_app", api_key=KEY, base_url=base_url(service), streaming=streaming)  # type: ignore[arg-type]
     said = [SystemMessage("Be brief."), HumanMessage("Hello"), AIMessage("Hello!"), HumanMessage("Is it sunny?")]
-    reply = await model.ainvoke(said)
+    async with langchain(service, **options) as model:
+        reply = await model.ainvoke(said)
+        chunks = [chunk.text async for chunk in model.astream([*said, reply, HumanMessage("And now?")])]
     assert (reply.text, reply.response_metadata["finish_reason"]) == ("It is sunny.", "stop")
     assert reply.usage_metadata is not None
-    [(_, request)] = service.agent.told
-    assert (request.instructions, request.user_input, request.stream) == ("Be brief.", "Is it sunny?", streaming)
+    (_, request), (_, again) = service.agent.told
+    assert (request.instructions, request.user_input, request.stream) == ("Be brief.", "Is it sunny?", bool(options))
     assert [message.content for message in request.history] == ["Hello", "Hello!"]  # type: ignore[attr-defined]
-    chunks = [chunk.text async for chunk in model.astream([*said[:-1], reply, HumanMessage("And now?")])]
-    assert "".join(chunks) == "It is sunny."
-    assert len([text for text in chunks if text]) == 2
+    assert [message.content for message in again.history[2:]] == ["Is it sunny?", "It is sunny."]  # type: ignore[attr-defined]
+    assert [text for text in chunks if text] == ["It is ", "sunny."]
 
 
 async def test_langchain_names_a_session_in_metadata(service: Service) -> None:
-    metadata = {"metadata": {"session_id": "s9"}}
-    model = ChatOpenAI(model="serve_app", api_key=KEY, base_url=base_url(service), extra_body=metadata)  # type: ignore[arg-type]
-    await model.ainvoke("Hello")
+    async with langchain(service, extra_body={"metadata": {"session_id": "s9"}}) as model:
+        await model.ainvoke("Hello")
     assert service.agent.told[0][0].session_id == "s9"
 
 
 async def test_langchain_raises_what_names_the_field(service: Service) -> None:
-    model = ChatOpenAI(model="serve_app", api_key=KEY, base_url=base_url(service), temperature=0.2)  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="'temperature' is not supported here; leave it out"):
-        await model.ainvoke("Hello")
+    async with langchain(service, temperature=0.2) as model:
+        with pytest.raises(openai.BadRequestError, match="'temperature' is not supported here; leave it out"):
+            await model.ainvoke("Hello")
 
 
 async def test_curl_asks_streams_and_is_refused(service: Service) -> None:

@@ -85,6 +85,7 @@ class Said(Value):
     audio: Annotated[Any, Only()] = None
     function_call: Annotated[Any, Only()] = None
     tool_calls: Annotated[Any, Only([[]])] = None
+    tool_call_id: Annotated[Any, Only()] = None
 
     @property
     def text(self) -> str:

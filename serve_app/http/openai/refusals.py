@@ -10,6 +10,7 @@ from pydantic import Field
 
 from serve_app.http.faults import ModelNotFound
 from serve_app.http.responses import body_refusals, json_response, refusals
+from serve_app.http.validation import first_field
 from serve_app.values import Value
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def param_of(error: Exception) -> str | None:
     """The field that `error` is about, as OpenAI names it."""
     match error:
         case RequestValidationError():
-            place, *path = error.errors()[0]["loc"]
-            return ".".join(str(step) for step in path)[:80] or None if place == "body" else None
+            return first_field(error)
         case ModelNotFound():
             return "model"
     return None
