@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from desk import context, killed, mortal, reply
 
 from serve_app.config import FeedbackSettings
@@ -80,18 +81,23 @@ async def test_the_history_survives_the_death_of_the_process(open_desk: Open) ->
     assert second.kinds(0) == ["system", "human", "ai", "human", "ai", "tool"]
 
 
-class Away(Registry):
-    """A Redis that does not answer."""
-
-    async def begin(self, *_: Any) -> Any:
-        raise StoreUnavailable("away")
+class Leaves(Registry):
+    """A Redis that does not answer once the run has begun."""
 
     async def append(self, _: Any) -> Any:
         raise StoreUnavailable("away")
 
 
-async def test_without_redis_nothing_is_missing(open_desk: Open) -> None:
-    answer = await _told(open_desk(reply("Ann."), registry=Away, patience_s=0.05))
+class Away(Leaves):
+    """A Redis that does not answer."""
+
+    async def begin(self, *_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+
+@pytest.mark.parametrize("registry", [Away, Leaves])
+async def test_without_redis_nothing_is_missing(open_desk: Open, registry: type[Registry]) -> None:
+    answer = await _told(open_desk(reply("Ann."), registry=registry, patience_s=0.05))
     assert (answer.status, answer.degraded) == ("success", [])
 
 
