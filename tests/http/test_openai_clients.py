@@ -34,6 +34,7 @@ async def test_the_synchronous_client_asks_and_streams_as_its_documentation_does
                     {"role": "user", "content": "How do I check if an instance has a method?"},
                 ],
             )
+            assert completion.serve_app["citations"] == []  # type: ignore[attr-defined]
             stream = client.chat.completions.create(model="serve_app", messages=HELLO, stream=True)
             streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
             with client.chat.completions.with_streaming_response.create(model="serve_app", messages=HELLO) as response:

@@ -20,7 +20,7 @@ from serve_app.errors import (
     StoreUnavailable,
 )
 from serve_app.http.openai.reading import MAX_HISTORY, MAX_INPUT
-from serve_app.http.openai.refusals import refused
+from serve_app.http.openai.refusals import refused, speaks_openai
 from serve_app.observability.catalogue import RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 
@@ -192,6 +192,21 @@ async def test_refusals_are_counted_by_our_codes_and_the_status_that_was_sent(se
         (CHAT, "400", "invalid_request"),
         (CHAT, "404", "model_not_found"),
     }
+
+
+@pytest.mark.parametrize(
+    ("scope", "openai"),
+    [
+        ({"path": "/v1/chat/completions"}, True),
+        ({"path": "/two/v1/models", "root_path": "/two"}, True),
+        ({"path": "/v1/models", "root_path": ""}, True),
+        ({"path": "/agent/chat", "root_path": ""}, False),
+        ({"path": "/v10/models"}, False),
+        ({"path": "/agent/v1/x"}, False),
+    ],
+)
+def test_what_lies_below_v1_speaks_openai_wherever_the_service_is_mounted(scope, openai):
+    assert speaks_openai(scope) is openai
 
 
 @pytest.mark.parametrize(

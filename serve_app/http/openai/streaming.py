@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Refuse = Callable[[Failure], Response]
 
 DONE = b"data: [DONE]\n\n"
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Chunks:
 
     def _written(self, **said: Any) -> bytes:
         head = {"id": ID + self._run_id, "object": "chat.completion.chunk", "created": self.created, "model": MODEL}
-        return f"data: {json.dumps({**head, **said}, ensure_ascii=False)}\n\n".encode()
+        return f"data: {_JSON.encode({**head, **said})}\n\n".encode()
 
 
 def failure(failed: Failed) -> bytes:
