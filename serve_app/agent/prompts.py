@@ -7,11 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 from serve_app.terms import content_terms
-from serve_app.values import Citation, ToolSpec, TurnRequest
+from serve_app.values import Citation, ToolSpec
 
 if TYPE_CHECKING:
     from serve_app.config import KnowledgeSettings
-    from serve_app.values import ChatRequest, Passage
+    from serve_app.values import Passage
 
 KNOWLEDGE_SEARCH = "knowledge_search"
 
@@ -33,15 +33,13 @@ ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
 """Of an answer's words, in a passage: all but a few of a short answer's, a good number of a long one's."""
 
 
-def system(prompt: str, request: ChatRequest) -> str:
-    """The configured prompt, how to read tools and cite the knowledge base, and the request's own instructions.
+def system(prompt: str, instructions: str = "") -> str:
+    """The configured prompt, how to read tools and cite the knowledge base, and the request's own `instructions`.
 
     In one message: some providers take no second one.
     """
     ours = prompt.rstrip() + "\n" + DATA + "\n" + CITING.format(tool=KNOWLEDGE_SEARCH)
-    if not isinstance(request, TurnRequest) or not request.instructions:
-        return ours
-    return ours + "\n" + ADDED.format(instructions=request.instructions)
+    return ours + "\n" + ADDED.format(instructions=instructions) if instructions else ours
 
 
 def knowledge_search(settings: KnowledgeSettings) -> ToolSpec:

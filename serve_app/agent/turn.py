@@ -24,7 +24,7 @@ from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
+from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -76,8 +76,8 @@ class Turn:
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
-        prompt = SystemMessage(system(self.settings.prompt, run.request))
-        history = [prompt, *earlier(run.request, memory.exchanges)]
+        prompt = system(self.settings.prompt, run.request.instructions if isinstance(run.request, TurnRequest) else "")
+        history = [SystemMessage(prompt), *earlier(run.request, memory.exchanges)]
         reply = await self._think(run, history, progress)
         progress.messages.append(reply)
         result = reply.text
