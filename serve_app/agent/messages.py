@@ -17,12 +17,12 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
-from serve_app.values import Message, ToolRequest, Usage
+from serve_app.values import Message, ToolRequest, TurnRequest, Usage
 
 if TYPE_CHECKING:
     from langchain_core.messages import InvalidToolCall, ToolCall
 
-    from serve_app.values import Exchange
+    from serve_app.values import ChatRequest, Exchange
 
 _MALFORMED = "serve_app_malformed"
 
@@ -30,9 +30,11 @@ KEPT_TOOL_CHARACTERS = 1_000
 """Of a tool's output in memory: the answer already holds what mattered of it."""
 
 
-def recalled(exchanges: list[Exchange]) -> list[BaseMessage]:
-    """The messages of earlier turns, as the model reads them."""
-    return [_to_langchain(message) for exchange in exchanges for message in exchange.messages]
+def earlier(request: ChatRequest, exchanges: list[Exchange]) -> list[BaseMessage]:
+    """What was said before the turn, as the model reads it: what memory has of it, or the request."""
+    given = request.history if isinstance(request, TurnRequest) else ()
+    remembered = [message for exchange in exchanges for message in exchange.messages]
+    return [_to_langchain(message) for message in (*given, *remembered)]
 
 
 def kept(messages: list[BaseMessage]) -> list[Message]:

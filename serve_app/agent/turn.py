@@ -12,7 +12,7 @@ from langchain_core.messages import SystemMessage
 
 from serve_app.agent.asking import ask, for_model
 from serve_app.agent.ladder import in_the_language_of, status
-from serve_app.agent.messages import kept, malformed, recalled, requests_of, with_calls
+from serve_app.agent.messages import earlier, kept, malformed, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
 from serve_app.agent.recording import record
@@ -24,7 +24,7 @@ from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
+from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -76,7 +76,8 @@ class Turn:
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
-        history = [SystemMessage(system(self.settings.prompt)), *recalled(memory.exchanges)]
+        prompt = system(self.settings.prompt, run.request.instructions if isinstance(run.request, TurnRequest) else "")
+        history = [SystemMessage(prompt), *earlier(run.request, memory.exchanges)]
         reply = await self._think(run, history, progress)
         progress.messages.append(reply)
         result = reply.text
@@ -97,7 +98,9 @@ class Turn:
         )
 
     async def _recalled(self, run: Run) -> Recalled:
-        """What the session remembers; while Redis is away the turn runs without."""
+        """What the session remembers, if there is one; while Redis is away the turn runs without."""
+        if not run.context.session_id:
+            return Recalled([], whole=True)
         if run.detached:
             return Recalled([], whole=False)
         try:
@@ -194,7 +197,9 @@ class Turn:
 
 
 def _exchange(run: Run, progress: Progress) -> str:
-    """The turn as memory keeps it, as far as it is."""
+    """The turn as memory keeps it, as far as it is; nothing of one without a conversation."""
+    if not run.context.session_id:
+        return ""
     messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
     exchange = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=messages)
     return exchange.model_dump_json()

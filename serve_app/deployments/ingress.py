@@ -69,6 +69,7 @@ class Ingress:
             gate=Gate.of(self._access, settings.access) if admin else None,
             faults=FaultBoard(redis) if settings.faults.enabled else None,
             metrics=self._metrics,
+            model_name=settings.model.name,
         )
         self._background: list[asyncio.Task[None]] = []
 

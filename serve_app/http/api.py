@@ -19,6 +19,7 @@ from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
 from serve_app.http.measuring import Measured
 from serve_app.http.metrics import add_metrics
+from serve_app.http.openai.routes import add_openai
 from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.run_lines import add_run_lines
@@ -38,12 +39,14 @@ An agent that answers questions with the help of tools and of your documents, in
 * Bodies are JSON in UTF-8, with `Content-Type: application/json`; an unknown field is refused, not ignored.
 * Every response has an `X-Request-Id`: the one you sent (letters, digits, `.`, `_` and `-`, at most 64) or a new one.
 * Every error has the same body: `{"error": {"code", "message", "retryable", "request_id"}}`. Act on `code` and
-  `retryable`; `message` is for people. A 429 or 503 says in `Retry-After` after how many seconds to come back.
+  `retryable`; `message` is for people. Below `/v1/` it is OpenAI's, with the same codes. A 429 or
+  503 says in `Retry-After` after how many seconds to come back.
 * A turn that was sent with an `Idempotency-Key` may be sent again: the service runs it once. A client that leaves stops
   nothing; a stream that broke off goes on at `/agent/runs/{run_id}/events`, after the frame named by `Last-Event-ID`.
 """
 _TAGS = [
     {"name": "Conversations", "description": "Turns, and what is remembered of them."},
+    {"name": "OpenAI", "description": "The same agent, for whatever speaks OpenAI's chat completions."},
     {"name": "Runs", "description": "Each turn is one run; its events are kept, and outlive the connection."},
     {"name": "Knowledge", "description": "The documents that answers may cite."},
     {"name": "Admin", "description": "For those who run the service."},
@@ -65,6 +68,7 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     api.router.route_class = JsonRoute
     contexts = Contexts(turn_timeout_s)
     add_chat(api, parts, contexts)
+    add_openai(api, parts, contexts)
     add_runs(api, parts.runs, contexts)
     add_sessions(api, parts.agent, contexts)
     add_knowledge(api, parts.retriever, contexts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from starlette.routing import Match
 
 from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError, Unauthenticated
 from serve_app.http.faults import MalformedBody, MethodNotAllowed
+from serve_app.http.openai.refusals import param_of, refused, speaks_openai
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.http.validation import sentence
@@ -22,12 +24,14 @@ from serve_app.observability.redaction import Redactor
 from serve_app.values import Failed, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    Shape = Callable[[Failure, int], Response]
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +47,14 @@ STATUS = {error.code: error.status for error in _family(ServeAppError)}
 """Code -> HTTP status, for the failures that arrive as values."""
 
 
-def refusal(failure: Failure) -> Response:
+def _ours_alone(failure: Failure, status: int) -> Response:
+    return json_response(Failed(error=failure), status)
+
+
+def refusal(failure: Failure, shape: Shape = _ours_alone) -> Response:
     """The error body, with the status of its code."""
     status = STATUS.get(failure.code, Internal.status)
-    response = json_response(Failed(error=failure), status)
+    response = shape(failure, status)
     if status in {429, 503}:
         response.headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s or 1)))
     if status == Unauthenticated.status:
@@ -54,9 +62,10 @@ def refusal(failure: Failure) -> Response:
     return response
 
 
-def answer_to(error: Exception, request_id: str, redactor: Redactor = REDACTOR) -> Response:
-    """The response to an exception."""
-    return refusal(_told(_ours(error), request_id, redactor))
+def answer_to(error: Exception, scope: Scope, redactor: Redactor = REDACTOR) -> Response:
+    """The response to an exception, in the language of the path that was asked for."""
+    failure = _told(_ours(error), request_id_of(scope), redactor)
+    return refusal(failure, partial(refused, param=param_of(error)) if speaks_openai(scope) else _ours_alone)
 
 
 async def or_failed(step: Awaitable[T], request_id: str) -> T | Failed:
@@ -86,14 +95,14 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise  # the server breaks the connection off, which is all that is left to tell
-            await answer_to(error, request_id_of(scope))(scope, receive, send)
+            await answer_to(error, scope)(scope, receive, send)
 
 
 def handle_errors(api: FastAPI, redactor: Redactor) -> None:
     """Replace the framework's error bodies by ours."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        response = answer_to(error, request_id_of(request.scope), redactor)
+        response = answer_to(error, request.scope, redactor)
         if response.status_code == MethodNotAllowed.status:
             response.headers["Allow"] = ", ".join(_allowed(request))
         return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, NotFound
 
 
 class MalformedBody(InvalidRequest):
@@ -10,6 +10,12 @@ class MalformedBody(InvalidRequest):
 
     status = 400
     code = "malformed_body"
+
+
+class ModelNotFound(NotFound):
+    """A model other than the agent is asked for, in OpenAI's language."""
+
+    code = "model_not_found"
 
 
 class MethodNotAllowed(InvalidRequest):

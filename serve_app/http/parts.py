@@ -29,3 +29,5 @@ class Parts:
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
     metrics: Metrics = SILENT
+    model_name: str = ""
+    """The model behind the agent, as it is configured."""

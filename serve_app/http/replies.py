@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serve_app.values import Context, Event
 
 DEGRADED = "X-Degraded"
+CANCELLED = "The run was cancelled, so that there is no answer"
 FIRST_EVENT_S = 10.0
 """A turn that waits for another one of its session longer than this begins its stream with a keep-alive."""
 LOOK_UP_S = 1.0
@@ -33,21 +34,28 @@ async def answer_of(events: AsyncGenerator[Event, None], context: Context) -> Re
     Raises:
         RunCancelled: it ends without an answer.
     """
+    last = await end_of(events, context)
+    return refusal(last.error) if isinstance(last, Failed) else marked(json_response(last), last)
+
+
+async def end_of(events: AsyncGenerator[Event, None], context: Context) -> Answer | Failed:
+    """What the run ends with.
+
+    Raises:
+        RunCancelled: it ends without an answer.
+    """
     async with within(patience_s(context)), aclosing(events):
         async for event in events:
             match event.data:
-                case Answer() as answer:
-                    return _answered(answer)
-                case Failed() as failed:
-                    return refusal(failed.error)
+                case Answer() | Failed() as last:
+                    return last
                 case Cancelled():
-                    raise RunCancelled("The run was cancelled, so that there is no answer")
+                    raise RunCancelled(CANCELLED)
     raise Internal("The run ended without its last event")
 
 
-def _answered(answer: Answer) -> Response:
-    """The answer; a header tells a proxy or a probe, which reads no body, what it was made without."""
-    response = json_response(answer)
+def marked(response: Response, answer: Answer) -> Response:
+    """A header tells a proxy or a probe, which reads no body, what the answer was made without."""
     if answer.degraded:
         response.headers[DEGRADED] = ", ".join(answer.degraded)
     return response

@@ -46,18 +46,34 @@ def broken_off(failed: Failed, last: Event | None) -> bytes:
 async def frames(
     following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[bytes, None]:
-    """`first`, if it is there, and what follows, to the last event or to the failure that keeps it away."""
+    """The steps as they travel."""
+    last: Event | None = None
+    async with aclosing(steps(following, first, context, keep_alive_s)) as told:
+        async for step in told:
+            if isinstance(step, Failed):
+                yield broken_off(step, last)
+            else:
+                last = step or last
+                yield frame(step) if step else KEEP_ALIVE
+
+
+async def steps(
+    following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncGenerator[Event | Failed | None, None]:
+    """`first`, if it is there, and what follows, to the last event or to the failure that keeps it away.
+
+    None stands for a silence after which the client wants a sign of life.
+    """
     event = first
-    yield frame(event) if event else KEEP_ALIVE
+    yield event
     while event is None or not event.last:
         step = await or_failed(_next(following, context, keep_alive_s), context.request_id)
-        if isinstance(step, Failed):
-            yield broken_off(step, event)
-            return
         if following.ended:
             return
+        yield step
+        if isinstance(step, Failed):
+            return
         event = step or event
-        yield frame(step) if step else KEEP_ALIVE
 
 
 async def _next(following: Following, context: Context, keep_alive_s: float) -> Event | None:

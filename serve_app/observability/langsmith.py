@@ -132,7 +132,9 @@ def _tags(span: Span) -> list[str]:
 
 def _metadata(trace: Trace, span: Span) -> dict[str, Any]:
     """What LangSmith filters by; by `session_id` it finds a conversation's turns together."""
-    known = {"session_id": trace.session_id, "run_id": trace.run_id, "otel_trace_id": trace.trace_id, **span.facts}
+    known = {"run_id": trace.run_id, "otel_trace_id": trace.trace_id, **span.facts}
+    if trace.session_id:
+        known["session_id"] = trace.session_id
     if span.kind != "model":
         return known
     provider, model = span.facts.get("provider"), span.facts.get("model")

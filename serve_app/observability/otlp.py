@@ -127,7 +127,9 @@ def _resource() -> Resource:
 
 def attributes(trace: Trace, span: Span) -> dict[str, Any]:
     """What the span says of itself, by OpenTelemetry's semantic conventions for generative AI where they reach."""
-    known: dict[str, Any] = {"gen_ai.conversation.id": trace.session_id, "serve_app.run_id": trace.run_id}
+    known: dict[str, Any] = {"serve_app.run_id": trace.run_id}
+    if trace.session_id:
+        known["gen_ai.conversation.id"] = trace.session_id
     if operation := OPERATIONS.get(span.kind):
         known["gen_ai.operation.name"] = operation
     if span.kind == "turn":

@@ -10,7 +10,7 @@ from serve_app.runs.entries import entry
 from serve_app.runs.log import UNFINISHED_STATUSES
 from serve_app.stores.keys import FeedbackKeys, RunKeys
 from serve_app.stores.redis import translated
-from serve_app.values import Answer, ChatRequest, Feedback, FeedbackList
+from serve_app.values import Answer, Feedback, FeedbackList, TurnRequest
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -75,7 +75,7 @@ class FeedbackBook:
             raise NotFound(f"There is no run {vote.run_id}")
         if status in UNFINISHED_STATUSES:
             raise RunUnfinished("The run has not ended; rate it when its answer is there")
-        asked = ChatRequest.model_validate_json(request)
+        asked = TurnRequest.model_validate_json(request, extra="ignore")
         data = entry(*ended[0]).event.data if ended else None
         answer = data if isinstance(data, Answer) else None
         return Feedback(

@@ -16,7 +16,7 @@ from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
 from serve_app.stores.redis import of_another_type, translated
-from serve_app.values import Answer, ChatRequest, Context
+from serve_app.values import Answer, Context, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import MemorySettings, RunSettings
     from serve_app.ports import Metrics
-    from serve_app.values import EventData, RunStatus
+    from serve_app.values import ChatRequest, EventData, RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ class Append:
 
     def unremembered(self) -> Append:
         """The same, whose answer says that it is not remembered: Redis is away."""
-        if not self.status or not isinstance(answer := self.entries[-1].event.data, Answer):
+        answer = self.entries[-1].event.data if self.status else None
+        if not self.context.session_id or not isinstance(answer, Answer):
             return self
         last = Entry(self.entries[-1].event.model_copy(update={"data": answer.without("memory")}))
         return replace(self, entries=[*self.entries[:-1], last], status="degraded")
@@ -107,7 +108,7 @@ class Registry:
         """
         run, session = _keys(context)
         keys = (run.run, session.lease, session.meta, UNFINISHED)
-        limits = (LIFE_MS, after, self._runs.steps_ttl_s, self._memory.ttl_s)
+        limits = (LIFE_MS, after, self._runs.steps_ttl_s, self._session_ttl_s(context))
         asked = registration(context, request)
         window = (-self._memory.window, -1) if self._memory.window else (1, 0)
         with translated():
@@ -140,12 +141,16 @@ class Registry:
                 for each in appends:
                     run, session = _keys(each.context)
                     keys = (run.run, session.lease, session.meta, UNFINISHED, run.steps, run.tokens, session.exchanges)
-                    lives = (self._runs.steps_ttl_s, self._runs.tokens_ttl_s, self._memory.ttl_s)
+                    lives = (self._runs.steps_ttl_s, self._runs.tokens_ttl_s, self._session_ttl_s(each.context))
                     entries = [argument for one in each.entries for argument in one.arguments]
                     ending = (each.status, each.exchange)
                     pipe.eval(scripts.APPEND, len(keys), *keys, each.epoch, run.member, *lives, *ending, *entries)
                 written: list[Kept | list[Any]] = await pipe.execute()
         return [self._kept(each) for each in written]
+
+    def _session_ttl_s(self, context: Context) -> int:
+        """How long what is kept of the session lives: of a run without a conversation, as long as the run."""
+        return self._memory.ttl_s if context.session_id else self._runs.steps_ttl_s
 
     def _kept(self, written: Kept | list[Any]) -> Kept:
         """What became of a write; one that ended its run tells what the session takes up since."""
@@ -220,7 +225,7 @@ class Registry:
             ended = await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
         return bool(ended[0] == "kept")
 
-    async def lapsed(self) -> list[tuple[Context, ChatRequest]]:
+    async def lapsed(self) -> list[tuple[Context, TurnRequest]]:
         """The runs whose owner is gone.
 
         Raises:
@@ -263,16 +268,16 @@ def registration(context: Context, request: ChatRequest) -> tuple[str, str, str,
     return context.session_id, context.model_dump_json(), request.model_dump_json(), time.time()
 
 
-def _asked(context: str | None, request: str | None) -> tuple[Context, ChatRequest] | None:
+def _asked(context: str | None, request: str | None) -> tuple[Context, TurnRequest] | None:
     """What a run was asked with, also where a later version says more of it; None where that is gone or unreadable."""
     try:
         return (
             Context.model_validate_json(context or "", extra="ignore"),
-            ChatRequest.model_validate_json(request or "", extra="ignore"),
+            TurnRequest.model_validate_json(request or "", extra="ignore"),
         )
     except ValidationError:
         return None
 
 
 def _keys(context: Context) -> tuple[RunKeys, SessionKeys]:
-    return RunKeys(context.tenant, context.run_id), SessionKeys(context.tenant, context.session_id)
+    return RunKeys(context.tenant, context.run_id), SessionKeys.of(context)

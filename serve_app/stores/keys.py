@@ -3,6 +3,7 @@
     serve_app:session:{TENANT:SESSION}:exchanges   list: the conversation, one exchange per turn
                                      :lease        hash: the run whose turn it is; short-lived
                                      :meta         hash: `epoch` rises with each run that gets the turn, `repairs`
+                     {TENANT:/RUN}:lease :meta     the same, for a run without a conversation
     serve_app:run:{TENANT:RUN}                     hash: what was asked, by whom it is run, how far it is
                               :steps               stream: the events without the tokens, and what a successor needs
                               :tokens              stream: the tokens; an event's id in both is `N-0`, N its number
@@ -25,6 +26,10 @@ server, with replicas as you like, and not a Redis Cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serve_app.values import Context
 
 UNFINISHED = "serve_app:runs"
 SESSIONS = "serve_app:session:*:exchanges"
@@ -40,6 +45,11 @@ class SessionKeys:
 
     tenant: str
     session_id: str
+
+    @classmethod
+    def of(cls, context: Context) -> SessionKeys:
+        """The conversation's; a run without one has them to itself, under a name that no client can take."""
+        return cls(context.tenant, context.session_id or f"/{context.run_id}")
 
     def _key(self, part: str) -> str:
         return f"serve_app:session:{{{self.tenant}:{self.session_id}}}:{part}"

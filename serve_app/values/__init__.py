@@ -33,7 +33,17 @@ from serve_app.values.tools import (
     ToolResult,
     ToolSpec,
 )
-from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
+from serve_app.values.turns import (
+    Answer,
+    ChatRequest,
+    Citation,
+    Context,
+    Failed,
+    Failure,
+    SessionId,
+    TurnRequest,
+    Usage,
+)
 from serve_app.values.value import Value
 
 __all__ = [
@@ -96,6 +106,7 @@ __all__ = [
     "ToolResult",
     "ToolSpec",
     "TurnEnd",
+    "TurnRequest",
     "Usage",
     "Value",
     "Vote",

@@ -9,6 +9,7 @@ from pydantic import Field
 from serve_app.errors import Internal, ServeAppError
 from serve_app.values.access import Tenant
 from serve_app.values.faults import Fault
+from serve_app.values.sessions import Message
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
 
@@ -22,6 +23,7 @@ class Context(Value):
     request_id: str
     run_id: str
     session_id: str
+    """The conversation; empty, which no client can choose, where the request has none that is kept."""
     tenant: Tenant = "default"
     key_id: str = ""
     """The key that the request came with; empty where none are asked for."""
@@ -62,6 +64,17 @@ class ChatRequest(Value):
         default=False, strict=True, description="Answer with server-sent events instead of one JSON body."
     )
     user_id: str | None = Field(default=None, max_length=128, description="The end user, for your own records.")
+
+
+class TurnRequest(ChatRequest):
+    """What a turn is asked with where the body of `POST /agent/chat` cannot say it."""
+
+    session_id: str = Field(default="", pattern=r"^([A-Za-z0-9._:@-]{1,128})?$")
+    """Empty for a turn without a conversation: nothing is remembered, before it or of it."""
+    instructions: str = ""
+    """What the application that asks adds to the system prompt, for this turn."""
+    history: tuple[Message, ...] = ()
+    """What was said before, where there is no conversation that has it."""
 
 
 class Citation(Value):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from serve_app.agent.messages import KEPT_TOOL_CHARACTERS, kept, logged, recalled, requests_of, unlogged, with_calls
+from serve_app.agent.messages import KEPT_TOOL_CHARACTERS, earlier, kept, logged, requests_of, unlogged, with_calls
 from serve_app.memory.repair import repaired
-from serve_app.values import Exchange, ToolRequest
+from serve_app.values import ChatRequest, Exchange, ToolRequest
 
 CALL = {"id": "c0", "name": "echo", "args": {"text": "中", "n": [1, None, 2.5]}, "type": "tool_call"}
 THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
@@ -81,7 +81,8 @@ def test_an_exchange_comes_back_from_memory_as_its_words_and_calls() -> None:
     ]
     exchange = Exchange(run_id="r", at=0, messages=kept(messages))
     assert repaired(exchange.messages) == (exchange.messages, 0)
-    again = recalled([Exchange.model_validate_json(exchange.model_dump_json())])
+    asked = ChatRequest(user_input="?", session_id="s")
+    again = earlier(asked, [Exchange.model_validate_json(exchange.model_dump_json())])
     assert [each.type for each in again] == ["human", "ai", "tool", "ai"]
     assert [each.text for each in again] == ["?", "Wait.", long[:-1], "!"]
     assert (again[1].tool_calls, again[2].tool_call_id) == ([CALL], "c0")

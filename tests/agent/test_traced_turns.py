@@ -21,7 +21,7 @@ from serve_app.llm.models import build
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.traceparent import root_id
 from serve_app.observability.traces import tracer
-from serve_app.values import ChatRequest
+from serve_app.values import ChatRequest, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,6 +204,14 @@ async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_ow
     assert (kinds["echo"], kinds["knowledge_search"]) == ("tool", "retriever")
     assert sinks.langsmith.headers[0]["x-api-key"] == "lsv2-key"
     assert sinks.otlp.headers[0]["authorization"] == "Bearer abc"
+
+
+async def test_a_turn_without_a_conversation_is_told_without_one(open_desk: Open, sinks: Sinks) -> None:
+    desk = open_desk(reply("Done."), tracer=sinks.tracer())
+    await desk.follow(context(session=""), TurnRequest(user_input="hello"))
+    await sinks.told()
+    assert "session_id" not in sinks.langsmith.named("serve_app").fields["extra"]["metadata"]
+    assert "gen_ai.conversation.id" not in sinks.otlp.named("serve_app").fields
 
 
 async def test_a_run_that_another_process_takes_over_is_the_same_trace(open_desk: Open, sinks: Sinks) -> None:

@@ -73,6 +73,7 @@ class Service:
             gate=self.gate,
             faults=self.faults,
             metrics=self.metrics,
+            model_name="stub:glm",
         )
         return create_api(parts, self.settings, self.turn_timeout_s)
 

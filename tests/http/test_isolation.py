@@ -23,6 +23,8 @@ QUESTION = "Search the manual: which phrase opens the vault of Acme?"
 SOURCE, SESSION, KEY = "acme-vault.md", "acme-session", "acme-key-1"
 CHAT = {"user_input": QUESTION, "session_id": SESSION}
 Route = tuple[str, str]
+OF_NOBODY: list[Route] = [("get", "/v1/models"), ("get", "/v1/models/{model_id}")]
+"""What they tell is the same for all."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ NAMED: dict[Route, dict[str, Any]] = {
 }
 """The routes that take an identifier, with what they are sent; what ends the thing comes last."""
 LISTS: list[Route] = [("get", "/admin/feedback"), ("get", "/admin/sessions"), ("get", "/knowledge/documents")]
-OF_THE_SAME_NAME: list[Route] = [("post", "/agent/chat"), ("post", "/knowledge/documents")]
+OF_THE_SAME_NAME: list[Route] = [
+    ("post", "/agent/chat"),
+    ("post", "/v1/chat/completions"),
+    ("post", "/knowledge/documents"),
+]
 """Where a client chooses the name: each tenant has a thing of its own by it."""
 
 
@@ -89,7 +95,7 @@ def filled(owned: Owned, route: Route, **other: str) -> tuple[str, str, dict[str
 
 
 def test_every_route_is_tried_or_has_nothing_of_a_tenant(described: list[Route]) -> None:
-    tried = {*NAMED, *LISTS, *OF_THE_SAME_NAME}
+    tried = {*NAMED, *LISTS, *OF_THE_SAME_NAME, *OF_NOBODY}
     rest = {route for route in described if route not in tried}
     assert tried <= {*described}
     untried = {path for _, path in rest if path not in OPEN and not path.startswith(OPERATORS)}
@@ -142,6 +148,20 @@ async def test_the_same_names_are_other_things_to_another_tenant(owned: Owned) -
     assert added["id"] != owned.document_id
     again = await owned.ask(owned.acme, "post", "/agent/chat", json={**CHAT, "session_id": "again"})
     assert "xylophone" in again.text
+
+
+async def test_the_same_session_in_openais_language_is_another_one_to_another_tenant(owned: Owned) -> None:
+    for named in ({"user": SESSION}, {"metadata": {"session_id": SESSION}}):
+        body = {"model": "serve_app", "messages": [{"role": "user", "content": "What did I ask first?"}], **named}
+        theirs = await owned.ask(owned.globex, "post", "/v1/chat/completions", json=body)
+        assert theirs.status_code == 200
+        assert not any(word in theirs.text for word in ("vault", "xylophone", owned.run_id, SOURCE))
+    body = {"model": "serve_app", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"Idempotency-Key": KEY}
+    said = await owned.ask(owned.globex, "post", "/v1/chat/completions", json=body, headers=headers)
+    assert owned.run_id not in said.text
+    assert (await owned.ask(owned.acme, "get", f"/agent/sessions/{SESSION}")).json()["turns"] == 1
+    assert (await owned.ask({}, "get", "/v1/models")).status_code == 401
 
 
 async def test_a_passage_of_another_tenant_is_never_found(owned: Owned) -> None:

@@ -1,0 +1,1 @@
+"""The chat completions of OpenAI's API, over the same agent."""

@@ -1,0 +1,49 @@
+"""Does a client that cannot take words back end up with the answer?"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.http.openai.telling import BREAK, Telling
+from serve_app.values import Token
+
+TEXTS = st.text(alphabet="ab\n", max_size=6)
+TOLD = st.lists(st.builds(Token, text=TEXTS, restart=st.booleans()), max_size=8)
+
+
+def _sent(result: str, *tokens: Token) -> str:
+    telling = Telling()
+    sent = "".join([*(telling.take(token) for token in tokens), telling.finish(result)])
+    assert sent == telling.sent
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sent"),
+    [
+        ([], "It is sunny."),
+        ([Token(text="It is "), Token(text="sunny.")], "It is sunny."),
+        ([Token(text="It "), Token(text="It", restart=True), Token(text=" is sunny.")], "It is sunny."),
+        ([Token(text="It is sun"), Token(text="It is", restart=True)], "It is sunny."),
+        ([Token(text="Wait."), Token(text="It is sunny.", restart=True)], "Wait.\n\nIt is sunny."),
+        ([Token(text="It was"), Token(text="It ", restart=True), Token(text="is sunny.")], "It was\n\nIt is sunny."),
+        ([Token(text="It is sunny. Or")], "It is sunny. Or\n\nIt is sunny."),
+    ],
+)
+def test_a_telling_goes_on_where_the_one_before_it_stopped_or_stands_alone(tokens, sent):
+    assert _sent("It is sunny.", *tokens) == sent
+
+
+@given(TOLD, TEXTS)
+def test_what_was_sent_ends_with_the_whole_answer(tokens, result):
+    sent = _sent(result, *tokens)
+    assert sent == result or sent.endswith(BREAK + result)
+
+
+@given(st.lists(TEXTS, max_size=8))
+def test_an_answer_that_is_told_once_is_sent_word_by_word(texts):
+    telling = Telling()
+    assert [telling.take(Token(text=text)) for text in texts] == texts
+    assert telling.finish("".join(texts)) == ""
