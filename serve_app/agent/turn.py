@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
 
+    from serve_app.agent.caching import Caching
     from serve_app.agent.progress import Step
     from serve_app.agent.toolbelt import Toolbelt
     from serve_app.config import AgentSettings
@@ -49,6 +51,7 @@ class Turn:
     belt: Toolbelt
     window: Window
     settings: AgentSettings
+    cache: Caching | None = None
 
     async def run(self, run: Run) -> Answer:
         """The answer; every step on the way is logged, and goes on from where the log ends.
@@ -76,6 +79,10 @@ class Turn:
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
+        make = partial(self._made, run, memory, progress)
+        return await (self.cache.answer(run, memory, progress, make) if self.cache else make())
+
+    async def _made(self, run: Run, memory: Recalled, progress: Progress) -> Answer:
         history = [SystemMessage(system(self.settings.prompt)), *recalled(memory.exchanges)]
         reply = await self._think(run, history, progress)
         progress.messages.append(reply)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from serve_app.config.cache import CacheSettings
 from serve_app.config.forms import (
     EMBEDDED,
     FunctionPath,
@@ -260,6 +261,7 @@ class Settings(Section):
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
+    cache: CacheSettings = CacheSettings()
     faults: FaultSettings = FaultSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

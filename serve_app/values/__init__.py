@@ -18,12 +18,13 @@ from serve_app.values.tools import (
     ToolResult,
     ToolSpec,
 )
-from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
+from serve_app.values.turns import Answer, CacheUse, ChatRequest, Citation, Context, Failed, Failure, SessionId, Usage
 from serve_app.values.value import Value
 
 __all__ = [
     "SCOPES",
     "Answer",
+    "CacheUse",
     "CallStatus",
     "Caller",
     "Cancelled",
