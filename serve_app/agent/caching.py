@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 Lookup = Literal["hit", "joined", "miss", "bypassed"]
 
+AWAY_S = 1.0
+"""For how long no turn looks after one found Redis away: each would wait for it in vain."""
+
 
 @dataclass(slots=True)
 class Caching:
@@ -54,7 +57,9 @@ class Caching:
     depends_on: str
     """The fingerprint of the settings by which answers are made."""
     metrics: Metrics = SILENT
-    _away: bool = field(default=False, init=False)
+    clock: Callable[[], float] = time.monotonic
+    _look_from: float | None = field(default=None, init=False)
+    """Where Redis is away: when a turn may look again."""
 
     async def answer(self, run: Run, memory: Recalled, progress: Progress, make: Make) -> Answer:
         """The answer of the turn, made by `make` where there is none."""
@@ -79,6 +84,8 @@ class Caching:
         """Whether the turn is one like others, of which nothing has happened yet."""
         context, begun = run.context, bool(progress.asked or progress.step or progress.said)
         if run.detached or not memory.whole or context.faults or context.cache == "no-store" or begun:
+            return False
+        if self._look_from is not None and self.clock() < self._look_from:
             return False
         question = run.request.user_input
         messages = [message for exchange in memory.exchanges for message in exchange.messages]
@@ -138,11 +145,11 @@ class Caching:
 
     def _note(self, error: StoreUnavailable | None) -> None:
         """Tell once that Redis is away, and that it is back: turns go on without."""
-        if error and not self._away:
+        if error and self._look_from is None:
             logger.warning("cache_away", extra={"error": error.message})
-        elif self._away and not error:
+        elif self._look_from is not None and not error:
             logger.warning("cache_back")
-        self._away = error is not None
+        self._look_from = self.clock() + AWAY_S if error else None
 
 
 def caching(settings: Settings, answers: Answers, belt: Toolbelt, metrics: Metrics) -> Caching:

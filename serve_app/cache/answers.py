@@ -36,8 +36,6 @@ who would be quicker by themselves."""
 RENEW_EVERY_S = LIFE_MS / 4000
 ALONE_MS = 10_000
 """For how long equal questions are answered each by itself, once one had an answer that is not for others."""
-ASK_S = 0.25
-"""For one step in Redis: far above a healthy server's milliseconds, and little for a turn that goes on without."""
 LISTEN_S = 1.0
 CLOSE_S = 1.0
 
@@ -174,12 +172,8 @@ class Answers:
             await self._eval(scripts.RELEASE, keys, given)
 
     async def _eval(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
-        try:
-            with translated():
-                async with asyncio.timeout(ASK_S):
-                    return await self._redis.eval(script, len(keys), *keys, *given)
-        except TimeoutError:
-            raise StoreUnavailable("Redis did not answer") from None
+        with translated():
+            return await self._redis.eval(script, len(keys), *keys, *given)
 
 
 def _finding(asked: Asked, owner: str, *, afresh: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:

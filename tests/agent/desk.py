@@ -17,7 +17,15 @@ from serve_app.agent.caching import caching
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.cache.answers import Answers
-from serve_app.config import AgentSettings, CacheSettings, KnowledgeSettings, MemorySettings, RunSettings, Settings
+from serve_app.config import (
+    AgentSettings,
+    CacheSettings,
+    KnowledgeSettings,
+    MemorySettings,
+    ObservabilitySettings,
+    RunSettings,
+    Settings,
+)
 from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.chain import Chain
 from serve_app.llm.guarded import Guarded
@@ -337,8 +345,10 @@ class Desk:
         self.model = _scripted(replies)
         model: BaseChatModel = self.model
         tracer: Tracer = settings.pop("tracer", Untraced())
+        redact: tuple[str, ...] = settings.pop("redact", ())
         fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
         cache: CacheSettings | None = settings.pop("cache", None)
+        max_runs: int = settings.pop("max_runs", 10)
         if fallback is not None:
             model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
@@ -346,18 +356,20 @@ class Desk:
         self.window = Window(redis, MemorySettings(), self.metrics)
         self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex, self.metrics)
         belt = Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics)  # type: ignore[arg-type]
-        whole = Settings(agent=AgentSettings(**settings), cache=cache or CacheSettings())
+        observability = ObservabilitySettings(redact=redact)
+        whole = Settings(agent=AgentSettings(**settings), cache=cache or CacheSettings(), observability=observability)
         self.answers = Answers(redis, self.registry.owner, cache.ttl_s) if cache and cache.ttl_s else None
+        self.caching = caching(whole, self.answers, belt, self.metrics) if self.answers else None
         turn = Turn(
             model=model,
             model_name="scripted",
             belt=belt,
             window=self.window,
             settings=whole.agent,
-            cache=caching(whole, self.answers, belt, self.metrics) if self.answers else None,
+            cache=self.caching,
         )
         writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
-        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs=10)
+        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 
     async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
