@@ -10,6 +10,7 @@ import pytest
 from desk import Desk, context
 from librarian import KEPT, Library
 
+from serve_app.cache import answers as caching_answers
 from serve_app.config import CacheSettings
 from serve_app.observability.catalogue import MODEL_CALLS
 from serve_app.runs.cancelling import cancel
@@ -289,6 +290,14 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(open_desk
     await leading
 
 
+@pytest.fixture
+def short_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that leads is dead sooner."""
+    monkeypatch.setattr(caching_answers, "LIFE_MS", 800)
+    monkeypatch.setattr(caching_answers, "RENEW_EVERY_S", 0.1)
+
+
+@pytest.mark.usefixtures("short_life")
 async def test_another_one_leads_where_the_process_that_leads_dies(open_desk: Open) -> None:
     library = Library(open_desk)
     library.model.gate = asyncio.Event()
@@ -312,6 +321,7 @@ async def test_another_one_leads_where_the_process_that_leads_dies(open_desk: Op
     leading.cancel()
 
 
+@pytest.mark.usefixtures("short_life")
 async def test_two_leaders_that_die_one_after_the_other_are_outlived(open_desk: Open) -> None:
     library = Library(open_desk, agents=3)
     library.model.gate = asyncio.Event()
@@ -343,9 +353,10 @@ async def test_a_follower_waits_no_longer_than_it_has(open_desk: Open) -> None:
     assert not (await leading).cached
 
 
+@pytest.mark.usefixtures("short_life")
 async def test_a_leader_is_renewed_for_as_long_as_it_takes(open_desk: Open) -> None:
     library = Library(open_desk)
-    library.model.pause_s = 3
+    library.model.pause_s = 1.5
     answers = await asyncio.gather(*(library.ask("one") for _ in range(10)))
     assert sum(each.cached for each in answers) == 9
     assert library.model.asked["one"] == 1
