@@ -1,8 +1,4 @@
-"""May a turn be answered as one was before, and may its answer be given to others?
-
-Only an answer that is whole, that no tool with an effect had a part in, and in which nothing personal is found. A turn
-is asked with nothing personal, too: what it is asked with stands, hashed, in the name of a key.
-"""
+"""How is a turn answered as one was before, and its answer kept for those that come after?"""
 
 from __future__ import annotations
 
@@ -10,27 +6,30 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from serve_app.agent.messages import exchange
 from serve_app.agent.prompts import system
+from serve_app.agent.sharing import Sharing, said, terms
 from serve_app.cache.answers import Answers, Asked, Found, Lead
-from serve_app.cache.kept import KeptAnswer
-from serve_app.cache.question import digest, fingerprint, normalised
+from serve_app.cache.question import digest, fingerprint
 from serve_app.errors import ServeAppError, StoreUnavailable
 from serve_app.observability.catalogue import CACHE_LOOKUPS
 from serve_app.observability.recorders import SILENT
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.run import NotOurs
 from serve_app.stores.keys import AnswerKeys
-from serve_app.values import Answer, Exchange, Message, Token
+from serve_app.values import Answer, Message, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from langchain_core.messages import BaseMessage
 
     from serve_app.agent.progress import Progress
     from serve_app.agent.toolbelt import Toolbelt
-    from serve_app.config import CacheSettings, Settings
-    from serve_app.memory.window import Recalled
+    from serve_app.cache.kept import KeptAnswer
+    from serve_app.config import Settings
     from serve_app.ports import Metrics
     from serve_app.runs.run import Run
 
@@ -50,8 +49,7 @@ class Caching:
 
     answers: Answers
     belt: Toolbelt
-    settings: CacheSettings
-    redactor: Redactor
+    sharing: Sharing
     collection: str
     """Of the knowledge base: a change of its documents ends what rests on them."""
     depends_on: str
@@ -61,13 +59,13 @@ class Caching:
     _look_from: float | None = field(default=None, init=False)
     """Where Redis is away: when a turn may look again."""
 
-    async def answer(self, run: Run, memory: Recalled, progress: Progress, make: Make) -> Answer:
-        """The answer of the turn, made by `make` where there is none."""
+    async def answer(self, run: Run, history: Sequence[BaseMessage], progress: Progress, make: Make) -> Answer:
+        """The answer of the turn, before which `history` was said; made by `make` where there is none."""
         found: Found | Lead | None = None
         lookup: Lookup = "bypassed"
-        if self._may_look(run, memory, progress):
+        if self._reachable and self.sharing.may_look(run, history, progress):
             try:
-                asked = await self._asked(run, memory)
+                asked = await self._asked(run, history)
                 found = await self.answers.find(asked, afresh=run.context.cache == "no-cache")
                 lookup = _lookup(run, found)
                 self._note(None)
@@ -77,35 +75,20 @@ class Caching:
         if isinstance(found, Found):
             return _given(run, found.kept)
         if isinstance(found, Lead):
-            return await self._led(run, found, progress, make)
+            return await self._led(found, progress, make)
         return await make()
 
-    def _may_look(self, run: Run, memory: Recalled, progress: Progress) -> bool:
-        """Whether the turn is one like others, of which nothing has happened yet."""
-        context, begun = run.context, bool(progress.asked or progress.step or progress.said)
-        if run.detached or not memory.whole or context.faults or context.cache == "no-store" or begun:
-            return False
-        if self._look_from is not None and self.clock() < self._look_from:
-            return False
-        question = run.request.user_input
-        messages = [message for exchange in memory.exchanges for message in exchange.messages]
-        return self._nothing_personal(question, normalised(question), _told(messages))
-
-    async def _asked(self, run: Run, memory: Recalled) -> Asked:
-        specs = await self.belt.specs()
-        hashed = digest(run.request.user_input, memory.exchanges, self.depends_on, *specs)
+    async def _asked(self, run: Run, history: Sequence[BaseMessage]) -> Asked:
+        context = [terms(run.request), said(history)]
+        hashed = digest(run.request.user_input, context, self.depends_on, *await self.belt.specs())
         return Asked(AnswerKeys(run.context.tenant, hashed, self.collection), run.context.run_id)
 
-    async def _led(self, run: Run, lead: Lead, progress: Progress, make: Make) -> Answer:
+    async def _led(self, lead: Lead, progress: Progress, make: Make) -> Answer:
         """Make the answer for all who wait for it; however that ends, they learn of it."""
         try:
             with self.answers.leading(lead):
                 answer = await make()
-            kept = self._kept(run, progress, answer)
-            if kept is None:
-                self.answers.release(lead, alone=True)
-            else:
-                await self._keep(lead, kept)
+            await self._share(lead, self.sharing.kept(answer, progress))
         except (asyncio.CancelledError, NotOurs):
             self.answers.release(lead, alone=False)
             raise
@@ -114,34 +97,18 @@ class Caching:
             raise
         return answer
 
-    def _kept(self, run: Run, progress: Progress, answer: Answer) -> str | None:
-        """What is kept of the answer; None where it is not for others."""
-        if answer.status != "success" or not all(map(self._is_lasting, answer.tool_calls)):
-            return None
-        requests = [request for step in progress.done for request in step.requests]
-        if any(self.belt.hidden(request) for request in requests):
-            return None
-        kept = KeptAnswer.of(answer, Exchange.model_validate_json(run.exchange).messages[1:])
-        told = kept.model_dump(exclude={"messages"})
-        if not self._nothing_personal(told, _told(kept.messages)):
-            return None
-        written = kept.model_dump_json()
-        return written if len(written.encode()) <= self.settings.max_bytes else None
-
-    def _is_lasting(self, call: Any) -> bool:
-        """Whether the call would bring the same to whoever asks next."""
-        return (
-            call.status == "ok" and self.belt.effect(call.name) == "pure" and call.name not in self.settings.live_tools
-        )
-
-    def _nothing_personal(self, *values: Any) -> bool:
-        return all(self.redactor.value(value) == value for value in values)
-
-    async def _keep(self, lead: Lead, kept: str) -> None:
+    async def _share(self, lead: Lead, kept: KeptAnswer | None) -> None:
+        if kept is None:
+            self.answers.release(lead, alone=True)
+            return
         try:
             await self.answers.keep(lead, kept)
         except StoreUnavailable as error:
             self._note(error)
+
+    @property
+    def _reachable(self) -> bool:
+        return self._look_from is None or self.clock() >= self._look_from
 
     def _note(self, error: StoreUnavailable | None) -> None:
         """Tell once that Redis is away, and that it is back: turns go on without."""
@@ -158,8 +125,7 @@ def caching(settings: Settings, answers: Answers, belt: Toolbelt, metrics: Metri
     return Caching(
         answers=answers,
         belt=belt,
-        settings=settings.cache,
-        redactor=Redactor.of(settings.observability.redact),
+        sharing=Sharing(belt, Redactor.of(settings.observability.redact), settings.cache),
         collection=settings.knowledge.collection,
         depends_on=fingerprint(system(settings.agent.prompt), *made_by),
         metrics=metrics,
@@ -172,23 +138,15 @@ def _lookup(run: Run, found: Found | Lead | None) -> Lookup:
     return "bypassed" if run.context.cache else "miss"
 
 
-def _told(messages: list[Message]) -> list[Any]:
-    """What was said, without the ids of calls, whose digits may look like anything."""
-    return [[each.content, [call.arguments for call in each.tool_calls]] for each in messages]
-
-
 def _given(run: Run, kept: KeptAnswer) -> Answer:
     """The kept answer as this run's: told and remembered as if the turn had been made, and free of charge."""
-    context, request = run.context, run.request
-    if request.stream:
+    if run.request.stream:
         run.say(Token(text=kept.result))
-    messages = [Message(role="user", content=request.user_input), *kept.messages]
-    exchange = Exchange(run_id=context.run_id, at=time.time(), user_id=request.user_id, messages=messages)
-    run.exchange = exchange.model_dump_json()
+    run.exchange = exchange(run, [Message(role="user", content=run.request.user_input), *kept.messages])
     run.span.note(cached=True)
     return Answer(
-        session_id=context.session_id,
-        run_id=context.run_id,
+        session_id=run.context.session_id,
+        run_id=run.context.run_id,
         cached=True,
         result=kept.result,
         citations=kept.citations,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from langchain_core.messages import SystemMessage
 
 from serve_app.agent.asking import ask, for_model
 from serve_app.agent.ladder import in_the_language_of, status
-from serve_app.agent.messages import kept, malformed, recalled, requests_of, with_calls
+from serve_app.agent.messages import exchange, kept, malformed, recalled, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
 from serve_app.agent.recording import record
@@ -25,7 +24,7 @@ from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult
+from serve_app.values import Answer, IdempotencyKey, ToolResult
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -79,11 +78,13 @@ class Turn:
         self._keep_effects(run, progress)
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
-        make = partial(self._made, run, memory, progress)
-        return await (self.cache.answer(run, memory, progress, make) if self.cache else make())
-
-    async def _made(self, run: Run, memory: Recalled, progress: Progress) -> Answer:
         history = [SystemMessage(system(self.settings.prompt)), *recalled(memory.exchanges)]
+        make = partial(self._made, run, memory, history, progress)
+        if self.cache is None or not memory.whole:
+            return await make()
+        return await self.cache.answer(run, history, progress, make)
+
+    async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: Progress) -> Answer:
         reply = await self._think(run, history, progress)
         progress.messages.append(reply)
         result = reply.text
@@ -203,5 +204,4 @@ class Turn:
 def _exchange(run: Run, progress: Progress) -> str:
     """The turn as memory keeps it, as far as it is."""
     messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
-    exchange = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=messages)
-    return exchange.model_dump_json()
+    return exchange(run, messages)

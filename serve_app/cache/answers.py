@@ -114,10 +114,10 @@ class Answers:
         finally:
             self._leads.discard(lead)
 
-    async def keep(self, lead: Lead, answer: str) -> bool:
+    async def keep(self, lead: Lead, answer: KeptAnswer) -> bool:
         """Keep the answer that the lead has made; whether it is: not where a document has changed meanwhile."""
         asked = lead.asked
-        given = (asked.run_id, lead.version, self._ttl_ms, answer)
+        given = (asked.run_id, lead.version, self._ttl_ms, answer.model_dump_json())
         return bool(await self._eval(scripts.KEEP, asked.keys.all, given))
 
     def release(self, lead: Lead, *, alone: bool) -> None:

@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any
 from serve_app.cache.kept import FORM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from pydantic import BaseModel
-
-    from serve_app.values import Exchange, Message
 
 _WIDTHS = {
     code: unicodedata.normalize("NFKC", chr(code))
@@ -42,27 +38,10 @@ def fingerprint(*parts: BaseModel | str) -> str:
     return _digest([FORM, *(part if isinstance(part, str) else part.model_dump_json() for part in parts)])
 
 
-def digest(question: str, exchanges: Iterable[Exchange], *parts: BaseModel | str) -> str:
-    """Of a question, of what was said before it, and of all else that the answer depends on."""
-    return _digest([normalised(question), [_said(each.messages) for each in exchanges], fingerprint(*parts)])
-
-
-def _said(messages: Sequence[Message]) -> list[Any]:
-    """As the model reads it; of the calls' ids, which providers make up, only which result is which call's."""
-    places: dict[str | None, int] = {}
-    for message in messages:
-        for call in message.tool_calls:
-            places.setdefault(call.id, len(places))
-    return [
-        [
-            each.role,
-            each.content,
-            [[call.name, call.arguments, places[call.id]] for call in each.tool_calls],
-            places.get(each.tool_call_id),
-        ]
-        for each in messages
-    ]
+def digest(question: str, context: Any, *parts: BaseModel | str) -> str:
+    """Of a question, of what is said before it, as JSON, and of all else that the answer depends on."""
+    return _digest([normalised(question), context, fingerprint(*parts)])
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
