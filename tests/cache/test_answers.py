@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEYS = AnswerKeys("default", "d1", "manuals")
 KEPT = KeptAnswer(result="Yes.", citations=[], tool_calls=[], model="m", messages=[])
-SOON_S = 1.0
+SOON_S = 1.8
 """Sooner than a right lapses."""
 
 
@@ -38,7 +38,7 @@ def asked(keys: AnswerKeys = KEYS) -> Asked:
 
 
 async def led(one: Answers, keys: AnswerKeys = KEYS, **given: Any) -> Lead:
-    lead = await one.find(asked(keys), **given)
+    lead = await asyncio.wait_for(one.find(asked(keys), **given), SOON_S)
     assert isinstance(lead, Lead), lead
     return lead
 
