@@ -291,7 +291,7 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(open_desk
 @pytest.fixture
 def short_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that leads is dead sooner."""
-    monkeypatch.setattr(caching_answers, "LIFE_MS", 800)
+    monkeypatch.setattr(caching_answers, "LIFE_MS", 1200)
     monkeypatch.setattr(caching_answers, "RENEW_EVERY_S", 0.1)
 
 
@@ -354,7 +354,7 @@ async def test_a_follower_waits_no_longer_than_it_has(open_desk: Open) -> None:
 @pytest.mark.usefixtures("short_life")
 async def test_a_leader_is_renewed_for_as_long_as_it_takes(open_desk: Open) -> None:
     library = Library(open_desk)
-    library.model.pause_s = 1.5
+    library.model.pause_s = 2
     answers = await asyncio.gather(*(library.ask("one") for _ in range(10)))
     assert sum(each.cached for each in answers) == 9
     assert library.model.asked["one"] == 1
