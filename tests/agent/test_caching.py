@@ -165,8 +165,9 @@ async def test_a_tenant_never_hits_another_ones_answer(open_desk: Open) -> None:
     assert library.model.asked["one"] == 2
 
 
-async def test_agents_with_other_settings_share_nothing(open_desk: Open) -> None:
-    library, other = Library(open_desk, agents=1), Library(open_desk, agents=1, prompt="Be brief.")
+@pytest.mark.parametrize("settings", [{"prompt": "Be brief."}, {"max_steps": 3}], ids=["prompt", "another"])
+async def test_agents_with_other_settings_share_nothing(open_desk: Open, settings: dict[str, Any]) -> None:
+    library, other = Library(open_desk, agents=1), Library(open_desk, agents=1, **settings)
     assert [(await each.ask("one")).cached for each in (library, other, library, other)] == [False, False, True, True]
 
 
