@@ -36,6 +36,7 @@ def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
         *_model(settings),
         *_embedding(settings.knowledge.embedding),
         *_tools(settings),
+        *_cache(settings),
         *_orders(settings),
         *redis_problems(settings.redis),
         *milvus_problems(settings.milvus),
@@ -125,6 +126,12 @@ def _references(tools: ToolsSettings) -> Iterator[Problem]:
             elif name in groups:
                 yield Problem(where, f"{name} is in the group {groups[name]} already", "A tool is in one group")
             groups.setdefault(name, group)
+
+
+def _cache(settings: Settings) -> Iterator[Problem]:
+    for index, name in enumerate(settings.cache.live_tools):
+        if name not in settings.tools.named:
+            yield Problem(f"cache.live_tools.{index}", f"there is no tool {name}", "Name a tool of the section tools")
 
 
 def _orders(settings: Settings) -> Iterator[Problem]:

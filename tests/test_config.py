@@ -97,6 +97,13 @@ def test_a_search_is_short_and_nothing_fails_on_purpose_by_default() -> None:
     assert not Settings().faults.enabled
 
 
+def test_no_answer_is_kept_unless_a_time_is_given() -> None:
+    assert Settings().cache.ttl_s is None
+    assert load(write("cache: {ttl_s: 600}\n")).cache.ttl_s == 600
+    [line] = lines(write("cache: {ttl_s: 0}\n"))
+    assert "cache.ttl_s" in line
+
+
 def test_a_store_may_be_written_as_its_url_alone() -> None:
     settings = load(write("redis: redis://cache:6379/1\nmilvus: {url: 'http://vectors:19530'}\n"))
     assert settings.redis == RedisSettings(url="redis://cache:6379/1")

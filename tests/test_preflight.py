@@ -318,3 +318,12 @@ tools:
         "app.yaml:8: tools.groups.one.tools.1: there is no tool ghost",
         "app.yaml:9: tools.groups.two.tools.1: a is in the group one already",
     ]
+
+
+def test_a_live_tool_that_does_not_exist_is_told() -> None:
+    told = found(
+        "tools: {order_query: {function: 'my:f'}}\ncache: {ttl_s: 60, live_tools: [order_query, order_qurey]}\n"
+    )
+    assert [line for line in told if "cache" in line] == [
+        "app.yaml:2: cache.live_tools.1: there is no tool order_qurey. Name a tool of the section tools"
+    ]

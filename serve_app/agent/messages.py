@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import (
@@ -17,12 +18,15 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
-from serve_app.values import Message, ToolRequest, TurnRequest, Usage
+from serve_app.values import Exchange, Message, ToolRequest, TurnRequest, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from langchain_core.messages import InvalidToolCall, ToolCall
 
-    from serve_app.values import ChatRequest, Exchange
+    from serve_app.runs.run import Run
+    from serve_app.values import ChatRequest
 
 _MALFORMED = "serve_app_malformed"
 
@@ -40,6 +44,14 @@ def earlier(request: ChatRequest, exchanges: list[Exchange]) -> list[BaseMessage
 def kept(messages: list[BaseMessage]) -> list[Message]:
     """One turn's messages, as memory keeps them."""
     return [_from_langchain(message) for message in messages]
+
+
+def exchange(run: Run, messages: Sequence[Message]) -> str:
+    """What memory keeps of a run's turn: nothing of one without a conversation."""
+    if not run.context.session_id:
+        return ""
+    whole = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=list(messages))
+    return whole.model_dump_json()
 
 
 def requests_of(reply: AIMessage) -> list[ToolRequest]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
 
 from serve_app.agent.asking import ask, for_model
 from serve_app.agent.ladder import in_the_language_of, status
-from serve_app.agent.messages import earlier, kept, malformed, requests_of, with_calls
+from serve_app.agent.messages import earlier, exchange, kept, malformed, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
 from serve_app.agent.recording import record
@@ -24,12 +24,13 @@ from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, Exchange, IdempotencyKey, ToolResult, TurnRequest
+from serve_app.values import Answer, IdempotencyKey, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
 
+    from serve_app.agent.caching import Caching
     from serve_app.agent.progress import Step
     from serve_app.agent.toolbelt import Toolbelt
     from serve_app.config import AgentSettings
@@ -49,6 +50,7 @@ class Turn:
     belt: Toolbelt
     window: Window
     settings: AgentSettings
+    cache: Caching | None = None
 
     async def run(self, run: Run) -> Answer:
         """The answer; every step on the way is logged, and goes on from where the log ends.
@@ -78,6 +80,12 @@ class Turn:
             raise RunAbandoned("Each process that ran this turn died")
         prompt = system(self.settings.prompt, run.request.instructions if isinstance(run.request, TurnRequest) else "")
         history = [SystemMessage(prompt), *earlier(run.request, memory.exchanges)]
+        make = partial(self._made, run, memory, history, progress)
+        if self.cache is None or not memory.whole:
+            return await make()
+        return await self.cache.answer(run, history, progress, make)
+
+    async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: Progress) -> Answer:
         reply = await self._think(run, history, progress)
         progress.messages.append(reply)
         result = reply.text
@@ -197,9 +205,6 @@ class Turn:
 
 
 def _exchange(run: Run, progress: Progress) -> str:
-    """The turn as memory keeps it, as far as it is; nothing of one without a conversation."""
-    if not run.context.session_id:
-        return ""
+    """The turn as memory keeps it, as far as it is."""
     messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
-    exchange = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=messages)
-    return exchange.model_dump_json()
+    return exchange(run, messages)

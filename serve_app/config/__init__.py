@@ -1,6 +1,7 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
 from serve_app.config.access import AccessSettings
+from serve_app.config.cache import CacheSettings
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
@@ -40,6 +41,7 @@ __all__ = [
     "AccessSettings",
     "AgentSettings",
     "BreakerSettings",
+    "CacheSettings",
     "Draft",
     "EgressSettings",
     "EmbeddingSettings",

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from serve_app.config.access import AccessSettings
+from serve_app.config.cache import CacheSettings
 from serve_app.config.forms import (
     EMBEDDED,
     FunctionPath,
@@ -262,6 +263,7 @@ class Settings(Section):
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     access: AccessSettings = AccessSettings()
     http: HttpSettings = HttpSettings()
+    cache: CacheSettings = CacheSettings()
     faults: FaultSettings = FaultSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

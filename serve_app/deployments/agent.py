@@ -12,8 +12,10 @@ from uuid import uuid4
 
 from ray import serve
 
+from serve_app.agent.caching import caching
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
+from serve_app.cache.answers import Answers
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
@@ -70,6 +72,7 @@ class Agent:
         self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._problem: str | None = None
         self._host: Host | None = None
+        self._answers: Answers | None = None
         self._model: Chain | None = None
         try:
             self._model = model = build(settings.model, metrics)
@@ -77,20 +80,21 @@ class Agent:
             self._problem = str(error)
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
             return
+        owner = uuid4().hex
+        belt = Toolbelt(
+            remote_tools(settings.tools, tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic, metrics
+        )
+        if settings.cache.ttl_s:
+            self._answers = Answers(self._redis, owner, settings.cache.ttl_s)
         turn = Turn(
             model=model,
             model_name=settings.model.name,
-            belt=Toolbelt(
-                remote_tools(settings.tools, tools),
-                RemoteRetriever(retriever),
-                settings.knowledge,
-                time.monotonic,
-                metrics,
-            ),
+            belt=belt,
             window=self._window,
             settings=settings.agent,
+            cache=caching(settings, self._answers, belt, metrics) if self._answers else None,
         )
-        registry = Registry(self._redis, settings.runs, settings.memory, uuid4().hex, metrics)
+        registry = Registry(self._redis, settings.runs, settings.memory, owner, metrics)
         self._tracer = tracer(
             settings.observability, Redactor.of(settings.observability.redact), dropped=partial(_dropped, metrics)
         )
@@ -135,6 +139,8 @@ class Agent:
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
             await self._tracer.close()
+        if self._answers:
+            await self._answers.close()
         await end(self._telling, self._beating)
         await self._redis.aclose()
 

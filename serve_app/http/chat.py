@@ -47,6 +47,10 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         failure before the first event is an ordinary error response. A stream that broke off goes on at
         `/agent/runs/{run_id}/events`.
 
+        Where the operator keeps answers, the same question in the same situation may be answered by one that was given
+        before: `cached` says so, `usage` is 0, and `tool_calls` are those by which it was made. `Cache-Control:
+        no-cache` wants it made anew, `no-store` has nothing kept of it.
+
         A turn goes on when its client leaves. Send an `Idempotency-Key` to be able to ask again, and `Prefer:
         respond-async` not to wait at all: the run is then read at `/agent/runs/{run_id}`.
         """

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.errors import DeadlineExceeded
+from serve_app.http.cache_control import HEADER as CACHE_CONTROL
+from serve_app.http.cache_control import cache_use
 from serve_app.http.callers import caller_of
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, given
@@ -46,6 +48,7 @@ class Contexts:
             key_id=caller.key_id,
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
+            cache=cache_use(request.headers.getlist(CACHE_CONTROL)),
             traceparent=given(request.headers.get(HEADER)),
         )
 

@@ -3,6 +3,10 @@
 One tenant's documents in Redis. A document's record and the frequencies of its terms change in one step, so that the
 frequencies are those of the documents listed, whenever a writer dies. A document is `unsettled` while Milvus may hold
 passages of it that the record does not name.
+
+With every change comes a new `version`, in the same step: an answer that was found under another one may be out of
+date. A search counts what the records name, so that from the step on it finds the new. The version changes once more
+when the old passages are gone, which until then may take places among those that are looked at.
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from serve_app.errors import StoreUnavailable
+from serve_app.stores.keys import documents_version
 from serve_app.stores.redis import translated
 from serve_app.values import DocumentSummary
 
@@ -25,8 +31,9 @@ if TYPE_CHECKING:
 PASSAGES = "passages"
 """The field of the frequencies that counts all passages; the other fields are term ids."""
 
-# KEYS: lease, documents, terms, sources, frequencies
-# ARGV: holder, document id, its member of sources, new record or '', new terms, then pairs of a field and its change
+# KEYS: lease, documents, terms, sources, frequencies, version
+# ARGV: holder, document id, its member of sources, new record or '', new terms, new version,
+#       then pairs of a field and its change
 APPLY = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[4] == '' then
@@ -38,7 +45,8 @@ else
   redis.call('HSET', KEYS[3], ARGV[2], ARGV[5])
   redis.call('ZADD', KEYS[4], 0, ARGV[3])
 end
-for i = 6, #ARGV, 2 do
+redis.call('SET', KEYS[6], ARGV[6])
+for i = 7, #ARGV, 2 do
   if redis.call('HINCRBY', KEYS[5], ARGV[i], ARGV[i + 1]) <= 0 then redis.call('HDEL', KEYS[5], ARGV[i]) end
 end
 return 1
@@ -82,6 +90,7 @@ class Registry:
         self._sources = f"{prefix}:sources"
         self._frequencies = f"{prefix}:frequencies"
         self._unsettled = f"{prefix}:unsettled"
+        self._version = documents_version(collection, tenant)
 
     async def statistics(self, terms: Iterable[int]) -> tuple[int, dict[int, int]]:
         """How many passages there are, and in how many of them each of `terms` occurs."""
@@ -125,7 +134,10 @@ class Registry:
     async def settle(self, document_id: str) -> None:
         """Note that Milvus holds the passages that count, and no others."""
         with translated():
-            await self._redis.srem(self._unsettled, document_id)
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.srem(self._unsettled, document_id)
+            pipeline.set(self._version, uuid4().hex)
+            await pipeline.execute()
 
     async def put(self, lease: Lease, document_id: str, record: Record, terms: Mapping[int, int]) -> None:
         """Set the document's record; `terms` says in how many of its passages each term occurs.
@@ -150,9 +162,9 @@ class Registry:
             changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
             applied = await self._redis.eval(
                 APPLY,
-                5,
-                *(lease.key, self._documents, self._terms, self._sources, self._frequencies),
-                *(lease.holder, document_id, f"{record.source}\0{document_id}", value, json.dumps(counts)),
+                6,
+                *(lease.key, self._documents, self._terms, self._sources, self._frequencies, self._version),
+                *(lease.holder, document_id, f"{record.source}\0{document_id}", value, json.dumps(counts), uuid4().hex),
                 *(part for field, change in changes.items() if change for part in (field, change)),
             )
         if not applied:

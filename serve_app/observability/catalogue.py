@@ -76,6 +76,13 @@ RESPONSE_S = Metric(
     "serve_app_response_seconds", "histogram", "From a request to the end of its response.", ("route",), ANSWER_S
 )
 
+CACHE_LOOKUPS = Metric(
+    "serve_app_cache_lookups_total",
+    "counter",
+    "Turns that looked for a kept answer; outcome is hit, joined, miss or bypassed.",
+    ("outcome",),
+)
+
 MODEL_CALLS = Metric(
     "serve_app_model_calls_total",
     "counter",

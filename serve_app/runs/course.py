@@ -236,6 +236,7 @@ def _summary(answer: Answer) -> dict[str, Any]:
         "status": answer.status,
         "degraded": answer.degraded,
         "model": answer.model,
+        **({"cached": True} if answer.cached else {}),
         "tools": [call.name for call in answer.tool_calls],
         "attempts": sum(call.attempts for call in answer.tool_calls),
         **answer.usage.model_dump(),

@@ -18,9 +18,14 @@
     serve_app:access:keys                          hash: the API keys by their ids, each with a hash of its secret
                     :tenants                       hash: the limits of each tenant that has some
                     :version                       string: another one after each change of the two
+    serve_app:answer:{TENANT:HASH}                 hash: an answer, and the version of the documents it rests on
+                                  :lead            hash: the run that is making it; short-lived
+                                  :waiting         set: the processes that wait for it
+    serve_app:inbox:OWNER                          stream: which of the answers that OWNER waits for are there
+    COLLECTION:TENANT:…                            the documents of the knowledge base; `version` changes with them
 
-Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis
-server, with replicas as you like, and not a Redis Cluster.
+Each key but those of access and of the documents has a time to live. Scripts touch keys of a run and of its session
+together: one Redis server, with replicas as you like, and not a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -121,6 +126,29 @@ class FeedbackKeys:
         return f"serve_app:feedback:{{{self.tenant}}}:{rating}"
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerKeys:
+    """The keys of the answer to one question, whose hash is `digest`."""
+
+    tenant: str
+    digest: str
+    collection: str
+    """Of the knowledge base."""
+
+    @property
+    def answer(self) -> str:
+        return f"serve_app:answer:{{{self.tenant}:{self.digest}}}"
+
+    @property
+    def lead(self) -> str:
+        return f"{self.answer}:lead"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """As the scripts take them."""
+        return (self.answer, self.lead, f"{self.answer}:waiting", documents_version(self.collection, self.tenant))
+
+
 def session_of(exchanges: str, tenant: str) -> str | None:
     """The session id in a key of exchanges; None where it is another tenant's."""
     inside = exchanges[exchanges.index("{") + 1 : exchanges.rindex("}")]
@@ -130,6 +158,16 @@ def session_of(exchanges: str, tenant: str) -> str | None:
 def control(owner: str) -> str:
     """The stream by which the process `owner` is told something."""
     return f"serve_app:control:{owner}"
+
+
+def inbox(owner: str) -> str:
+    """The stream by which the process `owner` is told of answers."""
+    return f"serve_app:inbox:{owner}"
+
+
+def documents_version(collection: str, tenant: str) -> str:
+    """What changes with each change of the tenant's documents."""
+    return f"{collection}:{tenant}:version"
 
 
 def idempotency(tenant: str, digest: str) -> str:

@@ -35,6 +35,7 @@ from serve_app.values.tools import (
 )
 from serve_app.values.turns import (
     Answer,
+    CacheUse,
     ChatRequest,
     Citation,
     Context,
@@ -52,6 +53,7 @@ __all__ = [
     "Answer",
     "ApiKey",
     "ApiKeyList",
+    "CacheUse",
     "CallStatus",
     "Caller",
     "Cancelled",

@@ -13,6 +13,10 @@ from serve_app.values.sessions import Message
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
 
+CacheUse = Literal["", "no-cache", "no-store"]
+"""What the request's `Cache-Control` says: give an answer that was given before, make it anew for those who come later,
+or keep nothing of it."""
+
 SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
 """A conversation's name, chosen by the client."""
 
@@ -36,6 +40,7 @@ class Context(Value):
     """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
+    cache: CacheUse = ""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose while this request is served."""
     traceparent: str = ""
@@ -106,6 +111,7 @@ class Answer(Value):
     tool_calls: list[ToolCall] = []
     usage: Usage = Usage()
     model: str
+    cached: bool = Field(default=False, description="Whether it was made for the same question before.")
 
     def without(self, part: str) -> Answer:
         """The same answer, made without `part`."""

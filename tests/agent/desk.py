@@ -13,9 +13,19 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
+from serve_app.agent.caching import caching
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
-from serve_app.config import AgentSettings, KnowledgeSettings, MemorySettings, RunSettings
+from serve_app.cache.answers import Answers
+from serve_app.config import (
+    AgentSettings,
+    CacheSettings,
+    KnowledgeSettings,
+    MemorySettings,
+    ObservabilitySettings,
+    RunSettings,
+    Settings,
+)
 from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.chain import Chain
 from serve_app.llm.guarded import Guarded
@@ -335,22 +345,31 @@ class Desk:
         self.model = _scripted(replies)
         model: BaseChatModel = self.model
         tracer: Tracer = settings.pop("tracer", Untraced())
+        redact: tuple[str, ...] = settings.pop("redact", ())
         fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
+        cache: CacheSettings | None = settings.pop("cache", None)
+        max_runs: int = settings.pop("max_runs", 10)
         if fallback is not None:
             model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
         self.metrics = RecordedMetrics()
         self.window = Window(redis, MemorySettings(), self.metrics)
         self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex, self.metrics)
+        belt = Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics)  # type: ignore[arg-type]
+        observability = ObservabilitySettings(redact=redact)
+        whole = Settings(agent=AgentSettings(**settings), cache=cache or CacheSettings(), observability=observability)
+        self.answers = Answers(redis, self.registry.owner, cache.ttl_s) if cache and cache.ttl_s else None
+        self.caching = caching(whole, self.answers, belt, self.metrics) if self.answers else None
         turn = Turn(
             model=model,
             model_name="scripted",
-            belt=Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics),  # type: ignore[arg-type]
+            belt=belt,
             window=self.window,
-            settings=AgentSettings(**settings),
+            settings=whole.agent,
+            cache=self.caching,
         )
         writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
-        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs=10)
+        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 
     async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
@@ -381,7 +400,7 @@ class Desk:
 
     async def die(self) -> None:
         """What SIGKILL leaves: nothing is released, nothing is told."""
-        tasks = {*self.host._background, *self.host._tasks}
+        tasks = {*self.host._background, *self.host._tasks, *(self.answers._background if self.answers else ())}
         for course in self.host._courses.values():
             course.feed.close()
             tasks |= {course.run.work} if course.run and course.run.work else set()

@@ -23,7 +23,7 @@ QUESTION = "Search the manual: which phrase opens the vault of Acme?"
 SOURCE, SESSION, KEY = "acme-vault.md", "acme-session", "acme-key-1"
 CHAT = {"user_input": QUESTION, "session_id": SESSION}
 Route = tuple[str, str]
-OF_NOBODY: list[Route] = [("get", "/v1/models"), ("get", "/v1/models/{model_id}")]
+OF_NOBODY: list[Route] = [("get", "/v1/models"), ("get", "/v1/models/{model}")]
 """What they tell is the same for all."""
 
 

@@ -22,10 +22,11 @@ RARE = {
     "ray_serve_app_recoveries_total",
     "ray_serve_app_sessions_repaired_total",
     "ray_serve_app_dropped_spans_total",
+    "ray_serve_app_cache_lookups_total",
     "application:serve_app_recoveries:increase15m",
     "application_outcome:serve_app_sessions_repaired:increase15m",
 }
-"""Ray has a counter only from its first event on: these have none where nothing went wrong."""
+"""Ray has a counter only from its first event on: these have none where nothing went wrong, or no answers are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ OUTCOMES = {
     "serve_app_retrievals_total": ("ok", "standby", "lexical_only", "error", "timeout"),
     "serve_app_sessions_repaired_total": ("mended", "set_aside"),
     "serve_app_store_calls_total": ("ok", "error"),
+    "serve_app_cache_lookups_total": ("hit", "joined", "miss", "bypassed"),
 }
 """What `status` and `outcome` may be differs by metric."""
 

@@ -1,0 +1,128 @@
+"""Is an answer ever given that is older than the documents were when its question was asked?"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from librarian import Library
+
+from serve_app.knowledge.registry import Record, Registry
+from serve_app.stores.lease import LIFE_MS, Lease
+from serve_app.values import Found, Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from desk import Desk
+    from redis.asyncio import Redis
+
+    from serve_app.values import Answer, Context
+
+    Open = Callable[..., Desk]
+
+QUESTION = "search it: now"
+
+
+class Shelf:
+    """One document, kept and found as the knowledge base does: what counts is what its record in Redis names."""
+
+    def __init__(self, redis: Redis, tenant: str = "default") -> None:
+        self._registry = Registry(redis, "serve_app", tenant)
+        self._redis = redis
+        self._lease = Lease("serve_app:writer", uuid4().hex)
+        self.searched = asyncio.Event()
+        self.pause_s: Callable[[], float] = lambda: 0
+
+    async def write(self, edition: int) -> None:
+        await self._redis.set(self._lease.key, self._lease.holder, px=LIFE_MS)
+        record = Record("manual", "T", str(edition), passages=1, characters=1, indexed_at=0)
+        await self._registry.unsettle("d")
+        await self._registry.put(self._lease, "d", record, {7: 1})
+        await self._registry.settle("d")
+
+    async def search(self, context: Context, query: str) -> Found:
+        await asyncio.sleep(self.pause_s())
+        record = (await self._registry.records(["d"]))["d"]
+        self.searched.set()
+        await asyncio.sleep(self.pause_s())
+        text = f"edition {record.digest}."
+        return Found(passages=[Passage(document_id="d", source="manual", title="T", text=text, score=1)])
+
+
+def shelved(library: Library, shelf: Shelf) -> Library:
+    for desk in library.desks:
+        desk.retriever.search = shelf.search  # type: ignore[method-assign]
+    return library
+
+
+def edition(answer: Answer) -> int:
+    return int(answer.result.partition("edition ")[2].partition(".")[0])
+
+
+async def test_a_changed_document_ends_what_rests_on_it(open_desk: Open, redis: Redis) -> None:
+    shelf = Shelf(redis)
+    library = shelved(Library(open_desk), shelf)
+    for number in range(3):
+        await shelf.write(number)
+        answers = [await library.ask(QUESTION) for _ in range(3)]
+        assert [edition(each) for each in answers] == [number] * 3
+        assert [each.cached for each in answers] == [False, True, True]
+
+
+async def test_a_document_of_another_tenant_ends_nothing(open_desk: Open, redis: Redis) -> None:
+    shelf = Shelf(redis)
+    library = shelved(Library(open_desk), shelf)
+    await shelf.write(1)
+    await library.ask(QUESTION)
+    await Shelf(redis, "other").write(1)
+    assert (await library.ask(QUESTION)).cached
+
+
+async def test_a_turn_that_began_before_a_change_and_ends_after_it_keeps_nothing(open_desk: Open, redis: Redis) -> None:
+    shelf = Shelf(redis)
+    shelf.pause_s = lambda: 0.2
+    library = shelved(Library(open_desk), shelf)
+    await shelf.write(1)
+    before = asyncio.create_task(library.ask(QUESTION))
+    await shelf.searched.wait()
+    waiting = asyncio.create_task(library.ask(QUESTION))
+    await asyncio.sleep(0.05)
+    await shelf.write(2)
+    after = await library.ask(QUESTION)
+    assert (edition(after), after.cached) == (2, False)
+    assert (edition(await before), (await before).cached) == (1, False)
+    assert edition(await waiting) == 2, "what it waited for was out of date by then"
+    last = await library.ask(QUESTION)
+    assert (edition(last), last.cached) == (2, True)
+
+
+async def test_no_answer_is_older_than_its_question_however_turns_and_changes_meet(
+    open_desk: Open, redis: Redis
+) -> None:
+    chance = random.Random(11)
+    shelf = Shelf(redis)
+    shelf.pause_s = lambda: chance.random() * 0.02
+    library = shelved(Library(open_desk), shelf)
+    await shelf.write(0)
+    written, cached = 0, 0
+
+    async def ask() -> None:
+        nonlocal cached
+        while written < 40:
+            oldest = written
+            answer = await library.ask(QUESTION)
+            cached += answer.cached
+            assert edition(answer) >= oldest
+
+    async def change() -> None:
+        nonlocal written
+        while written < 40:
+            await asyncio.sleep(chance.random() * 0.06)
+            await shelf.write(written + 1)
+            written += 1
+
+    await asyncio.gather(change(), *(ask() for _ in range(8)))
+    assert cached > 40, "otherwise nothing was tried"

@@ -1,0 +1,181 @@
+"""Does one run at a time lead, and do those that wait learn at once how it ends?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from serve_app.cache import answers, scripts
+from serve_app.cache.answers import Answers, Asked, Found, Lead
+from serve_app.cache.kept import KeptAnswer
+from serve_app.stores.keys import AnswerKeys, documents_version
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+KEYS = AnswerKeys("default", "d1", "manuals")
+KEPT = KeptAnswer(result="Yes.", citations=[], tool_calls=[], model="m", messages=[])
+SOON_S = 1.8
+"""Sooner than a right lapses."""
+
+
+@pytest.fixture
+async def pair(redis: Redis) -> AsyncIterator[tuple[Answers, Answers]]:
+    """The answers as two processes have them."""
+    both = Answers(redis, uuid4().hex, 60), Answers(redis, uuid4().hex, 60)
+    yield both
+    for each in both:
+        await each.close()
+
+
+def asked(keys: AnswerKeys = KEYS) -> Asked:
+    return Asked(keys, uuid4().hex)
+
+
+async def led(one: Answers, keys: AnswerKeys = KEYS, **given: Any) -> Lead:
+    lead = await asyncio.wait_for(one.find(asked(keys), **given), SOON_S)
+    assert isinstance(lead, Lead), lead
+    return lead
+
+
+async def waiting(other: Answers) -> asyncio.Task[Any]:
+    """A run that waits by now."""
+    task = asyncio.create_task(other.find(asked()))
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    return task
+
+
+async def test_who_waits_in_another_process_is_told_of_the_answer_at_once(pair: tuple[Answers, Answers]) -> None:
+    one, other = pair
+    lead = await led(one)
+    tasks = [await waiting(each) for each in (one, other, other)]
+    assert await one.keep(lead, KEPT)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), SOON_S) == [Found(KEPT, waited=True)] * 3
+    assert await other.find(asked()) == Found(KEPT, waited=False)
+
+
+async def test_who_waits_for_what_is_not_for_others_goes_on_alone_at_once_and_who_comes_soon_after_does_not_wait(
+    pair: tuple[Answers, Answers],
+) -> None:
+    one, other = pair
+    lead = await led(one)
+    tasks = [await waiting(each) for each in (one, other)]
+    one.release(lead, alone=True)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), SOON_S) == [None, None]
+    assert await other.find(asked()) is None
+
+
+async def test_one_of_those_who_wait_leads_where_the_leader_stops(pair: tuple[Answers, Answers]) -> None:
+    one, other = pair
+    lead = await led(one)
+    tasks = [await waiting(each) for each in (one, other)]
+    one.release(lead, alone=False)
+    done, still = await asyncio.wait(tasks, timeout=SOON_S, return_when=asyncio.FIRST_COMPLETED)
+    [next_lead] = [await each for each in done]
+    assert isinstance(next_lead, Lead)
+    assert len(still) == 1
+    await other.keep(next_lead, KEPT)
+    assert await asyncio.wait_for(still.pop(), SOON_S) == Found(KEPT, waited=True)
+
+
+async def test_a_right_that_lapsed_is_anothers_and_the_late_answer_of_the_first_is_not_kept(
+    pair: tuple[Answers, Answers], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    monkeypatch.setattr(answers, "LIFE_MS", 100)
+    late = await led(one)
+    await asyncio.sleep(0.15)
+    lead = await led(other)
+    assert not await one.keep(late, KEPT)
+    one.release(late, alone=True)
+    await asyncio.sleep(0.05)
+    assert await redis.hget(KEYS.lead, "run") == lead.asked.run_id
+    assert await other.keep(lead, KEPT)
+
+
+async def test_a_right_that_lapsed_and_that_nobody_took_is_still_good(
+    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    lead = await led(pair[0])
+    await asyncio.sleep(0.1)
+    assert await pair[0].keep(lead, KEPT)
+
+
+async def test_a_run_that_asks_twice_leads_twice_because_it_may_not_have_heard_the_first_time(
+    pair: tuple[Answers, Answers],
+) -> None:
+    one, other = pair
+    mine = asked()
+    assert await one.find(mine) == await other.find(mine) == Lead(mine, "")
+
+
+async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made(pair: tuple[Answers, Answers]) -> None:
+    one, other = pair
+    first = await led(one)
+    second = await led(other, afresh=True)
+    assert not await one.keep(first, KEPT)
+    assert await other.keep(second, KEPT)
+    await led(one, afresh=True)
+
+
+async def test_an_answer_of_another_version_is_neither_given_nor_kept_nor_waited_for(
+    pair: tuple[Answers, Answers], redis: Redis
+) -> None:
+    one, other = pair
+    await one.keep(await led(one), KEPT)
+    version = documents_version(KEYS.collection, KEYS.tenant)
+    await redis.set(version, "v1")
+    before = await led(one)
+    await redis.set(version, "v2")
+    after = await led(other)
+    assert (before.version, after.version) == ("v1", "v2")
+    assert not await one.keep(before, KEPT)
+    assert await other.keep(after, KEPT)
+
+
+@pytest.mark.parametrize("keys", [AnswerKeys("other", "d1", "manuals"), AnswerKeys("default", "d2", "manuals")])
+async def test_another_tenant_or_question_is_another_answer(pair: tuple[Answers, Answers], keys: AnswerKeys) -> None:
+    one, other = pair
+    await one.keep(await led(one), KEPT)
+    await led(other, keys)
+
+
+async def test_an_answer_that_cannot_be_read_is_none(pair: tuple[Answers, Answers], redis: Redis) -> None:
+    await pair[0].keep(await led(pair[0]), KEPT)
+    await redis.hset(KEYS.answer, "answer", "{}")
+    assert await pair[0].find(asked()) is None
+
+
+async def test_all_that_is_written_ends_by_itself(pair: tuple[Answers, Answers], redis: Redis) -> None:
+    one, other = pair
+    lead = await led(one)
+    task = await waiting(other)
+    assert all([await redis.pttl(key) > 0 for key in await redis.keys("serve_app:*")])
+    await one.keep(lead, KEPT)
+    await task
+    keys = await redis.keys("serve_app:*")
+    assert sorted(key.split(":")[1] for key in keys) == ["answer", "inbox"]
+    assert all([await redis.pttl(key) > 0 for key in keys])
+
+
+async def test_a_write_whose_reply_was_lost_may_be_made_again(pair: tuple[Answers, Answers], redis: Redis) -> None:
+    one, _ = pair
+    lead = await led(one)
+    assert [await one.keep(lead, KEPT) for _ in range(2)] == [True, True]
+    again = await led(one, afresh=True)
+    given = (again.asked.run_id, 1000)
+    assert [await redis.eval(scripts.RELEASE, 3, *KEYS.all[:3], *given) for _ in range(2)] == [1, 0]
+
+
+async def test_what_is_to_be_told_is_told_before_the_process_ends(redis: Redis) -> None:
+    one = Answers(redis, uuid4().hex, 60)
+    one.release(await led(one), alone=False)
+    await one.close()
+    assert not await redis.exists(KEYS.lead)
