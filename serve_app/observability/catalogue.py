@@ -130,6 +130,10 @@ STORE_CALLS = Metric(
 )
 STORE_S = Metric("serve_app_store_seconds", "histogram", "One call of redis or milvus.", ("store",), LOOKUP_S)
 
+ACCESS_AGE_S = Metric(
+    "serve_app_access_age_seconds", "gauge", "How old what this ingress knows of keys and limits is; below 2 in health."
+)
+
 CPU_S = Metric("serve_app_process_cpu_seconds_total", "counter", "Processor time of the process.")
 RESIDENT_BYTES = Metric("serve_app_process_resident_bytes", "gauge", "Memory that the process takes up.")
 LOOP_LAG_S = Metric(

@@ -14,8 +14,11 @@
     serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
     serve_app:faults                               hash: what goes wrong on purpose, by its target
+    serve_app:access:keys                          hash: the API keys by their ids, each with a hash of its secret
+                    :tenants                       hash: the limits of each tenant that has some
+                    :version                       string: another one after each change of the two
 
-Each key has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
+Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
 you like, and not a Redis Cluster.
 """
 
@@ -26,6 +29,9 @@ from dataclasses import dataclass
 UNFINISHED = "serve_app:runs"
 SESSIONS = "serve_app:session:*:exchanges"
 FAULTS = "serve_app:faults"
+API_KEYS = "serve_app:access:keys"
+TENANTS = "serve_app:access:tenants"
+ACCESS_VERSION = "serve_app:access:version"
 
 
 @dataclass(frozen=True, slots=True)

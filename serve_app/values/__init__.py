@@ -1,6 +1,21 @@
 """Which values cross a boundary between processes?"""
 
-from serve_app.values.access import SCOPES, Caller, Limits, Scope, Tenant
+from serve_app.values.access import (
+    DEFAULT_TENANT,
+    SCOPES,
+    ApiKey,
+    ApiKeyList,
+    Caller,
+    KeyId,
+    KeyOrder,
+    Limits,
+    NewApiKey,
+    Scope,
+    Tenant,
+    TenantEntry,
+    TenantLimits,
+    TenantList,
+)
 from serve_app.values.faults import Fault, FaultList, FaultMode, FaultTarget
 from serve_app.values.feedback import Feedback, FeedbackList, Rating, Vote
 from serve_app.values.health import Check
@@ -22,8 +37,11 @@ from serve_app.values.turns import Answer, ChatRequest, Citation, Context, Faile
 from serve_app.values.value import Value
 
 __all__ = [
+    "DEFAULT_TENANT",
     "SCOPES",
     "Answer",
+    "ApiKey",
+    "ApiKeyList",
     "CallStatus",
     "Caller",
     "Cancelled",
@@ -50,8 +68,11 @@ __all__ = [
     "Found",
     "IdempotencyKey",
     "Indexed",
+    "KeyId",
+    "KeyOrder",
     "Limits",
     "Message",
+    "NewApiKey",
     "Passage",
     "Rating",
     "Run",
@@ -66,6 +87,9 @@ __all__ = [
     "SessionSize",
     "SessionSizes",
     "Tenant",
+    "TenantEntry",
+    "TenantLimits",
+    "TenantList",
     "Token",
     "ToolCall",
     "ToolRequest",

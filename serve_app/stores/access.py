@@ -1,0 +1,124 @@
+"""Who may what, as of the last second?
+
+One small string in Redis changes with every change of keys and limits: it is looked at twice a second, and everything
+is read again when it is another one. So a request costs no round trip, and thousands of keys cost none either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from serve_app.errors import StoreUnavailable
+from serve_app.observability.catalogue import ACCESS_AGE_S
+from serve_app.observability.recorders import SILENT
+from serve_app.stores.keys import ACCESS_VERSION, API_KEYS, TENANTS
+from serve_app.stores.redis import translated
+from serve_app.stores.secrets import StoredKey, fits, id_of, same
+from serve_app.values import Caller, TenantLimits, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+    from redis.asyncio import Redis
+
+    from serve_app.ports import Metrics
+
+logger = logging.getLogger(__name__)
+
+READ_EVERY_S = 0.5
+READ_S = 1.0
+"""For one look: with the pause before it, a change is known everywhere within two seconds."""
+OPERATOR = "operator"
+"""The id of the key that the configuration names."""
+NOTHING_SET = TenantLimits()
+
+V = TypeVar("V", bound=Value)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The keys and the tenants' limits at one moment."""
+
+    version: str | None = None
+    keys: Mapping[str, StoredKey] = field(default_factory=dict)
+    tenants: Mapping[str, TenantLimits] = field(default_factory=dict)
+
+
+class AccessBook:
+    """`ports.Access`: what Redis says, and the operator's key, which needs no Redis.
+
+    While Redis is away, what was known stays in force.
+    """
+
+    def __init__(self, redis: Redis, operator: SecretStr | None = None, metrics: Metrics = SILENT) -> None:
+        self._redis: Any = redis
+        self._operator = operator.get_secret_value() if operator else ""
+        self._metrics = metrics
+        self._known: Known | None = None
+        self._read_at = time.monotonic()
+        self._away = False
+
+    def caller(self, key: str) -> Caller | None:
+        stored = self._known.keys.get(id_of(key)) if self._known else None
+        known, operators = fits(key, stored), bool(self._operator) and same(key, self._operator)
+        if operators:
+            return Caller(key_id=OPERATOR)
+        if self._known is None:
+            raise StoreUnavailable("The keys are not known here yet", retry_after_s=1)
+        if stored is None or not known:
+            return None
+        return Caller(tenant=stored.tenant, key_id=stored.id, scopes=stored.scopes, limits=stored.limits)
+
+    def tenant_limits(self, tenant: str) -> TenantLimits:
+        return self._known.tenants.get(tenant, NOTHING_SET) if self._known else NOTHING_SET
+
+    async def go_on(self) -> None:
+        """Keep up with Redis, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(READ_S):
+                    await self.refresh()
+            except (StoreUnavailable, TimeoutError) as error:
+                self._tell(away=True, reason=str(error) or type(error).__name__)
+            else:
+                self._tell(away=False)
+            self._metrics.set(ACCESS_AGE_S, time.monotonic() - self._read_at)
+            await asyncio.sleep(READ_EVERY_S)
+
+    async def refresh(self) -> None:
+        """Read what has changed, if anything has.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        begun = time.monotonic()
+        with translated():
+            if self._known is None or await self._redis.get(ACCESS_VERSION) != self._known.version:
+                pipeline = self._redis.pipeline(transaction=True)
+                pipeline.get(ACCESS_VERSION).hgetall(API_KEYS).hgetall(TENANTS)
+                version, keys, tenants = await pipeline.execute()
+                self._known = Known(version, readable(StoredKey, keys), readable(TenantLimits, tenants))
+        self._read_at = begun
+
+    def _tell(self, *, away: bool, reason: str | None = None) -> None:
+        if away != self._away:
+            self._away = away
+            logger.warning("access_not_read" if away else "access_read_again", extra={"error": reason})
+
+
+def readable(kind: type[V], rows: Mapping[str, str]) -> dict[str, V]:
+    """The rows that are one; what cannot be read costs none of the others, and a newer version may know more fields."""
+    found: dict[str, V] = {}
+    for name, text in rows.items():
+        try:
+            found[name] = kind.model_validate_json(text, extra="ignore")
+        except ValidationError as error:
+            logger.warning("access_row_unreadable", extra={"row": name, "problems": error.error_count()})
+    return found
