@@ -3,6 +3,7 @@
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
+from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.load import Draft, draft, load
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tools import (
@@ -35,6 +36,7 @@ from serve_app.config.tree import (
 
 __all__ = [
     "EMBEDDED",
+    "AdmissionSettings",
     "AgentSettings",
     "BreakerSettings",
     "Draft",
@@ -47,6 +49,7 @@ __all__ = [
     "HttpToolSettings",
     "KnowledgeSettings",
     "LangSmithTarget",
+    "LimitSettings",
     "McpToolSettings",
     "MemorySettings",
     "MilvusSettings",

@@ -21,6 +21,7 @@ from serve_app.config.forms import (
     RedisUrl,
     VariableName,
 )
+from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.section import Section
 from serve_app.config.tools import EgressSettings, ToolsSettings
 
@@ -260,6 +261,8 @@ class Settings(Section):
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
     http: HttpSettings = HttpSettings()
+    limits: LimitSettings = LimitSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     faults: FaultSettings = FaultSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

@@ -18,11 +18,14 @@ from serve_app.http.parts import Parts
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.vitals import beat
+from serve_app.resilience.admission import Admission
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
+from serve_app.stores.access import AccessBook
 from serve_app.stores.faults import FaultBoard
+from serve_app.stores.limiter import RedisLimiter
 from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
 
@@ -51,6 +54,8 @@ class Ingress:
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
+        self._access = AccessBook(redis, metrics=self._metrics)
+        self._admission = Admission(settings.admission, self._access, self._metrics)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
@@ -60,12 +65,15 @@ class Ingress:
             feedback=FeedbackBook(redis, settings.feedback),
             nodes=RayNodes(),
             faults=FaultBoard(redis) if settings.faults.enabled else None,
+            limiter=RedisLimiter(redis, settings.limits, self._access, self._metrics),
+            admission=self._admission,
             metrics=self._metrics,
         )
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        going_on = (self._runs.go_on(), self._lines.go_on(self._trail), beat(self._metrics))
+        told = (self._runs.go_on(), self._lines.go_on(self._trail), beat(self._metrics))
+        going_on = (*told, self._access.go_on(), self._admission.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.of(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)

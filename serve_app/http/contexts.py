@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.errors import DeadlineExceeded
-from serve_app.http.callers import caller_of
+from serve_app.http.callers import caller_of, metering_of
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, given
 from serve_app.resilience.deadline import remaining_s, until
@@ -44,6 +44,7 @@ class Contexts:
             session_id=session_id,
             tenant=caller.tenant,
             key_id=caller.key_id,
+            metering=metering_of(request.scope),
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
             traceparent=given(request.headers.get(HEADER)),

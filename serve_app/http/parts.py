@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
-    from serve_app.ports import Agent, Faults, Feedback, Lines, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Feedback, Limiter, Lines, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.resilience.admission import Admission
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,4 +25,8 @@ class Parts:
     nodes: Nodes
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
+    limiter: Limiter | None = None
+    """None where nobody counts what is asked for."""
+    admission: Admission | None = None
+    """None where all turns are served at once."""
     metrics: Metrics = SILENT

@@ -20,6 +20,7 @@ _WHY = {
     413: "The body is too large.",
     415: "The Content-Type is not application/json.",
     422: "A field, parameter or header is unknown, missing or wrong; the message names it.",
+    429: "The key, or its tenant, has asked for more than it may; Retry-After says when there is room.",
     500: "A fault of the service; its log has the request id.",
     503: "A dependency is down, or the service is full; Retry-After says when to come back.",
     504: "The request's time ran out.",
@@ -37,7 +38,8 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described: dict[int | str, dict[str, Any]] = {
         status: {"model": Failed, "description": _WHY[status]} for status in sorted({*statuses, 422, 500, 503, 504})
     }
-    described[503]["headers"] = _RETRY_AFTER
+    for status in described.keys() & {429, 503}:
+        described[status]["headers"] = _RETRY_AFTER
     return described
 
 

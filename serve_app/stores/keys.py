@@ -14,12 +14,14 @@
     serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
     serve_app:faults                               hash: what goes wrong on purpose, by its target
+    serve_app:limit:{TENANT}:turns :tokens         string: the time (server, microseconds) until which a tenant has used
+                            :KEY:turns :tokens     up what it may have; for each of its keys likewise
     serve_app:access:keys                          hash: the API keys by their ids, each with a hash of its secret
                     :tenants                       hash: the limits of each tenant that has some
                     :version                       string: another one after each change of the two
 
-Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis server, with replicas as
-you like, and not a Redis Cluster.
+Each key but those of access has a time to live. Scripts touch keys of a run and of its session together: one Redis
+server, with replicas as you like, and not a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -115,6 +117,11 @@ def session_of(exchanges: str, tenant: str) -> str | None:
     """The session id in a key of exchanges; None where it is another tenant's."""
     inside = exchanges[exchanges.index("{") + 1 : exchanges.rindex("}")]
     return inside.removeprefix(f"{tenant}:") if inside.startswith(f"{tenant}:") else None
+
+
+def allowance(tenant: str, key_id: str, of: str) -> str:
+    """How much of its turns or tokens a key, or with the empty `key_id` a tenant, has used up."""
+    return f"serve_app:limit:{{{tenant}}}:{key_id}:{of}" if key_id else f"serve_app:limit:{{{tenant}}}:{of}"
 
 
 def control(owner: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
-from serve_app.values.access import Tenant
+from serve_app.values.access import Metering, Tenant
 from serve_app.values.faults import Fault
 from serve_app.values.tools import ToolCall
 from serve_app.values.value import Value
@@ -34,6 +34,8 @@ class Context(Value):
     """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
+    metering: Metering | None = None
+    """What the tokens are charged to; None where nobody counts them."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose while this request is served."""
     traceparent: str = ""
