@@ -45,23 +45,26 @@ def check(config: Path) -> None:
 
 
 def _of_serve_file(source: Source) -> Iterator[Problem]:
-    from serve_app.cli.serve_file import config_of, port_problems, serve_problems
+    from serve_app.cli.serve_file import config_of, port_problems, room_problems, serve_problems
     from serve_app.preflight import problems
 
-    yield from serve_problems(source, _groups(config_of(source)))
+    settings = _settings(config_of(source))
+    yield from serve_problems(source, settings.tools.groups if settings else ())
+    if settings:
+        yield from room_problems(source, settings.admission)
     yield from port_problems(source)
     yield from problems(config_of(source), stopped=True)
 
 
-def _groups(config: str) -> tuple[str, ...]:
-    """The groups of tools, as far as they can be read."""
+def _settings(config: str) -> Settings | None:
+    """As far as they can be read."""
     from serve_app.config import draft
     from serve_app.errors import InvalidConfiguration
 
     try:
-        return tuple(draft(config).settings.tools.groups)
+        return draft(config).settings
     except InvalidConfiguration:
-        return ()
+        return None
 
 
 def _of_settings(source: Source) -> Iterator[Problem]:

@@ -15,10 +15,10 @@ from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.parts import Parts
+from serve_app.http.places import Admission
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.vitals import beat
-from serve_app.resilience.admission import Admission
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent

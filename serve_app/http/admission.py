@@ -15,8 +15,8 @@ from serve_app.resilience.ending import end
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from serve_app.http.places import Admission
     from serve_app.ports import Limiter
-    from serve_app.resilience.admission import Admission
     from serve_app.resilience.fair_queue import Ticket
 
 TURNS = frozenset({"/agent/chat", "/v1/chat/completions"})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
+    from serve_app.http.places import Admission
     from serve_app.ports import Agent, Faults, Feedback, Limiter, Lines, Metrics, Nodes, Retriever, Runs, Tools
-    from serve_app.resilience.admission import Admission
 
 
 @dataclass(frozen=True, slots=True)

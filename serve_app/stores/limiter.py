@@ -7,7 +7,6 @@ only be room for one. Turns that run side by side may so use more than there is,
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,10 +54,9 @@ end
 return {0, 0}
 """
 """Takes from all allowances, or says how long one has no room, in microseconds, and which."""
-ASK_S = 0.25
-"""A turn waits no longer to be counted: a hundred times what Redis takes in health."""
 BLIND = Limit(failures=3, cool_down_s=1)
-"""After so many failures turns are let in unasked, but for one in each second."""
+"""After so many failures turns are let in unasked, but for one in each second. A failure takes `redis.timeout_s`: a
+shorter time would take the lateness of this very process, when it is busy, for that of Redis, and let all in."""
 NAMES = {"turns": "turns per minute", "tokens": "tokens per minute"}
 
 
@@ -109,13 +107,10 @@ class RedisLimiter:
     async def _taken(self, asked: list[Asked]) -> tuple[int, int]:
         arguments = [argument for each in asked for argument in each.arguments]
         try:
-            with self._circuit.passing(StoreUnavailable, (StoreUnavailable, TimeoutError)):
-                async with asyncio.timeout(ASK_S):
-                    with translated():
-                        wait_us, by = await self._redis.eval(
-                            TAKE, len(asked), *(each.key for each in asked), *arguments
-                        )
-        except (StoreUnavailable, TimeoutError):  # the circuit tells the log, once
+            with self._circuit.passing(StoreUnavailable, (StoreUnavailable,)), translated():
+                keys = [each.key for each in asked]
+                wait_us, by = await self._redis.eval(TAKE, len(keys), *keys, *arguments)
+        except StoreUnavailable:  # the circuit tells the log, once
             self._metrics.count(LIMITER_FAILURES, operation="ask")
             return 0, 0
         return wait_us, by
@@ -133,13 +128,12 @@ class RedisMeter:
         if not charges:
             return
         try:
-            async with asyncio.timeout(ASK_S):
-                with translated():
-                    async with self._redis.pipeline(transaction=False) as pipe:
-                        for key, cost_us in charges:
-                            pipe.eval(TAKE, 1, key, 0, BOUND_US, cost_us)
-                        await pipe.execute()
-        except (StoreUnavailable, TimeoutError) as error:
+            with translated():
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key, cost_us in charges:
+                        pipe.eval(TAKE, 1, key, 0, BOUND_US, cost_us)
+                    await pipe.execute()
+        except StoreUnavailable as error:
             self._metrics.count(LIMITER_FAILURES, operation="charge")
             logger.warning("tokens_not_charged", extra={"runs": len(used), "error": str(error)})
 
@@ -157,12 +151,12 @@ def _or(limits: Limits, default: Limits) -> Limits:
 
 def _asked(caller: Caller, whose: str, limits: Limits) -> Iterator[Asked]:
     key_id = caller.key_id if whose == "key" else ""
-    for of, per_minute, burst in (
-        ("turns", limits.turns_per_minute, limits.turns_burst),
-        ("tokens", limits.tokens_per_minute, limits.tokens_burst),
-    ):
-        if per_minute is not None:
-            yield Asked(allowance(caller.tenant, key_id, of), whose, of, Allowance(per_minute, burst))
+    if (per_minute := limits.turns_per_minute) is not None:
+        key = allowance(caller.tenant, key_id, "turns", per_minute)
+        yield Asked(key, whose, "turns", Allowance(per_minute, limits.turns_burst))
+    if (per_minute := limits.tokens_per_minute) is not None:
+        key = allowance(caller.tenant, key_id, "tokens", per_minute)
+        yield Asked(key, whose, "tokens", Allowance(per_minute, limits.tokens_burst))
 
 
 def _charges(context: Context, tokens: int) -> Iterator[tuple[str, int]]:
@@ -171,4 +165,4 @@ def _charges(context: Context, tokens: int) -> Iterator[tuple[str, int]]:
     rates = (("", metering.tenant_per_minute), (context.key_id, metering.key_per_minute))
     for key_id, per_minute in rates:
         if per_minute is not None and tokens > 0:
-            yield allowance(context.tenant, key_id, "tokens"), Allowance(per_minute).cost_us(tokens)
+            yield allowance(context.tenant, key_id, "tokens", per_minute), Allowance(per_minute).cost_us(tokens)

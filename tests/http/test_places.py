@@ -10,9 +10,9 @@ import pytest
 
 from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded
+from serve_app.http.places import Admission
 from serve_app.observability.catalogue import ADMISSION_WAIT_S
 from serve_app.observability.recorders import RecordedMetrics
-from serve_app.resilience.admission import Admission
 from serve_app.resilience.ending import end
 from serve_app.values import TenantLimits
 
