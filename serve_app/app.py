@@ -9,12 +9,13 @@ from ray.serve import Application
 from serve_app import preflight
 from serve_app.config import EMBEDDED, Settings, data_dir, load
 from serve_app.deployments.agent import Agent
+from serve_app.deployments.binding import binding_problems, host_of_serve
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.stores import Stores, refuse_many
 from serve_app.deployments.tools import grouped
-from serve_app.errors import InvalidConfiguration
+from serve_app.errors import InvalidConfiguration, Problem
 
 logger = logging.getLogger("serve_app")
 
@@ -31,16 +32,21 @@ def build(arguments: Arguments) -> Application:
     Raises:
         InvalidConfiguration: with every problem found; each is logged on a line of its own.
     """
-    problems = preflight.problems(arguments.config)
-    if problems:
-        for problem in problems:
-            logger.error("%s", problem)
-        raise InvalidConfiguration(problems)
-    settings, stores = _embedded(load(arguments.config))
+    _refuse(preflight.problems(arguments.config))
+    settings = load(arguments.config)
+    _refuse(tuple(binding_problems(settings, host_of_serve(), "http_options.host")))
+    settings, stores = _embedded(settings)
     retriever = Retriever.bind(settings, stores)
     tools = grouped(settings)
     agent = Agent.bind(settings, retriever, tools)
     return Ingress.bind(settings, agent, retriever, tools)
+
+
+def _refuse(problems: tuple[Problem, ...]) -> None:
+    if problems:
+        for problem in problems:
+            logger.error("%s", problem)
+        raise InvalidConfiguration(problems)
 
 
 def _embedded(settings: Settings) -> tuple[Settings, Application | None]:

@@ -2,6 +2,8 @@
 
     ServeAppError            status code retryable
     ├── InvalidRequest       422   the caller must change something
+    │   ├── Unauthenticated  401   no key, or none that is known
+    │   ├── Forbidden        403   the key does not open this
     │   ├── NotFound         404   no such session, run or document
     │   ├── SessionBusy      409   another turn of the session runs, and did not end in time
     │   ├── RunUnfinished    409   the run has not ended, so that it cannot be rated yet
@@ -9,7 +11,8 @@
     │   ├── KeyReused        422   the idempotency key belongs to another body
     │   └── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
     ├── Overloaded           503   shed on purpose; `retry_after_s` says when to come back
-    │   └── RateLimited      429   the key or its tenant has asked for more than it may
+    │   ├── RateLimited      429   the key or its tenant has asked for more than it may
+    │   └── TooManyFailures  429   an address has shown too many wrong keys
     ├── DeadlineExceeded     504   the request's own time ran out
     ├── Unavailable          503   a dependency is down
     │   ├── ModelUnavailable
@@ -51,6 +54,20 @@ class InvalidRequest(ServeAppError):
 
     status = 422
     code = "invalid_request"
+
+
+class Unauthenticated(InvalidRequest):
+    """The request shows no key, or one that is nobody's."""
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(InvalidRequest):
+    """The key is known, and does not open this."""
+
+    status = 403
+    code = "forbidden"
 
 
 class NotFound(InvalidRequest):
@@ -108,6 +125,13 @@ class RateLimited(Overloaded):
 
     status = 429
     code = "rate_limited"
+
+
+class TooManyFailures(Overloaded):
+    """Too many wrong keys came from the address of this one; a right one is let in all the same."""
+
+    status = 429
+    code = "too_many_failures"
 
 
 class DeadlineExceeded(ServeAppError):

@@ -51,10 +51,38 @@ def test_what_is_left_out_or_left_empty_has_its_default(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["local.yaml", "cluster.yaml"])
 def test_the_configurations_that_we_ship_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for secret_name in ("ZHIPU_API_KEY", "SERVE_APP_REDIS_PASSWORD", "SERVE_APP_MILVUS_TOKEN"):
-        monkeypatch.setenv(secret_name, "x")
+    for secret_name in ("ZHIPU_API_KEY", "SERVE_APP_REDIS_PASSWORD", "SERVE_APP_MILVUS_TOKEN", "SERVE_APP_ADMIN_KEY"):
+        monkeypatch.setenv(secret_name, "x" * 32)
     settings = load(ROOT / "configs" / name)
     assert settings.orders.file == ROOT / "configs" / "orders.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        (None, "is not set. Set it, or put it into .env"),
+        ("short", "holds a key of fewer than 32 characters, which can be guessed. Make one: "),
+        ("k" * 31 + "é", "holds a key with a space or a character that no header can carry. Make one: "),
+        ("k" * 16 + " " + "k" * 16, "holds a key with a space"),
+        ("k" * 32, ""),
+    ],
+)
+def test_the_operators_key_cannot_be_guessed(key: str | None, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key:
+        monkeypatch.setenv("OPERATORS", key)
+    found = lines(write("access: {admin_key_env: OPERATORS}"))
+    assert len(found) == bool(what)
+    for line in found:
+        assert line.startswith(f"app.yaml:1: access.admin_key_env: the environment variable OPERATORS {what}")
+        assert not key or key not in line
+
+
+def test_proxies_that_are_trusted_are_addresses_and_networks() -> None:
+    settings = load(write("access: {trusted_proxies: [10.0.0.0/8, 127.0.0.1, 'fd00::/8']}"))
+    assert settings.access.trusted_proxies == ("10.0.0.0/8", "127.0.0.1/32", "fd00::/8")
+    for wrong in ("nginx", "10.0.0.1/8", "'*'"):
+        [line] = lines(write(f"access: {{trusted_proxies: [{wrong}]}}"))
+        assert "neither an address nor a network such as 10.0.0.0/8" in line
 
 
 def test_a_standby_is_a_server_of_its_own() -> None:

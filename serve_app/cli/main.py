@@ -9,7 +9,7 @@ import click
 
 from serve_app.errors import ServeAppError
 
-COMMANDS = ("check", "ingest", "chat", "sessions", "logs", "feedback", "fault")
+COMMANDS = ("check", "ingest", "chat", "sessions", "logs", "feedback", "fault", "keys", "tenants")
 
 
 class Commands(click.Group):
@@ -57,4 +57,6 @@ def main(*, debug: bool) -> None:
 
     \b
       serve-app fault                 have something fail on purpose, to rehearse it
+      serve-app keys                  who may come in?
+      serve-app tenants               how much may each tenant ask for?
     """

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from serve_app.cli.client import check, service, url_option
+from serve_app.cli.table import table
 from serve_app.cli.transcript import CONTROLS
 from serve_app.values import SessionSizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from serve_app.values import SessionSize
 
 COUNTING_S = 60.0
@@ -37,19 +36,8 @@ def sessions(limit: int, url: str) -> None:
         sizes = SessionSizes.model_validate_json(response.content, extra="ignore")
     except ValueError as error:
         raise click.ClickException(f"what {url} answers is not understood ({type(error).__name__})") from error
-    for line in (*_table(sizes), _summary(sizes)):
+    for line in (*table(TITLES, map(_row, sizes.sessions)), _summary(sizes)):
         click.echo(line)
-
-
-def _table(sizes: SessionSizes) -> Iterator[str]:
-    """Names to the left, figures to the right."""
-    if not sizes.sessions:
-        return
-    rows = [TITLES, *map(_row, sizes.sessions)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *figures in rows:
-        aligned = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
-        yield "  ".join([name.ljust(widths[0]), *aligned])
 
 
 def _row(size: SessionSize) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
+from serve_app.config.access import AccessSettings
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
 from serve_app.config.limits import AdmissionSettings, LimitSettings
-from serve_app.config.load import Draft, draft, load
+from serve_app.config.load import KEY, Draft, draft, load
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tools import (
     BreakerSettings,
@@ -36,6 +37,8 @@ from serve_app.config.tree import (
 
 __all__ = [
     "EMBEDDED",
+    "KEY",
+    "AccessSettings",
     "AdmissionSettings",
     "AgentSettings",
     "BreakerSettings",

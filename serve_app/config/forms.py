@@ -6,6 +6,7 @@ The messages never repeat the string: it may be a secret in the wrong place.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -100,6 +101,13 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError("neither an address nor a network such as 10.0.0.0/8") from None
+
+
 def _host_name(value: str) -> str:
     if not _is_url(f"http://{value}", ("http",)) or re.search(r"[/@?#]", value):
         raise ValueError("neither host nor host:port")
@@ -116,4 +124,5 @@ UrlTemplate = Annotated[str, AfterValidator(_url_template)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+Network = Annotated[str, AfterValidator(_network)]
 HostName = Annotated[str, AfterValidator(_host_name)]

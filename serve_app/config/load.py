@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -26,7 +27,11 @@ MODEL = "SERVE_APP_MODEL"
 BASE_URL = "SERVE_APP_MODEL_BASE_URL"
 API_KEY = "SERVE_APP_MODEL_API_KEY"
 PREFIX = "SERVE_APP_"
-KNOWN = (CONFIG, MODEL, BASE_URL, API_KEY, DATA_DIR)
+KEY = "SERVE_APP_KEY"
+"""The key that the commands show."""
+KNOWN = (CONFIG, MODEL, BASE_URL, API_KEY, DATA_DIR, KEY)
+SHORTEST_KEY = 32
+"""Characters: 128 bits, written in hexadecimal."""
 ALMOST = 0.9
 """One or two letters swapped or missing."""
 
@@ -160,6 +165,7 @@ def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...
             for place, each in enumerate(settings.model.fallbacks)
         },
         "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
+        "access.admin_key_env": settings.access.admin_key_env,
         "redis.password_env": settings.redis.password_env,
         "milvus.token_env": settings.milvus.token_env,
         **_tool_secrets(settings),
@@ -168,7 +174,7 @@ def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...
         Problem(found.where(key), f"the environment variable {name} {what}", mend)
         for key, name in named.items()
         if name is not None
-        for what, mend in _faults_of(env.get(name))
+        for what, mend in _faults_of(env.get(name)) or (_weak(env[name]) if key == "access.admin_key_env" else [])
     )
 
 
@@ -179,6 +185,16 @@ def _faults_of(secret: str | None) -> list[tuple[str, str]]:
         return [("is empty", "Give it a value")]
     if any(character in secret for character in "\r\n"):
         return [("holds a line break", "Set it to the secret alone")]
+    return []
+
+
+def _weak(key: str) -> list[tuple[str, str]]:
+    """What a key must be that opens everything, and that comes in a header."""
+    mend = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+    if len(key) < SHORTEST_KEY:
+        return [(f"holds a key of fewer than {SHORTEST_KEY} characters, which can be guessed", mend)]
+    if not re.fullmatch(r"[!-~]+", key):
+        return [("holds a key with a space or a character that no header can carry", mend)]
     return []
 
 

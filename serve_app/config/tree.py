@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from serve_app.config.access import AccessSettings
 from serve_app.config.forms import (
     EMBEDDED,
     FunctionPath,
@@ -260,6 +261,7 @@ class Settings(Section):
     knowledge: KnowledgeSettings = KnowledgeSettings()
     redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
     milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
+    access: AccessSettings = AccessSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     admission: AdmissionSettings = AdmissionSettings()

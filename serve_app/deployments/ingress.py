@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from serve_app.config import secret
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
 from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
+from serve_app.http.auth import Gate
 from serve_app.http.parts import Parts
 from serve_app.http.places import Admission
 from serve_app.http.request_ids import EchoedOutside
@@ -24,6 +26,7 @@ from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
 from serve_app.stores.access import AccessBook
+from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.faults import FaultBoard
 from serve_app.stores.limiter import RedisLimiter
 from serve_app.stores.redis import connect
@@ -53,8 +56,9 @@ class Ingress:
         self._metrics = metrics_of(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
+        admin = settings.access.admin_key_env
+        self._access = AccessBook(redis, secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
-        self._access = AccessBook(redis, metrics=self._metrics)
         self._admission = Admission(settings.admission, self._access, self._metrics)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
@@ -64,6 +68,8 @@ class Ingress:
             lines=self._lines,
             feedback=FeedbackBook(redis, settings.feedback),
             nodes=RayNodes(),
+            keys=KeyBook(redis, self._access),
+            gate=Gate.of(self._access, settings.access) if admin else None,
             faults=FaultBoard(redis) if settings.faults.enabled else None,
             limiter=RedisLimiter(redis, settings.limits, self._access, self._metrics),
             admission=self._admission,
@@ -72,7 +78,7 @@ class Ingress:
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        told = (self._runs.go_on(), self._lines.go_on(self._trail), beat(self._metrics))
+        told = (beat(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail))
         going_on = (*told, self._access.go_on(), self._admission.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.of(self._settings.observability.redact)
@@ -83,4 +89,4 @@ class Ingress:
 
     def check_health(self) -> None:
         if any(task.done() for task in self._background):
-            raise Internal("the runs' logs or the process' own state are told no longer")
+            raise Internal("the runs' logs, the keys or the process' own state are told no longer")

@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from starlette._utils import get_route_path
+
+from serve_app.errors import Overloaded
 from serve_app.http.callers import caller_of, meter
+from serve_app.http.refusing import response_to
 from serve_app.resilience.ending import end
 
 if TYPE_CHECKING:
@@ -33,12 +37,24 @@ class Screened:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _asks_for_turn(scope):
-            caller = caller_of(scope)
-            if self._admission:
-                self._admission.check(caller.tenant)
-            if self._limiter:
-                meter(scope, await self._limiter.ask(caller))
+            try:
+                await self._see(scope)
+            except Overloaded as error:
+                await _refuse(error, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _see(self, scope: Scope) -> None:
+        """Whether there is room, and then an allowance: a turn that finds no room takes nothing from an allowance.
+
+        Raises:
+            Overloaded: there is not.
+        """
+        caller = caller_of(scope)
+        if self._admission:
+            self._admission.check(caller.tenant)
+        if self._limiter:
+            meter(scope, await self._limiter.ask(caller))
 
 
 class Admitted:
@@ -52,16 +68,27 @@ class Admitted:
         if not _asks_for_turn(scope):
             await self._app(scope, receive, send)
             return
-        ticket = self._admission.enter(caller_of(scope).tenant)
         try:
-            if ticket.state == "waits":
-                heard = Heard(receive)
-                if not await self._waited(ticket, heard):
-                    return
-                receive = heard.receive
-            await self._app(scope, receive, send)
+            ticket = self._admission.enter(caller_of(scope).tenant)
+        except Overloaded as error:
+            await _refuse(error, scope, receive, send)
+            return
+        try:
+            await self._served(ticket, scope, receive, send)
         finally:
             self._admission.leave(ticket)
+
+    async def _served(self, ticket: Ticket, scope: Scope, receive: Receive, send: Send) -> None:
+        if ticket.state == "waits":
+            heard = Heard(receive)
+            try:
+                if not await self._waited(ticket, heard):
+                    return
+            except Overloaded as error:
+                await _refuse(error, scope, receive, send)
+                return
+            receive = heard.receive
+        await self._app(scope, receive, send)
 
     async def _waited(self, ticket: Ticket, heard: Heard) -> bool:
         """Whether the turn's place came before its client left."""
@@ -93,6 +120,9 @@ class Heard:
 
 
 def _asks_for_turn(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return False
-    return scope["path"].removeprefix(scope.get("root_path", "")) in TURNS
+    return scope["type"] == "http" and scope["method"] == "POST" and get_route_path(scope) in TURNS
+
+
+async def _refuse(error: Overloaded, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer, and leave the connection open: whoever comes back need not make another. The server drops the body."""
+    await response_to(error, scope)(scope, receive, send)

@@ -8,6 +8,8 @@ from fastapi import FastAPI
 
 from serve_app.http.admin import add_admin
 from serve_app.http.admission import Admitted, Screened
+from serve_app.http.api_keys import add_api_keys
+from serve_app.http.auth import Authenticated
 from serve_app.http.body_limit import BodyLimit
 from serve_app.http.chat import add_chat
 from serve_app.http.contexts import Contexts
@@ -22,7 +24,9 @@ from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.run_lines import add_run_lines
 from serve_app.http.runs import add_runs
+from serve_app.http.security import describe_keys
 from serve_app.http.sessions import add_sessions
+from serve_app.http.tenants import add_tenants
 
 if TYPE_CHECKING:
     from serve_app.config import HttpSettings
@@ -69,6 +73,8 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     add_admin(api, parts.agent, contexts)
     add_run_lines(api, parts.lines, contexts)
     add_rehearsal(api, parts, contexts)
+    add_api_keys(api, parts, contexts)
+    add_tenants(api, parts.keys, contexts)
     add_health(api, parts)
     add_metrics(api, parts.nodes)
     handle_errors(api, redactor)
@@ -76,6 +82,9 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
         api.add_middleware(Admitted, admission=parts.admission)
     api.add_middleware(BodyLimit, settings=settings)
     api.add_middleware(Screened, admission=parts.admission, limiter=parts.limiter)
+    if parts.gate:
+        api.add_middleware(Authenticated, gate=parts.gate)
+        describe_keys(api)
     api.add_middleware(LastResort)
     api.add_middleware(RequestIds)
     api.add_middleware(Measured, metrics=parts.metrics)  # the last one added is the outermost

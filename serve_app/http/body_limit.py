@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from serve_app.http.errors import answer_to
 from serve_app.http.faults import BodyTimeout, BodyTooLarge
-from serve_app.http.request_ids import request_id_of
+from serve_app.http.refusing import refuse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import HttpSettings
-    from serve_app.errors import ServeAppError
 
 READ_S = 60.0
 """For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
-LINGER_S = 2.0
-"""How long what follows a refused body is thrown away: closed at once, TCP resets, and the refusal is lost."""
 
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
@@ -40,7 +35,7 @@ class BodyLimit:
         try:
             body = await self._read(scope, receive)
         except (BodyTooLarge, BodyTimeout) as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replay(body, receive), send)
@@ -86,16 +81,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-async def _refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once, let the client finish for a moment, and close."""
-    response = answer_to(error, request_id_of(scope))
-    response.headers["Connection"] = "close"
-    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass
-    await send({"type": "http.response.body", "body": b""})

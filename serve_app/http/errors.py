@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError
+from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError, Unauthenticated
 from serve_app.http.faults import MalformedBody, MethodNotAllowed
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
@@ -49,6 +49,8 @@ def refusal(failure: Failure) -> Response:
     response = json_response(Failed(error=failure), status)
     if status in {429, 503}:
         response.headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s or 1)))
+    if status == Unauthenticated.status:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
+    from serve_app.http.auth import Gate
     from serve_app.http.places import Admission
-    from serve_app.ports import Agent, Faults, Feedback, Limiter, Lines, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.ports import Agent, Faults, Feedback, Keys, Limiter, Lines, Metrics, Nodes, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class Parts:
     lines: Lines
     feedback: Feedback
     nodes: Nodes
+    keys: Keys
+    gate: Gate | None = None
+    """None where no key is asked for."""
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
     limiter: Limiter | None = None

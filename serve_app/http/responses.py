@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 _WHY = {
     400: "The body is not JSON in UTF-8.",
+    401: "No key was shown, or none that is known.",
+    403: "The key does not open this route.",
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
     409: "Another turn of the session did not end in time, or the run was cancelled.",
     413: "The body is too large.",
     415: "The Content-Type is not application/json.",
     422: "A field, parameter or header is unknown, missing or wrong; the message names it.",
-    429: "The key, or its tenant, has asked for more than it may; Retry-After says when there is room.",
+    429: "Too much was asked for, or too many wrong keys came from this address; Retry-After says when to come back.",
     500: "A fault of the service; its log has the request id.",
     503: "A dependency is down, or the service is full; Retry-After says when to come back.",
     504: "The request's time ran out.",
@@ -38,7 +40,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described: dict[int | str, dict[str, Any]] = {
         status: {"model": Failed, "description": _WHY[status]} for status in sorted({*statuses, 422, 500, 503, 504})
     }
-    for status in described.keys() & {429, 503}:
+    for status in {429, 503} & described.keys():
         described[status]["headers"] = _RETRY_AFTER
     return described
 

@@ -57,10 +57,11 @@ _BEARER = re.compile(
 _IN_URL = re.compile(r"(://[^\s/:@\"']{0,256}:)[^\s/\"']{1,256}@")
 _MARKS = (
     *("sk-", "pk-", "rk-", "sk_", "pk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox"),
-    *("hf_", "lsv2_", "AKIA", "ASIA", "AIza", "AKID", "LTAI", "eyJ"),
+    *("hf_", "lsv2_", "AKIA", "ASIA", "AIza", "AKID", "LTAI", "eyJ", "sa_"),
 )
 _MARKED = re.compile(
     r"(?<![A-Za-z0-9])(?:[spr]k[-_][A-Za-z0-9_-]{16,}+"  # OpenAI and those compatible with it, Stripe
+    r"|sa_[0-9a-f]{16}_[A-Za-z0-9_-]{16,}+"  # our own
     r"|gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_[A-Za-z0-9_]{20,}+|glpat-[A-Za-z0-9_-]{16,}+|xox[a-z]-[A-Za-z0-9-]{10,}+"
     r"|hf_[A-Za-z0-9]{20,}+|lsv2_[a-z]{2}_[A-Za-z0-9_]{20,}+"
     r"|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}+|AKID[A-Za-z0-9]{13,}+|LTAI[A-Za-z0-9]{12,}+"

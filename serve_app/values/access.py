@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from serve_app.values.value import Value
 
@@ -19,20 +19,36 @@ DEFAULT_TENANT = "default"
 """The operator's own, and everybody's where no keys are asked for."""
 Scope = Literal["chat", "knowledge", "admin"]
 SCOPES: frozenset[Scope] = frozenset({"chat", "knowledge", "admin"})
+
+
+def _once(scopes: Any) -> Any:
+    if isinstance(scopes, list | tuple) and len({str(each) for each in scopes}) < len(scopes):
+        raise ValueError("a scope is named twice")
+    return scopes
+
+
+Scopes = Annotated[frozenset[Scope], BeforeValidator(_once), PlainSerializer(sorted, list[Scope])]
 KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="The middle part of a key; it is no secret.")]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("should be a number")  # noqa: TRY004 - pydantic takes this one for a refusal
+    return value
+
+
+_Rate = Annotated[float, Field(gt=0, le=1e12), BeforeValidator(_number)]
+_Burst = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(_number)]
+_Weight = Annotated[float, Field(gt=0, le=1000), BeforeValidator(_number)]
 
 
 class Limits(Value):
     """How much may be asked for; None sets no bound of its own."""
 
-    turns_per_minute: float | None = Field(default=None, gt=0, le=1e9)
-    turns_burst: int | None = Field(
-        default=None, ge=1, le=10**9, description="Turns at once; None is a minute's worth."
-    )
-    tokens_per_minute: float | None = Field(default=None, gt=0, le=1e12)
-    tokens_burst: int | None = Field(
-        default=None, ge=1, le=10**12, description="Tokens at once; None is a minute's worth."
-    )
+    turns_per_minute: _Rate | None = None
+    turns_burst: _Burst | None = Field(default=None, description="Turns at once; None is a minute's worth.")
+    tokens_per_minute: _Rate | None = None
+    tokens_burst: _Burst | None = Field(default=None, description="Tokens at once; None is a minute's worth.")
 
 
 class Caller(Value):
@@ -41,7 +57,7 @@ class Caller(Value):
     tenant: Tenant = DEFAULT_TENANT
     key_id: str = ""
     """Which key was shown; empty where none are asked for."""
-    scopes: frozenset[Scope] = SCOPES
+    scopes: Scopes = SCOPES
     limits: Limits = Limits()
     """The key's own."""
 
@@ -50,7 +66,7 @@ class TenantLimits(Value):
     """How much all keys of a tenant may ask for together, and its share where there is not enough for all."""
 
     limits: Limits = Limits()
-    weight: float = Field(default=1, gt=0, le=1000, description="Its share, beside those of the other tenants.")
+    weight: _Weight = Field(default=1, description="Its share, beside those of the other tenants.")
 
 
 class TenantEntry(TenantLimits):
@@ -69,7 +85,7 @@ class KeyOrder(Value):
     """What a key is to be."""
 
     tenant: Tenant
-    scopes: frozenset[Scope] = Field(min_length=1, description="What it opens: chat, knowledge, admin.")
+    scopes: Scopes = Field(min_length=1, description="What it opens: chat, knowledge, admin.")
     name: str = Field(default="", max_length=200, description="For people: who has it.")
     limits: Limits = Limits()
 

@@ -49,6 +49,7 @@ class Context(Value):
             "run_id": self.run_id,
             "session_id": self.session_id,
             "tenant": self.tenant,
+            "key_id": self.key_id,
             "trace_id": self.traceparent[3:35] or self.run_id,
         }
         return {name: value for name, value in named.items() if value}

@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "service")]
 from running_service import started  # noqa: E402 - after the path
 from slow_model import slow_model  # noqa: E402
 
+KEY_NAME = "OVERLOAD_ADMIN_KEY"
 PLACES = {"max_turns": 32, "max_waiting": 32, "max_wait_s": 2}
 WANTED = {"goodput": 0.9, "refused_s": 0.05, "recovered_s": 5.0}
 
@@ -56,10 +58,12 @@ def _main(mode: str, rate: float, seconds: float) -> None:
         configuration = {
             "model": {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY"},
             "admission": PLACES,
+            "access": {"admin_key_env": KEY_NAME},
         }
+        os.environ[KEY_NAME] = key = secrets.token_urlsafe(32)
         (folder / "overload.yaml").write_text(yaml.safe_dump(configuration))
         service = stack.enter_context(started(folder, folder / "overload.yaml"))
-        flood = [sys.executable, str(TESTS / "service" / "flood.py"), service.url]
+        flood = [sys.executable, str(TESTS / "service" / "flood.py"), service.url, "--key", key]
         command = [*flood, "--rate", str(rate), "--seconds", str(seconds), "--at-once", str(PLACES["max_turns"])]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 120)
     found = json.loads(ran.stdout)

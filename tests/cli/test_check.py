@@ -109,6 +109,48 @@ def test_a_port_is_taken_on_whichever_address(project: Path, port: int, listens:
         assert "is taken" in problems()[0]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "'::'", "192.0.2.1", "example.com"])
+def test_without_keys_no_address_but_loopback_is_listened_on(project: Path, host: str) -> None:
+    file = project / "serve_config.yaml"
+    file.write_text(file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
+    line = problems()[-1]
+    assert line.startswith("serve_config.yaml:")
+    said = f"{host.strip(chr(39))} can be reached from other machines, and no keys are asked for. "
+    assert f": http_options.host: {said}" in line
+    assert line.endswith("access: {admin_key_env: NAME}, or listen on 127.0.0.1")
+
+
+def test_a_serve_file_that_names_no_host_has_serve_listen_on_all_addresses(project: Path) -> None:
+    file = project / "serve_config.yaml"
+    file.write_text(file.read_text().replace("  host: 127.0.0.1", "  #"))
+    assert "http_options: 0.0.0.0 can be reached" in problems()[0].replace(".host", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "'::1'", "localhost", "0.0.0.0"])
+def test_loopback_needs_no_keys_and_with_keys_any_address_will_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    file = project / "serve_config.yaml"
+    file.write_text(file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
+    if host == "0.0.0.0":
+        with_keys(project, monkeypatch)
+    assert check().exit_code == 0
+
+
+def with_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (project / "configs" / "local.yaml").open("a") as settings:
+        settings.write("access: {admin_key_env: SERVE_APP_ADMIN_KEY}\n")
+    monkeypatch.setenv("SERVE_APP_ADMIN_KEY", "k" * 32)
+
+
+def test_haproxy_listens_on_all_addresses_and_so_needs_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
+    [line] = problems()
+    assert line.startswith("RAY_SERVE_ENABLE_HA_PROXY: Serve listens on all addresses in HAProxy mode, and no keys")
+    with_keys(project, monkeypatch)
+    assert check().exit_code == 0
+
+
 def test_a_port_whose_connections_just_closed_is_free(project: Path, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
         client = socket.create_connection(("127.0.0.1", port))
@@ -126,7 +168,10 @@ def test_a_port_whose_connections_just_closed_is_free(project: Path, port: int) 
         ("{host: 127.0.0.1, port: many}", "http_options.port: should be a valid integer"),
     ],
 )
-def test_an_address_that_cannot_be_listened_on_is_told(project: Path, options: str, what: str) -> None:
+def test_an_address_that_cannot_be_listened_on_is_told(
+    project: Path, options: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(project, monkeypatch)
     serve_file = f"http_options: {options}\napplications: [{{import_path: 'serve_app.app:build'}}]\n"
     (project / "serve_config.yaml").write_text(serve_file)
     (line,) = problems()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from serve_app.errors import KeyReused, NotFound, RunUnfinished
 from serve_app.values import (
     Answer,
+    ApiKey,
+    Caller,
     Cancelled,
     Catalogue,
     ChatRequest,
@@ -29,7 +31,9 @@ from serve_app.values import (
     Found,
     IdempotencyKey,
     Indexed,
+    KeyOrder,
     Message,
+    NewApiKey,
     Rating,
     Run,
     RunLine,
@@ -38,6 +42,8 @@ from serve_app.values import (
     Session,
     SessionSize,
     SessionSizes,
+    TenantEntry,
+    TenantLimits,
     ToolRequest,
     ToolResult,
     ToolSpec,
@@ -45,7 +51,7 @@ from serve_app.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
 
 def answer(result: str = "Hello", session_id: str = "s1") -> Answer:
@@ -346,6 +352,53 @@ class KeptFaults:
     async def clear(self, target: str | None) -> None:
         for each in [target] if target else list(self.kept):
             self.kept.pop(each, None)
+
+
+class KeptKeys:
+    """Keeps keys, whole, in a dictionary; knows them as `ports.Access` besides."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, NewApiKey] = {}
+        self.limits: dict[str, TenantLimits] = {}
+        self.failing: Exception | None = None
+
+    def caller(self, key: str) -> Caller | None:
+        if self.failing:
+            raise self.failing
+        found = next((each for each in self.kept.values() if each.key == key), None)
+        if found is None:
+            return None
+        return Caller(tenant=found.tenant, key_id=found.id, scopes=found.scopes, limits=found.limits)
+
+    def tenant_limits(self, tenant: str) -> TenantLimits:
+        return self.limits.get(tenant, TenantLimits())
+
+    async def create(self, order: KeyOrder) -> NewApiKey:
+        key_id = f"{len(self.kept) + 1:016x}"
+        made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=f"sa_{key_id}_{'s' * 43}")
+        self.kept[key_id] = made
+        return made
+
+    async def listed(self) -> tuple[ApiKey, ...]:
+        return tuple(ApiKey(**each.model_dump(exclude={"key"})) for each in self.kept.values())
+
+    async def revoke(self, key_id: str) -> None:
+        if self.kept.pop(key_id, None) is None:
+            raise NotFound(f"There is no key {key_id}")
+
+    async def limit(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+        if key_id not in self.kept:
+            raise NotFound(f"There is no key {key_id}")
+        before = self.kept[key_id]
+        self.kept[key_id] = before.model_copy(update={"limits": before.limits.model_copy(update=dict(changes))})
+        return ApiKey(**self.kept[key_id].model_dump(exclude={"key"}))
+
+    async def tenants(self) -> tuple[TenantEntry, ...]:
+        return tuple(TenantEntry(tenant=name, **dict(each)) for name, each in sorted(self.limits.items()))
+
+    async def put_tenant(self, tenant: str, limits: TenantLimits) -> TenantEntry:
+        self.limits[tenant] = limits
+        return TenantEntry(tenant=tenant, **dict(limits))
 
 
 class ToldLines:

@@ -13,6 +13,7 @@ import uvicorn
 from http_fakes import (
     KeptFaults,
     KeptFeedback,
+    KeptKeys,
     ListedNodes,
     ListedRetriever,
     LoggedRuns,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from serve_app.http.auth import Gate
     from serve_app.values import RunLine
 
 
@@ -46,6 +48,8 @@ class Service:
     nodes: ListedNodes = field(default_factory=ListedNodes)
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
+    keys: KeptKeys = field(default_factory=KeptKeys)
+    gate: Gate | None = None
     told: tuple[RunLine, ...] = ()
     client: Any = None
     port: int = 0
@@ -65,6 +69,8 @@ class Service:
             lines=self.lines,
             feedback=self.feedback,
             nodes=self.nodes,
+            keys=self.keys,
+            gate=self.gate,
             faults=self.faults,
             metrics=self.metrics,
         )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import schemathesis
-from http_service import Service, running
+from described import ROOMY, Described, served
+from http_service import Service
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-
-from serve_app.config import HttpSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,35 +21,10 @@ WITH_INPUT = [
 ]
 
 
-class Described(Service):
-    """A service at `url` that has run `run_id`."""
-
-    url = ""
-    run_id = ""
-
-
 @pytest.fixture(scope="module")
 def service() -> Iterator[Described]:
-    """A service that runs in a thread of its own, because its client here is synchronous."""
-    ready, stop = threading.Event(), threading.Event()
-    service = Described(
-        settings=HttpSettings(max_chat_body_bytes=2**20)
-    )  # or long inputs are 413, which counts as accepted
-
-    async def serve() -> None:
-        async with running(service):
-            ready.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    assert ready.wait(10)
-    service.url = f"http://127.0.0.1:{service.port}"
-    said = httpx.post(f"{service.url}/agent/chat", json={"user_input": "hello", "session_id": "s1"}, timeout=10)
-    service.run_id = said.json()["run_id"]
-    yield service
-    stop.set()
-    thread.join(10)
+    with served(Described(settings=ROOMY), {}) as service:
+        yield service
 
 
 def _try(service: Described, operation: tuple[str, str], mode: GenerationMode) -> None:

@@ -16,6 +16,7 @@ PLAIN = Redactor()
 
 SECRETS = {
     "openai": "sk-proj-Ab3dEf6hIj9kLm2nOp5q",
+    "our own": "sa_0123456789abcdef_q7w8E9r0_t1y2-u3i4O5p6a7s8d9f0g1h2j3k4l5z6X",
     "zhipu": "0f1e2d3c4b5a69788796a5b4c3d2e1f0.QwErTy123456AsDf",
     "github": "ghp_0123456789abcdefghijABCDEFGHIJ456789",
     "aws": "AKIAIOSFODNN7EXAMPLE",

@@ -1,6 +1,6 @@
 """What is answered when more turns are asked for than may be, and how soon?
 
-    python tests/service/flood.py URL --rate 300 --seconds 60 [--tenants 1]
+    python tests/service/flood.py URL --rate 300 --seconds 60
 
 A process of its own, because it is to take nothing from the service's; prints what it found as JSON.
 """
@@ -97,21 +97,21 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
 
 
-async def flooded(url: str, rate: float, seconds: float, at_once: int) -> dict[str, Any]:
+async def flooded(url: str, key: str | None, rate: float, seconds: float, at_once: int) -> dict[str, Any]:
     """A peak of `at_once` turns, a flood, and how soon after its end a turn is answered as it was at the peak."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30), trust_env=False) as client:
-        await Flood(url).so_many_at_once(client, at_once, 3)
+        await Flood(url, key).so_many_at_once(client, at_once, 3)
         peak_s = max(5.0, min(15.0, seconds / 4))
-        peak = Flood(url)
+        peak = Flood(url, key)
         begun = time.perf_counter()
         await peak.so_many_at_once(client, at_once, peak_s)
         peak_per_s = len(peak.answered) / (time.perf_counter() - begun)
-        flood, begun = Flood(url), time.perf_counter()
+        flood, begun = Flood(url, key), time.perf_counter()
         flooding = asyncio.create_task(flood.at_a_rate(client, rate, seconds))
         await asyncio.sleep(seconds)
         normal_s = 1.3 * quantile([took for _, took in peak.answered], 0.99)
-        recovered_s = await _recovered(Flood(url), client, normal_s)
+        recovered_s = await _recovered(Flood(url, key), client, normal_s)
         await flooding
     settled = [at for at, _ in flood.answered if begun + 3 <= at <= begun + seconds]
     return {
@@ -150,9 +150,10 @@ async def _recovered(probe: Flood, client: aiohttp.ClientSession, normal_s: floa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
+    parser.add_argument("--key", help="of a tenant; none where none are asked for")
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--at-once", type=int, default=32)
     given = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
-    print(json.dumps(asyncio.run(flooded(given.url, given.rate, given.seconds, given.at_once))))
+    print(json.dumps(asyncio.run(flooded(given.url, given.key, given.rate, given.seconds, given.at_once))))

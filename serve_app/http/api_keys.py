@@ -1,0 +1,106 @@
+"""How does the operator make keys, change them and end them over HTTP?"""
+
+import logging
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import FastAPI, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.errors import NotFound
+from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.parts import Parts
+from serve_app.http.responses import body_refusals, json_response, refusals
+from serve_app.ports import Keys
+from serve_app.values import ApiKey, ApiKeyList, KeyId, KeyOrder, Limits, NewApiKey
+
+log = logging.getLogger(__name__)
+
+_PATH = "/admin/keys"
+_OFF = "This service asks for no keys; `access: {admin_key_env: NAME}` in its configuration file has it do so"
+_KeyId = Annotated[KeyId, Path()]
+
+
+def add_api_keys(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+    """`POST` and `GET /admin/keys`, `PATCH` and `DELETE /admin/keys/{key_id}`."""
+    _add_create(api, parts, contexts)
+    _add_list(api, parts, contexts)
+    _add_limit(api, parts, contexts)
+    _add_revoke(api, parts, contexts)
+
+
+def _add_create(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+    @api.post(
+        _PATH,
+        tags=["Admin"],
+        summary="Make a key",
+        status_code=201,
+        response_model=NewApiKey,
+        response_description="The key, which is told this once: only a hash of it is kept.",
+        responses=body_refusals(404),
+    )
+    async def create(request: Request, order: KeyOrder) -> Response:
+        """For keys of the tenant `default` with the scope `admin`. It opens what it is for within two seconds."""
+        async with within(patience_s(contexts.of(request))):
+            made = await _asked_for(parts).create(order)
+        log.warning("key_created", extra={"id": made.id, "of": made.tenant, "scopes": sorted(made.scopes)})
+        response = json_response(made, HTTPStatus.CREATED)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _add_list(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+    @api.get(
+        _PATH,
+        tags=["Admin"],
+        summary="List the keys",
+        response_model=ApiKeyList,
+        response_description="Those of all tenants, oldest first, without their secrets.",
+        responses=refusals(404),
+    )
+    async def listed(request: Request) -> Response:
+        """For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys."""
+        async with within(patience_s(contexts.of(request))):
+            return json_response(ApiKeyList(keys=await _asked_for(parts).listed()))
+
+
+def _add_limit(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+    @api.patch(
+        f"{_PATH}/{{key_id}}",
+        tags=["Admin"],
+        summary="Change the limits of a key",
+        response_model=ApiKey,
+        response_description="The key as it is now.",
+        responses=body_refusals(404, 409),
+    )
+    async def limit(request: Request, key_id: _KeyId, limits: Limits) -> Response:
+        """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
+        changes = {name: getattr(limits, name) for name in limits.model_fields_set}
+        async with within(patience_s(contexts.of(request))):
+            changed = await _asked_for(parts).limit(key_id, changes)
+        log.warning("key_limited", extra={"id": key_id, **changes})
+        return json_response(changed)
+
+
+def _add_revoke(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+    @api.delete(
+        f"{_PATH}/{{key_id}}",
+        tags=["Admin"],
+        summary="End a key",
+        status_code=204,
+        response_description="It opens nothing any longer.",
+        responses=refusals(404),
+    )
+    async def revoke(request: Request, key_id: _KeyId) -> Response:
+        """Everywhere within two seconds; turns that it has begun go on."""
+        async with within(patience_s(contexts.of(request))):
+            await _asked_for(parts).revoke(key_id)
+        log.warning("key_revoked", extra={"id": key_id})
+        return Response(status_code=204)
+
+
+def _asked_for(parts: Parts) -> Keys:
+    if parts.gate is None:
+        raise NotFound(_OFF)
+    return parts.keys

@@ -1,0 +1,47 @@
+"""How is a request refused before anything of it is read?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from serve_app.http.errors import answer_to
+from serve_app.http.request_ids import request_id_of
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from serve_app.errors import ServeAppError
+
+LINGER_S = 2.0
+"""How long what follows a refused body is thrown away: closed at once, TCP resets, and the refusal is lost."""
+
+
+def response_to(error: ServeAppError, scope: Scope) -> Response:
+    """The refusal, in the language that the path speaks."""
+    return answer_to(error, request_id_of(scope))
+
+
+async def refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once; where a body comes, let the client finish for a moment, and close."""
+    response = response_to(error, scope)
+    if not _has_body(scope):
+        await response(scope, receive, send)
+        return
+    response.headers["Connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers

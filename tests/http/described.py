@@ -1,0 +1,48 @@
+"""How is the API served in a thread of its own, for a client that is synchronous?"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+from http_service import Service, running
+
+from serve_app.config import HttpSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOMY = HttpSettings(max_chat_body_bytes=2**20)
+"""Or long inputs are 413, which counts as accepted."""
+
+
+class Described(Service):
+    """A service at `url` that has run `run_id`."""
+
+    url = ""
+    run_id = ""
+
+
+@contextmanager
+def served(service: Described, headers: dict[str, str]) -> Iterator[Described]:
+    """The service, asked with these headers for the run that it has."""
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with running(service):
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    assert ready.wait(10)
+    service.url = f"http://127.0.0.1:{service.port}"
+    asked = {"user_input": "hello", "session_id": "s1"}
+    said = httpx.post(f"{service.url}/agent/chat", json=asked, headers=headers, timeout=10)
+    service.run_id = said.json()["run_id"]
+    yield service
+    stop.set()
+    thread.join(10)

@@ -1,0 +1,47 @@
+"""Is a client's address its own, and not what it says?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serve_app.http.addresses import NOBODY, address_of, networks
+
+PROXIES = networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+
+
+def asked(client: str | None, *forwarded: str) -> dict[str, Any]:
+    headers = [(b"x-forwarded-for", each.encode("latin-1")) for each in forwarded]
+    return {"type": "http", "client": (client, 1234) if client else None, "headers": headers}
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "expected"),
+    [
+        ("192.0.2.7", [], "192.0.2.7"),
+        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # anybody can write the header
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.5, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.5, 198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.5", "198.51.100.1,127.0.0.1"], "198.51.100.1"),
+        ("10.0.0.1", ["10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["198.51.100.1:5678"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["", ",,"], "10.0.0.1"),
+        ("10.0.0.1", ["\xff" * 100_000], "10.0.0.1"),
+        ("10.0.0.1", [", ".join(["198.51.100.1"] + ["10.0.0.9"] * 5000)], "10.0.0.9"),
+        ("fd00::1", ["[2001:db8:1:2:3:4:5:6]:443"], "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", [], "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", [], "192.0.2.7"),
+        ("/run/socket", [], NOBODY),
+        (None, [], NOBODY),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_nearest_address_that_is_no_trusted_proxys_counts(client, forwarded, expected) -> None:
+    assert address_of(asked(client, *forwarded), PROXIES) == expected
+
+
+def test_where_no_proxy_is_trusted_the_header_says_nothing() -> None:
+    assert address_of(asked("127.0.0.1", "198.51.100.1"), ()) == "127.0.0.1"

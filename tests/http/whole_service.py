@@ -1,0 +1,145 @@
+"""How is everything behind the API run in one process, with real stores and the offline model?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from http_fakes import KeptFaults, NoTools
+from http_service import Service, running
+
+from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.turn import Turn
+from serve_app.config import (
+    AccessSettings,
+    AgentSettings,
+    FeedbackSettings,
+    HttpSettings,
+    KnowledgeSettings,
+    MemorySettings,
+    MilvusSettings,
+    ModelSettings,
+    RunSettings,
+)
+from serve_app.http.auth import Gate
+from serve_app.knowledge.index import Index, entries
+from serve_app.knowledge.servers import Servers
+from serve_app.llm.models import build
+from serve_app.memory.sizes import largest
+from serve_app.memory.window import Window
+from serve_app.observability.untraced import Untraced
+from serve_app.resilience.ending import end
+from serve_app.runs.cancelling import cancel
+from serve_app.runs.course import Means
+from serve_app.runs.feedback import FeedbackBook
+from serve_app.runs.host import Host
+from serve_app.runs.log import RunLog
+from serve_app.runs.registry import Registry
+from serve_app.runs.surviving import SurvivingAgent
+from serve_app.runs.tally import Tally
+from serve_app.runs.writer import Writer
+from serve_app.stores.access import AccessBook
+from serve_app.stores.api_keys import KeyBook
+from serve_app.stores.run_lines import Lines
+from serve_app.values import KeyOrder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from serve_app.knowledge.index import Entry
+    from serve_app.values import ChatRequest, Check, Context, Document, Event, Session, SessionSizes
+
+ALL_SCOPES = frozenset({"chat", "knowledge", "admin"})
+KNOWLEDGE = {"timeout_s": 5.0}
+"""Patient on a busy machine."""
+
+
+class Agent:
+    """What the Agent deployment does, in this process; implements `ports.Agent`."""
+
+    def __init__(self, redis: Redis, retriever: Index) -> None:
+        self._redis = redis
+        self._window = Window(redis, MemorySettings())
+        belt = Toolbelt(NoTools(), retriever, KnowledgeSettings(**KNOWLEDGE), time.monotonic)
+        turn = Turn(
+            model=build(ModelSettings()),
+            model_name="offline",
+            belt=belt,
+            window=self._window,
+            settings=AgentSettings(),
+        )
+        registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex)
+        means = Means(redis, registry, Writer(registry), RunSettings(), turn.run, Untraced())
+        self.host = Host(means, max_runs=100)
+
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncIterator[Event]:
+        async for event in self.host.follow(context, request, after):
+            if request.stream or event.last:
+                yield event
+
+    async def start(self, context: Context, request: ChatRequest) -> None:
+        self.host.start(context, request)
+
+    async def session(self, context: Context, limit: int) -> Session:
+        return await self._window.session(context, limit)
+
+    async def sizes(self, context: Context, limit: int) -> SessionSizes:
+        return await largest(self._redis, context, limit)
+
+    async def forget(self, context: Context) -> None:
+        if holder := await self._window.forget(context):
+            await cancel(self._redis, holder, RunSettings().steps_ttl_s, Tally())
+
+    async def checks(self) -> list[Check]:
+        return []
+
+
+@dataclass
+class Whole(Service):
+    """The service with everything in it; `keys_of` has a header for each tenant."""
+
+    access: Any = None
+
+    async def key_of(self, tenant: str) -> dict[str, str]:
+        """The header of a new key for everything of the tenant."""
+        made = await self.keys.create(KeyOrder(tenant=tenant, scopes=ALL_SCOPES))
+        return {"Authorization": f"Bearer {made.key}"}
+
+
+async def _prepare(document: Document) -> list[Entry]:
+    return await asyncio.to_thread(entries, document)
+
+
+@asynccontextmanager
+async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
+    """Everything, until the end of the block."""
+    knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
+    index = Index(knowledge, redis, Servers(MilvusSettings(url=milvus_url), knowledge), _prepare)
+    access, runs = AccessBook(redis), RunLog(redis, RunSettings())
+    keys, agent = KeyBook(redis, access), Agent(redis, index)
+    service = Whole(
+        settings=HttpSettings(),
+        runs=runs,  # type: ignore[arg-type]
+        retriever=index,  # type: ignore[arg-type]
+        keys=keys,  # type: ignore[arg-type]
+        gate=Gate.of(access, AccessSettings()),
+        faults=KeptFaults(),
+        access=access,
+    )
+    service.agent = SurvivingAgent(agent, runs)
+    service.lines = Lines(redis, 60)
+    service.feedback = FeedbackBook(redis, FeedbackSettings())
+    reading = [asyncio.create_task(each.go_on()) for each in (runs, access)]
+    try:
+        async with running(service):
+            yield service
+    finally:
+        await agent.host.close(0)
+        await end(*reading)
+        await index.close()
