@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -130,6 +128,16 @@ async def flooded(url: str, key: str | None, rate: float, seconds: float, at_onc
     }
 
 
+async def only(url: str, key: str | None, rate: float, seconds: float) -> dict[str, int]:
+    """A flood alone."""
+    flood = Flood(url, key)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30), trust_env=False) as client:
+        await flood.at_a_rate(client, rate, seconds)
+    answered, refused = len(flood.answered), len(flood.refused)
+    return {"asked": flood.asked, "answered": answered, "refused": refused, "wrong": len(flood.wrong)}
+
+
 async def _recovered(probe: Flood, client: aiohttp.ClientSession, normal_s: float) -> float:
     """Seconds from now until the first of five turns in a row, a fifth of a second apart, that took no longer."""
     begun = time.perf_counter()
@@ -154,6 +162,12 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--at-once", type=int, default=32)
+    parser.add_argument(
+        "--only", action="store_true", help="neither a peak before it nor a look at what comes after it"
+    )
     given = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))
-    print(json.dumps(asyncio.run(flooded(given.url, given.key, given.rate, given.seconds, given.at_once))))
+    if given.only:
+        print(json.dumps(asyncio.run(only(given.url, given.key, given.rate, given.seconds))))
+    else:
+        told = flooded(given.url, given.key, given.rate, given.seconds, given.at_once)
+        print(json.dumps(asyncio.run(told)))

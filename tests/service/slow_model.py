@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 @contextmanager
-def slow_model(latency_s: float = LATENCY_S) -> Iterator[str]:
-    """An OpenAI-compatible endpoint in a thread of its own; its URL."""
+def slow_model(latency_s: float = LATENCY_S, spread_s: float = 0.0) -> Iterator[str]:
+    """An OpenAI-compatible endpoint in a thread of its own; its URL. It takes so long, and so much more or less."""
+    chance = random.Random(1)
     ports: list[int] = []
     ready, loop = threading.Event(), asyncio.new_event_loop()
 
@@ -41,7 +43,7 @@ def slow_model(latency_s: float = LATENCY_S) -> Iterator[str]:
                     if line.startswith(b"content-length")
                 )
                 await reader.readexactly(length)
-                await asyncio.sleep(latency_s)
+                await asyncio.sleep(latency_s + chance.uniform(-spread_s, spread_s))
                 writer.write(ANSWER)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
