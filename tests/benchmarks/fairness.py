@@ -3,7 +3,7 @@
     python tests/benchmarks/fairness.py [--seconds 40] [--rate 300]
 
 Starts the service on a Ray of its own, with a model that takes half a second to one and a half, and places for six
-turns; makes a key for each of two tenants. One asks for three turns every two seconds, first alone, then while the other
+turns; makes a key for each of two tenants. One asks for three turns every two seconds, alone, then while the other one
 asks for 300 a second (`--rate`): a hundred times its share, which is three. Prints the p99 of the first tenant's turns.
 """
 
