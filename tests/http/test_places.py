@@ -93,7 +93,7 @@ async def test_a_tenant_at_a_hundred_times_its_share_costs_another_a_third_of_a_
     async def modest(admission: Admission) -> list[float]:
         chance, turns = random.Random(7), []
         for _ in range(120):
-            await asyncio.sleep(chance.expovariate(4))
+            await asyncio.sleep(chance.expovariate(2))
             turns.append(asyncio.create_task(_turn(admission, "modest", chance.uniform(0.5, 1.5))))
         return sorted(await asyncio.gather(*turns))
 
