@@ -46,20 +46,29 @@ def slow_model(latency_s: float = LATENCY_S, spread_s: float = 0.0) -> Iterator[
                 await asyncio.sleep(latency_s + chance.uniform(-spread_s, spread_s))
                 writer.write(ANSWER)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
             writer.close()
+
+    stopped = asyncio.Event()
 
     async def serve() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=512)
         ports.append(server.sockets[0].getsockname()[1])
         ready.set()
+        await stopped.wait()
+        server.close()
 
-    asyncio.set_event_loop(None)
-    thread = threading.Thread(target=lambda: (loop.run_until_complete(serve()), loop.run_forever()))
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # it cancels what is left of the connections
+            runner.run(serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         assert ready.wait(10)
         yield f"http://127.0.0.1:{ports[0]}/v1"
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(stopped.set)
         thread.join(timeout=10)
