@@ -11,6 +11,7 @@
     │   ├── KeyReused        422   the idempotency key belongs to another body
     │   └── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
     ├── Overloaded           503   shed on purpose; `retry_after_s` says when to come back
+    │   ├── RateLimited      429   the key or its tenant has asked for more than it may
     │   └── TooManyFailures  429   an address has shown too many wrong keys
     ├── DeadlineExceeded     504   the request's own time ran out
     ├── Unavailable          503   a dependency is down
@@ -117,6 +118,13 @@ class Overloaded(ServeAppError):
     status = 503
     code = "overloaded"
     retryable = True
+
+
+class RateLimited(Overloaded):
+    """The key or its tenant has asked for more turns, or used more tokens, than it may."""
+
+    status = 429
+    code = "rate_limited"
 
 
 class TooManyFailures(Overloaded):

@@ -76,6 +76,13 @@ class Turn:
         progress.budget = Budget(self.settings.retry_budget)
         progress.span = run.span
         self._keep_effects(run, progress)
+        try:
+            return await self._concluded(run, progress, memory)
+        finally:
+            run.usage = progress.usage  # it is charged however the turn ends
+
+    async def _concluded(self, run: Run, progress: Progress, memory: Recalled) -> Answer:
+        """The answer that the turn comes to from here."""
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
         prompt = system(self.settings.prompt, run.request.instructions if isinstance(run.request, TurnRequest) else "")

@@ -45,12 +45,14 @@ def check(config: Path) -> None:
 
 
 def _of_serve_file(source: Source) -> Iterator[Problem]:
-    from serve_app.cli.serve_file import address_of, config_of, port_problems, serve_problems
+    from serve_app.cli.serve_file import address_of, config_of, port_problems, room_problems, serve_problems
     from serve_app.deployments.binding import binding_problems
     from serve_app.preflight import problems
 
     settings = _settings(config_of(source))
     yield from serve_problems(source, tuple(settings.tools.groups) if settings else ())
+    if settings:
+        yield from room_problems(source, settings.admission)
     yield from port_problems(source)
     if settings and (address := address_of(source)):
         yield from binding_problems(settings, address[0], source.where("http_options", "host"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from serve_app.config import Source
+    from serve_app.config import AdmissionSettings, Source
 
 IMPORT_PATH = "serve_app.app:build"
 CONFIG = "configs/local.yaml"
@@ -24,6 +24,11 @@ CONFIG = "configs/local.yaml"
 PORTS = range(1, 65536)
 
 MEND = "Mend it; Ray Serve's documentation describes the file"
+
+ROOM = 50
+"""Requests of other kinds that the ingress takes beside its turns."""
+SERVES_OWN = 5
+"""What Serve takes where `max_ongoing_requests` is not said."""
 
 DEPLOYMENTS = ("Ingress", "Agent", "Retriever", "Tools", "Stores")
 
@@ -82,6 +87,20 @@ def _deployment(source: Source, steps: tuple[str | int, ...], deployment: dict[s
         scaling = (*steps, "autoscaling_config")
         yield from _refused(source, scaling, AutoscalingConfig)
         yield from _unknown(source, scaling, AutoscalingConfig.model_fields)
+
+
+def room_problems(source: Source, admission: AdmissionSettings) -> Iterator[Problem]:
+    """Whether Ingress takes as many requests as admission lets turns in and wait, and others beside them."""
+    index, application = _application(source)
+    wanted = admission.max_turns + admission.max_waiting + ROOM
+    for number, deployment in enumerate(application.get("deployments") or ()):
+        if not isinstance(deployment, dict) or deployment.get("name") != "Ingress":
+            continue
+        taken = deployment.get("max_ongoing_requests", SERVES_OWN)
+        if isinstance(taken, int) and taken < wanted:
+            where = source.where("applications", index, "deployments", number, "max_ongoing_requests")
+            what = f"{taken} requests are fewer than the turns that admission lets in and wait, and {ROOM} others"
+            yield Problem(where, what, f"Make it {wanted} at least, or Serve refuses turns in plain text")
 
 
 def address_of(source: Source) -> tuple[str, int] | None:

@@ -5,6 +5,7 @@ from serve_app.config.cache import CacheSettings
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
+from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.load import KEY, Draft, draft, load
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tools import (
@@ -39,6 +40,7 @@ __all__ = [
     "EMBEDDED",
     "KEY",
     "AccessSettings",
+    "AdmissionSettings",
     "AgentSettings",
     "BreakerSettings",
     "CacheSettings",
@@ -52,6 +54,7 @@ __all__ = [
     "HttpToolSettings",
     "KnowledgeSettings",
     "LangSmithTarget",
+    "LimitSettings",
     "McpToolSettings",
     "MemorySettings",
     "MilvusSettings",

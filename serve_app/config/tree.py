@@ -23,6 +23,7 @@ from serve_app.config.forms import (
     RedisUrl,
     VariableName,
 )
+from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.section import Section
 from serve_app.config.tools import EgressSettings, ToolsSettings
 
@@ -264,6 +265,8 @@ class Settings(Section):
     access: AccessSettings = AccessSettings()
     http: HttpSettings = HttpSettings()
     cache: CacheSettings = CacheSettings()
+    limits: LimitSettings = LimitSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     faults: FaultSettings = FaultSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

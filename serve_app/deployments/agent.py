@@ -34,6 +34,7 @@ from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
+from serve_app.stores.limiter import RedisMeter
 from serve_app.stores.pulse import Pulse
 from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
@@ -98,7 +99,7 @@ class Agent:
         self._tracer = tracer(
             settings.observability, Redactor.of(settings.observability.redact), dropped=partial(_dropped, metrics)
         )
-        writer = Writer(registry, tally=self._tally)
+        writer = Writer(registry, tally=self._tally, meter=RedisMeter(self._redis, metrics))
         means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 

@@ -17,6 +17,7 @@ from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.auth import Gate
 from serve_app.http.parts import Parts
+from serve_app.http.places import Admission
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.vitals import beat
@@ -27,6 +28,7 @@ from serve_app.runs.tally import Tally
 from serve_app.stores.access import AccessBook
 from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.faults import FaultBoard
+from serve_app.stores.limiter import RedisLimiter
 from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
 
@@ -57,6 +59,7 @@ class Ingress:
         admin = settings.access.admin_key_env
         self._access = AccessBook(redis, secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
+        self._admission = Admission(settings.admission, self._access, self._metrics)
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
@@ -68,13 +71,16 @@ class Ingress:
             keys=KeyBook(redis, self._access),
             gate=Gate.of(self._access, settings.access) if admin else None,
             faults=FaultBoard(redis) if settings.faults.enabled else None,
+            limiter=RedisLimiter(redis, settings.limits, self._access, self._metrics),
+            admission=self._admission,
             metrics=self._metrics,
             model_name=settings.model.name,
         )
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        going_on = (beat(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail), self._access.go_on())
+        told = (beat(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail))
+        going_on = (*told, self._access.go_on(), self._admission.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.of(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from serve_app.http.admin import add_admin
+from serve_app.http.admission import Admitted, Screened
 from serve_app.http.api_keys import add_api_keys
 from serve_app.http.auth import Authenticated
 from serve_app.http.body_limit import BodyLimit
@@ -81,7 +82,10 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     add_health(api, parts)
     add_metrics(api, parts.nodes)
     handle_errors(api, redactor)
+    if parts.admission:
+        api.add_middleware(Admitted, admission=parts.admission)
     api.add_middleware(BodyLimit, settings=settings)
+    api.add_middleware(Screened, admission=parts.admission, limiter=parts.limiter)
     if parts.gate:
         api.add_middleware(Authenticated, gate=parts.gate)
         describe_keys(api)

@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 
 from serve_app.errors import Forbidden, ServeAppError, TooManyFailures, Unauthenticated
 from serve_app.http.addresses import address_of, networks
 from serve_app.http.callers import caller_of, let_in
 from serve_app.http.failures import Failures
+from serve_app.http.paths import path_of
 from serve_app.http.refusing import refuse
 from serve_app.observability.logs import about
 from serve_app.values import DEFAULT_TENANT
@@ -67,7 +67,7 @@ class Gate:
         caller = self.access.caller(key) if (key := shown(request)) else None
         if caller is None:
             raise self._nobody(request, key)
-        path = get_route_path(request)  # the one by which a route is found
+        path = path_of(request)  # the one by which a route is found
         needed = scope_of(path)
         if needed is not None and needed not in caller.scopes:
             raise Forbidden(f"This key does not have the scope {needed!r}")
@@ -100,7 +100,7 @@ class Authenticated:
         self._gate = gate
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or get_route_path(scope) in OPEN:
+        if scope["type"] != "http" or path_of(scope) in OPEN:
             await self._app(scope, receive, send)
             return
         try:

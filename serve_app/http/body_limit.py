@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 
 from serve_app.http.faults import BodyTimeout, BodyTooLarge
+from serve_app.http.paths import path_of
 from serve_app.http.refusing import refuse
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class BodyLimit:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client has gone."""
-        knowledge = scope["path"].startswith("/knowledge")
+        knowledge = path_of(scope).startswith("/knowledge")
         limit = self._settings.max_knowledge_body_bytes if knowledge else self._settings.max_chat_body_bytes
         if _declared(scope) > limit:
             raise _too_large(limit)

@@ -27,7 +27,7 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         summary="Say something and get the answer",
         response_model=Answer,
         response_description="The answer; with `stream: true`, the run's events as they happen.",
-        responses={200: examples.CHAT, 202: {"model": Run, **examples.ACCEPTED}, **body_refusals(409)},
+        responses={200: examples.CHAT, 202: {"model": Run, **examples.ACCEPTED}, **body_refusals(409, 429)},
     )
     async def chat(
         request: Request,

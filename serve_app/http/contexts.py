@@ -12,7 +12,7 @@ from uuid import uuid4
 from serve_app.errors import DeadlineExceeded
 from serve_app.http.cache_control import HEADER as CACHE_CONTROL
 from serve_app.http.cache_control import cache_use
-from serve_app.http.callers import caller_of
+from serve_app.http.callers import caller_of, metering_of
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, given
 from serve_app.resilience.deadline import remaining_s, until
@@ -46,6 +46,7 @@ class Contexts:
             session_id=session_id,
             tenant=caller.tenant,
             key_id=caller.key_id,
+            metering=metering_of(request.scope),
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
             cache=cache_use(request.headers.getlist(CACHE_CONTROL)),

@@ -45,6 +45,7 @@ class Measured:
 
         try:
             await self._app(scope, receive, heard)
+            told.status = told.status or LEFT_STATUS  # whoever answers nobody has seen the client leave
         except asyncio.CancelledError:
             told.status = told.status or LEFT_STATUS
             raise

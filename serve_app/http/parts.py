@@ -9,7 +9,8 @@ from serve_app.observability.recorders import SILENT
 
 if TYPE_CHECKING:
     from serve_app.http.auth import Gate
-    from serve_app.ports import Agent, Faults, Feedback, Keys, Lines, Metrics, Nodes, Retriever, Runs, Tools
+    from serve_app.http.places import Admission
+    from serve_app.ports import Agent, Faults, Feedback, Keys, Limiter, Lines, Metrics, Nodes, Retriever, Runs, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Parts:
     """None where no key is asked for."""
     faults: Faults | None = None
     """None where nothing goes wrong on purpose."""
+    limiter: Limiter | None = None
+    """None where nobody counts what is asked for."""
+    admission: Admission | None = None
+    """None where all turns are served at once."""
     metrics: Metrics = SILENT
     model_name: str = ""
     """The model behind the agent, as it is configured."""

@@ -82,6 +82,22 @@ CACHE_LOOKUPS = Metric(
     "Turns that looked for a kept answer; outcome is hit, joined, miss or bypassed.",
     ("outcome",),
 )
+TURNS_WAITING = Metric(
+    "serve_app_turns_waiting", "gauge", "Turns that waited at this ingress at once, at most in the last 5 s."
+)
+ADMISSION_WAIT_S = Metric(
+    "serve_app_admission_wait_seconds",
+    "histogram",
+    "How long a turn waited at the ingress, of those that had to.",
+    (),
+    (0.01, 0.025, *ANSWER_S[:8]),
+)
+LIMITER_FAILURES = Metric(
+    "serve_app_limiter_failures_total",
+    "counter",
+    "Times that Redis could not be asked for a limit, or told of use; operation is ask or charge.",
+    ("operation",),
+)
 
 MODEL_CALLS = Metric(
     "serve_app_model_calls_total",

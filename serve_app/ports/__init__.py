@@ -1,6 +1,7 @@
 """Which verbs are there, whoever does them?"""
 
 from serve_app.ports.access import Access, Keys
+from serve_app.ports.admitting import Limiter, Meter, Tenants
 from serve_app.ports.serving import Agent, Faults, Feedback, Lines, Retriever, Runs, Tools
 from serve_app.ports.watching import Fact, Metrics, Nodes, Span, SpanKind, Telling, Tracer, TurnSpan
 
@@ -11,7 +12,9 @@ __all__ = [
     "Faults",
     "Feedback",
     "Keys",
+    "Limiter",
     "Lines",
+    "Meter",
     "Metrics",
     "Nodes",
     "Retriever",
@@ -19,6 +22,7 @@ __all__ = [
     "Span",
     "SpanKind",
     "Telling",
+    "Tenants",
     "Tools",
     "Tracer",
     "TurnSpan",

@@ -172,6 +172,7 @@ class Course:
                 run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
         if run.stopped == "ended":
             self.span.conclude("cancelled")
+            self.means.writer.charge(run)
         with suppress(StoreUnavailable):
             if detached:
                 return

@@ -12,7 +12,7 @@ from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
-from serve_app.values import Event, Token
+from serve_app.values import Event, Token, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_ADOPTIONS = 3
 """A run that has killed so many processes, or seen them die, would go on with that."""
+
+NOTHING = Usage()
 
 Stop = Literal["superseded", "ended", "handed over"]
 """Why a run goes on no longer in this process: another one has it, a client ended it, or this process shuts down."""
@@ -54,6 +56,8 @@ class Run:
     work: asyncio.Task[Answer] | None = None
     ended_at: float | None = field(default=None, init=False)
     """Unix time in seconds at which its last event was there."""
+    usage: Usage = field(default=NOTHING, init=False)
+    """What its model calls have used, those of earlier owners included, as far as it is known."""
     exchange: str = field(default="", init=False)
     """What memory keeps of this run, however it ends from now on."""
     _spoken: bool = field(default=False, init=False)

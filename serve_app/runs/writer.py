@@ -19,10 +19,11 @@ from serve_app.runs.run import settle
 from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
+    from serve_app.ports import Meter
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
     from serve_app.runs.tally import Tally
-    from serve_app.values import EventData, RunStatus
+    from serve_app.values import Context, EventData, RunStatus
 
     Written = tuple[Run, Append]
     Ending = tuple[Run, RunStatus, EventData, str]
@@ -38,9 +39,18 @@ SHARE = 10
 class Writer:
     """Writes for all runs of one process."""
 
-    def __init__(self, registry: Registry, patience: Patience | None = None, tally: Tally = UNCOUNTED) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        patience: Patience | None = None,
+        tally: Tally = UNCOUNTED,
+        meter: Meter | None = None,
+    ) -> None:
         self.registry = registry
         self.tally = tally
+        self._meter = meter
+        self._used: list[tuple[Context, int]] = []
+        """Tokens of runs that have ended, which nobody has been charged for."""
         self.patience = patience or Patience()
         self._waiting: dict[str, Run] = {}
         self._behind: list[Written] = []
@@ -62,6 +72,12 @@ class Writer:
         if run.urgent:
             self._urgent.set()
 
+    def charge(self, run: Run) -> None:
+        """Have the tokens of a run charged that has ended, and that nobody goes on with."""
+        if run.context.metering and self._meter:
+            self._used.append((run.context, run.usage.input_tokens + run.usage.output_tokens))
+            self._wanted.set()
+
     @property
     def behind(self) -> bool:
         """Whether something was told that is not yet written: what follows it must not be written before it."""
@@ -77,6 +93,7 @@ class Writer:
             self._urgent.clear()
             begun = clock()
             await self._flush()
+            await self._charge()
             ended = clock()
             self._next_at = ended + min(INTERVAL_MAX_S, max(INTERVAL_MIN_S, SHARE * (ended - begun)))
 
@@ -137,11 +154,18 @@ class Writer:
         """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
         if append.status:
             self.tally.ended(append.entries[-1].event.data, run.age_s)
+            self.charge(run)
+
+    async def _charge(self) -> None:
+        used, self._used = self._used, []
+        if used and self._meter:
+            await self._meter.charge(used)
 
     async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
         for run, status, last, owner in ended:
             if await self.registry.end(run.context, status, last, owner) and owner:
                 self.tally.ended(last, run.age_s)
+                self.charge(run)
         return await self.registry.append(appends) if appends else []
 
 

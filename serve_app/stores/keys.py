@@ -15,6 +15,10 @@
     serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
     serve_app:faults                               hash: what goes wrong on purpose, by its target
+    serve_app:limit:{TENANT}:turns:RATE :tokens:RATE
+                                                   string: the time (server, microseconds) until which a tenant has used
+                                                   up what it may have at so much per minute
+                            :KEY:turns:RATE …      likewise for each of its keys
     serve_app:access:keys                          hash: the API keys by their ids, each with a hash of its secret
                     :tenants                       hash: the limits of each tenant that has some
                     :version                       string: another one after each change of the two
@@ -31,7 +35,7 @@ together: one Redis server, with replicas as you like, and not a Redis Cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from serve_app.values import Context
@@ -153,6 +157,15 @@ def session_of(exchanges: str, tenant: str) -> str | None:
     """The session id in a key of exchanges; None where it is another tenant's."""
     inside = exchanges[exchanges.index("{") + 1 : exchanges.rindex("}")]
     return inside.removeprefix(f"{tenant}:") if inside.startswith(f"{tenant}:") else None
+
+
+def allowance(tenant: str, key_id: str, of: Literal["turns", "tokens"], per_minute: float) -> str:
+    """How much of its turns or tokens a key, or with the empty `key_id` a tenant, has used up.
+
+    Another rate is another allowance, so that whoever has used up the old one need not wait for it.
+    """
+    whose = f"{{{tenant}}}:{key_id}" if key_id else f"{{{tenant}}}"
+    return f"serve_app:limit:{whose}:{of}:{per_minute:g}"
 
 
 def control(owner: str) -> str:

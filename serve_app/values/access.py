@@ -107,3 +107,12 @@ class ApiKeyList(Value):
     """The keys of all tenants, oldest first."""
 
     keys: tuple[ApiKey, ...]
+
+
+class Metering(Value):
+    """What a turn's tokens are charged to, once they are known."""
+
+    tenant_per_minute: float | None = None
+    """Tokens; None where the tenant has no limit."""
+    key_per_minute: float | None = None
+    """Tokens; None where the key has no limit."""

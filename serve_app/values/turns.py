@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
-from serve_app.values.access import Tenant
+from serve_app.values.access import Metering, Tenant
 from serve_app.values.faults import Fault
 from serve_app.values.sessions import Message
 from serve_app.values.tools import ToolCall
@@ -41,6 +41,8 @@ class Context(Value):
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
     cache: CacheUse = ""
+    metering: Metering | None = None
+    """What the tokens are charged to; None where nobody counts them."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose while this request is served."""
     traceparent: str = ""

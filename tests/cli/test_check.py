@@ -196,6 +196,15 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) ->
     assert check().exit_code == 0
 
 
+def test_an_ingress_that_takes_fewer_requests_than_admission_lets_in_is_told(project: Path, port: int) -> None:
+    settings = project / "configs" / "local.yaml"
+    settings.write_text(settings.read_text(encoding="utf-8") + "\nadmission: {max_turns: 800, max_waiting: 160}\n")
+    result = check()
+    assert result.exit_code == 1
+    assert "1000 requests are fewer than the turns" in result.output
+    assert "Make it 1010 at least" in result.output
+
+
 def test_the_commented_example_of_a_group_fits_together(project: Path) -> None:
     _uncomment(project / "configs" / "local.yaml", "search_tickets:", "risky:")
     (line,) = problems()

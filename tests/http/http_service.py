@@ -60,8 +60,8 @@ class Service:
         self.feedback = KeptFeedback(self.runs)
 
     @property
-    def api(self) -> FastAPI:
-        parts = Parts(
+    def parts(self) -> Parts:
+        return Parts(
             agent=self.agent,
             runs=self.runs,
             retriever=self.retriever,
@@ -75,7 +75,10 @@ class Service:
             metrics=self.metrics,
             model_name="stub:glm",
         )
-        return create_api(parts, self.settings, self.turn_timeout_s)
+
+    @property
+    def api(self) -> FastAPI:
+        return create_api(self.parts, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:
         """Exactly these bytes on a connection of their own; everything that comes back."""

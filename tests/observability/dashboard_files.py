@@ -23,6 +23,8 @@ RARE = {
     "ray_serve_app_sessions_repaired_total",
     "ray_serve_app_dropped_spans_total",
     "ray_serve_app_cache_lookups_total",
+    "ray_serve_app_admission_wait_seconds_bucket",
+    "ray_serve_app_limiter_failures_total",
     "application:serve_app_recoveries:increase15m",
     "application_outcome:serve_app_sessions_repaired:increase15m",
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from serve_app.values.metric import Metric
 
 EACH = pytest.mark.parametrize("metric", catalogue.ALL, ids=lambda metric: metric.name)
-UNITS = ("_seconds", "_bytes", "_state", "_in_flight")
+UNITS = ("_seconds", "_bytes", "_state", "_in_flight", "_waiting")
 """What a name ends with, before the `_total` of a counter; a count needs none."""
 
 

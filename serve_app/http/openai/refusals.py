@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 
 from serve_app.http.faults import ModelNotFound
+from serve_app.http.paths import path_of
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.validation import first_field
 from serve_app.values import Value
@@ -50,8 +51,7 @@ class Refused(Value):
 
 def speaks_openai(scope: Scope) -> bool:
     """Whether whoever sent this request expects OpenAI's errors, on whichever path below ours."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.startswith(PREFIX)
+    return path_of(scope).startswith(PREFIX)
 
 
 def refused(failure: Failure, status: int, param: str | None = None, *, again: bool | None = None) -> Response:

@@ -1,0 +1,105 @@
+"""Is a turn charged for its tokens once, however it ends and whoever ends it?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from desk import Broken, Desk, context, killed, mortal, reply
+
+from serve_app.config import RunSettings
+from serve_app.resilience.ending import end
+from serve_app.runs.log import RunLog
+from serve_app.values import Answer, ChatRequest, Context, Failed, Metering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    Open = Callable[..., Desk]
+
+REQUEST = ChatRequest(user_input="hello", session_id="s")
+CALL = reply("", ("echo", {"text": "x"}))
+STEP = 12
+"""Tokens of one reply."""
+
+
+class Kept:
+    """Keeps what it is charged with."""
+
+    def __init__(self) -> None:
+        self.charged: list[tuple[str, int]] = []
+
+    async def charge(self, used: Sequence[tuple[Context, int]]) -> None:
+        self.charged += [(context.run_id, tokens) for context, tokens in used]
+
+    async def heard(self, of: int = 1) -> list[tuple[str, int]]:
+        async with asyncio.timeout(5):
+            while len(self.charged) < of:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        return self.charged
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+def _asked(**given: Any) -> Context:
+    return context(**given).model_copy(update={"metering": Metering(tenant_per_minute=100)})
+
+
+def _metered(desk: Desk, kept: Kept) -> Desk:
+    desk.host._means.writer._meter = kept
+    return desk
+
+
+async def test_a_turn_that_is_answered_is_charged_for_all_its_model_calls(open_desk: Open, kept: Kept) -> None:
+    asked = _asked()
+    last = (await _metered(open_desk(CALL, reply("Done.")), kept).follow(asked, REQUEST))[-1].data
+    assert isinstance(last, Answer)
+    assert await kept.heard() == [(asked.run_id, 2 * STEP)]
+
+
+async def test_a_turn_that_fails_is_charged_for_what_it_used(open_desk: Open, kept: Kept) -> None:
+    asked = _asked()
+    last = (await _metered(open_desk(CALL, Broken("")), kept).follow(asked, REQUEST))[-1].data
+    assert isinstance(last, Failed)
+    assert await kept.heard() == [(asked.run_id, STEP)]
+
+
+async def test_a_turn_whose_time_ran_out_is_charged_for_what_it_used(open_desk: Open, kept: Kept) -> None:
+    asked = _asked(seconds=0.5)
+    last = (await _metered(open_desk(CALL), kept).follow(asked, REQUEST))[-1].data
+    assert isinstance(last, Failed)
+    assert await kept.heard() == [(asked.run_id, STEP)]
+
+
+async def test_a_turn_that_a_client_cancels_is_charged_for_what_it_used(
+    open_desk: Open, kept: Kept, redis: Redis
+) -> None:
+    asked, desk = _asked(), _metered(open_desk(CALL), kept)
+    log = RunLog(redis, RunSettings())
+    following = asyncio.create_task(desk.follow(asked, REQUEST))
+    await asyncio.wait_for(desk.model.hanging.wait(), 5)
+    await log.cancel(asked, asked.run_id)
+    assert await kept.heard() == [(asked.run_id, STEP)]
+    await end(following)
+
+
+async def test_a_turn_that_another_process_goes_on_with_is_charged_once_and_by_that_one(
+    open_desk: Open, kept: Kept
+) -> None:
+    asked, first = _asked(), Kept()
+    assert await killed(_metered(open_desk(CALL, registry=mortal(3)), first), asked, REQUEST)
+    await _metered(open_desk(reply("Done.")), kept).follow(asked, REQUEST, after=3)
+    assert (await kept.heard(), first.charged) == ([(asked.run_id, 2 * STEP)], [])
+
+
+async def test_nobody_is_charged_where_no_tokens_are_limited(open_desk: Open, kept: Kept) -> None:
+    await _metered(open_desk(reply("Done.")), kept).follow(context(), REQUEST)
+    await asyncio.sleep(0.1)
+    assert kept.charged == []

@@ -1,0 +1,90 @@
+"""What becomes of the service when ten times as many turns are asked for as it may run?
+
+    python tests/benchmarks/overload.py [--mode haproxy|default] [--seconds 60] [--rate 300]
+
+Starts it on a Ray of its own, with a model that takes a second and places for 32 turns; asks for a peak, then for the
+flood, by `tests/service/flood.py` in a process of its own. Prints what share of the peak was answered during the flood,
+how long admitted and refused turns took, and after how long the service was as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+TESTS = Path(__file__).parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "service")]
+
+from running_service import started  # noqa: E402 - after the path
+from slow_model import slow_model  # noqa: E402
+
+KEY_NAME = "OVERLOAD_ADMIN_KEY"
+PLACES = {"max_turns": 32, "max_waiting": 32, "max_wait_s": 2}
+WANTED = {"goodput": 0.9, "refused_s": 0.05, "recovered_s": 5.0}
+
+
+def haproxy(folder: Path) -> dict[str, str]:
+    """The variables of that mode, apart from any other service of this machine."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "19101",
+        "RAY_SERVE_HAPROXY_STATS_PORT": "18404",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def _main(mode: str, rate: float, seconds: float) -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if mode == "haproxy":
+            os.environ.update(haproxy(folder))
+        url = stack.enter_context(slow_model())
+        configuration = {
+            "model": {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY"},
+            "admission": PLACES,
+            "access": {"admin_key_env": KEY_NAME},
+        }
+        os.environ[KEY_NAME] = key = secrets.token_urlsafe(32)
+        (folder / "overload.yaml").write_text(yaml.safe_dump(configuration))
+        service = stack.enter_context(started(folder, folder / "overload.yaml"))
+        flood = [sys.executable, str(TESTS / "service" / "flood.py"), service.url, "--key", key]
+        command = [*flood, "--rate", str(rate), "--seconds", str(seconds), "--at-once", str(PLACES["max_turns"])]
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 120)
+    found = json.loads(ran.stdout)
+    share = found["goodput_per_s"] / found["peak_per_s"]
+    print(f"{mode}: {found['asked']} turns asked for in {seconds:.0f} s, {rate:.0f} a second")
+    print(f"  answered {found['answered']}, refused {found['refused']}, neither {len(found['wrong'])} {found['wrong']}")
+    print(f"  goodput {found['goodput_per_s']:.1f}/s of a peak of {found['peak_per_s']:.1f}/s: {share:.0%}, wanted 90%")
+    print(
+        f"  admitted p50 {found['admitted_p50_s']:.2f} s, p99 {found['admitted_p99_s']:.2f} s; "
+        f"at the peak p99 {found['peak_p99_s']:.2f} s"
+    )
+    p50_ms, p99_ms = 1000 * found["refused_p50_s"], 1000 * found["refused_p99_s"]
+    print(f"  refused p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms, wanted {1000 * WANTED['refused_s']:.0f} ms")
+    print(f"  as before {found['recovered_s']:.1f} s after the end, wanted {WANTED['recovered_s']:.0f} s")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=("haproxy", "default"), default="haproxy")
+    parser.add_argument("--rate", type=float, default=300)
+    parser.add_argument("--seconds", type=float, default=60)
+    given = parser.parse_args()
+    _main(given.mode, given.rate, given.seconds)

@@ -1,0 +1,159 @@
+"""Is a place given to whoever is next, and given back whatever happens?"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+
+from serve_app.config import AdmissionSettings
+from serve_app.errors import Overloaded
+from serve_app.http.places import Admission
+from serve_app.observability.catalogue import ADMISSION_WAIT_S
+from serve_app.observability.recorders import RecordedMetrics
+from serve_app.resilience.ending import end
+from serve_app.values import TenantLimits
+
+virtual = pytest.mark.looptime
+
+
+class Alike:
+    """All tenants are."""
+
+    def tenant_limits(self, tenant: str) -> TenantLimits:
+        return TenantLimits()
+
+
+def _admission(metrics: RecordedMetrics | None = None, **settings: float) -> Admission:
+    return Admission(AdmissionSettings(**settings), Alike(), metrics or RecordedMetrics())
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+async def _turn(admission: Admission, tenant: str = "t", takes_s: float = 1.0) -> float:
+    """One turn, as the API has it; how long it took."""
+    begun = asyncio.get_running_loop().time()
+    ticket = admission.enter(tenant)
+    try:
+        if ticket.state == "waits":
+            leaving = asyncio.create_task(_never())
+            try:
+                await admission.served(ticket, leaving)
+            finally:
+                leaving.cancel()
+        await asyncio.sleep(takes_s)
+    finally:
+        admission.leave(ticket)
+    return asyncio.get_running_loop().time() - begun
+
+
+def _free(admission: Admission) -> bool:
+    return (admission._queue.served, admission._queue.waiting, admission._waiting) == (0, 0, {})
+
+
+@virtual
+async def test_as_many_turns_as_may_be_are_served_at_once_and_the_next_ones_after_them():
+    admission = _admission(max_turns=2, max_waiting=6)
+    took = await asyncio.gather(*(_turn(admission) for _ in range(6)))
+    assert took == pytest.approx([1, 1, 2, 2, 3, 3])
+    assert _free(admission)
+
+
+@virtual
+async def test_what_waits_too_long_is_refused_and_only_those_who_waited_are_measured():
+    metrics = RecordedMetrics()
+    admission = _admission(metrics, max_turns=1, max_waiting=6, max_wait_s=1.5)
+    took = await asyncio.gather(*(_turn(admission, takes_s=10) for _ in range(2)), return_exceptions=True)
+    assert took[0] == pytest.approx(10)
+    assert isinstance(took[1], Overloaded)
+    assert "1.5 seconds" in took[1].message
+    assert metrics.of(ADMISSION_WAIT_S)
+    assert _free(admission)
+
+
+@virtual
+async def test_whoever_is_refused_is_told_how_long_those_who_wait_will_take():
+    admission = _admission(max_turns=2, max_waiting=30, max_wait_s=100)
+    for _ in range(10):
+        await asyncio.gather(*(_turn(admission) for _ in range(2)))
+    waiting = [asyncio.create_task(_turn(admission)) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded) as refused:
+        admission.check("t")
+    assert refused.value.retry_after_s == pytest.approx(19 / 2, rel=0.1)
+    await asyncio.gather(*waiting)
+
+
+@virtual
+async def test_a_tenant_at_a_hundred_times_its_share_costs_another_a_third_of_a_turn_at_most():
+    async def modest(admission: Admission) -> list[float]:
+        chance, turns = random.Random(7), []
+        for _ in range(120):
+            await asyncio.sleep(chance.expovariate(2))
+            turns.append(asyncio.create_task(_turn(admission, "modest", chance.uniform(0.5, 1.5))))
+        return sorted(await asyncio.gather(*turns))
+
+    async def greedy(admission: Admission) -> None:
+        chance = random.Random(8)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(0.25)
+                with suppress(Overloaded):
+                    for _ in range(200):
+                        admission.check("greedy")
+                        group.create_task(_turn(admission, "greedy", chance.uniform(0.5, 1.5)))
+                        await asyncio.sleep(0)
+
+    alone = await modest(_admission(max_turns=16, max_waiting=48))
+    admission = _admission(max_turns=16, max_waiting=48)
+    flood = asyncio.create_task(greedy(admission))
+    await asyncio.sleep(5)
+    beside = await modest(admission)
+    await end(flood)
+    p99 = int(0.99 * len(alone))
+    assert len(beside) == 120
+    assert beside[p99] < 1.3 * alone[p99]
+    assert _free(admission)
+
+
+async def test_no_place_is_lost_wherever_a_turn_is_cancelled():
+    admission = _admission(max_turns=2, max_waiting=60)
+    chance = random.Random(3)
+    for steps in range(60):
+        turns = [asyncio.create_task(_turn(admission, f"t{each % 3}", takes_s=0)) for each in range(6)]
+        for _ in range(steps % 12):
+            await asyncio.sleep(0)
+        for turn in chance.sample(turns, 3):
+            turn.cancel()
+        await asyncio.gather(*turns, return_exceptions=True)
+        assert _free(admission), steps
+
+
+async def test_one_that_is_cancelled_as_its_place_comes_gives_it_on():
+    admission = _admission(max_turns=1, max_waiting=60)
+    first = admission.enter("t")
+    second, third = (asyncio.create_task(_turn(admission, takes_s=0)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    admission.leave(first)
+    second.cancel()
+    await asyncio.wait_for(third, 1)
+    assert _free(admission)
+
+
+async def test_one_that_fails_gives_its_place_back():
+    admission = _admission(max_turns=1, max_waiting=0)
+
+    async def failing() -> None:
+        ticket = admission.enter("t")
+        try:
+            raise ValueError
+        finally:
+            admission.leave(ticket)
+
+    with suppress(ValueError):
+        await failing()
+    assert _free(admission)
