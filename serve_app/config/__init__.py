@@ -3,6 +3,7 @@
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
+from serve_app.config.http import HttpSettings
 from serve_app.config.load import Draft, draft, load
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tools import (
@@ -20,7 +21,6 @@ from serve_app.config.tree import (
     EmbeddingSettings,
     FaultSettings,
     FeedbackSettings,
-    HttpSettings,
     KnowledgeSettings,
     MemorySettings,
     MilvusSettings,

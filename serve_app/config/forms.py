@@ -106,6 +106,12 @@ def _host_name(value: str) -> str:
     return value.lower()
 
 
+def _origin(value: str) -> str:
+    if not _is_url(value, ("http", "https")) or not re.fullmatch(r"https?://[^/@?#*]+", value):
+        raise ValueError("not an origin such as https://desk.example: scheme, host and port, and nothing after them")
+    return value.lower()
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 MilvusUrl = Annotated[str, AfterValidator(_milvus_url)]
@@ -117,3 +123,4 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 HostName = Annotated[str, AfterValidator(_host_name)]
+Origin = Annotated[str, AfterValidator(_origin)]

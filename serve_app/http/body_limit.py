@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -13,6 +13,8 @@ from serve_app.http.faults import BodyTimeout, BodyTooLarge
 from serve_app.http.request_ids import request_id_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import HttpSettings
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 READ_S = 60.0
 """For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
+SOON_S = 2.0
+"""Within which a body is there that nobody holds back."""
+MOST_SLOW = 50
+"""Bodies that may take longer at the same time: each holds one of a replica's 200 places (`max_ongoing_requests`)."""
 LINGER_S = 2.0
 """How long what follows a refused body is thrown away: closed at once, TCP resets, and the refusal is lost."""
 
@@ -32,6 +38,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._settings = settings
+        self._unread = set[asyncio.Timeout]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
@@ -53,7 +60,7 @@ class BodyLimit:
             raise _too_large(limit)
         body = bytearray()
         try:
-            async with asyncio.timeout(READ_S):
+            async with self._patience():
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -64,7 +71,25 @@ class BodyLimit:
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            raise BodyTimeout(f"The body did not arrive within {READ_S:.0f} seconds") from None
+            raise BodyTimeout("The body did not arrive in time; send it at once") from None
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """`READ_S`, or `SOON_S` where so many others are waited for already."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(READ_S) as patience:
+            self._unread.add(patience)
+            judging = loop.call_later(SOON_S, self._judge, patience)
+            try:
+                yield
+            finally:
+                judging.cancel()
+                self._unread.discard(patience)
+
+    def _judge(self, patience: asyncio.Timeout) -> None:
+        if len(self._unread) > MOST_SLOW:
+            self._unread.discard(patience)
+            patience.reschedule(asyncio.get_running_loop().time())
 
 
 def _too_large(limit: int) -> BodyTooLarge:
@@ -89,13 +114,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once, let the client finish for a moment, and close."""
+    """Answer at once, let a client that still sends finish for a moment, and close."""
     response = answer_to(error, request_id_of(scope))
     response.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
+        async with asyncio.timeout(LINGER_S if isinstance(error, BodyTooLarge) else 0):
             while (await receive()).get("more_body", False):
                 pass
     await send({"type": "http.response.body", "body": b""})
