@@ -11,6 +11,7 @@ from http_fakes import answer
 
 from serve_app.http import body_limit, slow_readers
 from serve_app.http.control_headers import ControlHeaders, guards
+from serve_app.observability.catalogue import RESPONSE_S
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def test_a_client_that_stops_reading_its_stream_is_given_up_and_the_run_go
         body = b'{"user_input": "hello", "session_id": "s1", "stream": true}'
         deaf.sendall(HEAD.format(len(body)).encode() + body)
         give_up = time.monotonic() + 8
-        while not service.agent.calls or service.agent.open:
+        while not service.metrics.of(RESPONSE_S):
             assert time.monotonic() < give_up, "the place of a client that does not read is not given up"
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.6)
