@@ -309,7 +309,20 @@ async def test_the_documentation_names_our_errors_only_and_is_there_to_read(serv
     described = (await service.client.get("/openapi.json")).json()
     assert "HTTPValidationError" not in json.dumps(described)
     chat = described["paths"]["/agent/chat"]["post"]
-    assert set(chat["responses"]) == {"200", "202", "400", "408", "409", "413", "415", "422", "431", "500", "503", "504"}
+    assert set(chat["responses"]) == {
+        "200",
+        "202",
+        "400",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "431",
+        "500",
+        "503",
+        "504",
+    }
     assert "text/event-stream" in chat["responses"]["200"]["content"]
     assert "订单" in chat["requestBody"]["content"]["application/json"]["examples"]
     for path in described["paths"].values():
