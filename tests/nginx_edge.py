@@ -52,8 +52,9 @@ class Edge:
     def trusted(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.folder / "fullchain.pem"))
 
-    def client(self, **options: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, verify=self.trusted, trust_env=False, timeout=30, **options)  # type: ignore[arg-type]
+    def client(self, path: str = "", headers: Mapping[str, str] = NONE) -> httpx.AsyncClient:
+        url = f"{self.url}{path}"
+        return httpx.AsyncClient(base_url=url, verify=self.trusted, headers=headers, trust_env=False, timeout=30)
 
     @property
     def log(self) -> str:

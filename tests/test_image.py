@@ -10,9 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 RECIPE = (ROOT / "configs" / "kubernetes" / "Dockerfile").read_text(encoding="utf-8")
@@ -64,18 +69,26 @@ def test_no_secret_and_no_file_that_is_not_needed_is_copied() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == files
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
-def test_its_steps_make_a_service_that_another_user_can_start(tmp_path: Path) -> None:
+def test_its_steps_make_a_service_that_another_user_can_start(open_folder: Path) -> None:
     """pip install as in the recipe, then the command line as uid 10001 in a home that only this user may write to."""
-    source, home = tmp_path / "src", tmp_path / "home"
+    source, home = open_folder / "src", open_folder / "home"
     for name in ("pyproject.toml", "README.md", "LICENSE", "serve_config.yaml"):
         source.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "serve_app", source / "serve_app", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", source / "configs")
-    venv = tmp_path / "venv"
+    venv = open_folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     install = [str(venv / "bin" / "pip"), "install", "-q", "--no-cache-dir", "-c", "configs/constraints.txt", "."]
     subprocess.run(install, cwd=source, check=True, timeout=500)
@@ -85,9 +98,6 @@ def test_its_steps_make_a_service_that_another_user_can_start(tmp_path: Path) ->
         shutil.copy(source / "configs" / name, home / "configs")
     for path in (home, *home.rglob("*")):
         os.chown(path, int(UID), int(UID))
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.owner() == "root" and folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-            folder.chmod(0o755)
     environment = {"HOME": str(home), "PATH": f"{venv / 'bin'}:/usr/bin:/bin", "SERVE_APP_DATA_DIR": str(home / "data")}
     as_user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
     code = "import os, serve_app, serve_app.app; print(os.getuid(), serve_app.__file__)"

@@ -1,7 +1,7 @@
 """Do streams live through nginx before the real service: for five minutes, and over the death of what is behind it?
 
-The two addresses of nginx's upstream are two doors (`tcp_proxy`) to Serve's one port: closing one is what nginx sees of a
-node that dies. The ingress' process is killed as well.
+The two addresses of nginx's upstream are two doors (`tcp_proxy`) to Serve's one port: closing one is what nginx sees of
+a node that dies. The ingress' process is killed as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import uvicorn
 from following_client import FollowingClient, frames
@@ -60,17 +59,16 @@ async def _doors(folder: Path, service: Service) -> AsyncIterator[tuple[Edge, li
 async def test_a_stream_whose_backend_dies_is_resumed_without_gap_or_duplicate(
     pair: Pair, tmp_path: Path, dies: str
 ) -> None:
-    async with _doors(tmp_path, pair) as (front, doors):
-        async with httpx.AsyncClient(base_url=f"{front.url}/pair", verify=front.trusted, trust_env=False) as http:
-            client = FollowingClient(http)
-            names = [f"nginx{dies}{number}-1" for number in range(8)]
-            turns = [asyncio.create_task(client.turn(name, "slow", f"k-{name}", stream=True)) for name in names]
-            await asyncio.sleep(2.5)
-            if dies == "door":
-                await doors[0].refuse()
-            else:
-                kill(pair.replicas("Ingress")[0])
-            told = await asyncio.gather(*turns)
+    async with _doors(tmp_path, pair) as (front, doors), front.client(path="/pair") as http:
+        client = FollowingClient(http)
+        names = [f"nginx{dies}{number}-1" for number in range(8)]
+        turns = [asyncio.create_task(client.turn(name, "slow", f"k-{name}", stream=True)) for name in names]
+        await asyncio.sleep(2.5)
+        if dies == "door":
+            await doors[0].refuse()
+        else:
+            kill(pair.replicas("Ingress")[0])
+        told = await asyncio.gather(*turns)
     assert [wrong for each in told for wrong in each.wrong()] == []
     assert any(each.tries for each in told), "nothing broke: the death was not felt"
     if dies == "ingress":
