@@ -21,6 +21,7 @@ from http_service import Service, running
 from nginx_edge import Edge, edge, upstreams
 
 from serve_app.config import HttpSettings
+from serve_app.observability.catalogue import RESPONSES
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:
@@ -296,6 +297,8 @@ async def test_clients_that_drip_keep_no_place_of_the_service(front: Edge, behin
     assert len(behind.agent.told) == 1
     for each in dripping:
         each.close()
+    await asyncio.sleep(0.5)
+    assert sum(behind.metrics.counted[RESPONSES].values()) == 1, "the service was told of a body that was not there"
 
 
 def _tls(front: Edge) -> ssl.SSLSocket:
