@@ -45,6 +45,7 @@ class Measured:
 
         try:
             await self._app(scope, receive, heard)
+            told.status = told.status or LEFT_STATUS  # it left within its body: there was nobody to answer
         except asyncio.CancelledError:
             told.status = told.status or LEFT_STATUS
             raise
