@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -101,11 +101,8 @@ def test_its_steps_make_a_service_that_another_user_can_start(open_folder: Path)
     environment = {"HOME": str(home), "PATH": f"{venv / 'bin'}:/usr/bin:/bin", "SERVE_APP_DATA_DIR": str(home / "data")}
     as_user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
     code = "import os, serve_app, serve_app.app; print(os.getuid(), serve_app.__file__)"
-    said = subprocess.run(
-        [*as_user, "python", "-c", code], cwd=home, env=environment, capture_output=True, text=True, check=True
-    )
-    assert said.stdout.startswith(f"{UID} {venv}")
-    checked = subprocess.run(
-        [*as_user, "serve-app", "check"], cwd=home, env=environment, capture_output=True, text=True, check=False
-    )
+    options: dict[str, Any] = {"cwd": home, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    said = subprocess.run([*as_user, str(venv / "bin" / "python"), "-c", code], check=False, **options)
+    assert said.stdout.startswith(f"{UID} {venv}"), said.stderr
+    checked = subprocess.run([*as_user, "serve-app", "check"], check=False, **options)
     assert checked.returncode == 0 or "port" in checked.stdout + checked.stderr, checked.stdout + checked.stderr
