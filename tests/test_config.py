@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serve_app.config import Settings, data_dir, draft, environment, load, read, secret
-from serve_app.config.tree import HttpSettings, MilvusSettings, OrdersSettings, RedisSettings
+from serve_app.config import HttpSettings, Settings, data_dir, draft, environment, load, read, secret
+from serve_app.config.tree import MilvusSettings, OrdersSettings, RedisSettings
 from serve_app.errors import InvalidConfiguration
 
 ROOT = Path(__file__).parent.parent

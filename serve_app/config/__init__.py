@@ -5,6 +5,7 @@ from serve_app.config.cache import CacheSettings
 from serve_app.config.environment import data_dir, environment, secret
 from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
 from serve_app.config.forms import EMBEDDED
+from serve_app.config.http import HttpSettings
 from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.load import KEY, Draft, draft, load
 from serve_app.config.source import Source, read, standing
@@ -23,7 +24,6 @@ from serve_app.config.tree import (
     EmbeddingSettings,
     FaultSettings,
     FeedbackSettings,
-    HttpSettings,
     KnowledgeSettings,
     MemorySettings,
     MilvusSettings,

@@ -114,6 +114,12 @@ def _host_name(value: str) -> str:
     return value.lower()
 
 
+def _origin(value: str) -> str:
+    if not _is_url(value, ("http", "https")) or not re.fullmatch(r"https?://[^/@?#*]+", value):
+        raise ValueError("not an origin such as https://desk.example: scheme, host and port, and nothing after them")
+    return value.lower()
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 MilvusUrl = Annotated[str, AfterValidator(_milvus_url)]
@@ -126,3 +132,4 @@ GroupName = Annotated[str, AfterValidator(_group_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Network = Annotated[str, AfterValidator(_network)]
 HostName = Annotated[str, AfterValidator(_host_name)]
+Origin = Annotated[str, AfterValidator(_origin)]

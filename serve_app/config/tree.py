@@ -23,6 +23,7 @@ from serve_app.config.forms import (
     RedisUrl,
     VariableName,
 )
+from serve_app.config.http import HttpSettings
 from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.section import Section
 from serve_app.config.tools import EgressSettings, ToolsSettings
@@ -207,15 +208,6 @@ class MilvusSettings(Section):
     timeout_s: float = Field(default=30, gt=0)
     """For one command that is no search: Milvus Lite writes a batch in 0.2 s, a server that compacts takes more, and a
     large collection is loaded for longest. A search has `knowledge.timeout_s`."""
-
-
-class HttpSettings(Section):
-    """What the ingress accepts."""
-
-    max_chat_body_bytes: int = Field(default=512 * 1024, ge=1024)
-    """32,000 characters take 384 kB when each is a pair of escapes."""
-    max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
 
 
 class FaultSettings(Section):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from serve_app.config import secret
+from serve_app.deployments.leaving import ClientsLeave
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
@@ -86,6 +87,7 @@ class Ingress:
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
         api.add_middleware(EchoedOutside)
         api.add_middleware(WithinServeSpan)
+        api.add_middleware(ClientsLeave)
         return api
 
     def check_health(self) -> None:

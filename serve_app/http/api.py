@@ -13,8 +13,10 @@ from serve_app.http.auth import Authenticated
 from serve_app.http.body_limit import BodyLimit
 from serve_app.http.chat import add_chat
 from serve_app.http.contexts import Contexts
+from serve_app.http.cross_origin import CrossOrigin
 from serve_app.http.errors import REDACTOR, LastResort, handle_errors
 from serve_app.http.feedback import add_feedback
+from serve_app.http.header_limit import HeaderLimit
 from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.knowledge import add_knowledge
@@ -25,8 +27,10 @@ from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.run_lines import add_run_lines
 from serve_app.http.runs import add_runs
+from serve_app.http.safe_headers import SafeHeaders
 from serve_app.http.security import describe_keys
 from serve_app.http.sessions import add_sessions
+from serve_app.http.slow_readers import SlowReaders
 from serve_app.http.tenants import add_tenants
 
 if TYPE_CHECKING:
@@ -90,6 +94,11 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
         api.add_middleware(Authenticated, gate=parts.gate)
         describe_keys(api)
     api.add_middleware(LastResort)
+    if settings.cors_origins:
+        api.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    api.add_middleware(HeaderLimit, settings=settings)
     api.add_middleware(RequestIds)
-    api.add_middleware(Measured, metrics=parts.metrics)  # the last one added is the outermost
+    api.add_middleware(SafeHeaders)
+    api.add_middleware(Measured, metrics=parts.metrics)
+    api.add_middleware(SlowReaders)  # the last one added is the outermost
     return api

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -12,12 +13,18 @@ from serve_app.http.paths import path_of
 from serve_app.http.refusing import refuse
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import HttpSettings
 
 READ_S = 60.0
 """For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
+SOON_S = 0.5
+"""Within which a body is there that nobody holds back; 200 that drip keep others waiting for no longer."""
+MOST_SLOW = 50
+"""Bodies that may take longer at the same time: each is one of the calls that a replica takes at once."""
 
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
@@ -28,6 +35,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._settings = settings
+        self._unread = set[asyncio.Timeout]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
@@ -49,7 +57,7 @@ class BodyLimit:
             raise _too_large(limit)
         body = bytearray()
         try:
-            async with asyncio.timeout(READ_S):
+            async with self._patience():
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -60,7 +68,25 @@ class BodyLimit:
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            raise BodyTimeout(f"The body did not arrive within {READ_S:.0f} seconds") from None
+            raise BodyTimeout("The body did not arrive in time; send it at once") from None
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """`READ_S`, or `SOON_S` where so many others are waited for already."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(READ_S) as patience:
+            self._unread.add(patience)
+            judging = loop.call_later(SOON_S, self._judge, patience)
+            try:
+                yield
+            finally:
+                judging.cancel()
+                self._unread.discard(patience)
+
+    def _judge(self, patience: asyncio.Timeout) -> None:
+        if len(self._unread) > MOST_SLOW:
+            self._unread.discard(patience)
+            patience.reschedule(asyncio.get_running_loop().time())
 
 
 def _too_large(limit: int) -> BodyTooLarge:

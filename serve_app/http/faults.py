@@ -18,6 +18,13 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class OriginRefused(InvalidRequest):
+    """A page of an origin that is not listed asks whether it may call."""
+
+    status = 403
+    code = "origin_refused"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The path exists, for other methods; `Allow` names them."""
 
@@ -45,3 +52,10 @@ class UnsupportedMediaType(InvalidRequest):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """There are too many headers, or they are too long."""
+
+    status = 431
+    code = "headers_too_large"

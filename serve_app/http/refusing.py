@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 
 from serve_app.http.errors import answer_to
+from serve_app.http.faults import BodyTimeout
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -29,7 +30,7 @@ async def refuse(error: ServeAppError, scope: Scope, receive: Receive, send: Sen
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
+        async with asyncio.timeout(0 if isinstance(error, BodyTimeout) else LINGER_S):
             while (await receive()).get("more_body", False):
                 pass
     await send({"type": "http.response.body", "body": b""})

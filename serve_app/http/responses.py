@@ -23,6 +23,7 @@ _WHY = {
     415: "The Content-Type is not application/json.",
     422: "A field, parameter or header is unknown, missing or wrong; the message names it.",
     429: "Too much was asked for, or too many wrong keys came from this address; Retry-After says when to come back.",
+    431: "The headers are too many or too long.",
     500: "A fault of the service; its log has the request id.",
     503: "A dependency is down, or the service is full; Retry-After says when to come back.",
     504: "The request's time ran out.",
@@ -36,9 +37,10 @@ def json_response(value: Value, status: int = HTTPStatus.OK) -> Response:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of these statuses and of those that any route may give: 422, 500, 503, 504."""
+    """The OpenAPI entries of these statuses and of those that any route may give: 422, 431, 500, 503, 504."""
     described: dict[int | str, dict[str, Any]] = {
-        status: {"model": Failed, "description": _WHY[status]} for status in sorted({*statuses, 422, 500, 503, 504})
+        status: {"model": Failed, "description": _WHY[status]}
+        for status in sorted({*statuses, 422, 431, 500, 503, 504})
     }
     for status in {429, 503} & described.keys():
         described[status]["headers"] = _RETRY_AFTER

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from http_fakes import answer
 from http_service import Service, running
 
@@ -62,3 +64,15 @@ async def test_a_stream_lasts_to_its_end() -> None:
         await service.client.post(CHAT, json={**TURN, "stream": True})
     (took_s,) = service.metrics.observed[RESPONSE_S].popitem()[1]
     assert took_s >= 0.3
+
+
+async def test_a_client_that_leaves_within_its_body_is_no_failure_of_the_service(service: Service) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+    await asyncio.sleep(0.1)
+    writer.close()
+    for _ in range(100):
+        if RESPONSES in service.metrics.counted:
+            break
+        await asyncio.sleep(0.02)
+    assert told(service) == {(CHAT, "499", "client_left"): 1}

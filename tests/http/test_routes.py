@@ -319,6 +319,7 @@ async def test_the_documentation_names_our_errors_only_and_is_there_to_read(serv
         "415",
         "422",
         "429",
+        "431",
         "500",
         "503",
         "504",

@@ -1,0 +1,133 @@
+"""How do rude clients behave, in how many ways?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HEAD = "POST {path}/agent/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+UNFINISHED_HEADERS = "GET {path}/healthz HTTP/1.1\r\nX-Slow: "
+UNFINISHED_BODY = HEAD + "Content-Length: 9999\r\n\r\n{{"
+DRIPPING, DEAF, LARGE = 200, 100, 2
+MANY_HEADERS = "".join(f"X-{number}: 1\r\n" for number in range(10_000))
+PIECE = b"x" * 65536
+LARGE_BYTES = 100_000_000
+
+Said = Counter[str]
+
+
+async def _opened(url: str, receive_bytes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    raw = socket.socket()
+    if receive_bytes:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    raw.settimeout(0)
+    await asyncio.get_running_loop().sock_connect(raw, (parts.hostname, parts.port))
+    return await asyncio.open_connection(sock=raw, limit=receive_bytes or 65536)
+
+
+async def _drip(url: str, first: str, said: Said) -> None:
+    """What comes first, then a byte a second, until the service has answered or hung up."""
+    reader, writer = await _opened(url)
+    try:
+        writer.write(first.format(path=urlsplit(url).path).encode())
+        answered = asyncio.create_task(reader.readline())
+        while not answered.done():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.wait({answered}, timeout=1)
+        said[_status(answered.result())] += 1
+    except ConnectionError:
+        said["cut off"] += 1
+    finally:
+        writer.close()
+
+
+async def _deaf(url: str, number: int, said: Said) -> None:
+    """Asks for a stream, and reads nothing of it."""
+    body = json.dumps({"user_input": "hello", "session_id": f"deaf-{id(said)}", "stream": True}).encode()
+    _, writer = await _opened(url, 2048)
+    try:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        head = HEAD.format(path=urlsplit(url).path) + f"Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        said["deaf"] += 1
+        await asyncio.sleep(3600)
+    finally:
+        writer.close()
+
+
+async def _many_headers(url: str, said: Said) -> None:
+    """One request after another."""
+    while True:
+        reader, writer = await _opened(url)
+        try:
+            writer.write(f"GET {urlsplit(url).path}/healthz HTTP/1.1\r\nHost: a\r\n{MANY_HEADERS}\r\n".encode())
+            said[_status(await reader.readline())] += 1
+        except ConnectionError:
+            said["cut off"] += 1
+        finally:
+            writer.close()
+        await asyncio.sleep(0.5)
+
+
+async def _large(url: str, said: Said) -> None:
+    while True:
+        reader, writer = await _opened(url)
+        try:
+            writer.write(f"{HEAD.format(path=urlsplit(url).path)}Content-Length: {LARGE_BYTES}\r\n\r\n".encode())
+            answered = asyncio.create_task(reader.readline())
+            for _ in range(LARGE_BYTES // len(PIECE)):
+                if answered.done():
+                    break
+                writer.write(PIECE)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            said[_status(await answered)] += 1
+        except ConnectionError:
+            said["cut off"] += 1
+        finally:
+            writer.close()
+        await asyncio.sleep(0.5)
+
+
+def _status(line: bytes) -> str:
+    return line.split()[1].decode() if line else "cut off"
+
+
+KINDS = {
+    "headers drip": lambda url, said: [
+        _drip(url, "GET {path}/healthz HTTP/1.1\r\nX-Slow: ", said) for _ in range(DRIPPING)
+    ],
+    "bodies drip": lambda url, said: [
+        _drip(url, HEAD + "Content-Length: 9999\r\n\r\n{{", said) for _ in range(DRIPPING)
+    ],
+    "do not read": lambda url, said: [_deaf(url, number, said) for number in range(DEAF)],
+    "10,000 headers": lambda url, said: [_many_headers(url, said)],
+    "100 MB": lambda url, said: [_large(url, said) for _ in range(LARGE)],
+}
+"""What the service at a URL is done to, and what it says of it."""
+
+
+@asynccontextmanager
+async def rudely(url: str, kind: str) -> AsyncIterator[Said]:
+    """Clients of this kind, to the end of the block; what they were answered."""
+    said: Said = Counter()
+    clients = [asyncio.create_task(each) for each in KINDS[kind](url, said)]
+    await asyncio.sleep(1)
+    try:
+        yield said
+    finally:
+        for each in clients:
+            each.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*clients, return_exceptions=True)
