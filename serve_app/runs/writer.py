@@ -53,6 +53,8 @@ class Writer:
         """Tokens of runs that have ended, which nobody has been charged for."""
         self.patience = patience or Patience()
         self._waiting: dict[str, Run] = {}
+        self._under_way = frozenset[str]()
+        """The runs whose untold events are being written: what follows these must not be told before them."""
         self._behind: list[Written] = []
         """Told, and not yet written."""
         self._ended: list[Ending] = []
@@ -65,7 +67,8 @@ class Writer:
     def write(self, run: Run) -> None:
         """Write what the run has unwritten, soon; never waits."""
         self._wanted.set()
-        if run.detached or self.patience.away:
+        if run.detached or (self.patience.away and run.context.run_id not in self._under_way):
+            self._waiting.pop(run.context.run_id, None)
             self._tell((run, run.take(), run.taken()))
             return
         self._waiting[run.context.run_id] = run
@@ -106,21 +109,23 @@ class Writer:
                 await self._urgent.wait()
 
     async def _flush(self) -> None:
-        runs, self._waiting = list(self._waiting.values()), {}
-        fresh = [(run, run.take(), run.taken()) for run in runs]
+        fresh = self._take()
         behind, ended = list(self._behind), list(self._ended)
         if not fresh and not behind and not ended:
             return
         attempt = self.patience.once if self.patience.away else self.patience.outlast
         appends = [*(append for _, append in behind), *(append for _, append, _ in fresh)]
+        self._under_way = frozenset(run.context.run_id for run, _, _ in fresh)
         try:
             kept = await attempt(lambda: self._written(appends, ended))
         except StoreUnavailable as error:
             logger.warning("events_written_later", extra={"runs": len(fresh) + len(behind), "error": error.message})
-            for each in fresh:
+            for each in (*fresh, *self._take()):
                 self._tell(each)
             self._wanted.set()
             return
+        finally:
+            self._under_way = frozenset()
         del self._behind[: len(behind)], self._ended[: len(ended)]
         for (run, append), outcome in zip(behind, kept, strict=False):
             if outcome == "kept":
@@ -133,6 +138,11 @@ class Writer:
             _told(each, outcome)
             if outcome == "kept":
                 self._count(*each[:2])
+
+    def _take(self) -> list[Taken]:
+        """What waits to be written."""
+        runs, self._waiting = list(self._waiting.values()), {}
+        return [(run, run.take(), run.taken()) for run in runs]
 
     def _tell(self, taken: Taken) -> None:
         """Tell what cannot be written now, and write it later, where Redis knows the run."""

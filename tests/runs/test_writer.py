@@ -172,6 +172,31 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
     assert written.ids(run) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("takes_s", [0.0, 0.4])
+async def test_words_are_told_and_written_in_order_also_around_the_moment_at_which_redis_is_given_up(
+    writer: Writer, written: Written, takes_s: float
+) -> None:
+    run = _run(writer)
+    written.takes_s, written.away_until = takes_s, asyncio.get_running_loop().time() + MOST_S + 4
+
+    async def away() -> None:
+        raise StoreUnavailable("away")
+
+    async def another() -> None:
+        with pytest.raises(StoreUnavailable):
+            await writer.patience.outlast(away)
+
+    waiting = asyncio.create_task(another())  # a run that began a second earlier gives up while words are being written
+    await asyncio.sleep(1)
+    await _words(run, 300, 0.02)
+    await waiting
+    told = [event.id async for event in run.feed.events(0, for_s=0)]
+    assert told == list(range(1, len(told) + 1))
+    await asyncio.sleep(8)
+    assert written.ids(run) == list(range(1, len(written.ids(run)) + 1))
+    assert len(written.ids(run)) >= len(told)
+
+
 @pytest.mark.parametrize("detached", [False, True])
 async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
     writer: Writer, written: Written, *, detached: bool
@@ -279,6 +304,34 @@ async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_wr
     assert _counted(writer) == {}
     await asyncio.sleep(3)
     assert _counted(writer) == counts
+
+
+async def test_a_run_that_waited_to_be_written_when_redis_was_given_up_is_told_and_counted_once(
+    writer: Writer, written: Written
+) -> None:
+    clock = asyncio.get_running_loop().time
+    written.away_until = clock() + MOST_S + 4
+
+    async def away() -> None:
+        raise StoreUnavailable("away")
+
+    async def another() -> None:
+        with pytest.raises(StoreUnavailable):
+            await writer.patience.outlast(away)
+
+    waiting = asyncio.create_task(another())
+    await asyncio.sleep(1)
+    first, second = _run(writer), _run(writer)
+    recording = asyncio.create_task(first.record(CALL))
+    await asyncio.sleep(0.5)
+    second.say(Token(text="word"))
+    await waiting
+    await second.end(Answer(result="r", session_id="s", run_id="r", model="m"), "success")
+    await recording
+    await asyncio.sleep(10)
+    assert [event.id async for event in second.feed.events(0, for_s=0)] == [1, 2]
+    assert written.ids(second) == [1, 2]
+    assert _counted(writer) == {"degraded": 1}
 
 
 async def test_a_run_that_began_without_redis_is_counted_once(writer: Writer, written: Written) -> None:
