@@ -24,7 +24,7 @@ BETWEEN_S = 0.05
 """Between two new streams: a router knows by then how busy the last one's replica is."""
 FREED_WITHIN_S = 12.0
 """A lease lapses after 2 s, the run is found within 0.5 s, and its answer takes 4.3 s to be said again."""
-DOCUMENTS = ("documents", "terms", "sources", "frequencies", "unsettled")
+DOCUMENTS = ("documents", "terms", "sources", "frequencies", "unsettled", "version")
 """What is known of documents (serve_app/knowledge/registry.py) stays until they are removed; so does the `layout` of
 their collection (serve_app/knowledge/layout.py)."""
 
