@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import logging
 import signal
+from typing import TYPE_CHECKING, Any
 
+import grpc
 from milvus_lite import MilvusLite
 from milvus_lite.adapter.grpc import server
 from milvus_lite.cmdline import main
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 logger = logging.getLogger(__name__)
+
+TAKES_PINGS = (("grpc.http2.max_ping_strikes", 0),)
+"""pymilvus asks an idle connection every 10 s whether it is there; to gRPC's servers that is an abuse, which ends the
+connection every half minute, and with it whatever is called at that moment."""
+_server = grpc.server
 
 
 def opened(data_dir: str) -> MilvusLite:
@@ -32,8 +42,14 @@ def opened(data_dir: str) -> MilvusLite:
     return database
 
 
+def patient(*given: Any, options: Iterable[tuple[str, Any]] = (), **named: Any) -> grpc.Server:
+    """A gRPC server that takes such pings."""
+    return _server(*given, options=[*options, *TAKES_PINGS], **named)
+
+
 if __name__ == "__main__":
     # Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server.MilvusLite = opened
+    grpc.server = patient
     main()

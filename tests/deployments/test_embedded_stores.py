@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import grpc
 import psutil
 import pytest
 from pymilvus import MilvusClient
@@ -106,6 +107,19 @@ def test_a_killed_redis_is_back_on_its_port_with_every_write(tmp_path: Path) -> 
             client.set(f"key-{number}", number)
         kill(stores, "redis")
         assert client.dbsize() == 200
+
+
+def test_a_client_that_asks_whether_its_connection_is_there_keeps_it(tmp_path: Path) -> None:
+    often = {"grpc.keepalive_time_ms": 200, "grpc.keepalive_permit_without_calls": 1}  # pymilvus: every 10 s
+    options = [*often.items(), ("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1)]
+    states: list[str] = []
+    with running(tmp_path, "milvus"):
+        address = f"{loopback.HOST}:{embedded_ports(tmp_path).milvus}"
+        with grpc.insecure_channel(address, options=options) as channel:
+            channel.subscribe(lambda state: states.append(state.name), try_to_connect=True)
+            until(lambda: states[-1:] == ["READY"])
+            time.sleep(3)
+        assert states[states.index("READY") :] == ["READY"]
 
 
 def test_a_killed_milvus_is_back_on_its_port_with_every_row(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def _page(client: httpx.Client, turns: int) -> Page:
         time.sleep(1)
 
 
+@pytest.mark.long
 def test_mixed_turns_are_counted_exactly(metered: Service, stub: Stub) -> None:
     first, second = (stub.moods.setdefault(name.removeprefix("openai:"), []) for name in (FIRST, SECOND))
     with metered.client() as client:

@@ -47,6 +47,7 @@ def test_the_first_token_arrives_before_the_model_has_finished(modelled: Service
     assert sum(name == "token" for name, _ in seen) == 4
 
 
+@pytest.mark.long
 def test_a_model_that_fails_is_a_503_without_the_providers_words(service: Service, stub: Stub) -> None:
     model = {"name": "openai:broken", "base_url": stub.url, "attempts": 1}
     with beside(service, "failing", {"model": model}) as failing, failing.client() as client:

@@ -107,6 +107,7 @@ async def test_too_many_waiting_callers_are_shed(handle: Any) -> None:
     assert [each for each in results if each not in shed] == ["1.5"] * (8 - len(shed))
 
 
+@pytest.mark.long
 async def test_the_death_of_a_replica_is_told_as_its_port_says(handle: Any) -> None:
     remote = RemoteRetriever(handle)
     begun = time.monotonic()

@@ -173,6 +173,7 @@ async def test_a_client_that_does_not_wait_polls_the_answer(pair: Pair) -> None:
     assert Told("polled-1", "with the manual", answer=run["answer"]).wrong() == []
 
 
+@pytest.mark.long
 async def test_a_second_message_is_refused_where_it_is_to_be_rejected(pair: Pair) -> None:
     assert pair.settings["runs"] == {"second_message": "reject"}
     async with pair.following() as client:
@@ -308,6 +309,7 @@ async def test_an_update_of_every_replica_loses_nothing_of_ten_streams(pair: Pai
     assert {booked[told.name] for told in turns} == {1}
 
 
+@pytest.mark.long
 async def test_a_second_message_ends_the_first_where_it_is_to_cancel_it(pair: Pair) -> None:
     await asyncio.to_thread(pair.with_runs, second_message="cancel_running")
     async with pair.following() as client:
