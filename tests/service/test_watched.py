@@ -48,7 +48,7 @@ SECRETS = {
     "wang.fang@example.com.cn": "wang.fang",
     "11010519491231002X": "11010519491231002X",
     "4111 1111 1111 1111": "4111 1111 1111 1111",
-    "EMP-204815": "204815",
+    "EMP-204815": "EMP-204815",  # six digits alone stand in times, too
 }
 """As they are written, and what of it must not be told: eleven kinds of ours, one of the operator's, two of keys."""
 numbers = itertools.count()
