@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
-from http_service import Service, running
+from http_service import Service, in_thread
 
 from serve_app.config import HttpSettings
 
@@ -29,20 +27,8 @@ class Described(Service):
 @contextmanager
 def served(service: Described, headers: dict[str, str]) -> Iterator[Described]:
     """The service, asked with these headers for the run that it has."""
-    ready, stop = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with running(service):
-            ready.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    assert ready.wait(10)
-    service.url = f"http://127.0.0.1:{service.port}"
-    asked = {"user_input": "hello", "session_id": "s1"}
-    said = httpx.post(f"{service.url}/agent/chat", json=asked, headers=headers, timeout=10)
-    service.run_id = said.json()["run_id"]
-    yield service
-    stop.set()
-    thread.join(10)
+    with in_thread(service) as service.url:
+        asked = {"user_input": "hello", "session_id": "s1"}
+        said = httpx.post(f"{service.url}/agent/chat", json=asked, headers=headers, timeout=10)
+        service.run_id = said.json()["run_id"]
+        yield service

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+import threading
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from serve_app.http.parts import Parts
 from serve_app.observability.recorders import RecordedMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from fastapi import FastAPI
 
@@ -109,3 +110,21 @@ async def running(service: Service) -> AsyncIterator[Service]:
             if server.server_state.connections:
                 await asyncio.sleep(0.001)
         await server.lifespan.shutdown()
+
+
+@contextmanager
+def in_thread(service: Service) -> Iterator[str]:
+    """The service's URL, while it runs in a thread of its own."""
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with running(service):
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    assert ready.wait(10)
+    yield f"http://127.0.0.1:{service.port}"
+    stop.set()
+    thread.join(10)
