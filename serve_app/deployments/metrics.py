@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 CONNECT_S, PAGE_S = 1.0, 3.0
 """For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
-HAND_OVER_EVERY_S = 1.0
+HAND_OVER_EVERY_S = 0.25
+"""Of a hundred turns a second, some 500 observations: Ray takes them in 2 ms, in which the loop stands still."""
 
 
 class RayMetrics:
     """Observations as Ray Serve exports them from this replica; implements `ports.Metrics`.
 
-    Counters are added up here and handed over once a second: half of all observations count, each costs Ray 5 µs and
-    more, and it reports every ten seconds.
+    They are kept here for `HAND_OVER_EVERY_S` and handed over together, counters added up: Ray takes 4 µs for an
+    observation, but 35 µs where something else ran since the last one, and it reports every ten seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._made: dict[Metric, Any] = {}
         self._counted: dict[tuple[Metric, tuple[tuple[str, str], ...]], float] = {}
+        self._observed: list[tuple[Metric, float, dict[str, str]]] = []
         self._clock = clock
         self._due = clock() + HAND_OVER_EVERY_S
         self._lock = threading.Lock()
@@ -42,23 +44,31 @@ class RayMetrics:
         key = metric, tuple(labels.items())
         with self._lock:
             self._counted[key] = self._counted.get(key, 0) + by
-        if self._clock() >= self._due:
-            self.hand_over()
-
-    def hand_over(self) -> None:
-        """Tell Ray what has been counted."""
-        self._due = self._clock() + HAND_OVER_EVERY_S
-        with self._lock:
-            counted, self._counted = self._counted, {}
-        for (metric, labels), by in counted.items():
-            if by > 0:  # Ray refuses to count nothing
-                self._of(metric).inc(by, dict(labels))
+        self._hand_over_when_due()
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        self._of(metric).observe(value, labels)
+        with self._lock:
+            self._observed.append((metric, value, labels))
+        self._hand_over_when_due()
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         self._of(metric).set(value, labels)
+
+    def hand_over(self) -> None:
+        """Tell Ray what has been counted and observed."""
+        self._due = self._clock() + HAND_OVER_EVERY_S
+        with self._lock:
+            counted, self._counted = self._counted, {}
+            observed, self._observed = self._observed, []
+        for (metric, labels), by in counted.items():
+            if by > 0:  # Ray refuses to count nothing
+                self._of(metric).inc(by, dict(labels))
+        for metric, value, given in observed:
+            self._of(metric).observe(value, given)
+
+    def _hand_over_when_due(self) -> None:
+        if self._clock() >= self._due:
+            self.hand_over()
 
     def _of(self, metric: Metric) -> Any:
         made = self._made.get(metric)

@@ -40,7 +40,7 @@ class Watched(RayMetrics):
         return self.made.setdefault(metric, RaysOwn())
 
 
-def test_what_is_counted_within_a_second_is_told_together_by_its_labels() -> None:
+def test_what_is_counted_at_about_one_time_is_told_together_by_its_labels() -> None:
     metrics = Watched()
     for _ in range(3):
         metrics.count(STORE_CALLS, store="redis", outcome="ok")
@@ -62,10 +62,17 @@ def test_what_waits_is_told_when_the_process_tells_of_itself() -> None:
     assert metrics.made[STORE_CALLS].told == [(2, {"store": "milvus", "outcome": "ok"})]
 
 
-def test_a_histogram_is_told_each_value_at_once() -> None:
+def test_a_histogram_is_told_each_value_with_the_others_of_its_time() -> None:
     metrics = Watched()
     metrics.observe(STORE_S, 0.5, store="redis")
-    assert metrics.made[STORE_S].told == [(0.5, {"store": "redis"})]
+    metrics.observe(STORE_S, 0.5, store="redis")
+    assert not metrics.made
+    metrics.now += HAND_OVER_EVERY_S
+    metrics.observe(STORE_S, 0.7, store="milvus")
+    told = [(0.5, {"store": "redis"}), (0.5, {"store": "redis"}), (0.7, {"store": "milvus"})]
+    assert metrics.made[STORE_S].told == told
+    metrics.hand_over()
+    assert metrics.made[STORE_S].told == told, "what was told is told once"
 
 
 def test_nothing_is_lost_between_threads() -> None:
@@ -74,6 +81,7 @@ def test_nothing_is_lost_between_threads() -> None:
     def work() -> None:
         for number in range(5_000):
             metrics.count(STORE_CALLS, store=f"s{number % 3}", outcome="ok")
+            metrics.observe(STORE_S, number, store="redis")
             metrics.now += HAND_OVER_EVERY_S / 7
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -86,3 +94,5 @@ def test_nothing_is_lost_between_threads() -> None:
     for by, labels in metrics.made[STORE_CALLS].told:
         counted[labels["store"]] += int(by)
     assert counted == {"s0": 6668, "s1": 6668, "s2": 6664}
+    observed = Counter(value for value, _ in metrics.made[STORE_S].told)
+    assert observed == {float(number): 4 for number in range(5_000)}
