@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import RayServeException
 
-from serve_app.observability.logs import OURS, SERVE, Lines, Readable, Screen, hidden_here
+from serve_app.observability.logs import OURS, SERVE, Lines, Readable, Screen, subject_here
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.trail import Trail
 
@@ -56,25 +56,28 @@ class Screened:
         self._stream.flush()
 
     def _masked(self, text: str) -> str:
-        return self._redactor.text(text, hidden_here())
+        return self._redactor.text(text, subject_here().hidden)
 
 
 def screen_logs(settings: ObservabilitySettings) -> Trail:
     """Screen the logs of this process, once and for all; what it tells of runs waits in the trail for who writes it."""
+    logging._srcfile = None  # noqa: SLF001 - by the logging HOWTO: no line says where in the code it was told
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     redactor = Redactor.of(settings.redact)
     process = _process()
     lines, readable, screen = Lines(process), Readable(process), Screen(redactor)
     serves, root, ours = logging.getLogger(SERVE), logging.getLogger(), logging.getLogger(OURS)
-    trail = Trail(lines)
     for handler in serves.handlers:
         writing = handler.target if isinstance(handler, MemoryHandler) and handler.target else handler
         in_file = isinstance(writing, logging.FileHandler)
         writing.setFormatter(lines if in_file else readable)
         handler.setLevel(serves.level if in_file or serves.level < logging.INFO else max(serves.level, logging.WARNING))
-    root.handlers = [*serves.handlers, trail]
+    root.handlers = [*serves.handlers]
     unwanted = [log_access_log_filter] if all(_without_access_log(each) for each in serves.handlers) else []
     for each in (serves, logging.getLogger(RAY), *_handlers()):
         each.filters[:0] = [screen]  # before Serve's own, which would put its request id in the place of ours
+    trail = Trail(lines, screen)
+    root.addHandler(trail)
     serves.filters[:0] = unwanted  # a line of each call that no handler takes need not be masked
     ours.setLevel(logging.DEBUG if settings.steps else serves.level)
     sys.stdout, sys.stderr = Screened(sys.stdout, redactor), Screened(sys.stderr, redactor)

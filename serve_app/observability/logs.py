@@ -5,7 +5,8 @@ The text of our own records is the name of an event, and what belongs to it is i
     logger.warning("run_taken_over", extra={"after": 4})
 
 Whose run it was is known from the block around it (`about`), in whichever process. Records of others, whose text is a
-sentence, are told as `message`. Everything is masked in one place, `Screen`, before any handler sees the record.
+sentence, are told as `message`. Everything is masked in one place, `Screen`, before it is written or
+sent anywhere.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _SUBJECT: ContextVar[Subject | None] = ContextVar("serve_app.subject", default=N
 @contextmanager
 def about(ids: Mapping[str, str]) -> Iterator[None]:
     """Every line of the block has these ids, beside those of the blocks around it."""
-    before = _SUBJECT.get() or Subject()
+    before = subject_here()
     token = _SUBJECT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
         yield
@@ -62,7 +63,7 @@ def about(ids: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def hiding(values: Iterable[Any]) -> Iterator[None]:
     """No line of the block holds one of these values, wherever a library may have put it."""
-    before = _SUBJECT.get() or Subject()
+    before = subject_here()
     token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *leaves(values))))
     try:
         yield
@@ -70,9 +71,9 @@ def hiding(values: Iterable[Any]) -> Iterator[None]:
         _SUBJECT.reset(token)
 
 
-def hidden_here() -> tuple[str, ...]:
-    """What no line may hold that is written now."""
-    return (_SUBJECT.get() or Subject()).hidden
+def subject_here() -> Subject:
+    """What a line is about that is told now."""
+    return _SUBJECT.get() or Subject()
 
 
 class Screen(logging.Filter):
@@ -83,11 +84,15 @@ class Screen(logging.Filter):
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
+        self.mask(record, subject_here())
+        return True
+
+    def mask(self, record: logging.LogRecord, subject: Subject) -> None:
+        """Mask a record that is about this; once, however often it is asked."""
         if hasattr(record, "screened"):
-            return True
+            return
         if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
-        subject = _SUBJECT.get() or Subject()
         hidden = subject.hidden
         if record.exc_info and not record.exc_text:
             record.exc_text = _FORMATTER.formatException(record.exc_info)
@@ -99,7 +104,6 @@ class Screen(logging.Filter):
         said = self._redactor.value(_given(record), hidden)
         fields = {**_masked_ids(self._redactor, subject.ids, hidden), **said}
         vars(record).update(fields, screened=fields)
-        return True
 
 
 @lru_cache(1024)

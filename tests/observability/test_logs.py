@@ -94,7 +94,7 @@ def test_a_line_is_masked_before_a_handler_that_formats_later(told: Told) -> Non
 
 
 def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> None:
-    trail = Trail(Lines(PROCESS))
+    trail = Trail(Lines(PROCESS), Screen(Redactor()))
     for number in range(MOST + 7):
         made = {"name": "serve_app.x", "msg": "step", "run_id": "r", "tenant": "t", "number": number}
         trail.handle(logging.makeLogRecord(made))
@@ -105,8 +105,18 @@ def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> N
     assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MOST - 1)
 
 
+def test_the_trail_masks_when_it_is_taken_what_was_hidden_when_it_was_told() -> None:
+    trail = Trail(Lines(PROCESS), Screen(Redactor()))
+    told_in_it = logging.makeLogRecord({"name": "serve_app.x", "msg": "called", "number": PHONE, "pin": "Rosebud"})
+    with about({"run_id": "r", "tenant": "t"}), hiding(["Rosebud"]):
+        trail.handle(told_in_it)
+    [(tenant, run_id, line)] = trail.take()
+    assert (tenant, run_id) == ("t", "r")
+    assert (json.loads(line)["number"], json.loads(line)["pin"]) == ("[phone]", "[sensitive]")
+
+
 def test_a_long_line_is_cut() -> None:
-    trail = Trail(Lines(PROCESS))
+    trail = Trail(Lines(PROCESS), Screen(Redactor()))
     long = {"run_id": "r", "query": "x" * 5000, "exc_text": "y" * 5000 + "the end"}
     trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
     [(_, _, line)] = trail.take()

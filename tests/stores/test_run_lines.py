@@ -13,6 +13,8 @@ from tcp_proxy import proxied
 from serve_app.config import RedisSettings
 from serve_app.errors import NotFound
 from serve_app.observability.logs import Lines as Format
+from serve_app.observability.logs import Screen
+from serve_app.observability.redaction import Redactor
 from serve_app.observability.trail import Trail
 from serve_app.resilience.ending import end
 from serve_app.stores import run_lines
@@ -43,7 +45,7 @@ def tell(trail: Trail, event: str, at: float = 1, run_id: str = "r", **fields: o
 
 @asynccontextmanager
 async def process(redis: Redis, deployment: str) -> AsyncIterator[Trail]:
-    trail = Trail(Format({"deployment": deployment, "replica": "1"}))
+    trail = Trail(Format({"deployment": deployment, "replica": "1"}), Screen(Redactor()))
     writing = asyncio.create_task(Lines(redis, 60).go_on(trail))
     yield trail
     await end(writing)
