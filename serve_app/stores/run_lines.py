@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 0.25
+EVERY_S = 0.5
 MOST_LINES = 200
 """Of one run, the latest: a turn of many steps has fifty."""
 MOST_ENTRIES = 100
