@@ -26,7 +26,7 @@ SOON_S = 0.5
 MOST_SLOW = 50
 """Bodies that may take longer at the same time: each is one of the calls that a replica takes at once."""
 
-_WITH_BODY = {"POST", "PUT", "PATCH"}
+WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
 class BodyLimit:
@@ -38,7 +38,7 @@ class BodyLimit:
         self._unread = set[asyncio.Timeout]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
+        if scope["type"] != "http" or scope["method"] not in WITH_BODY:
             await self._app(scope, receive, send)
             return
         try:
@@ -47,7 +47,7 @@ class BodyLimit:
             await refuse(error, scope, receive, send)
             return
         if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, replayed(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client has gone."""
@@ -68,7 +68,7 @@ class BodyLimit:
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            raise BodyTimeout("The body did not arrive in time; send it at once") from None
+            raise body_timeout() from None
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:
@@ -89,6 +89,11 @@ class BodyLimit:
             patience.reschedule(asyncio.get_running_loop().time())
 
 
+def body_timeout() -> BodyTimeout:
+    """What a client is told that was waited for in vain."""
+    return BodyTimeout("The body did not arrive in time; send it at once")
+
+
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {limit} bytes; send less at once")
 
@@ -98,13 +103,13 @@ def _declared(scope: Scope) -> int:
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` as the application expects it: the body, then whatever comes after."""
+def replayed(body: bytes, receive: Receive, *, whole: bool = True) -> Receive:
+    """`receive` as an application expects it: the body that has come, then whatever comes after."""
     unread = [body]
 
     async def replay() -> Message:
         if unread:
-            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+            return {"type": "http.request", "body": unread.pop(), "more_body": not whole}
         return await receive()
 
     return replay

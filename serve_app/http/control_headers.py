@@ -1,17 +1,12 @@
 """Which headers would let a client steer Ray Serve, and how are they kept from it?
 
-Serve reads them where it takes a request, before the application does. nginx drops them (`configs/nginx/`); where
-clients reach Serve without it, `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.http.control_headers:guards` in the
-environment of `ray start` or `serve run` has Serve's own proxies do so.
+Serve reads them where it takes a request, before the application does. nginx drops them (`configs/nginx/`), and so do
+Serve's own proxies where they have our `guards`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from starlette.middleware import Middleware
-
-from serve_app.http.slow_readers import SlowReaders
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,8 +33,3 @@ class ControlHeaders:
             kept = [each for each in scope["headers"] if each[0].lower().replace(b"-", b"_") not in CONTROL]
             scope = {**scope, "headers": kept}
         await self._app(scope, receive, send)
-
-
-def guards() -> list[Middleware]:
-    """What Serve's proxies put around everything they do."""
-    return [Middleware(ControlHeaders), Middleware(SlowReaders)]

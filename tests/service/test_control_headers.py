@@ -48,7 +48,7 @@ def test_they_change_no_turn_and_nobody_elses_conversation(service: Service) -> 
 
 
 def test_a_client_that_has_itself_cut_off_stops_no_run(service: Service) -> None:
-    """Serve takes its word and answers 408 itself, unless nginx or `control_headers:guards` drops the header first."""
+    """Serve takes its word and answers 408 itself, unless nginx or `guards:guards` drops the header first."""
     body = {"user_input": "Where is OD-20240502?", "session_id": "steered-short"}
     key = {"Idempotency-Key": "steered-short"}
     with service.client() as client:

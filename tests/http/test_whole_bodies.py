@@ -1,0 +1,96 @@
+"""Does a replica hear of a request only when its body is there?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.http import whole_bodies
+from serve_app.http.guards import guards
+from serve_app.http.whole_bodies import ENOUGH_BYTES, WholeBodies
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+
+class Behind:
+    """What stands behind: keeps what it is given of each request, message by message."""
+
+    def __init__(self) -> None:
+        self.heard: list[Message] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while not self.heard or self.heard[-1].get("more_body"):
+            self.heard.append(await receive())
+
+
+async def sent(behind: Behind, *pieces: Message | float, method: str = "POST") -> list[Message]:
+    """What a client is answered that sends these, with pauses of so many seconds between them."""
+    left, answered = iter(pieces), []
+
+    async def receive() -> Message:
+        for piece in left:
+            if not isinstance(piece, float):
+                return piece
+            await asyncio.sleep(piece)
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    headers = [(b"content-length", b"99"), (b"x-request-id", b"q1")]
+    scope = {"type": "http", "method": method, "path": "/agent/chat", "root_path": "", "headers": headers}
+    await WholeBodies(behind)(scope, receive, send)
+    return answered
+
+
+def piece(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_pieces_are_passed_on_as_one() -> None:
+    behind = Behind()
+    assert not await sent(behind, piece(b"a"), 0.05, piece(b"b"), piece(b"", more=False))
+    assert behind.heard == [piece(b"ab", more=False)]
+
+
+async def test_a_large_body_is_passed_on_as_it_comes() -> None:
+    behind = Behind()
+    half = b"x" * (ENOUGH_BYTES // 2)
+    await sent(behind, piece(half), piece(half), piece(b"y"), piece(b"z", more=False))
+    assert behind.heard == [piece(half + half), piece(b"y"), piece(b"z", more=False)]
+
+
+async def test_of_a_client_that_leaves_within_its_body_nothing_is_heard() -> None:
+    behind = Behind()
+    assert not await sent(behind, piece(b"a"), {"type": "http.disconnect"})
+    assert not behind.heard
+
+
+async def test_a_body_that_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_bodies, "READ_S", 0.1)
+    behind = Behind()
+    start, *bodies = await sent(behind, piece(b"a"))
+    assert not behind.heard
+    assert (start["status"], dict(start["headers"])[b"x-request-id"]) == (408, b"q1")
+    error = json.loads(b"".join(each["body"] for each in bodies))["error"]
+    assert (error["code"], error["request_id"]) == ("body_timeout", "q1")
+
+
+@pytest.mark.parametrize("scope", [{"type": "http", "method": "GET"}, {"type": "websocket"}])
+async def test_what_has_no_body_is_not_waited_for(scope: Scope) -> None:
+    reached: list[Scope] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope)
+
+    await WholeBodies(behind)(scope, None, None)  # type: ignore[arg-type]
+    assert reached == [scope]
+
+
+async def test_serves_proxies_wait_too() -> None:
+    assert WholeBodies in [each.cls for each in guards()]
