@@ -18,6 +18,10 @@ HEAD = "POST {path}/agent/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/
 UNFINISHED_HEADERS = "GET {path}/healthz HTTP/1.1\r\nX-Slow: "
 UNFINISHED_BODY = HEAD + "Content-Length: 9999\r\n\r\n{{"
 DRIPPING, DEAF, LARGE = 200, 100, 2
+DEAF_PER_S = 10
+"""What they ask for is work as any other's: what it costs that they hold on is seen when it is done."""
+SETTLED_S = {"do not read": 1 + DEAF / DEAF_PER_S}
+"""After which a kind does what it does and nothing else; of the others, a second."""
 MANY_HEADERS = "".join(f"X-{number}: 1\r\n" for number in range(10_000))
 PIECE = b"x" * 65536
 LARGE_BYTES = 100_000_000
@@ -53,8 +57,9 @@ async def _drip(url: str, first: str, said: Said) -> None:
 
 
 async def _deaf(url: str, number: int, said: Said) -> None:
-    """Asks for a stream, and reads nothing of it."""
-    body = json.dumps({"user_input": "hello", "session_id": f"deaf-{id(said)}", "stream": True}).encode()
+    """Asks for a stream when it is its turn, and reads nothing of it."""
+    await asyncio.sleep(number / DEAF_PER_S)
+    body = json.dumps({"user_input": "hello", "session_id": f"deaf-{number}", "stream": True}).encode()
     _, writer = await _opened(url, 2048)
     try:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -105,12 +110,8 @@ def _status(line: bytes) -> str:
 
 
 KINDS = {
-    "headers drip": lambda url, said: [
-        _drip(url, "GET {path}/healthz HTTP/1.1\r\nX-Slow: ", said) for _ in range(DRIPPING)
-    ],
-    "bodies drip": lambda url, said: [
-        _drip(url, HEAD + "Content-Length: 9999\r\n\r\n{{", said) for _ in range(DRIPPING)
-    ],
+    "headers drip": lambda url, said: [_drip(url, UNFINISHED_HEADERS, said) for _ in range(DRIPPING)],
+    "bodies drip": lambda url, said: [_drip(url, UNFINISHED_BODY, said) for _ in range(DRIPPING)],
     "do not read": lambda url, said: [_deaf(url, number, said) for number in range(DEAF)],
     "10,000 headers": lambda url, said: [_many_headers(url, said)],
     "100 MB": lambda url, said: [_large(url, said) for _ in range(LARGE)],
@@ -120,10 +121,10 @@ KINDS = {
 
 @asynccontextmanager
 async def rudely(url: str, kind: str) -> AsyncIterator[Said]:
-    """Clients of this kind, to the end of the block; what they were answered."""
+    """Clients of this kind, all there when the block begins and to its end; what they were answered."""
     said: Said = Counter()
     clients = [asyncio.create_task(each) for each in KINDS[kind](url, said)]
-    await asyncio.sleep(1)
+    await asyncio.sleep(SETTLED_S.get(kind, 1))
     try:
         yield said
     finally:
