@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,21 +37,24 @@ def _begin(options: dict[str, Any]) -> None:
     import ray
 
     for left in reversed(range(TRIES)):
-        before = {process.pid for process in psutil.Process().children()}
-        try:
-            ray.init(address="local", num_cpus=2, include_dashboard=False, **options)
-        except Exception as error:
-            _tell(error)
-            ray.shutdown()
-            _end([process for process in psutil.Process().children() if process.pid not in before])
-            if not left:
-                raise
-        else:
-            return
+        # Ray's handles of processes do not know that `_end` has ended these, and say so when they go
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            before = {process.pid for process in psutil.Process().children()}
+            try:
+                ray.init(address="local", num_cpus=2, include_dashboard=False, **options)
+            except Exception as error:
+                begun = [process for process in psutil.Process().children() if process.pid not in before]
+                _tell(error, begun)
+                ray.shutdown()
+                _end(begun)
+                if not left:
+                    raise
+            else:
+                return
 
 
-def _tell(error: Exception) -> None:
-    print(f"Ray did not begin: {error}", file=sys.stderr)
+def _tell(error: Exception, begun: list[psutil.Process]) -> None:
+    print(f"Ray did not begin: {error}", *(f"{each.name()}: {each.status()}" for each in begun), file=sys.stderr)
     for name in TOLD:
         for log in Path("/tmp/ray/session_latest/logs").glob(name):
             lines = log.read_text(errors="replace").splitlines()[-15:]
