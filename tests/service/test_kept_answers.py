@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from running_service import Service
     from stub_server import Stub
 
+pytestmark = pytest.mark.long
+
 EQUAL = 100
 SLOW = "openai:slow@1"
 

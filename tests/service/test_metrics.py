@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from running_service import Service
     from stub_server import Stub
 
+pytestmark = pytest.mark.long
+
 NAME = "metered"
 FIRST, SECOND = "openai:metered-first", "openai:metered-second"
 EXPORTED_S = 40
@@ -72,7 +74,6 @@ def _exported(client: httpx.Client, complete: Callable[[Page], bool]) -> Page:
         time.sleep(1)
 
 
-@pytest.mark.long
 def test_mixed_turns_are_counted_exactly(metered: Service, stub: Stub) -> None:
     first, second = (stub.moods.setdefault(name.removeprefix("openai:"), []) for name in (FIRST, SECOND))
     with metered.client() as client:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from stub_server import Stub
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def modelled(service: Service, stub: Stub) -> Iterator[Service]:
     """The service with a model that takes 0.15 s for each word."""
@@ -47,7 +50,6 @@ def test_the_first_token_arrives_before_the_model_has_finished(modelled: Service
     assert sum(name == "token" for name, _ in seen) == 4
 
 
-@pytest.mark.long
 def test_a_model_that_fails_is_a_503_without_the_providers_words(service: Service, stub: Stub) -> None:
     model = {"name": "openai:broken", "base_url": stub.url, "attempts": 1}
     with beside(service, "failing", {"model": model}) as failing, failing.client() as client:
