@@ -22,8 +22,7 @@ SHOWN_CHARACTERS = 1_000
 class Trail(logging.Handler):
     """Keeps what is told of runs; who tells never waits, and what finds no place is counted and dropped.
 
-    It is masked and written when it is taken, many lines at once: that costs a third of what it costs between the steps
-    of a turn.
+    It is masked and made a line when it is taken, together with others, and not between the steps of a turn.
     """
 
     def __init__(self, lines: Lines, screen: Screen) -> None:

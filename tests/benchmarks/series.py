@@ -103,7 +103,7 @@ async def watched(service: Service, turns: int, restarts: int) -> None:
         await Load(http, service).go(WARM_UP)
         await asyncio.sleep(SETTLED_S)
         print("before: {} series of the service's page, {} of Ray's".format(*await look(http, service.url)))
-        load = Load(http, service, turns // restarts)
+        load = Load(http, service, turns // restarts if restarts else None)
         for number in range(LOOKS):
             await load.go(turns // LOOKS)
             seen = await look(http, service.url)
