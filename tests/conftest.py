@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import mcp.client.stdio  # noqa: F401 - it keeps the stderr of its first import, which must be no test's own
 import pytest
-import uvicorn
 from debian_redis import debian_redis
+from listening import free_port, served
 from stub_server import Stub, stub_app
 from told_lines import Told
 
@@ -65,15 +63,13 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture(scope="session")
 def stub() -> Iterator[Stub]:
     app = stub_app()
-    listener = socket.create_server(("127.0.0.1", 0))
-    one_request_per_connection = [("connection", "close")]  # OpenAI's client is shared by the tests' event loops
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=0, headers=one_request_per_connection)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield Stub(listener.getsockname()[1], app)
-    server.should_exit = True
-    thread.join(timeout=10)
+    with served(app) as url:
+        yield Stub(url, app)
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    return free_port()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from listening import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -124,12 +125,6 @@ def edge(folder: Path, site: Mapping[str, str], changes: Mapping[str, str] = NON
             yield Edge(f"https://127.0.0.1:{tls}", f"http://127.0.0.1:{plain}", folder, process)
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait(port: int) -> None:

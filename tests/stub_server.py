@@ -167,8 +167,8 @@ def _frame(model: str, choices: list[Any], usage: dict[str, int] | None = None) 
 class Stub:
     """A running stub; `seen` are the headers and bodies that it was asked with, `moods` those of a model to come."""
 
-    def __init__(self, port: int, app: FastAPI) -> None:
-        self.url = f"http://127.0.0.1:{port}/v1"
+    def __init__(self, url: str, app: FastAPI) -> None:
+        self.url = f"{url}/v1"
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = app.state.seen
         self.moods: dict[str, list[str]] = app.state.moods
 

@@ -34,14 +34,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def found(text: str, *, stopped: bool = False) -> list[str]:
     """The problems of a configuration, as they are printed."""
     Path("app.yaml").write_text(text, encoding="utf-8")

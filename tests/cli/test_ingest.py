@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 
 import pytest
-import uvicorn
 from click.testing import CliRunner
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from listening import served
 
 from serve_app.cli.ingest import ingest
 from serve_app.values import Document
@@ -98,15 +96,9 @@ def application(knowledge):
 
 @pytest.fixture
 def knowledge():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        knowledge = Knowledge(f"http://127.0.0.1:{listening.getsockname()[1]}")
-        server = uvicorn.Server(uvicorn.Config(application(knowledge), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
+    knowledge = Knowledge()
+    with served(application(knowledge)) as knowledge.url:
         yield knowledge
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture

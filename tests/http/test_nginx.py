@@ -18,6 +18,7 @@ import nginx_edge
 import pytest
 from http_fakes import answer
 from http_service import Service, running
+from listening import free_port
 from nginx_edge import Edge, edge, upstreams
 
 from serve_app.config import HttpSettings
@@ -209,7 +210,7 @@ async def test_one_address_has_its_share_of_requests_and_of_connections(behind: 
 
 
 async def test_the_service_being_away_slow_or_full_is_told_with_the_error_body(tmp_path: Path) -> None:
-    closed = nginx_edge.free_port()
+    closed = free_port()
     with edge(tmp_path, {"upstreams.conf": upstreams([closed])}) as front:
         async with front.client() as client:
             _assert_error(await client.post("/agent/chat", json=TURN), 502, "unavailable")
@@ -241,7 +242,7 @@ async def test_a_node_that_is_away_is_stepped_over_and_a_turn_is_never_sent_twic
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    closed = nginx_edge.free_port()
+    closed = free_port()
     with edge(tmp_path, {"upstreams.conf": upstreams([closed, behind.port])}) as front:
         async with front.client() as client:
             answers = [await client.post("/agent/chat", json=TURN) for _ in range(10)]
@@ -280,7 +281,7 @@ async def test_the_canary_has_its_share_and_a_client_stays_where_it_was_drawn(be
 
 
 async def test_the_canary_is_off_as_shipped(behind: Service, tmp_path: Path) -> None:
-    with edge(tmp_path, {"upstreams.conf": upstreams([behind.port], [nginx_edge.free_port()])}) as front:
+    with edge(tmp_path, {"upstreams.conf": upstreams([behind.port], [free_port()])}) as front:
         async with front.client() as client:
             for number in range(60):
                 headers = {"Authorization": f"Bearer {number}", "X-Variant": "canary"}

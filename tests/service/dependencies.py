@@ -10,12 +10,10 @@ import asyncio
 import hashlib
 import math
 import re
-import socket
 import threading
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -106,22 +104,6 @@ def breakable(urls: Mapping[str, str]) -> Iterator[Dependencies]:
         yield made[0]
     finally:
         done.set()
-        thread.join(timeout=10)
-
-
-@contextmanager
-def served(app: Starlette) -> Iterator[str]:
-    """The application on a port of its own; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    one_request_per_connection = [("connection", "close")]
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=0, headers=one_request_per_connection)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
         thread.join(timeout=10)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import socket
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import yaml
+from listening import free_port
 from own_ray import own_ray
 
 from serve_app.deployments.data_folder import embedded_ports
@@ -84,13 +84,6 @@ def _has(process: psutil.Process, words: tuple[str, ...]) -> bool:
         line = " ".join(process.cmdline())
         return all(word in line for word in words)
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

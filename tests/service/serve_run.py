@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 import yaml
-from running_service import ENVIRONMENT, ROOT, Service, free_port
+from listening import free_port
+from running_service import ENVIRONMENT, ROOT, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

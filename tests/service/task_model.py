@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
+import listening
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -126,20 +124,9 @@ class TaskModel:
 @contextmanager
 def served(model: TaskModel) -> Iterator[TaskModel]:
     """The model on a port of its own."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    model.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    one_call_per_connection = [("connection", "close")]
-    config = uvicorn.Config(
-        model.app, log_level="critical", timeout_graceful_shutdown=0, headers=one_call_per_connection
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
+    with listening.served(model.app) as url:
+        model.url = f"{url}/v1"
         yield model
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
 
 
 def _odd(messages: Messages, start: int, session: str, number: int) -> Iterator[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dependencies import SECRET, Dependencies, Upstream, breakable, served
+from dependencies import SECRET, Dependencies, Upstream, breakable
+from listening import served
 from running_service import ENVIRONMENT, Service, beside
 from stub_server import SECRET_TEXT
 

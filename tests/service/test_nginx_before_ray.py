@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from following_client import FollowingClient, frames
-from nginx_edge import edge, free_port, upstreams
+from listening import served
+from nginx_edge import edge, upstreams
 from pair import kill
 from running_service import beside
 from starlette.applications import Starlette
@@ -89,15 +88,8 @@ def _slow_model() -> Iterator[str]:
         return StreamingResponse(words(), media_type="text/event-stream")
 
     app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=0))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
+    with served(app) as url:
+        yield f"{url}/v1"
 
 
 def _chunk(delta: dict[str, str], finish: str | None) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from serve_app.config import McpToolSettings, ToolSettings
 from serve_app.tools.runner import Runner
@@ -19,18 +16,12 @@ from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import pytest
+
 SERVER = str(Path(__file__).parent / "mcp_server.py")
 COMMAND = [sys.executable, SERVER]
 KEY = IdempotencyKey("run:0:0")
 NAMES = ("greet", "fail", "sleep", "told", "die")
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _settings(timeout_s: float = 10, **mcp: Any) -> ToolSettings:
