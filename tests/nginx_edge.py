@@ -103,7 +103,7 @@ def written(folder: Path, site: Mapping[str, str], changes: Mapping[str, str] = 
         ("worker_rlimit_nofile 65536;", ""),
         ("pid /run/nginx.pid;", f"pid {folder}/nginx.pid;"),
         ("error_log stderr warn;", f"error_log {folder}/error.log warn;"),
-        ("access_log /dev/stdout served;", f"access_log {folder}/access.log served;\n{temporary}"),
+        ("access_log /var/log/nginx/access.log served;", f"access_log {folder}/access.log served;\n{temporary}"),
         *changes.items(),
     ):
         assert shipped in main
