@@ -60,7 +60,7 @@ class Ingress:
         admin = settings.access.admin_key_env
         self._access = AccessBook(redis, secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
-        self._admission = Admission(settings.admission, self._access, self._metrics)
+        self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
         self._parts = Parts(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,

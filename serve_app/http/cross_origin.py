@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app.http.errors import answer_to
 from serve_app.http.faults import OriginRefused
+from serve_app.http.openai.refusals import AGAIN
 from serve_app.http.request_ids import HEADER
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _METHODS = ("GET", "POST", "DELETE")
+_STAINLESS = (
+    *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "OS", "Package-Version", "Poll-Helper"),
+    *("Retry-Count", "Runtime", "Runtime-Version", "Timeout"),
+)
+"""What OpenAI's own client for browsers says of itself."""
 _TAKEN = (
     "Authorization",
     "Cache-Control",
@@ -26,8 +32,9 @@ _TAKEN = (
     "Prefer",
     "Traceparent",
     HEADER,
+    *(f"X-Stainless-{each}" for each in _STAINLESS),
 )
-_SHOWN = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", HEADER)
+_SHOWN = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", AGAIN, HEADER)
 _KEPT_S = 600
 
 

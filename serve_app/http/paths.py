@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 
 def path_of(scope: Scope) -> str:
-    """The path by which a route is found: without the prefix at which the application stands."""
+    """The path by which a route is found: without the prefix at which the application stands.
+
+    Nor with a line break at its end, before which the `$` of a route's pattern matches too.
+    """
     path: str = get_route_path(scope)
-    return path
+    return path.removesuffix("\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from math import ceil
 from typing import TYPE_CHECKING
 
 from serve_app.errors import Overloaded
 from serve_app.observability.catalogue import ADMISSION_WAIT_S, TURNS_WAITING
 from serve_app.observability.recorders import SILENT
-from serve_app.resilience.fair_queue import FairQueue
+from serve_app.resilience.fair_queue import KEPT_FREE, FairQueue
 from serve_app.resilience.pace import Pace
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ TELL_EVERY_S = 5.0
 
 
 class Admission:
-    """Places for turns; whoever is refused is told when to come back."""
+    """Places for turns; whoever is refused is told when to come back.
 
-    def __init__(self, settings: AdmissionSettings, tenants: Tenants, metrics: Metrics = SILENT) -> None:
-        self._queue = FairQueue(settings.max_turns, settings.max_waiting)
+    Where there may be `several` tenants, none has the last eighth of the places.
+    """
+
+    def __init__(
+        self, settings: AdmissionSettings, tenants: Tenants, metrics: Metrics = SILENT, *, several: bool = False
+    ) -> None:
+        kept = ceil(settings.max_turns / KEPT_FREE) if several and settings.max_turns > 1 else 0
+        self._queue = FairQueue(settings.max_turns, settings.max_waiting, kept)
         self._max_wait_s = settings.max_wait_s
         self._tenants = tenants
         self._metrics = metrics

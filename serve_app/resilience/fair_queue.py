@@ -7,12 +7,13 @@ turn counts the same however long it takes.
 
 A tenant may have waiting `SHARE` times the places that are free to wait in (the dynamic threshold of Choudhury and
 Hahne, 1998); the last eighth (`KEPT_FREE`) of them is for tenants that have nothing waiting, so that whoever comes anew
-finds a place.
+finds a place. Of the places to be served in, `kept` are not for one tenant alone: its turns that take long, or wait for
+one another, cannot fill them all.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,12 +35,15 @@ class Ticket:
 
 @dataclass(slots=True)
 class FairQueue:
-    """So many `places` to be served in, and so many to wait in."""
+    """So many `places` to be served in, all but `kept` of them for one tenant, and so many to wait in."""
 
     places: int
     waiting_places: int
+    kept: int = 0
     served: int = field(default=0, init=False)
     waiting: int = field(default=0, init=False)
+    _serving: Counter[str] = field(default_factory=Counter, init=False)
+    """How many turns of each tenant are served now."""
     _queues: dict[str, deque[Ticket]] = field(default_factory=dict, init=False)
     """Of the tenants that wait."""
     _ends: dict[str, float] = field(default_factory=dict, init=False)
@@ -49,7 +53,7 @@ class FairQueue:
 
     def has_room(self, tenant: str) -> bool:
         """Whether a turn of the tenant would be served, or might wait."""
-        if self.served < self.places:
+        if self._has_place(tenant):
             return True
         queue, free = self._queues.get(tenant), self.waiting_places - self.waiting
         if not queue:
@@ -61,7 +65,7 @@ class FairQueue:
         if not self.has_room(tenant):
             return None
         ticket = Ticket(tenant, weight)
-        if self.served < self.places:  # then nobody waits
+        if self._has_place(tenant):  # then nobody waits who might have it
             self._serve(ticket)
         else:
             self.waiting += 1
@@ -76,14 +80,16 @@ class FairQueue:
         if state != "served":
             return None
         self.served -= 1
+        self._serving -= Counter({ticket.tenant: 1})
         if not self.served and not self._queues:
             self._ends.clear()  # when nobody is busy, all begin anew
         return self._next()
 
     def _next(self) -> Ticket | None:
-        if not self._queues:
+        entitled = [tenant for tenant in self._queues if self._has_place(tenant)]
+        if not entitled:
             return None
-        tenant = min(self._queues, key=self._begin)
+        tenant = min(entitled, key=self._begin)
         ticket = self._queues[tenant][0]
         self._take(ticket)
         self._serve(ticket)
@@ -99,12 +105,16 @@ class FairQueue:
 
     def _serve(self, ticket: Ticket) -> None:
         self.served += 1
+        self._serving[ticket.tenant] += 1
         ticket.state = "served"
         self._now = self._begin(ticket.tenant)
         self._ends[ticket.tenant] = self._now + 1 / ticket.weight
         if len(self._ends) > self._forget_from:
             self._ends = {tenant: end for tenant, end in self._ends.items() if end > self._now}
             self._forget_from = max(FORGET_FROM, 2 * len(self._ends))
+
+    def _has_place(self, tenant: str) -> bool:
+        return self.served < self.places and self._serving[tenant] < self.places - self.kept
 
     def _begin(self, tenant: str) -> float:
         """Where the tenant's next turn begins."""

@@ -25,7 +25,7 @@ import yaml
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "service")]
 
-from running_service import started  # noqa: E402 - after the path
+from running_service import GUARDS, started  # noqa: E402 - after the path
 from slow_model import slow_model  # noqa: E402
 
 KEY_NAME = "OVERLOAD_ADMIN_KEY"
@@ -52,8 +52,7 @@ def haproxy(folder: Path) -> dict[str, str]:
 def _main(mode: str, rate: float, seconds: float) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if mode == "haproxy":
-            os.environ.update(haproxy(folder))
+        os.environ.update(haproxy(folder) if mode == "haproxy" else GUARDS)
         url = stack.enter_context(slow_model())
         configuration = {
             "model": {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY"},

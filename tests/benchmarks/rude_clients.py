@@ -27,9 +27,8 @@ TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "service")]
 
 from rude import KINDS, rudely  # noqa: E402 - after the path
-from running_service import ROOT, Service, started  # noqa: E402
+from running_service import GUARDS, ROOT, Service, started  # noqa: E402
 
-GUARDS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.guards:guards"}
 POLITE = 8
 WARM_UP = 80
 ROUNDS = 3

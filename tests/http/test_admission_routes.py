@@ -215,6 +215,14 @@ async def test_only_turns_are_bounded():
         await first
 
 
+@pytest.mark.parametrize("path", ["/agent/chat%0A", "/v1/chat/completions%0A", "//agent/chat", "/agent/chat/"])
+async def test_no_other_spelling_of_a_path_runs_a_turn_unbounded(path):
+    async with guarded() as service:
+        service.limiter.says = RateLimited("no more", retry_after_s=3)
+        assert (await service.client.post(path, json=HELLO)).status_code in {404, 429}
+        assert service.agent.calls == 0
+
+
 async def test_whoever_has_used_up_its_allowance_is_told_to_the_second_when_there_is_more():
     async with guarded() as service:
         service.limiter.says = RateLimited("This key has used up its turns per minute", retry_after_s=11.2)

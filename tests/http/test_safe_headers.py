@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 TURN = {"user_input": "hello", "session_id": "s1"}
 DESK = "https://desk.example"
-ASKED = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+ASKED = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization, content-type, x-stainless-lang, x-stainless-retry-count",
+}
 
 
 def _assert_safe(response: httpx.Response) -> None:

@@ -103,9 +103,22 @@ def test_tenants_that_are_gone_are_forgotten():
 STEPS = st.lists(st.tuples(st.sampled_from("eeel"), st.integers(0, 50), st.sampled_from([0.5, 1.0, 7.0])), max_size=200)
 
 
-@given(places=st.integers(1, 5), waiting=st.integers(0, 12), steps=STEPS)
-def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting, steps):
-    queue, inside = FairQueue(places, waiting), []
+def test_turns_of_one_tenant_that_last_do_not_fill_all_places():
+    queue = FairQueue(4, 10, kept=1)
+    lasting = [queue.enter("greedy") for _ in range(5)]
+    assert [ticket.state for ticket in lasting] == ["served"] * 3 + ["waits"] * 2
+    assert queue.has_room("modest")
+    modest = queue.enter("modest")
+    assert modest.state == "served"
+    assert queue.leave(modest) is None, "greedy has what one may have"
+    assert queue.enter("modest").state == "served"
+    assert queue.leave(lasting[0]) is lasting[3]
+
+
+@given(places=st.integers(1, 5), waiting=st.integers(0, 12), kept=st.integers(0, 2), steps=STEPS)
+def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting, kept, steps):
+    kept = min(kept, places - 1)
+    queue, inside = FairQueue(places, waiting, kept), []
     for what, which, weight in steps:
         if what == "e":
             ticket = queue.enter(f"t{which % 6}", weight)
@@ -116,7 +129,10 @@ def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting,
         states = Counter(ticket.state for ticket in inside)
         assert states["served"] == queue.served <= places
         assert states["waits"] == queue.waiting <= waiting
-        assert not queue.waiting or queue.served == places, "one waits though a place is free"
+        serving = Counter(ticket.tenant for ticket in inside if ticket.state == "served")
+        assert all(served <= places - kept for served in serving.values())
+        waiting_for = {ticket.tenant for ticket in inside if ticket.state == "waits"}
+        assert queue.served == places or all(serving[tenant] == places - kept for tenant in waiting_for)
     for ticket in inside:
         queue.leave(ticket)
-    assert (queue.served, queue.waiting, queue._queues) == (0, 0, {})
+    assert (queue.served, queue.waiting, queue._queues, queue._serving) == (0, 0, {}, {})
