@@ -82,6 +82,12 @@ CACHE_LOOKUPS = Metric(
     "Turns that looked for a kept answer; outcome is hit, joined, miss or bypassed.",
     ("outcome",),
 )
+REQUESTS_SHED = Metric(
+    "serve_app_requests_shed_total",
+    "counter",
+    "Requests that a proxy refused by itself, an ingress having refused one of the same key a moment before.",
+    ("code",),
+)
 TURNS_WAITING = Metric(
     "serve_app_turns_waiting", "gauge", "Turns that waited at this ingress at once, at most in the last 5 s."
 )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from serve_app.deployments.guards import guards
 from serve_app.http import whole_bodies
-from serve_app.http.guards import guards
 from serve_app.http.whole_bodies import ENOUGH_BYTES, WholeBodies
 
 if TYPE_CHECKING:

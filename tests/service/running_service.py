@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "TENANTS_ADMIN_KEY": "operators-key-of-thirty-two-characters",
     "PYTHONPATH": str(Path(__file__).parent),
 }
-GUARDS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.guards:guards"}
+GUARDS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.deployments.guards:guards"}
 """As the README has it for a service without nginx."""
 
 

@@ -1,0 +1,102 @@
+"""Is a flood of one key refused by the proxy itself, and nobody else with it?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.deployments.guards import guards
+from serve_app.errors import ModelUnavailable, Overloaded, RateLimited
+from serve_app.http.errors import answer_to
+from serve_app.http.request_ids import RequestIds
+from serve_app.http.shedding import MOST, WINDOW_S, Shedding
+from serve_app.observability.catalogue import REQUESTS_SHED
+from serve_app.observability.recorders import RecordedMetrics
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+CHAT = "/agent/chat"
+
+
+@dataclass
+class Behind:
+    """An ingress that fails in one way, or answers; and the proxy before it."""
+
+    fails: Exception | None = None
+    asked: int = 0
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+
+    def __post_init__(self) -> None:
+        self.proxy = Shedding(RequestIds(self.answer), self.metrics)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        if self.fails:
+            await answer_to(self.fails, scope)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def ask(self, key: str = "a", path: str = CHAT, request_id: str = "q") -> tuple[int, dict[str, str], str]:
+        said: list[Message] = []
+
+        async def send(message: Message) -> None:
+            said.append(message)
+
+        headers = [(b"authorization", f"Bearer {key}".encode()), (b"x-request-id", request_id.encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers}
+        await self.proxy(scope, None, send)  # type: ignore[arg-type]
+        told = {name.decode(): value.decode() for name, value in said[0]["headers"]}
+        return said[0]["status"], told, b"".join(each.get("body", b"") for each in said[1:]).decode()
+
+
+@pytest.mark.parametrize("fails", [Overloaded("full", retry_after_s=7), RateLimited("no more", retry_after_s=7)])
+async def test_what_was_refused_is_refused_for_a_moment_without_being_asked_for(fails: Overloaded) -> None:
+    behind = Behind(fails)
+    status, headers, body = await behind.ask(request_id="first")
+    again = await behind.ask(request_id="second")
+    assert behind.asked == 1
+    assert again[0] == status
+    assert again[1] == {**headers, "x-request-id": "second", "content-length": str(len(again[2]))}
+    assert again[1]["retry-after"] == "7"
+    assert json.loads(again[2])["error"] == {**json.loads(body)["error"], "request_id": "second"}
+    assert behind.metrics.of(REQUESTS_SHED) == {fails.code: 1}
+    await asyncio.sleep(WINDOW_S + 0.05)
+    behind.fails = None
+    assert (await behind.ask())[0] == 200
+
+
+async def test_others_and_other_paths_are_asked_for() -> None:
+    behind = Behind(Overloaded("full"))
+    for key, path in (("a", CHAT), ("b", CHAT), ("a", "/v1/chat/completions")):
+        await behind.ask(key, path)
+    assert behind.asked == 3
+    assert json.loads((await behind.ask("a", "/v1/chat/completions"))[2])["error"]["code"] == "overloaded"
+    assert behind.asked == 3
+
+
+@pytest.mark.parametrize("fails", [None, ModelUnavailable("no model")])
+async def test_what_is_no_refusal_is_not_repeated(fails: Exception | None) -> None:
+    behind = Behind(fails)
+    for _ in range(3):
+        await behind.ask()
+    assert behind.asked == 3
+    assert not behind.metrics.of(REQUESTS_SHED)
+
+
+async def test_of_many_keys_only_so_many_are_remembered() -> None:
+    behind = Behind(Overloaded("full"))
+    for number in range(MOST + 5):
+        await behind.ask(f"key{number}")
+    assert len(behind.proxy._told) == MOST
+    await asyncio.sleep(WINDOW_S + 0.05)
+    assert not behind.proxy._told
+
+
+async def test_serves_proxies_do_so() -> None:
+    assert Shedding in [each.cls for each in guards()]
