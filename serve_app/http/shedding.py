@@ -1,8 +1,9 @@
 """Who was told a moment ago that there is no room, and need not be asked for again?
 
 To carry a request from Serve's proxy to an ingress and back costs both more than to refuse it, so a flood of refusals
-takes the processors from the turns. What an ingress refuses to a key is refused to it by the proxy itself for the next
-`WINDOW_S`; the next request asks again. Another key's requests pass.
+takes the processors from the turns. When an ingress refuses a key, the proxy itself refuses what else the key asks for
+within `WINDOW_S`. Then it lets one request pass in a window, twice as many in each next one, until the ingress refuses
+again: about as many pass as places become free. Another key's requests pass untouched.
 
 A proxy belongs to no application, so what it refuses is counted apart from the responses of an ingress.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ from serve_app.http.request_ids import HEADER, RequestIds, request_id_of
 from serve_app.observability.catalogue import REQUESTS_SHED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.ports import Metrics
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
     Who = tuple[str, str]
 
 WINDOW_S = 0.1
+FREE_FROM = 32
+"""Requests that pass in one window without a refusal: then there is room again."""
 MOST = 1000
 """Keys that are remembered at the same time; what is refused to others is asked for each time."""
+LOOK_S = 1.0
 STATUSES = {429, 503}
 CODES = {"overloaded", "rate_limited"}
 
@@ -49,23 +56,49 @@ class Refusal:
         await Response(self.body.replace(before, now), self.status, kept)(scope, receive, send)
 
 
+@dataclass(slots=True)
+class Refused:
+    """A key to which an ingress has refused something, and how many of its requests pass meanwhile."""
+
+    refusal: Refusal
+    until: float
+    """The end of the window."""
+    passes: int = 0
+    """In this window."""
+    passed: int = 0
+
+    def again(self, refusal: Refusal, now: float) -> None:
+        """Another one was refused: for a window, nothing passes."""
+        self.refusal, self.until, self.passes = refusal, now + WINDOW_S, 0
+
+    def lets_pass(self, now: float) -> bool:
+        if now >= self.until:
+            self.until, self.passes, self.passed = now + WINDOW_S, max(1, 2 * self.passes), 0
+        self.passed += 1
+        return self.passed <= self.passes
+
+
 class Shedding:
     """Says a refusal again to whoever has just been refused; pure ASGI, in Serve's proxies."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._metrics = metrics
-        self._told: dict[Who, Refusal] = {}
+        self._clock = clock
+        self._refused: dict[Who, Refused] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         who = scope["path"], Headers(scope=scope).get("Authorization", "")
-        if refusal := self._told.get(who):
-            self._metrics.count(REQUESTS_SHED, code=refusal.code)
-            await RequestIds(refusal)(scope, receive, send)
+        refused = self._refused.get(who)
+        if refused and not refused.lets_pass(self._clock()):
+            self._metrics.count(REQUESTS_SHED, code=refused.refusal.code)
+            await RequestIds(refused.refusal)(scope, receive, send)
             return
+        if refused and refused.passes >= FREE_FROM:
+            del self._refused[who]
         start: Message = {}
 
         async def heard(message: Message) -> None:
@@ -73,20 +106,35 @@ class Shedding:
             if message["type"] == "http.response.start":
                 start = message
             elif start["status"] in STATUSES and not message.get("more_body", False):
-                self._remember(who, start["status"], Headers(raw=start["headers"]), message.get("body", b""))
+                self._hear(who, start["status"], Headers(raw=start["headers"]), message.get("body", b""))
             await send(message)
 
         await self._app(scope, receive, heard)
 
-    def _remember(self, who: Who, status: int, headers: Headers, body: bytes) -> None:
+    def _hear(self, who: Who, status: int, headers: Headers, body: bytes) -> None:
+        """An ingress has answered with such a status."""
         code = _code(body)
-        if code in CODES and HEADER in headers and len(self._told) < MOST:
-            self._told[who] = Refusal(status, headers, body, code)
-            asyncio.get_running_loop().call_later(WINDOW_S, self._forget, who)
+        if code not in CODES or HEADER not in headers:
+            return
+        now, refusal = self._clock(), Refusal(status, headers, body, code)
+        if known := self._refused.get(who):
+            known.again(refusal, now)
+        elif len(self._refused) < MOST:
+            known = self._refused[who] = Refused(refusal, now + WINDOW_S)
+            self._look_later(who, known)
 
-    def _forget(self, who: Who) -> None:
-        self._told.pop(who, None)
+    def _look_later(self, who: Who, known: Refused) -> None:
+        asyncio.get_running_loop().call_later(LOOK_S, self._look, who, known)
+
+    def _look(self, who: Who, known: Refused) -> None:
+        """Forget the key when it has not come back, and tell what was refused until now."""
         self._metrics.hand_over()
+        if self._refused.get(who) is not known:
+            return
+        if self._clock() < known.until + LOOK_S:
+            self._look_later(who, known)
+        else:
+            del self._refused[who]
 
 
 def _code(body: bytes) -> str:

@@ -13,7 +13,7 @@ from serve_app.deployments.guards import guards
 from serve_app.errors import ModelUnavailable, Overloaded, RateLimited
 from serve_app.http.errors import answer_to
 from serve_app.http.request_ids import RequestIds
-from serve_app.http.shedding import MOST, WINDOW_S, Shedding
+from serve_app.http.shedding import LOOK_S, MOST, WINDOW_S, Shedding
 from serve_app.observability.catalogue import REQUESTS_SHED
 from serve_app.observability.recorders import RecordedMetrics
 
@@ -29,10 +29,11 @@ class Behind:
 
     fails: Exception | None = None
     asked: int = 0
+    now: float = 0
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
 
     def __post_init__(self) -> None:
-        self.proxy = Shedding(RequestIds(self.answer), self.metrics)
+        self.proxy = Shedding(RequestIds(self.answer), self.metrics, lambda: self.now)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked += 1
@@ -66,9 +67,31 @@ async def test_what_was_refused_is_refused_for_a_moment_without_being_asked_for(
     assert again[1]["retry-after"] == "7"
     assert json.loads(again[2])["error"] == {**json.loads(body)["error"], "request_id": "second"}
     assert behind.metrics.of(REQUESTS_SHED) == {fails.code: 1}
-    await asyncio.sleep(WINDOW_S + 0.05)
-    behind.fails = None
-    assert (await behind.ask())[0] == 200
+
+
+async def test_when_there_is_room_again_twice_as_many_pass_in_each_window() -> None:
+    behind = Behind(Overloaded("full"))
+    await behind.ask()
+    passed = []
+    for _ in range(7):
+        behind.fails, asked = None, behind.asked
+        for _ in range(40):
+            await behind.ask()
+        passed.append(behind.asked - asked)
+        behind.now += WINDOW_S
+    assert passed == [0, 1, 2, 4, 8, 16, 40]
+
+
+async def test_when_it_refuses_again_nothing_passes_for_a_window() -> None:
+    behind = Behind(Overloaded("full"))
+    passed = []
+    for _ in range(6):
+        asked = behind.asked
+        for _ in range(5):
+            await behind.ask()
+        passed.append(behind.asked - asked)
+        behind.now += WINDOW_S
+    assert passed == [1] * 6
 
 
 async def test_others_and_other_paths_are_asked_for() -> None:
@@ -89,13 +112,15 @@ async def test_what_is_no_refusal_is_not_repeated(fails: Exception | None) -> No
     assert not behind.metrics.of(REQUESTS_SHED)
 
 
+@pytest.mark.looptime
 async def test_of_many_keys_only_so_many_are_remembered() -> None:
     behind = Behind(Overloaded("full"))
     for number in range(MOST + 5):
         await behind.ask(f"key{number}")
-    assert len(behind.proxy._told) == MOST
-    await asyncio.sleep(WINDOW_S + 0.05)
-    assert not behind.proxy._told
+    assert len(behind.proxy._refused) == MOST
+    behind.now += WINDOW_S + LOOK_S
+    await asyncio.sleep(LOOK_S + 0.2)
+    assert not behind.proxy._refused
 
 
 async def test_serves_proxies_do_so() -> None:
