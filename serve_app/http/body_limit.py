@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 READ_S = 60.0
 """For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
-SOON_S = 0.5
-"""Within which a body is there that nobody holds back; 200 that drip keep others waiting for no longer."""
+SOON_S = 2.0
+"""Within which a body is there that nobody holds back, on a machine that is full as well; 200 that drip keep others
+waiting for no longer."""
 MOST_SLOW = 50
 """Bodies that may take longer at the same time: each is one of the calls that a replica takes at once."""
 
