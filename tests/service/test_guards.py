@@ -22,6 +22,7 @@ pytestmark = pytest.mark.long
 
 TURN = {"user_input": "hello", "session_id": "s1"}
 REFUSED = 30
+REFUSED_LINE = b"HTTP/1.1 429 Too Many Requests\r\n"
 EXPORTED_S = 40
 """Ray reports every ten seconds; a page is kept for five."""
 
@@ -31,6 +32,7 @@ def test_serves_proxies_hold_off_who_steers_drips_or_was_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configuration = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text())
+    configuration["orders"]["file"] = str(ROOT / "configs" / "orders.json")
     configuration["limits"] = {"tenant": {"turns_per_minute": 1, "turns_burst": 1}}
     (tmp_path / "limited.yaml").write_text(yaml.safe_dump(configuration))
     for name, value in {**GUARDS, "SERVE_APP_CONFIG": str(tmp_path / "limited.yaml")}.items():
@@ -53,17 +55,13 @@ def test_serves_proxies_hold_off_who_steers_drips_or_was_refused(
     assert by_proxies >= 1
 
 
-REFUSED_LINE = b"HTTP/1.1 429 Too Many Requests\r\n"
-
-
 def _dripped(url: str) -> bytes:
     """The first line of what a client is answered whose body comes in three pieces."""
     parts, body = urlsplit(url), b'{"user_input": "hello", "session_id": "s2"}'
-    head = (
-        f"POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = "POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+    pieces = head.format(len(body)).encode() + body[:5], body[5:10], body[10:]
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
-        for piece in (head.encode() + body[:5], body[5:10], body[10:]):
+        for piece in pieces:
             connection.sendall(piece)
             time.sleep(0.2)
         with connection.makefile("rb") as answered:
