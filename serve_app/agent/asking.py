@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
-from serve_app.errors import ModelUnavailable
+from serve_app.errors import DeadlineExceeded, ModelUnavailable
 from serve_app.llm.chain import MODEL, RESTART
+from serve_app.llm.estimating import used
+from serve_app.llm.measuring import Heard
 from serve_app.llm.telling import told
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from langchain_core.language_models import LanguageModelInput
     from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.runnables import Runnable
 
     from serve_app.agent.progress import Progress
-    from serve_app.ports import Span
     from serve_app.values import ToolSpec
 
     Say = Callable[[Token], None]
@@ -36,9 +39,12 @@ async def ask(
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes."""
     begun = time.monotonic()
-    with progress.span.child("step", f"step {progress.asked + 1}") as span:
-        asking = _streamed(model, messages, progress, say, span) if say else model.ainvoke(messages, span=span)
-        reply = await asking
+    with progress.span.child("step", f"step {progress.asked + 1}") as span, _charged(messages, progress) as heard:
+        if say:
+            chunks = model.astream(messages, restarts=True, span=span)
+            reply = await _streamed(chunks, messages, progress, say, heard)
+        else:
+            reply = await model.ainvoke(messages, span=span)
         span.tell(partial(told, [reply]))
     progress.heard(reply)
     said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
@@ -52,18 +58,32 @@ def for_model(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+@contextmanager
+def _charged(messages: list[BaseMessage], progress: Progress) -> Iterator[Heard]:
+    """Ask the model in the block, and say there what is heard: the turn pays for it where no whole reply comes.
+
+    A model that fails before it speaks costs nothing; one that is given up has read what it was asked.
+    """
+    heard = Heard()
+    try:
+        yield heard
+    except BaseException as error:
+        if heard.messages or isinstance(error, asyncio.CancelledError | DeadlineExceeded):
+            progress.usage += used(messages, heard)
+        raise
+
+
 async def _streamed(
-    model: Runnable[LanguageModelInput, AIMessage],
-    messages: list[BaseMessage],
-    progress: Progress,
-    say: Say,
-    span: Span,
+    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: Progress, say: Say, heard: Heard
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said
-    async for chunk in model.astream(messages, restarts=True, span=span):
+    async for chunk in chunks:
         if chunk.response_metadata.get(RESTART):
+            progress.usage += used(messages, heard)
+            heard.forget()
             whole, restart = None, progress.said
+        heard.hear(chunk)
         whole = chunk if whole is None else whole + chunk
         if chunk.text:
             say(Token(text=chunk.text, restart=restart))

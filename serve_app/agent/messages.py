@@ -66,15 +66,12 @@ def requests_of(reply: AIMessage) -> list[ToolRequest]:
     ]
 
 
-def usage_of(reply: AIMessage, before: Usage) -> Usage:
-    """`before` and the tokens of one more model call."""
+def usage_of(reply: AIMessage) -> Usage:
+    """The tokens of one model call."""
     counted = reply.usage_metadata
     if counted is None:
-        return before
-    return Usage(
-        input_tokens=before.input_tokens + counted["input_tokens"],
-        output_tokens=before.output_tokens + counted["output_tokens"],
-    )
+        return Usage()
+    return Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
 
 
 def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:

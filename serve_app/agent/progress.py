@@ -103,7 +103,7 @@ class Progress:
 
     def heard(self, reply: AIMessage) -> None:
         """Take note of what a reply cost, and of who gave it."""
-        self.usage = usage_of(reply, self.usage)
+        self.usage += usage_of(reply)
         if reply.response_metadata.get(FALLBACK):
             self.missing[_MODEL] = _MODEL
 

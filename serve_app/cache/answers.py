@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -62,6 +62,8 @@ class Lead:
 
     asked: Asked
     version: str
+    begun_us: int = field(compare=False)
+    """When it was given: Unix time in microseconds, by Redis's clock."""
 
 
 class Answers:
@@ -95,8 +97,8 @@ class Answers:
                     case ["kept", answer]:
                         kept = _read(answer)
                         return Found(kept, waited) if kept else None
-                    case ["lead", version]:
-                        return Lead(asked, version)
+                    case ["lead", version, begun_us]:
+                        return Lead(asked, version, begun_us)
                     case ["joined", left_ms]:
                         waited = True
                         with suppress(TimeoutError):
@@ -115,9 +117,13 @@ class Answers:
             self._leads.discard(lead)
 
     async def keep(self, lead: Lead, answer: KeptAnswer) -> bool:
-        """Keep the answer that the lead has made; whether it is: not where a document has changed meanwhile."""
+        """Keep the answer that the lead has made, and say whether it is kept.
+
+        It is not where a document has changed meanwhile, or where another run leads that was given the right later, or
+        has kept its answer.
+        """
         asked = lead.asked
-        given = (asked.run_id, lead.version, self._ttl_ms, answer.model_dump_json())
+        given = (asked.run_id, lead.version, lead.begun_us, self._ttl_ms, answer.model_dump_json())
         return bool(await self._eval(scripts.KEEP, asked.keys.all, given))
 
     def release(self, lead: Lead, *, alone: bool) -> None:

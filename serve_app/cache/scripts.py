@@ -2,7 +2,7 @@
 
 Whoever asks reads the version of the documents in the same step as the answer. An answer made under another version is
 never given, and is not kept where the version has changed meanwhile: a process that asked before a document changed,
-and is done after, keeps nothing.
+and is done after, keeps nothing. Nor does an answer take the place of one that was begun later, by Redis's clock.
 
 A script may run twice, because the client repeats one whose reply was lost; the second time changes nothing.
 """
@@ -26,10 +26,12 @@ if ARGV[4] == '' then
 end
 redis.call('HSET', KEYS[2], 'run', ARGV[1], 'version', version)
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return {'lead', version}
+local now = redis.call('TIME')
+return {'lead', version, now[1] * 1000000 + now[2]}
 """
-"""An answer, or the right to make it, or for how long another run has that right; or neither: a run that had it found
-that its answer is not one to keep. `afresh` wants no answer that was made before."""
+"""An answer, or the right to make it and since when (Unix time in microseconds), or for how long another run has that
+right; or neither: a run that had it found that its answer is not one to keep. `afresh` wants no answer that was made
+before."""
 
 _WAKE = """
 local function wake()
@@ -46,20 +48,22 @@ KEEP = (
     _WAKE
     + """
 -- KEYS answer lead waiting version
--- ARGV run version ttl_ms answer
+-- ARGV run version begun_us ttl_ms answer
 local holder = redis.call('HGET', KEYS[2], 'run')
 if holder and holder ~= ARGV[1] then return 0 end
+local kept = redis.call('HMGET', KEYS[1], 'version', 'begun_us')
+if not holder and kept[1] == ARGV[2] and tonumber(kept[2] or 0) > tonumber(ARGV[3]) then return 0 end
 local current = (redis.call('GET', KEYS[4]) or '') == ARGV[2]
 if current then
-  redis.call('HSET', KEYS[1], 'version', ARGV[2], 'answer', ARGV[4])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  redis.call('HSET', KEYS[1], 'version', ARGV[2], 'begun_us', ARGV[3], 'answer', ARGV[5])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 redis.call('DEL', KEYS[2])
 wake()
 return current and 1 or 0
 """
 )
-"""A right that has lapsed and that nobody has taken is still good."""
+"""A right that has lapsed is still good where nobody has it, and nobody who had it later has kept an answer."""
 
 RELEASE = (
     _WAKE

@@ -23,6 +23,7 @@ from serve_app.http.knowledge import add_knowledge
 from serve_app.http.measuring import Measured
 from serve_app.http.metrics import add_metrics
 from serve_app.http.openai.routes import add_openai
+from serve_app.http.refusing import Refusing
 from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.run_lines import add_run_lines
@@ -86,12 +87,13 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     add_health(api, parts)
     add_metrics(api, parts.nodes)
     handle_errors(api, redactor)
+    refuse = Refusing()
     if parts.admission:
         api.add_middleware(Admitted, admission=parts.admission)
-    api.add_middleware(BodyLimit, settings=settings)
+    api.add_middleware(BodyLimit, settings=settings, refuse=refuse)
     api.add_middleware(Screened, admission=parts.admission, limiter=parts.limiter)
     if parts.gate:
-        api.add_middleware(Authenticated, gate=parts.gate)
+        api.add_middleware(Authenticated, gate=parts.gate, refuse=refuse)
         describe_keys(api)
     api.add_middleware(LastResort)
     if settings.cors_origins:

@@ -13,7 +13,6 @@ from serve_app.http.addresses import address_of, networks
 from serve_app.http.callers import caller_of, let_in
 from serve_app.http.failures import Failures
 from serve_app.http.paths import path_of
-from serve_app.http.refusing import refuse
 from serve_app.observability.logs import about
 from serve_app.values import DEFAULT_TENANT
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import AccessSettings
     from serve_app.http.addresses import Network
+    from serve_app.http.refusing import Refusing
     from serve_app.ports import Access
     from serve_app.values import Caller, Scope
 
@@ -95,9 +95,10 @@ def shown(request: Request) -> str:
 class Authenticated:
     """Lets in whoever has a key, and refuses the others before their body is read; pure ASGI."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, refuse: Refusing) -> None:
         self._app = app
         self._gate = gate
+        self._refuse = refuse
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or path_of(scope) in OPEN:
@@ -106,7 +107,7 @@ class Authenticated:
         try:
             let_in(scope, self._gate.admitted(scope))
         except ServeAppError as error:
-            await refuse(error, scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         caller = caller_of(scope)
         with about({"tenant": caller.tenant, "key_id": caller.key_id}):

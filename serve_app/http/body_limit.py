@@ -10,7 +10,6 @@ from starlette.datastructures import Headers
 
 from serve_app.http.faults import BodyTimeout, BodyTooLarge
 from serve_app.http.paths import path_of
-from serve_app.http.refusing import refuse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import HttpSettings
+    from serve_app.http.refusing import Refusing
 
 READ_S = 60.0
 """For a whole body: 16 MB need 2 Mbit/s; a client that stalls on purpose holds its place no longer."""
@@ -33,9 +33,10 @@ WITH_BODY = {"POST", "PUT", "PATCH"}
 class BodyLimit:
     """Reads a body up to its route's limit before the application starts; pure ASGI."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, refuse: Refusing) -> None:
         self._app = app
         self._settings = settings
+        self._refuse = refuse
         self._unread = set[asyncio.Timeout]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +46,7 @@ class BodyLimit:
         try:
             body = await self._read(scope, receive)
         except (BodyTooLarge, BodyTimeout) as error:
-            await refuse(error, scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         if body is not None:
             await self._app(scope, replayed(body, receive), send)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from serve_app.http.body_limit import READ_S, WITH_BODY, body_timeout, replayed
-from serve_app.http.refusing import refuse
+from serve_app.http.refusing import Refusing
 from serve_app.http.request_ids import RequestIds
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class WholeBodies:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._refuse = Refusing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in WITH_BODY:
@@ -40,10 +41,9 @@ class WholeBodies:
                     body += message.get("body", b"")
                     whole = not message.get("more_body", False)
         except TimeoutError:
-            await RequestIds(_timed_out)(scope, receive, send)
+            await RequestIds(self._timed_out)(scope, receive, send)
             return
         await self._app(scope, replayed(bytes(body), receive, whole=whole), send)
 
-
-async def _timed_out(scope: Scope, receive: Receive, send: Send) -> None:
-    await refuse(body_timeout(), scope, receive, send)
+    async def _timed_out(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._refuse(body_timeout(), scope, receive, send)

@@ -43,6 +43,11 @@ class Heard:
             self.input_tokens += usage["input_tokens"]
             self.output_tokens += usage["output_tokens"]
 
+    def forget(self) -> None:
+        """Begin anew, with another try."""
+        self.input_tokens = self.output_tokens = 0
+        self.messages.clear()
+
 
 @contextmanager
 def measured(metrics: Metrics, model: str) -> Iterator[Heard]:

@@ -99,6 +99,11 @@ class Usage(Value):
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def __add__(self, more: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + more.input_tokens, output_tokens=self.output_tokens + more.output_tokens
+        )
+
 
 class Answer(Value):
     """The JSON answer of one turn, and the data of the `answer` frame."""

@@ -106,6 +106,10 @@ class Broken(AIMessage):
     """A reply that breaks off after its text; one without text never begins."""
 
 
+class Stuck(AIMessage):
+    """A reply of which nothing comes after its text."""
+
+
 class Scripted(BaseChatModel):
     """Gives the replies in turn and remembers what it was asked; after the last one it hangs."""
 
@@ -133,16 +137,19 @@ class Scripted(BaseChatModel):
         self.tools_bound.append(len(kwargs.get("tools", [])))
         self.faults.append(kwargs.get("faults"))
         if len(self.asked) > len(self.replies):
-            self.hanging.set()
-            try:
-                await never()
-            finally:
-                self.stopped = True
+            await self._hang()
         given = self.replies[len(self.asked) - 1]
         if isinstance(given, Broken) and not given.text:
             raise ModelUnavailable("It broke off")
         usage = {**USAGE, "input_tokens": self.tokens}
         return given.model_copy(update={"usage_metadata": usage, "id": given.id or f"m{len(self.asked)}"})
+
+    async def _hang(self) -> None:
+        self.hanging.set()
+        try:
+            await never()
+        finally:
+            self.stopped = True
 
     async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=await self._next(messages, kwargs))])
@@ -156,6 +163,8 @@ class Scripted(BaseChatModel):
             await asyncio.sleep(self.pause_s)
         if isinstance(given, Broken):
             raise ModelUnavailable("It broke off")
+        if isinstance(given, Stuck):
+            await self._hang()
         chunks = [
             {"name": call["name"], "args": _written(call["args"]), "id": call["id"], "index": index}
             for index, call in enumerate([*given.tool_calls, *given.invalid_tool_calls])

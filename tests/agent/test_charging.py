@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import Broken, Desk, context, killed, mortal, reply
+from desk import Broken, Desk, Stuck, context, killed, mortal, reply
 
 from serve_app.config import RunSettings
+from serve_app.llm.estimating import tokens
 from serve_app.resilience.ending import end
 from serve_app.runs.log import RunLog
 from serve_app.values import Answer, ChatRequest, Context, Failed, Metering
@@ -24,6 +25,8 @@ REQUEST = ChatRequest(user_input="hello", session_id="s")
 CALL = reply("", ("echo", {"text": "x"}))
 STEP = 12
 """Tokens of one reply."""
+STREAMED = ChatRequest(user_input="hello", session_id="s", stream=True)
+TEXT = "nearly all of the text " * 20
 
 
 class Kept:
@@ -57,6 +60,12 @@ def _metered(desk: Desk, kept: Kept) -> Desk:
     return desk
 
 
+def _cut(desk: Desk, step: int, said: str = "") -> int:
+    """Tokens of a step that ended after it had said so much."""
+    read = sum(tokens(message.text) for message in desk.model.asked[step])
+    return read + tokens(f"{said} " if said else "")
+
+
 async def test_a_turn_that_is_answered_is_charged_for_all_its_model_calls(open_desk: Open, kept: Kept) -> None:
     asked = _asked()
     last = (await _metered(open_desk(CALL, reply("Done.")), kept).follow(asked, REQUEST))[-1].data
@@ -71,23 +80,45 @@ async def test_a_turn_that_fails_is_charged_for_what_it_used(open_desk: Open, ke
     assert await kept.heard() == [(asked.run_id, STEP)]
 
 
-async def test_a_turn_whose_time_ran_out_is_charged_for_what_it_used(open_desk: Open, kept: Kept) -> None:
-    asked = _asked(seconds=0.5)
-    last = (await _metered(open_desk(CALL), kept).follow(asked, REQUEST))[-1].data
-    assert isinstance(last, Failed)
-    assert await kept.heard() == [(asked.run_id, STEP)]
-
-
-async def test_a_turn_that_a_client_cancels_is_charged_for_what_it_used(
-    open_desk: Open, kept: Kept, redis: Redis
+@pytest.mark.parametrize(("request_", "said"), [(REQUEST, ""), (STREAMED, ""), (STREAMED, TEXT)])
+async def test_a_turn_whose_time_ran_out_is_charged_for_what_it_used(
+    open_desk: Open, kept: Kept, request_: ChatRequest, said: str
 ) -> None:
-    asked, desk = _asked(), _metered(open_desk(CALL), kept)
+    asked, desk = _asked(seconds=0.5), _metered(open_desk(CALL, *([Stuck(said)] if said else [])), kept)
+    last = (await desk.follow(asked, request_))[-1].data
+    assert isinstance(last, Failed)
+    assert await kept.heard() == [(asked.run_id, STEP + _cut(desk, 1, said))]
+
+
+@pytest.mark.parametrize(("request_", "said"), [(REQUEST, ""), (STREAMED, ""), (STREAMED, TEXT)])
+async def test_a_turn_that_a_client_cancels_is_charged_for_what_it_used(
+    open_desk: Open, kept: Kept, redis: Redis, request_: ChatRequest, said: str
+) -> None:
+    asked, desk = _asked(), _metered(open_desk(CALL, *([Stuck(said)] if said else [])), kept)
     log = RunLog(redis, RunSettings())
-    following = asyncio.create_task(desk.follow(asked, REQUEST))
+    following = asyncio.create_task(desk.follow(asked, request_))
     await asyncio.wait_for(desk.model.hanging.wait(), 5)
     await log.cancel(asked, asked.run_id)
-    assert await kept.heard() == [(asked.run_id, STEP)]
+    assert await kept.heard() == [(asked.run_id, STEP + _cut(desk, 1, said))]
     await end(following)
+
+
+async def test_a_reply_that_breaks_off_is_charged_for_what_came_of_it(open_desk: Open, kept: Kept) -> None:
+    asked, desk = _asked(), _metered(open_desk(Broken(TEXT)), kept)
+    last = (await desk.follow(asked, STREAMED))[-1].data
+    assert isinstance(last, Failed)
+    assert await kept.heard() == [(asked.run_id, _cut(desk, 0, TEXT))]
+
+
+@pytest.mark.parametrize("said", ["", TEXT])
+async def test_a_reply_that_another_model_begins_anew_is_charged_beside_what_came_of_the_first(
+    open_desk: Open, kept: Kept, said: str
+) -> None:
+    asked, desk = _asked(), _metered(open_desk(Broken(said), fallback=[reply("Done.")]), kept)
+    last = (await desk.follow(asked, STREAMED))[-1].data
+    assert isinstance(last, Answer)
+    assert await kept.heard() == [(asked.run_id, STEP + (_cut(desk, 0, said) if said else 0))]
+    assert last.usage.input_tokens + last.usage.output_tokens == kept.charged[0][1]
 
 
 async def test_a_turn_that_another_process_goes_on_with_is_charged_once_and_by_that_one(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KEYS = AnswerKeys("default", "d1", "manuals")
 KEPT = KeptAnswer(result="Yes.", citations=[], tool_calls=[], model="m", messages=[])
+NEWER = KEPT.model_copy(update={"result": "No."})
 SOON_S = 1.8
 """Sooner than a right lapses."""
 
@@ -113,7 +114,7 @@ async def test_a_run_that_asks_twice_leads_twice_because_it_may_not_have_heard_t
 ) -> None:
     one, other = pair
     mine = asked()
-    assert await one.find(mine) == await other.find(mine) == Lead(mine, "")
+    assert await one.find(mine) == await other.find(mine) == Lead(mine, "", 0)
 
 
 async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made(pair: tuple[Answers, Answers]) -> None:
@@ -123,6 +124,39 @@ async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made
     assert not await one.keep(first, KEPT)
     assert await other.keep(second, KEPT)
     await led(one, afresh=True)
+
+
+async def test_an_answer_that_was_made_anew_outlives_one_that_was_begun_before(pair: tuple[Answers, Answers]) -> None:
+    one, other = pair
+    before = await led(one)
+    anew = await led(other, afresh=True)
+    assert await other.keep(anew, NEWER)
+    assert not await one.keep(before, KEPT)
+    assert await one.find(asked()) == Found(NEWER, waited=False)
+
+
+async def test_the_answer_of_a_successor_outlives_that_of_a_leader_whose_right_lapsed(
+    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    late = await led(one)
+    await asyncio.sleep(0.1)
+    assert await other.keep(await led(other), NEWER)
+    assert not await one.keep(late, KEPT)
+    assert await other.find(asked()) == Found(NEWER, waited=False)
+
+
+async def test_an_answer_that_is_made_anew_takes_the_place_of_the_older_one_though_its_right_lapsed(
+    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    assert await one.keep(await led(one), KEPT)
+    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    anew = await led(one, afresh=True)
+    await asyncio.sleep(0.1)
+    assert await one.keep(anew, NEWER)
+    assert await other.find(asked()) == Found(NEWER, waited=False)
 
 
 async def test_an_answer_of_another_version_is_neither_given_nor_kept_nor_waited_for(

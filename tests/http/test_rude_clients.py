@@ -7,16 +7,18 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from http_fakes import answer
+from http_fakes import KeptKeys, answer
+from http_service import Service, running
 
-from serve_app.http import body_limit, slow_readers
+from serve_app.config import AccessSettings
+from serve_app.http import body_limit, refusing, slow_readers
+from serve_app.http.auth import Gate
 from serve_app.http.control_headers import ControlHeaders
 from serve_app.observability.catalogue import RESPONSE_S
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:
     import pytest
-    from http_service import Service
 
 HEAD = "POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 BEGUN = HEAD.format(99).encode() + b"{"
@@ -55,6 +57,24 @@ async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch:
     writer.write(body[20:])
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusing, "LINGER_S", 1.5)
+    monkeypatch.setattr(refusing, "MOST_LINGERING", 5)
+    keys = KeptKeys()
+    async with running(Service(keys=keys, gate=Gate.of(keys, AccessSettings()))) as guarded:
+        for _ in range(2):  # the places of the first are free again
+            opened = [await asyncio.open_connection("127.0.0.1", guarded.port) for _ in range(20)]
+            for _, writer in opened:
+                writer.write(HEAD.format(1).encode())
+            reading = [asyncio.create_task(reader.read()) for reader, _ in opened]
+            closed, lingering = await asyncio.wait(reading, timeout=0.75)
+            assert (len(closed), len(lingering)) == (15, 5)
+            for each in asyncio.as_completed(reading, timeout=5):
+                assert (await each).startswith(b"HTTP/1.1 401")
+            for _, writer in opened:
+                writer.close()
 
 
 async def test_a_client_that_stops_reading_its_stream_is_given_up_and_the_run_goes_on(

@@ -19,6 +19,7 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from serve_app.llm.estimating import tokens
 from serve_app.llm.offline.choose import decide
 from serve_app.llm.offline.conversation import conversation_of
 from serve_app.llm.offline.relay import relayed
@@ -39,7 +40,6 @@ NAME = "offline"
 PIECE_CHARACTERS = 32
 MOST_PIECES = 40
 """Of one paragraph: each piece costs its reader more than the characters in it."""
-BYTES_PER_TOKEN = 4
 
 _METADATA = {"model_name": NAME}
 
@@ -144,11 +144,6 @@ def _id(index: int) -> str:
 
 
 def _usage(messages: list[BaseMessage], text: str, calls: list[Call]) -> UsageMetadata:
-    """An estimate: a token for every four bytes of UTF-8, so about one for a short word or for a Chinese character."""
-    read = sum(_tokens(message.text) for message in messages)
-    written = _tokens(text) + sum(_tokens(json.dumps(call.arguments, ensure_ascii=False)) for call in calls)
+    read = sum(tokens(message.text) for message in messages)
+    written = tokens(text) + sum(tokens(json.dumps(call.arguments, ensure_ascii=False)) for call in calls)
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
-
-
-def _tokens(text: str) -> int:
-    return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
