@@ -80,7 +80,8 @@ class AgentSettings(Section):
     retry_budget: int = Field(default=6, ge=0, le=100)
     """Tries beyond the first that one turn may make over all its calls together, of models and of tools."""
     max_runs: int = Field(default=150, ge=1)
-    """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left."""
+    """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left. One
+    tenant alone has seven eighths of them at most."""
 
 
 class RunSettings(Section):

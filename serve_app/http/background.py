@@ -30,7 +30,7 @@ async def begun(parts: Parts, context: Context, body: ChatRequest, key: str | No
         context = context.model_copy(update={"run_id": claim.run_id})
         log.debug("turn_asked", extra={**context.ids, "background": True, "joined": not claim.fresh})
         if claim.fresh:
-            await _start(parts, context, body)
+            await _start(parts, context, body, key)
         run = await parts.runs.run(context, claim.run_id)
     response = json_response(run, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"/agent/runs/{claim.run_id}"
@@ -38,9 +38,17 @@ async def begun(parts: Parts, context: Context, body: ChatRequest, key: str | No
     return response
 
 
-async def _start(parts: Parts, context: Context, body: ChatRequest) -> None:
+async def _start(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> None:
+    """Have an agent begin the run.
+
+    Raises:
+        Overloaded: there are too many already, and the run is withdrawn: what is refused must not pile up.
+    """
     try:
         async with within(START_S):
             await parts.agent.start(context, body)
-    except (Unavailable, Overloaded, DeadlineExceeded) as error:
+    except Overloaded as error:
+        if await parts.runs.withdraw(context, key, error):
+            raise
+    except (Unavailable, DeadlineExceeded) as error:
         log.warning("run_waits_for_replica", extra={**context.ids, "error": error.message})

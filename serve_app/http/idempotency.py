@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from serve_app.errors import Internal, StoreUnavailable
+from serve_app.errors import Internal, Overloaded, StoreUnavailable
 from serve_app.http.headers import once
 from serve_app.http.parts import Parts
 from serve_app.values import ChatRequest, Claim, Context, Event
@@ -46,17 +46,34 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
 
     Raises:
         KeyReused: the key came with another body.
+        Overloaded: the agents refused the run, which leaves nothing behind.
         Internal: there is no last one.
     """
     context, claim = await _claimed(parts, context, body, key)
     log.debug("turn_asked", extra={**context.ids, "stream": body.stream, "joined": not claim.fresh})
-    source = parts.agent.turn(context, body) if claim.fresh else parts.runs.events(context, claim.run_id)
+    source = _begun(parts, context, body, key) if claim.fresh else parts.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
         async for event in events:
             yield event
             if event.last:
                 return
     raise Internal("The run ended without its last event")
+
+
+async def _begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[Event, None]:
+    """The events of a run that begins; one that the agents refuse is withdrawn, lest they run it when nobody asks."""
+    try:
+        async with aclosing(parts.agent.turn(context, body)) as events:
+            async for event in events:
+                yield event
+    except Overloaded as error:
+        if not key or await parts.runs.withdraw(context, key, error):
+            raise
+    else:
+        return
+    async with aclosing(parts.runs.events(context, context.run_id)) as events:  # an agent has adopted it meanwhile
+        async for event in events:
+            yield event
 
 
 async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from serve_app.errors import Overloaded
     from serve_app.values import (
         Catalogue,
         ChatRequest,
@@ -44,7 +45,7 @@ class Agent(Protocol):
 
         Raises:
             Unavailable: nothing was started, or the replica is gone.
-            Overloaded: too many turns are running.
+            Overloaded: too many turns are running, of the tenant or of all; nothing was started.
         """
         ...
 
@@ -53,7 +54,7 @@ class Agent(Protocol):
 
         Raises:
             Unavailable: no replica answered.
-            Overloaded: too many turns are running.
+            Overloaded: too many turns are running, of the tenant or of all; nothing was started.
         """
         ...
 
@@ -88,10 +89,21 @@ class Runs(Protocol):
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
         """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
 
-        A run that is registered is run, even if nobody starts it.
+        A run that is registered is run, even if nobody starts it, unless it is withdrawn.
 
         Raises:
             KeyReused: the key came with another request.
+            StoreUnavailable: Redis did not answer.
+        """
+        ...
+
+    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
+        """Take back the run `context.run_id`, claimed with `key`, which the agents refused.
+
+        Whoever joined it meanwhile reads `why`, and the key begins another run the next time. False, and nothing is
+        changed, where a process has taken the run by itself.
+
+        Raises:
             StoreUnavailable: Redis did not answer.
         """
         ...

@@ -3,6 +3,10 @@
 A run is a task of this process and not of the call that began it: calls only follow it. The process says four times in
 a lease's life that its runs are still here, looks for runs whose owner is gone, and hears which of its own a client has
 cancelled.
+
+A tenant may have `SHARE` times the slots that are free here (the dynamic threshold of Choudhury and Hahne, 1998),
+however its runs came: one tenant alone gets seven eighths of them, each of two gets seven fifteenths. So whoever comes
+anew is begun at once, whatever others have left behind.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ import asyncio
 import contextvars
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
 from serve_app.resilience.ending import end
+from serve_app.resilience.pace import Pace
 from serve_app.runs.course import Course
 from serve_app.runs.registry import LIFE_MS
 from serve_app.stores.keys import RunKeys, control
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHARE = 7
+"""See above; what is kept free for others is an eighth, as where turns wait (`fair_queue.KEPT_FREE`)."""
 FOLLOW_S = 10.0
 """How long a call follows a run: a replica that shuts down ends its calls before its runs."""
 LOOK_EVERY_S = LIFE_MS / 4000
@@ -44,6 +52,7 @@ class Host:
     def __init__(self, means: Means, max_runs: int) -> None:
         self._means = means
         self._max_runs = max_runs
+        self._pace = Pace()
         self._courses: dict[str, Course] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -55,7 +64,7 @@ class Host:
         """The run's events after the event `after`, for as long as it is run here, and at most for `FOLLOW_S`.
 
         Raises:
-            Overloaded: as many runs as may be are here already.
+            Overloaded: as many runs as may be, of this tenant or of all, are here already.
             AgentUnavailable: the process shuts down.
         """
         course = self._course(context, request, after)
@@ -66,7 +75,7 @@ class Host:
         """Run the run, which nobody follows.
 
         Raises:
-            Overloaded: as many runs as may be are here already.
+            Overloaded: as many runs as may be, of this tenant or of all, are here already.
             AgentUnavailable: the process shuts down.
         """
         self._course(context, request, UNSEEN)
@@ -103,8 +112,8 @@ class Host:
             return course
         if self._closing:
             raise AgentUnavailable("The replica shuts down")
-        if len(self._courses) >= self._max_runs:
-            raise Overloaded("Too many turns are running")
+        if self._held[context.tenant] >= self._most:
+            raise Overloaded("Too many turns are running", self._pace.retry_after_s(0, time.monotonic()))
         course = self._courses[context.run_id] = Course(context, request, after, self._means)
         # Serve cancels whatever was called in the context of a call that is cancelled, so the run has one of its own.
         task = asyncio.create_task(self._go(course), context=contextvars.Context())
@@ -112,11 +121,22 @@ class Host:
         task.add_done_callback(self._tasks.discard)
         return course
 
+    @property
+    def _held(self) -> Counter[str]:
+        """How many runs each tenant has here."""
+        return Counter(course.context.tenant for course in self._courses.values())
+
+    @property
+    def _most(self) -> int:
+        """A tenant that has so many runs here, or more, gets no other one now."""
+        return SHARE * (self._max_runs - len(self._courses))
+
     async def _go(self, course: Course) -> None:
         try:
             await course.go()
         finally:
             del self._courses[course.context.run_id]
+            self._pace.ended(time.monotonic())
 
     async def _look(self) -> None:
         """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
@@ -144,7 +164,8 @@ class Host:
                 run.lost(each)
 
     async def _adopt(self) -> None:
-        for context, request in await self._means.writer.patience.once(self._means.registry.lapsed):
+        full = [tenant for tenant, runs in self._held.items() if runs >= self._most]
+        for context, request in await self._means.writer.patience.once(lambda: self._means.registry.lapsed(full)):
             with suppress(Overloaded):
                 self._course(context, request, UNSEEN)
 

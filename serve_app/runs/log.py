@@ -15,7 +15,7 @@ from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
 from serve_app.stores.redis import translated
 from serve_app.stores.tail import Tail
-from serve_app.values import Answer, Claim, Failed, Run
+from serve_app.values import Answer, Claim, Failed, Failure, Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import RunSettings
+    from serve_app.errors import Overloaded
     from serve_app.runs.tally import Tally
     from serve_app.values import ChatRequest, Context, Event
 
@@ -34,6 +35,8 @@ KEY_TTL_S = 24 * 3600
 """How long an idempotency key finds its run."""
 START_WITHIN_MS = 2_000
 """How long a registered run waits for the process that it was given to."""
+WITHDRAWN_TTL_S = 300
+"""Whoever joined a run that is withdrawn learns it within so long; nobody else knows of it."""
 BLOCK_S = 0.1
 """A follower that comes while others are waited for waits so long at most."""
 
@@ -54,9 +57,7 @@ class RunLog:
 
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
         run = RunKeys(context.tenant, context.run_id)
-        keys = [run.run, UNFINISHED]
-        if key is not None:
-            keys.append(idempotency(context.tenant, _digest(key)))
+        keys = [run.run, UNFINISHED, *_keys_of(context, key)]
         lives = (self._settings.steps_ttl_s, START_WITHIN_MS, min(KEY_TTL_S, self._settings.steps_ttl_s))
         asked = (_digest(request.model_dump_json()), *registration(context, request))
         outcome, *joined = await self._asked(
@@ -66,6 +67,16 @@ class RunLog:
             raise KeyReused("This Idempotency-Key came earlier with another body; take a new key for a new request")
         run_id = RunKeys.of(joined[0]).run_id if joined else context.run_id
         return Claim(run_id=run_id, fresh=outcome == "fresh")
+
+    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
+        run = RunKeys(context.tenant, context.run_id)
+        keys = [run.run, UNFINISHED, run.steps, *_keys_of(context, key)]
+        last = Failed(error=Failure.of(why, context.request_id))
+        ttl_s = min(WITHDRAWN_TTL_S, self._settings.steps_ttl_s)
+        ending = (ttl_s, last.event, last.model_dump_json())
+        return bool(
+            await self._asked(lambda: self._redis.eval(scripts.WITHDRAW, len(keys), *keys, run.member, *ending))
+        )
 
     async def run(self, context: Context, run_id: str) -> Run:
         keys = RunKeys(context.tenant, run_id)
@@ -120,6 +131,11 @@ class RunLog:
                 return await command()
 
         return await self._patience.outlast(ask)
+
+
+def _keys_of(context: Context, key: str | None) -> list[str]:
+    """Where the run of the idempotency key stands, if there is a key."""
+    return [] if key is None else [idempotency(context.tenant, _digest(key))]
 
 
 def _digest(text: str) -> str:

@@ -19,7 +19,7 @@ from serve_app.stores.redis import of_another_type, translated
 from serve_app.values import Answer, Context, TurnRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from redis.asyncio import Redis
 
@@ -225,14 +225,14 @@ class Registry:
             ended = await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
         return bool(ended[0] == "kept")
 
-    async def lapsed(self) -> list[tuple[Context, TurnRequest]]:
-        """The runs whose owner is gone.
+    async def lapsed(self, full: Collection[str] = ()) -> list[tuple[Context, TurnRequest]]:
+        """Runs whose owner is gone, the oldest ones, without those of the tenants `full`.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         with translated():
-            members = await self._redis.eval(scripts.LAPSED, 1, UNFINISHED, LAPSED_AT_ONCE)
+            members = await self._redis.eval(scripts.LAPSED, 1, UNFINISHED, LAPSED_AT_ONCE, *full)
             asked = [await self._redis.hmget(RunKeys.of(member).run, "context", "request") for member in members]
             runs = [_asked(*each) for each in asked]
             if lost := [member for member, run in zip(members, runs, strict=True) if run is None]:

@@ -186,12 +186,39 @@ return {'fresh'}
 )
 """A run is registered; or, where the idempotency key has one already, that one is named."""
 
+WITHDRAW = """
+-- KEYS run unfinished steps key?
+-- ARGV member run_ttl_s event data
+local run = redis.call('HMGET', KEYS[1], 'status', 'owner', 'ended_by')
+if not run[1] or run[3] == 'refusal' then return 1 end
+if run[1] ~= 'queued' or run[2] ~= '' then return 0 end
+redis.call('XADD', KEYS[3], '1-0', 'event', ARGV[3], 'data', ARGV[4])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+redis.call('HSET', KEYS[1], 'status', 'failed', 'last', 1, 'ended_by', 'refusal')
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[1])
+if KEYS[4] then redis.call('DEL', KEYS[4]) end
+return 1
+"""
+"""A run that was registered, and that no process has, ends; its idempotency key is free for another one."""
+
 LAPSED = (
     _NOW
     + """
 -- KEYS unfinished
--- ARGV limit
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+-- ARGV limit full_tenant...
+local limit, page = tonumber(ARGV[1]), 1000
+local full, found, from = {}, {}, 0
+for i = 2, #ARGV do full[ARGV[i]] = true end
+repeat
+  local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', from, page)
+  for _, member in ipairs(members) do
+    if not full[member:match('^(.*):')] then found[#found + 1] = member end
+    if #found == limit then return found end
+  end
+  from = from + page
+until #members < page
+return found
 """
 )
-"""The runs whose owner has not been heard of for its life."""
+"""The runs whose owner has not been heard of for its life; those of full tenants hide no other's behind them."""

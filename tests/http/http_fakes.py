@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import KeyReused, NotFound, RunUnfinished
+from serve_app.errors import KeyReused, NotFound, Overloaded, RunUnfinished
 from serve_app.values import (
     Answer,
     ApiKey,
@@ -25,6 +25,7 @@ from serve_app.values import (
     EventData,
     Exchange,
     Failed,
+    Failure,
     Fault,
     Feedback,
     FeedbackList,
@@ -121,6 +122,15 @@ class LoggedRuns:
                 return Claim(run_id=run_id, fresh=False)
         self.register(context)
         return Claim(run_id=context.run_id, fresh=True)
+
+    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
+        log = self._found(context, context.run_id)
+        if log.events:
+            return False
+        await log.add(Failed(error=Failure.of(why, context.request_id)))
+        if key is not None:
+            del self.keys[context.tenant, key]
+        return True
 
     async def run(self, context: Context, run_id: str) -> Run:
         log = self._found(context, run_id)

@@ -9,7 +9,7 @@ from http_fakes import answer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
+from serve_app.errors import AgentUnavailable, Internal, StoreUnavailable
 from serve_app.http import background
 from serve_app.http.preferences import preferences
 from serve_app.values import Run, RunStarted, Token
@@ -118,7 +118,7 @@ async def test_the_same_key_in_the_background_is_the_same_run(service):
     assert service.agent.calls == 1
 
 
-@pytest.mark.parametrize("failure", [AgentUnavailable("No replica is ready"), Overloaded("Too many turns run"), 30.0])
+@pytest.mark.parametrize("failure", [AgentUnavailable("No replica is ready"), 30.0])
 async def test_a_registered_run_that_nobody_starts_is_accepted_all_the_same(service, monkeypatch, caplog, failure):
     monkeypatch.setattr(background, "START_S", 0.1)
     service.agent.starting = failure
