@@ -109,6 +109,7 @@ def test_a_killed_redis_is_back_on_its_port_with_every_write(tmp_path: Path) -> 
         assert client.dbsize() == 200
 
 
+@pytest.mark.long
 def test_a_client_that_asks_whether_its_connection_is_there_keeps_it(tmp_path: Path) -> None:
     often = {"grpc.keepalive_time_ms": 200, "grpc.keepalive_permit_without_calls": 1}  # pymilvus: every 10 s
     options = [*often.items(), ("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1)]

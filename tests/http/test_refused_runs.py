@@ -82,7 +82,7 @@ async def _serving(redis: Redis) -> AsyncIterator[tuple[Service, Replicas]]:
         await end(reading)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("headers", [KEY, ASYNC, {**KEY, **ASYNC}], ids=["key", "background", "both"])
 async def test_what_is_refused_is_not_run_later_and_may_be_asked_for_again(
     redis: Redis, headers: dict[str, str], *, stream: bool

@@ -33,7 +33,7 @@ def _answers_within(service: Service, text: str, session: str, seconds: float) -
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("store", ["redis", "milvus"])
+@pytest.mark.parametrize("store", ["redis", pytest.param("milvus", marks=pytest.mark.long)])
 def test_a_store_that_is_killed_is_back_within_fifteen_seconds_with_its_data(service: Service, store: str) -> None:
     with service.client() as client:
         added = client.post("/knowledge/documents", json={"documents": [{"source": "robot.md", "text": DOCUMENT}]})
