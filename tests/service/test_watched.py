@@ -180,11 +180,12 @@ def _settings(service: Service, stub: Stub) -> dict[str, Any]:
 
 def test_turns_that_become_slow_are_mailed_and_so_is_their_end(watched: Watched) -> None:
     def meanwhile(text: str, holds: Callable[[], bool], seconds: float) -> None:
-        """Keep ten turns going until it holds."""
+        """Ten turns at a time, with a pause in which the page of metrics is made, until it holds."""
         give_up = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < give_up, watched.prometheus.alerts()
             watched.turns(AT_ONCE, text)
+            time.sleep(1)
 
     subject = "One turn in twenty"
     meanwhile("be slow@3", lambda: bool(watched.mails.about("[FIRING", subject, RUNBOOK)), 120)
