@@ -34,7 +34,8 @@ class Trail(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         subject = subject_here()
-        if "run_id" not in vars(record) and all(name != "run_id" for name, _ in subject.ids):
+        own = getattr(record, "run_id", None)
+        if not (dict(subject.ids).get("run_id") if own is None else own):
             return
         if len(self._waiting) >= MOST:
             self.dropped += 1

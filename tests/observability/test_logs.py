@@ -99,8 +99,12 @@ def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> N
         made = {"name": "serve_app.x", "msg": "step", "run_id": "r", "tenant": "t", "number": number}
         trail.handle(logging.makeLogRecord(made))
     trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run"}))
+    for unknown in (None, ""):
+        trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": unknown}))
     taken = trail.take()
     assert (len(taken), trail.dropped, trail.take()) == (MOST, 7, [])
+    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": None}))
+    assert trail.take() == []
     tenant, run_id, line = taken[-1]
     assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MOST - 1)
 
