@@ -1,4 +1,4 @@
-"""How is the model asked for one reply, and heard while it speaks?"""
+"""One model call of a turn, with its text sent on as it comes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
-from serve_app.llm.chain import MODEL, RESTART
+from serve_app.llm.chain import RESTART
+from serve_app.llm.conversation import MODEL, REASONING, THINKING
 from serve_app.llm.estimating import used
 from serve_app.llm.measuring import Heard
+from serve_app.llm.reply_reader import RETRACTED
 from serve_app.llm.telling import told
 from serve_app.resilience.deadline import elapsed_ms
-from serve_app.values import Token
+from serve_app.values import Reasoning, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from serve_app.agent.progress import Progress
     from serve_app.values import ToolSpec
 
-    Say = Callable[[Token], None]
-
+    Say = Callable[[Token | Reasoning], None]
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,18 @@ logger = logging.getLogger(__name__)
 async def ask(
     model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
 ) -> AIMessage:
-    """One model step; with `say`, its text is sent as it comes."""
+    """One model step; with `say`, its text is sent as it comes.
+
+    A turn whose model has said nothing before does not take nothing again: another model is asked then.
+    """
+    options: dict[str, Any] = {"nonempty": True} if progress.empty else {}
     begun = time.monotonic()
     with progress.span.child("step", f"step {progress.asked + 1}") as span, _charged(messages, progress) as heard:
         if say:
-            chunks = model.astream(messages, restarts=True, span=span)
+            chunks = model.astream(messages, restarts=True, span=span, **options)
             reply = await _streamed(chunks, messages, progress, say, heard)
         else:
-            reply = await model.ainvoke(messages, span=span)
+            reply = await model.ainvoke(messages, span=span, **options)
         span.tell(partial(told, [reply]))
     progress.heard(reply)
     said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
@@ -84,7 +89,11 @@ async def _streamed(
             heard.forget()
             whole, restart = None, progress.said
         heard.hear(chunk)
+        if whole is not None and chunk.response_metadata.get(RETRACTED):
+            whole, restart = whole.model_copy(update={"content": ""}), progress.said
         whole = chunk if whole is None else whole + chunk
+        if thought := "".join(str(chunk.additional_kwargs.get(name, "")) for name in (REASONING, THINKING)):
+            say(Reasoning(text=thought))
         if chunk.text:
             say(Token(text=chunk.text, restart=restart))
             restart, progress.said = False, True

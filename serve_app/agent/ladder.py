@@ -35,6 +35,15 @@ IN_CHINESE: dict[type[Unavailable], str] = {
 }
 
 
+REFUSAL = "The model declined to answer this request. Please rephrase it."
+REFUSAL_IN_CHINESE = "抱歉，模型拒绝回答这个问题，请换一种说法"
+
+
+def refusal(user_input: str) -> str:
+    """What a user reads where the model, or its provider's content filter, refused without a word."""
+    return REFUSAL_IN_CHINESE if HAN.search(user_input) else REFUSAL
+
+
 def status(degraded: list[str]) -> Literal["success", "degraded"]:
     """The answer's status, by what it was made without."""
     return "degraded" if degraded else "success"

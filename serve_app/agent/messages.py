@@ -1,4 +1,4 @@
-"""How do LangChain's messages become what memory keeps, and back?"""
+"""Conversion between LangChain's messages and those that memory keeps."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
+from serve_app.llm.conversation import MODEL, REASONING
+from serve_app.llm.reply_reader import ESTIMATED
 from serve_app.values import Exchange, Message, ToolRequest, TurnRequest, Usage
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ _MALFORMED = "serve_app_malformed"
 
 KEPT_TOOL_CHARACTERS = 1_000
 """Of a tool's output in memory: the answer already holds what mattered of it."""
+
+
+KEPT_REASONING_CHARACTERS = 8_000
+"""Of the thinking before a call, for providers that want it again: they look whether it is there, not at its end."""
 
 
 def earlier(request: ChatRequest, exchanges: list[Exchange]) -> list[BaseMessage]:
@@ -71,7 +77,11 @@ def usage_of(reply: AIMessage) -> Usage:
     counted = reply.usage_metadata
     if counted is None:
         return Usage()
-    return Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
+    return Usage(
+        input_tokens=counted["input_tokens"],
+        output_tokens=counted["output_tokens"],
+        estimated=bool(reply.response_metadata.get(ESTIMATED)),
+    )
 
 
 def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
@@ -132,12 +142,24 @@ def _to_langchain(message: Message) -> BaseMessage:
     if message.role == "tool":
         return ToolMessage(message.content, tool_call_id=message.tool_call_id or "")
     calls = [{"id": call.id, "name": call.name, "args": call.arguments} for call in message.tool_calls]
-    return AIMessage(message.content, tool_calls=calls)
+    if not message.reasoning:
+        return AIMessage(message.content, tool_calls=calls)
+    return AIMessage(
+        message.content,
+        tool_calls=calls,
+        additional_kwargs={REASONING: message.reasoning},
+        response_metadata={MODEL: message.model},
+    )
 
 
 def _from_langchain(message: BaseMessage) -> Message:
     if isinstance(message, AIMessage):
-        return Message(role="assistant", content=message.text, tool_calls=requests_of(message))
+        requests = requests_of(message)
+        reasoning = message.additional_kwargs.get(REASONING) if requests else None
+        thought = {"reasoning": reasoning[:KEPT_REASONING_CHARACTERS]} if isinstance(reasoning, str) else {}
+        if thought:
+            thought["model"] = str(message.response_metadata.get(MODEL, ""))
+        return Message(role="assistant", content=message.text, tool_calls=requests, **thought)
     if isinstance(message, ToolMessage):
         content = message.text[:KEPT_TOOL_CHARACTERS]
         return Message(role="tool", content=content, tool_call_id=message.tool_call_id)

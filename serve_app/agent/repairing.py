@@ -1,4 +1,4 @@
-"""When does a turn go on without tools, and what is the model told then?
+"""The limits at which a turn goes on without tools, and what the model is told then.
 
 Bad output is told to the model once: a malformed call, and one of a tool that there is not, by their results, an empty
 answer by a sentence. When it comes again, the model is asked for the basic answer: what it can say without tools.
@@ -27,6 +27,10 @@ SAME_CALLS = 3
 """A call that is made once more may be a second try of what failed; one more than that is a loop."""
 
 EMPTY = "Your last answer was empty. Answer the user, or call a tool."
+CUT = (
+    "Your last reply was cut off before its tool calls were complete, so none of them was made. Answer the user, or "
+    "call one tool with short arguments."
+)
 BASIC = (
     "You cannot call tools any more. Answer the user from what you know by now, and say what you could not find out."
 )

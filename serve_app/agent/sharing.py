@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app.runs.run import Run
     from serve_app.values import Answer, ChatRequest, Message, ToolCall
 
-WHOSE = {"user_input", "session_id", "stream", "user_id"}
+WHOSE = {"user_input", "session_id", "stream", "user_id", "reasoning"}
 """Of a request: its question, which counts by itself, and who asks and how, which says nothing of the answer."""
 
 
@@ -73,7 +73,8 @@ class Sharing:
 
     def kept(self, answer: Answer, progress: Progress) -> KeptAnswer | None:
         """What is kept of the answer; None where it is not for others."""
-        if answer.status != "success" or not all(map(self._is_lasting, answer.tool_calls)):
+        whole = answer.status == "success" and answer.finish_reason == "stop"
+        if not whole or not all(map(self._is_lasting, answer.tool_calls)):
             return None
         requests = [request for step in progress.done for request in step.requests]
         if any(self.belt.hidden(request) for request in requests):

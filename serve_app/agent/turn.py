@@ -1,4 +1,4 @@
-"""How is one turn run, from the user's message to the answer?"""
+"""One turn, from the user's message to the answer."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import SystemMessage
+from langchain_core.messages import AIMessage, SystemMessage
 
 from serve_app.agent.asking import ask, for_model
-from serve_app.agent.ladder import in_the_language_of, status
+from serve_app.agent.context_overflow import with_shorter_result, without_oldest
+from serve_app.agent.ladder import in_the_language_of, refusal, status
 from serve_app.agent.messages import earlier, exchange, kept, malformed, requests_of, with_calls
 from serve_app.agent.progress import Progress
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
 from serve_app.agent.recording import record
-from serve_app.agent.repairing import BASIC, EMPTY, forced, told
+from serve_app.agent.repairing import BASIC, CUT, EMPTY, forced, told
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
-from serve_app.llm.chain import MODEL
+from serve_app.llm.conversation import MODEL, new_id
+from serve_app.llm.reply_reader import CUT_CALLS, TRUNCATED, finish_reason
+from serve_app.llm.translate import ContextOverflow, ToolsRefused
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, IdempotencyKey, ToolResult, TurnRequest
+from serve_app.values import Answer, IdempotencyKey, Token, ToolRequest, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import BaseMessage
 
+    from serve_app.agent.asking import Say
     from serve_app.agent.caching import Caching
     from serve_app.agent.progress import Step
     from serve_app.agent.toolbelt import Toolbelt
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from serve_app.memory.window import Window
     from serve_app.ports import Span, SpanKind
     from serve_app.runs.run import Run
+    from serve_app.values import Reasoning
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ class Turn:
     window: Window
     settings: AgentSettings
     cache: Caching | None = None
+    takes_tools: bool = True
+    """False where the model takes none: then documents are searched before it is asked."""
 
     async def run(self, run: Run) -> Answer:
         """The answer; every step on the way is logged, and goes on from where the log ends.
@@ -94,12 +101,17 @@ class Turn:
 
     async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: Progress) -> Answer:
         reply = await self._think(run, history, progress)
+        if not reply.text.strip():  # a refusal without a word
+            sentence = refusal(run.request.user_input)
+            reply = reply.model_copy(update={"content": sentence})
+            if run.request.stream:
+                run.say(Token(text=sentence, restart=progress.said))
         progress.messages.append(reply)
         result = reply.text
         run.exchange = _exchange(run, progress)
-        degraded = sorted(
-            {part for part in progress.missing.values() if part} | (set() if memory.whole else {"memory"})
-        )
+        lacking = {part for part in progress.missing.values() if part}
+        lacking |= {"truncated"} if reply.response_metadata.get(TRUNCATED) else set()
+        degraded = sorted(lacking if memory.whole else lacking | {"memory"})
         return Answer(
             result=result,
             session_id=run.context.session_id,
@@ -110,6 +122,7 @@ class Turn:
             tool_calls=progress.calls,
             usage=progress.usage,
             model=reply.response_metadata.get(MODEL, self.model_name),
+            finish_reason=finish_reason(reply),
         )
 
     async def _recalled(self, run: Run) -> Recalled:
@@ -129,32 +142,65 @@ class Turn:
         progress.missing.update({part: part for part in self.belt.missing})
         context = run.context
         terms: dict[str, Any] = {"deadline": until(context), "budget": progress.budget, "faults": context.faults}
-        bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms)
-        say = run.say if run.request.stream else None
-        read = history
+        unbound = self.model.bind(**terms)
+        bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms) if self.takes_tools else unbound
+        read = _Read(history, _say(run))
         if progress.step:
             await self._act(run, progress, progress.step)
+        elif not self.takes_tools and not progress.steps:
+            await self._search_first(run, progress)
+        sentence = ""
         while not (why := forced(progress, self.settings, {spec.name for spec in specs})):
-            reply = await ask(bound, [*read, *progress.messages], progress, say)
+            try:
+                reply = await self._ask(bound, read, progress, sentence)
+            except ToolsRefused:
+                why = "the model takes no tools"
+                break
             requests = requests_of(reply)
+            sentence = ""
             if requests:
                 step = progress.begin(with_calls(reply, requests), requests)
                 await run.record(*step.begun(progress.usage, progress.empty))
                 await self._act(run, progress, step)
-                read = history
-            elif reply.text.strip():
+            elif is_answer(reply):
                 return reply
             else:
                 progress.empty += 1
-                read = told(history, EMPTY)
-        if progress.asked:
+                sentence = CUT if reply.response_metadata.get(CUT_CALLS) else EMPTY
+        if progress.asked or why == "the model takes no tools":
             logger.warning("run_answers_without_tools", extra={"reason": why})
             progress.force()
-        unbound = self.model.bind(**terms)
-        reply = with_calls(await ask(unbound, [*told(history, BASIC), *progress.messages], progress, say), [])
-        if not reply.text.strip():
+        reply = with_calls(await self._ask(unbound, read, progress, BASIC), [])
+        if not (reply.text.strip() or is_answer(reply)):
             raise ModelUnavailable("The model gave no answer")
         return reply
+
+    async def _ask(self, model: Any, read: _Read, progress: Progress, sentence: str) -> AIMessage:
+        """One model step; a conversation that is too long is shortened until the model reads it.
+
+        Raises:
+            ContextOverflow: nothing is left to shorten.
+        """
+        while True:
+            history = told(read.history, sentence) if sentence else read.history
+            try:
+                return await ask(model, [*history, *progress.messages], progress, read.say)
+            except ContextOverflow:
+                if (less := without_oldest(read.history)) is not None:
+                    read.history = less
+                elif (shorter := with_shorter_result(progress.messages)) is not None:
+                    progress.messages = shorter
+                else:
+                    raise
+                logger.warning("conversation_shortened", extra={"messages": len(read.history)})
+                progress.missing["memory"] = "memory"
+
+    async def _search_first(self, run: Run, progress: Progress) -> None:
+        """Search the documents for the question, as a call that the service makes itself."""
+        request = ToolRequest(id=new_id(), name=KNOWLEDGE_SEARCH, arguments={"query": run.request.user_input})
+        step = progress.begin(with_calls(AIMessage(""), [request]), [request])
+        await run.record(*step.begun(progress.usage, progress.empty))
+        await self._act(run, progress, step)
 
     async def _act(self, run: Run, progress: Progress, step: Step) -> None:
         """All calls of one step that have not ended, side by side."""
@@ -209,6 +255,33 @@ class Turn:
         key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
         context = run.context.model_copy(update={"traceparent": span.traceparent})
         return await self.belt.call(context, request, key, progress.budget)
+
+
+@dataclass(slots=True)
+class _Read:
+    """What a turn's model reads before the turn, and where its text goes as it comes."""
+
+    history: list[BaseMessage]
+    say: Say | None
+
+
+def _say(run: Run) -> Say | None:
+    """Sends text to the run's followers; thinking only to a client that asked for it."""
+    if not run.request.stream:
+        return None
+
+    def say(piece: Token | Reasoning) -> None:
+        if run.request.reasoning or isinstance(piece, Token):
+            run.say(piece)
+
+    return say
+
+
+def is_answer(reply: AIMessage) -> bool:
+    """Whether a reply ends the turn: it says something, or it is a refusal; not the beginning of calls cut off."""
+    if reply.response_metadata.get(CUT_CALLS):
+        return False
+    return bool(reply.text.strip()) or finish_reason(reply) == "content_filter"
 
 
 def _exchange(run: Run, progress: Progress) -> str:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from serve_app.values import Answer, Cancelled, Failed, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import Answer, Cancelled, Failed, Reasoning, RunStarted, Token, ToolCall, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from serve_app.cli.frames import Frame
 
-KINDS = {kind.event: kind for kind in (RunStarted, Token, ToolRequest, ToolCall, Answer, Failed, Cancelled)}
+KINDS = {kind.event: kind for kind in (RunStarted, Token, Reasoning, ToolRequest, ToolCall, Answer, Failed, Cancelled)}
 
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 """What a terminal would obey instead of showing; tab and line feed stay."""

@@ -8,6 +8,7 @@ from serve_app.config.forms import EMBEDDED
 from serve_app.config.http import HttpSettings
 from serve_app.config.limits import AdmissionSettings, LimitSettings
 from serve_app.config.load import KEY, Draft, draft, load
+from serve_app.config.model import FallbackOn, ModelEndpoint, ModelSettings
 from serve_app.config.source import Source, read, standing
 from serve_app.config.tools import (
     BreakerSettings,
@@ -27,8 +28,6 @@ from serve_app.config.tree import (
     KnowledgeSettings,
     MemorySettings,
     MilvusSettings,
-    ModelEndpoint,
-    ModelSettings,
     ObservabilitySettings,
     OrdersSettings,
     RedisSettings,
@@ -47,6 +46,7 @@ __all__ = [
     "Draft",
     "EgressSettings",
     "EmbeddingSettings",
+    "FallbackOn",
     "FaultSettings",
     "FeedbackSettings",
     "GroupSettings",

@@ -25,39 +25,9 @@ from serve_app.config.forms import (
 )
 from serve_app.config.http import HttpSettings
 from serve_app.config.limits import AdmissionSettings, LimitSettings
+from serve_app.config.model import ModelSettings
 from serve_app.config.section import Section
 from serve_app.config.tools import EgressSettings, ToolsSettings
-
-
-class ModelEndpoint(Section):
-    """One chat model, and how it is reached."""
-
-    name: str
-    """`offline`, or any name `init_chat_model` knows, such as `openai:glm-4` or `anthropic:claude-sonnet-4-5`."""
-    base_url: HttpUrl | None = None
-    """The endpoint of an OpenAI-compatible server; None means the provider's own."""
-    api_key_env: VariableName | None = None
-    """The environment variable that holds the key; None leaves it to the provider's usual variable."""
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    """None leaves it to the provider: some models refuse the parameter."""
-    timeout_s: float = Field(default=30, gt=0)
-    """For one call, first byte to last: half of a turn's time, so that a second call still fits."""
-
-
-class ModelSettings(ModelEndpoint):
-    """Which chat model answers, and what becomes of a call that fails."""
-
-    name: str = "offline"
-    """As of every model."""
-    fallbacks: tuple[ModelEndpoint, ...] = ()
-    """The models that are asked where those before them fail, in this order; such an answer is `degraded`."""
-    attempts: int = Field(default=2, ge=1, le=10)
-    """Tries of one model in one call, on failures that may pass; 0.5 s between them, doubling to 4 s, or the provider's
-    `Retry-After`. While another model is left to ask, a time-out is not tried again, nor are more than 4 s waited."""
-    breaker_failures: int = Field(default=5, ge=1, le=1000)
-    """Failures in a row after which a model is left alone: fewer open it on a short hiccup, more cost users' time."""
-    cool_down_s: float = Field(default=10, gt=0, le=3600)
-    """For how long; then one call tries whether it is back."""
 
 
 class AgentSettings(Section):

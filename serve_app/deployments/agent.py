@@ -94,6 +94,7 @@ class Agent:
             window=self._window,
             settings=settings.agent,
             cache=caching(settings, self._answers, belt, metrics) if self._answers else None,
+            takes_tools=settings.model.tools,
         )
         registry = Registry(self._redis, settings.runs, settings.memory, owner, metrics)
         self._tracer = tracer(

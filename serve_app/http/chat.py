@@ -40,12 +40,13 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
 
         `session_id` names the conversation; the same name again continues it, and one conversation runs one turn at a
         time. `status` is `degraded` when the answer was made without something that it should have had; `degraded` then
-        names what was missing: `model`, `tool:NAME`, `retriever` or `memory`.
+        names what was missing: `model`, `tool:NAME`, `retriever`, `memory`, or the rest of an answer that was
+        `truncated`. `finish_reason` says why the model stopped.
 
         With `stream: true` the answer comes as server-sent events: `run`, then `token`, `tool_call` and `tool_result`
-        as they happen, and as the last one `answer`, with the same JSON as without a stream, `error` or `cancelled`. A
-        failure before the first event is an ordinary error response. A stream that broke off goes on at
-        `/agent/runs/{run_id}/events`.
+        as they happen, `reasoning` too where `reasoning: true` asks for it, and as the last one `answer`, with the same
+        JSON as without a stream, `error` or `cancelled`. A failure before the first event is an ordinary error
+        response. A stream that broke off goes on at `/agent/runs/{run_id}/events`.
 
         Where the operator keeps answers, the same question in the same situation may be answered by one that was given
         before: `cached` says so, `usage` is 0, and `tool_calls` are those by which it was made. `Cache-Control:

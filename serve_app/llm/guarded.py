@@ -1,4 +1,4 @@
-"""How long may a model call take, and in whose terms does it fail?"""
+"""A chat model whose calls are bounded in time, translated in failure, and checked in reply."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import PrivateAttr
 
 from serve_app.errors import DeadlineExceeded
+from serve_app.llm.conversation import valid_messages
 from serve_app.llm.faults import stricken
+from serve_app.llm.reply_reader import ReplyReader, finish_reason, tool_names
 from serve_app.llm.translate import ModelUnreadable, translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
@@ -20,24 +23,30 @@ if TYPE_CHECKING:
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.runnables import Runnable, RunnableBinding
     from langchain_core.tools import BaseTool
 
     from serve_app.values import Fault
 
 
-class Guarded(BaseChatModel):
-    """A chat model whose every call ends within `timeout_s` and fails as one of our errors.
+NO_ANSWER = "The model gave no answer"
 
-    A call that is given `deadline=` (Unix time in seconds) ends by then too. The inner model is asked by the hooks that
-    LangChain asks this one by, so that a call is one run in every trace.
+
+class Guarded(BaseChatModel):
+    """A chat model whose calls end in time, fail as the service's errors, and bring replies that were checked.
+
+    A call that is given `deadline=` (Unix time in seconds) ends by then too; one that is given `nonempty=True` fails
+    where the reply says nothing. The inner model is asked by the hooks that LangChain asks this one by, so that a call
+    is one run in every trace.
     """
 
     inner: BaseChatModel
     timeout_s: float
     called: str = ""
     """The name by which the configuration knows it."""
+    _holds: bool = PrivateAttr(default=False)
+    """Whether the model was seen to end its thinking without having begun it."""
 
     @property
     def _llm_type(self) -> str:
@@ -74,12 +83,19 @@ class Guarded(BaseChatModel):
         faults: tuple[Fault, ...] = (),
         **kwargs: Any,
     ) -> ChatResult:
+        nonempty = kwargs.pop("nonempty", False)
+        sent = valid_messages(messages, self.called)
+        reader = ReplyReader(sent, tool_names(kwargs.get("tools", ())))
         with _in_our_terms(deadline):
             async with asyncio.timeout(self._limit_s(deadline)):
-                if malformed := await stricken(faults, self.called):
-                    message = message_chunk_to_message(malformed)
-                    return ChatResult(generations=[ChatGeneration(message=message)])
-                return await self.inner._agenerate(messages, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
+                message: BaseMessage | None = await stricken(faults, self.called)
+                if message is None:
+                    result = await self.inner._agenerate(sent, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
+                    message = result.generations[0].message
+            first, last = reader.feed(cast("AIMessage", message)), reader.finish()
+        self._see_to(reader, last, nonempty=nonempty)
+        reply = message_chunk_to_message(first + last)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
 
     async def _astream(
         self,
@@ -91,24 +107,49 @@ class Guarded(BaseChatModel):
         faults: tuple[Fault, ...] = (),
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        nonempty = kwargs.pop("nonempty", False)
+        sent = valid_messages(messages, self.called)
+        reader = ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds)
         until = asyncio.get_running_loop().time() + self._limit_s(deadline)
-        stream = cast(
-            "AsyncGenerator[ChatGenerationChunk]",
-            self.inner._astream(messages, stop, **kwargs),  # noqa: SLF001 - see the class
-        )
-        empty = True
         with _in_our_terms(deadline):
-            async with aclosing(stream):
-                async with asyncio.timeout_at(until):
-                    malformed = await stricken(faults, self.called)
-                if malformed:
-                    yield ChatGenerationChunk(message=malformed)
-                    return
-                while (chunk := await _next(stream, until)) is not None:
-                    empty = False
-                    yield chunk
-        if empty:
-            raise ModelUnreadable("The model gave no answer")
+            chunks = self._chunks(sent, stop, faults, until, kwargs)
+            async with aclosing(chunks):
+                begun = False
+                async for chunk in chunks:
+                    begun = True
+                    shown = reader.feed(chunk)
+                    if shown.content or shown.additional_kwargs or shown.response_metadata or shown.usage_metadata:
+                        yield ChatGenerationChunk(message=shown)
+            if not begun:
+                raise ModelUnreadable(NO_ANSWER)
+            last = reader.finish()
+        self._see_to(reader, last, nonempty=nonempty)
+        yield ChatGenerationChunk(message=last)
+
+    async def _chunks(
+        self,
+        sent: list[BaseMessage],
+        stop: list[str] | None,
+        faults: tuple[Fault, ...],
+        until: float,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        """The chunks of the inner model, each of which is there by the loop's time `until`."""
+        async with asyncio.timeout_at(until):
+            malformed = await stricken(faults, self.called)
+        if malformed:
+            yield malformed
+            return
+        stream = cast("AsyncGenerator[ChatGenerationChunk]", self.inner._astream(sent, stop, **kwargs))  # noqa: SLF001
+        async with aclosing(stream):
+            while (chunk := await _next(stream, until)) is not None:
+                yield cast("AIMessageChunk", chunk.message)
+
+    def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
+        """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""
+        self._holds = self._holds or reader.lone_end
+        if nonempty and reader.is_empty and not last.content and finish_reason(last) == "stop":
+            raise ModelUnreadable(NO_ANSWER)
 
     def _limit_s(self, deadline: float | None) -> float:
         return self.timeout_s if deadline is None else limit_s(deadline, self.timeout_s)

@@ -1,11 +1,15 @@
-"""Which chat model does a name mean, and what keeps it from being built?"""
+"""Builds the chat models that the settings name, and finds what keeps one from being built."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from serve_app.config import environment, secret
+from serve_app.config.class_path import load_class
 from serve_app.errors import InvalidConfiguration, Problem
 from serve_app.llm.chain import Chain
 from serve_app.llm.guarded import Guarded
@@ -18,15 +22,15 @@ from serve_app.resilience.circuit import Circuit
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from pydantic import SecretStr
 
     from serve_app.config import ModelEndpoint, ModelSettings
+    from serve_app.llm.openai_compatible.profile import Profile
     from serve_app.ports import Metrics
 
 OFFLINE = "offline"
 OPENAI = "openai"
-NO_KEY = "none"
-"""For a compatible server that asks for no key: OpenAI's client wants one, and OpenAI's own must not go there."""
+ANY_KEY = "none"
+"""Stands for a key that is missing while the rest of the settings is looked at."""
 
 
 def build(settings: ModelSettings, metrics: Metrics = SILENT) -> Chain:
@@ -39,8 +43,8 @@ def build(settings: ModelSettings, metrics: Metrics = SILENT) -> Chain:
     if found:
         raise InvalidConfiguration(tuple(found))
     limit = Limit(settings.breaker_failures, settings.cool_down_s)
-    links = tuple(Link(_guarded(each), Circuit(each.name, limit)) for each in (settings, *settings.fallbacks))
-    return Chain(links=links, attempts=settings.attempts, metrics=metrics)
+    links = tuple(_link(each, limit) for each in (settings, *settings.fallbacks))
+    return Chain(links=links, attempts=settings.attempts, fallback_on=frozenset(settings.fallback_on), metrics=metrics)
 
 
 def problems(settings: ModelSettings) -> list[Problem]:
@@ -49,9 +53,17 @@ def problems(settings: ModelSettings) -> list[Problem]:
     return [problem for where, each in [("model", settings), *fallbacks] for problem in _problems(each, where)]
 
 
-def _guarded(settings: ModelEndpoint) -> Guarded:
+def _link(settings: ModelEndpoint, limit: Limit) -> Link:
     model = OfflineModel() if settings.name == OFFLINE else _provided(settings, _key(settings))
-    return Guarded(inner=model, timeout_s=settings.timeout_s, called=settings.name)
+    guarded = Guarded(inner=model, timeout_s=settings.timeout_s, called=settings.name)
+    return Link(
+        guarded,
+        Circuit(settings.name, limit),
+        context_tokens=settings.context_tokens,
+        takes_tools=settings.tools,
+        dialect=_profile(settings).schema if _provider(settings) == OPENAI else "full",
+        key_env=settings.api_key_env or _usual_variable(settings),
+    )
 
 
 def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
@@ -64,39 +76,110 @@ def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     try:
         key = _key(settings)
     except InvalidConfiguration as error:
-        missing = [Problem(f"{where}.api_key_env", _not_set(settings), each.mend) for each in error.problems]
-    constructing = partial(_provided, settings, NO_KEY if missing else key)
+        missing = [_missing_key(settings, where, each) for each in error.problems]
+    constructing = partial(_provided, settings, ANY_KEY if missing else key)
     unbuildable = problem_of(constructing, settings.name, where)
     return [*missing, unbuildable] if unbuildable else missing
 
 
 def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
-    from langchain.chat_models import init_chat_model
-
+    if _provider(settings) == OPENAI:
+        return _compatible(settings, key)
     optional: dict[str, Any] = {
         "base_url": settings.base_url,
         "api_key": key,
         "temperature": settings.temperature,
-        "stream_usage": True if _provider(settings) == OPENAI else None,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": settings.seed,
+        "reasoning_effort": settings.reasoning_effort,
+        "default_headers": settings.extra_headers or None,
+        "model_kwargs": settings.extra_body or None,
     }
-    given = {name: value for name, value in optional.items() if value is not None}
+    given = {name: value for name, value in optional.items() if value is not None} | settings.options
+    if _is_class(settings):
+        cls = load_class(settings.name, _chat_model_class())
+        built: BaseChatModel = cls(**given)
+        return built
+    from langchain.chat_models import init_chat_model
+
     model: BaseChatModel = init_chat_model(settings.name, timeout=settings.timeout_s, max_retries=0, **given)
     return model
 
 
+def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
+    """The project's own client, for any endpoint that speaks OpenAI's chat completions."""
+    from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
+
+    if settings.options:
+        raise ValueError("options are for models of other providers; use extra_body")
+    optional: dict[str, Any] = {
+        "base_url": settings.base_url,
+        "api_key": SecretStr(key) if isinstance(key, str) else key,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
+        "max_tokens": settings.max_tokens,
+        "reasoning_effort": settings.reasoning_effort,
+        "stream_usage": settings.stream_usage,
+    }
+    return OpenAICompatibleModel(
+        model=settings.name.partition(":")[2],
+        timeout_s=settings.timeout_s,
+        profile=_profile(settings),
+        extra_body=settings.extra_body,
+        extra_headers=settings.extra_headers,
+        stream_always=settings.stream == "always",
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+def _profile(settings: ModelEndpoint) -> Profile:
+    from serve_app.llm.openai_compatible.profile import PROFILES, profile_for
+
+    found = PROFILES[settings.profile] if settings.profile else profile_for(settings.base_url, settings.name)
+    return replace(found, accepts_done_as_end=True) if settings.done_ends else found
+
+
+def _chat_model_class() -> type[BaseChatModel]:
+    from langchain_core.language_models import BaseChatModel
+
+    return BaseChatModel
+
+
 def _key(settings: ModelEndpoint) -> SecretStr | str | None:
-    """The key that the settings name, else the provider's usual one; None leaves it to the provider's package."""
+    """The key that the settings name, else the provider's usual one.
+
+    Raises:
+        InvalidConfiguration: OpenAI's own endpoint is asked, and there is no key.
+    """
     if settings.api_key_env:
         return secret(settings.api_key_env)
-    if settings.base_url:
-        return NO_KEY if _provider(settings) == OPENAI else None
-    usual = f"{_provider(settings).upper()}_API_KEY"
-    return secret(usual) if environment().get(usual) else None
+    if settings.base_url or _is_class(settings):
+        return None
+    usual = _usual_variable(settings)
+    if environment().get(usual) or _provider(settings) == OPENAI:
+        return secret(usual)
+    return None
+
+
+def _usual_variable(settings: ModelEndpoint) -> str:
+    return "" if _is_class(settings) else f"{_provider(settings).upper()}_API_KEY"
+
+
+def _is_class(settings: ModelEndpoint) -> bool:
+    """Whether the model is named by the import path of its class: only such a name has a dot before its colon."""
+    return "." in _provider(settings)
 
 
 def _provider(settings: ModelEndpoint) -> str:
     return settings.name.partition(":")[0]
 
 
-def _not_set(settings: ModelEndpoint) -> str:
-    return f"the environment variable {settings.api_key_env} is not set"
+def _missing_key(settings: ModelEndpoint, where: str, found: Problem) -> Problem:
+    if settings.api_key_env:
+        return Problem(
+            f"{where}.api_key_env", f"the environment variable {settings.api_key_env} is not set", found.mend
+        )
+    what = f"{settings.name} has no key: the environment variable {_usual_variable(settings)} is not set"
+    return Problem(f"{where}.name", what, f"Set it, put it into .env, or name another variable in {where}.api_key_env")

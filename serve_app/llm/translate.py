@@ -1,7 +1,7 @@
-"""What does a provider's exception mean in our terms?
+"""Translation of provider errors into the service's error tree.
 
-The table of this boundary. A provider's text never passes it: it may repeat the prompt or a part of the key, so that
-neither a client nor a log sees more than the exception's type, its status, its code and where it was raised.
+The table of this boundary. No answer repeats a provider's text: it may hold the prompt or a part of the key. The log
+has it, masked and shortened, with status, code and the line that raised it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import logging
 import re
 import traceback
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, Problem, ServeAppError
+from serve_app.llm import error_patterns as patterns
+from serve_app.observability.redaction import Redactor
+from serve_app.values.text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRY_AFTER_S = 3600.0
+LOGGED_CHARACTERS = 500
+"""Of a provider's text: its first sentences name the fault; what follows may be the whole prompt."""
 
 TOO_LONG = "The conversation is longer than the model can read"
 TOO_MANY = "The model's provider limits the rate of requests"
@@ -29,22 +34,51 @@ UNREACHABLE = "The model's provider cannot be reached"
 FAILED = "The model's provider failed"
 REFUSED = "The model's provider refused the request"
 UNREADABLE = "The model's answer cannot be read"
+INCOMPLETE = "The model's answer broke off"
+WRONG_KEY = "The model's provider does not accept the service's key"
+NO_MONEY = "The service's account at the model's provider has no quota left"
+FILTERED = "The model's provider refused what the conversation says"
+NO_TOOLS = "The model takes no tools"
+CUT_OFF = "The model's answer was cut off at its limit"
 
-_OF_THE_REQUEST = {400, 413, 422}
-_OVERFLOW = re.compile(r"context[_ ](?:length|window)|maximum context|prompt is too long", re.IGNORECASE)
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
 _PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
 _PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_, ]+)")
+_MASK = Redactor.of(())
 
 
 class ModelRefused(ModelUnavailable):
-    """The provider refused for a reason that stays: a wrong key, an unknown model, a request it does not take."""
+    """The provider refused for a reason that stays: an unknown model, a request that it does not take."""
 
     retryable = False
 
 
+class KeyRefused(ModelRefused):
+    """The provider does not accept the key: only the operator can change that."""
+
+
+class QuotaSpent(ModelRefused):
+    """The account has no money or quota left: only the operator can change that."""
+
+
 class RequestRefused(ModelRefused):
-    """The provider does not take this one request, as for what it says; others may fare better."""
+    """The provider does not take this one request; others may fare better."""
+
+
+class ToolsRefused(RequestRefused):
+    """The model takes no tools, and was sent some."""
+
+
+class ContentFiltered(RequestRefused):
+    """The provider refuses what the conversation says; the model itself is well."""
+
+
+class ReplyCutOff(RequestRefused):
+    """The reply was cut off at a limit, and another model is to be asked."""
+
+
+class ContextOverflow(InvalidRequest):
+    """The conversation is longer than the model reads."""
 
 
 class ModelTooSlow(ModelUnavailable):
@@ -56,15 +90,42 @@ class ModelBusy(ModelUnavailable):
 
 
 class ModelUnreadable(ModelUnavailable):
-    """The provider's answer is none that its package can read."""
+    """The provider's answer cannot be read."""
+
+
+class ModelIncomplete(ModelUnreadable):
+    """The provider's answer broke off before its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What a provider said of a failure, in its own words."""
+
+    status: int | None
+    code: str
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Refusal:
+        """Read what any provider's package raised."""
+        status = getattr(error, "status_code", None) or getattr(error, "status", None)
+        status = status or getattr(getattr(error, "response", None), "status_code", None)
+        code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
+        text = _written(error)
+        if not isinstance(status, int) and code.isdigit() and 400 <= int(code) < 600:  # noqa: PLR2004 - HTTP's errors
+            status = int(code)  # an error under 200 names its status itself
+        return cls(status if isinstance(status, int) else None, code, text)
+
+    def is_a(self, kind: patterns.Kind) -> bool:
+        return kind.names(self.code, self.text)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """A provider's failures, raised as ours.
+    """Raise a provider's failures as the service's own.
 
     Raises:
-        InvalidRequest: the conversation does not fit the model.
+        ContextOverflow: the conversation does not fit the model.
         ModelRefused: trying again brings the same refusal; RequestRefused where it is for this request only.
         ModelUnavailable: the provider did not answer, or not with an answer; `retry_after_s` where it names a time.
     """
@@ -73,8 +134,10 @@ def translated() -> Iterator[None]:
     except ServeAppError:
         raise
     except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
-        logger.warning("model_call_failed", extra={"error": _described(error)})
-        raise _ours(error) from None
+        said = _Refusal.of(error)
+        ours = _ours(error, said)
+        logger.warning("model_call_failed", extra={"error": _described(error, said), "provider_text": _masked(said)})
+        raise ours from None
 
 
 def problem_of(construct: Callable[[], object], name: str, where: str) -> Problem | None:
@@ -86,25 +149,55 @@ def problem_of(construct: Callable[[], object], name: str, where: str) -> Proble
     return None
 
 
-def _ours(error: Exception) -> ServeAppError:
-    from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInvalidRequestError
+def _ours(error: Exception, said: _Refusal) -> ServeAppError:
+    if overflow := _overflow(error, said):
+        return overflow
+    if _is_provider_word(error, said):
+        for kind, ours, message in (
+            (patterns.NO_MONEY, QuotaSpent, NO_MONEY),
+            (patterns.WRONG_KEY, KeyRefused, WRONG_KEY),
+            (patterns.FILTERED, ContentFiltered, FILTERED),
+            (patterns.NO_TOOLS, ToolsRefused, NO_TOOLS),
+        ):
+            if said.is_a(kind):
+                return ours(message)
+    if said.status in {401, 402}:
+        return KeyRefused(WRONG_KEY) if said.status == 401 else QuotaSpent(NO_MONEY)  # noqa: PLR2004 - by HTTP
+    if message := _passing(error, said):
+        passing = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}.get(message, ModelUnavailable)
+        return passing(message, _retry_after_s(error))
+    return _lasting(error, said)
 
-    if isinstance(error, ContextOverflowError) or _is_overflow(error):
-        return InvalidRequest(TOO_LONG)
-    if message := _passing(error):
-        kind = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}.get(message, ModelUnavailable)
-        return kind(message, _retry_after_s(error))
-    if isinstance(error, ModelInvalidRequestError) or _status(error) in _OF_THE_REQUEST:
-        return RequestRefused(REFUSED)
-    if isinstance(error, ModelError) or _status(error) is not None:
-        return ModelRefused(REFUSED)
-    if isinstance(error, ValueError | TypeError | LookupError):
-        return ModelUnreadable(UNREADABLE)
-    return ModelUnavailable(FAILED)
+
+def _overflow(error: Exception, said: _Refusal) -> ContextOverflow | None:
+    from langchain_core.exceptions import ContextOverflowError
+
+    known = isinstance(error, ContextOverflowError)
+    named = said.status in patterns.OVERFLOW_STATUSES and _is_provider_word(error, said)
+    return ContextOverflow(TOO_LONG) if known or (named and said.is_a(patterns.OVERFLOW)) else None
 
 
-def _passing(error: Exception) -> str | None:
-    """What to say of a failure that another try may not meet: LangChain's kinds, else the HTTP status."""
+def _lasting(error: Exception, said: _Refusal) -> ServeAppError:
+    """The failure of a request that fares no better when it is repeated as it is."""
+    from langchain_core import exceptions as known
+
+    from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable
+
+    rows: tuple[tuple[bool, type[ModelUnavailable], str], ...] = (
+        (isinstance(error, ReplyIncomplete), ModelIncomplete, INCOMPLETE),
+        (isinstance(error, ReplyUnreadable), ModelUnreadable, UNREADABLE),
+        (isinstance(error, known.ModelInvalidRequestError), RequestRefused, REFUSED),
+        (said.status in patterns.REQUEST_STATUSES, RequestRefused, REFUSED),
+        (isinstance(error, known.ModelError) or said.status is not None, ModelRefused, REFUSED),
+        (isinstance(error, ProviderError), ModelUnavailable, FAILED),  # an error under 200 that names no status
+        (isinstance(error, ValueError | TypeError | LookupError), ModelUnreadable, UNREADABLE),
+    )
+    kind, message = next(((kind, message) for holds, kind, message in rows if holds), (ModelUnavailable, FAILED))
+    return kind(message)
+
+
+def _passing(error: Exception, said: _Refusal) -> str | None:
+    """What to say of a failure that another attempt may not meet: LangChain's kinds, else the HTTP status."""
     from langchain_core import exceptions as known
 
     rows: tuple[tuple[tuple[type[Exception], ...], Container[int | None], str], ...] = (
@@ -113,39 +206,52 @@ def _passing(error: Exception) -> str | None:
         ((known.ModelConnectionError, OSError), {502}, UNREACHABLE),
         ((known.ModelAPIError,), range(500, 600), FAILED),
     )
-    status = _status(error)
-    return next((message for kinds, statuses, message in rows if isinstance(error, kinds) or status in statuses), None)
+    found = next(
+        (words for kinds, statuses, words in rows if isinstance(error, kinds) or said.status in statuses), None
+    )
+    return TOO_MANY if found is None and _is_provider_word(error, said) and said.is_a(patterns.TOO_MANY) else found
 
 
-def _described(error: Exception) -> str:
-    """Type, status, code and the line that raised it: enough to find a fault of ours, and no word of the provider's."""
+def _is_provider_word(error: Exception, said: _Refusal) -> bool:
+    """Whether the text is a provider's refusal: a fault of this process may say anything."""
+    from langchain_core.exceptions import ModelError
+
+    from serve_app.llm.openai_compatible.errors import ProviderError
+
+    return said.status is not None or isinstance(error, ModelError | ProviderError) or bool(said.code)
+
+
+def _described(error: Exception, said: _Refusal) -> str:
+    """Type, status, code and the line that raised it."""
     raised = traceback.extract_tb(error.__traceback__)[-1]
-    code = getattr(error, "code", None)
-    return f"{type(error).__name__}, status {_status(error)}, code {code}, at {raised.filename}:{raised.lineno}"
+    return (
+        f"{type(error).__name__}, status {said.status}, code {said.code or None}, at {raised.filename}:{raised.lineno}"
+    )
 
 
-def _is_overflow(error: Exception) -> bool:
-    """Compatible servers say it by a code or in words of their own."""
-    if _status(error) not in _OF_THE_REQUEST:
-        return False
-    return bool(_OVERFLOW.search(str(getattr(error, "code", "") or "")) or _OVERFLOW.search(str(error)))
+def _masked(said: _Refusal) -> str:
+    return _MASK.text(valid_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
 
 
-def _status(error: Exception) -> int | None:
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+def _written(error: Exception) -> str:
+    try:
+        return str(getattr(error, "text", None) or error)
+    except Exception:  # noqa: BLE001 - an exception of a provider's package may not even be printable
+        return type(error).__name__
 
 
 def _retry_after_s(error: Exception) -> float | None:
+    from serve_app.llm.openai_compatible.errors import retry_after_s
+
+    given: object = getattr(error, "retry_after_s", None)
+    if isinstance(given, int | float):
+        return float(given)
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return min(max(0.0, float(headers.get("retry-after", ""))), MAX_RETRY_AFTER_S)
-    except ValueError:  # none, or a date
-        return None
+    return retry_after_s({str(name).lower(): str(value) for name, value in dict(headers).items()})
 
 
 def _problem(error: Exception, name: str, where: str) -> Problem:
-    text, at = str(error), f"{where}.name"
+    text, at = _written(error), f"{where}.name"
     provider = name.partition(":")[0]
     if variable := _KEY_VARIABLE.search(text):
         mend = f"Set it, put it into .env, or name another variable in {where}.api_key_env"

@@ -1,4 +1,4 @@
-"""Which models does one call ask, in what order, and after which waits?"""
+"""The attempts of one model call: which models are asked, in which order, after which waits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.errors import ModelUnavailable, ServeAppError
 from serve_app.llm.measuring import measured
 from serve_app.llm.telling import named, recorded
-from serve_app.llm.translate import ModelTooSlow, RequestRefused
+from serve_app.llm.translate import (
+    ContentFiltered,
+    ContextOverflow,
+    KeyRefused,
+    ModelTooSlow,
+    QuotaSpent,
+    RequestRefused,
+)
 from serve_app.observability.catalogue import MODEL_FALLBACKS, MODEL_RETRIES
 from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
     from serve_app.llm.guarded import Guarded
     from serve_app.llm.measuring import Heard
+    from serve_app.llm.tool_schema import Dialect
     from serve_app.ports import Metrics, Span, Telling
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
@@ -31,12 +39,33 @@ logger = logging.getLogger(__name__)
 WAIT_MIN_S, WAIT_MAX_S = 0.5, 4.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Link:
-    """One model of a chain, behind the breaker that has its name."""
+    """One model of a chain, behind the circuit breaker that has its name."""
 
     model: Guarded
     circuit: Circuit
+    context_tokens: int | None = None
+    """How much it reads, where the settings say so."""
+    takes_tools: bool = True
+    dialect: Dialect = "full"
+    """The form of tool schemas that its provider takes."""
+    key_env: str = ""
+    """The environment variable that holds its key."""
+    problem: str | None = None
+    """Why the operator has to do something before it answers again; found by the latest call."""
+
+    def note(self, error: ServeAppError | None) -> None:
+        """Take in how a call ended, as far as only the operator can change it."""
+        variable = self.key_env or "its environment variable"
+        problem = None
+        if isinstance(error, KeyRefused):
+            problem = f"Its provider does not accept the key in {variable}: set a valid one and deploy again"
+        elif isinstance(error, QuotaSpent):
+            problem = f"Its provider says that the account of the key in {variable} has no quota left"
+        if problem and problem != self.problem:
+            logger.error("model_needs_operator", extra={"model": self.name, "problem": problem})
+        self.problem = problem
 
     @property
     def name(self) -> str:
@@ -90,10 +119,21 @@ class Tries:
     def failure(self) -> ServeAppError:
         """What the call failed with: as the first model did, and when to come back to any of them."""
         first, everything = self._failed[0], self._failed.values()
-        if not any(each.retryable for each in everything):
-            return first
+        overflow = next((each for each in everything if isinstance(each, ContextOverflow)), None)
+        if overflow or not any(each.retryable for each in everything):
+            return overflow or first
         told = [each.retry_after_s for each in everything if each.retry_after_s is not None]
         return ModelUnavailable(first.message, min(told, default=None))
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the latest model refused what the conversation says."""
+        return isinstance(self._failed.get(self._place), ContentFiltered)
+
+    @property
+    def refused(self) -> bool:
+        """Whether any model refused what the conversation says."""
+        return any(isinstance(each, ContentFiltered) for each in self._failed.values())
 
     @contextmanager
     def _asking(self, link: Link) -> Iterator[Heard]:
@@ -101,7 +141,6 @@ class Tries:
 
         Raises:
             DeadlineExceeded: the request's time ran out.
-            InvalidRequest: the first model cannot take the conversation.
         """
         try:
             with link.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
@@ -111,11 +150,11 @@ class Tries:
                     with measured(self.metrics, link.name) as heard, recorded(call, heard) as span:
                         span.note(provider=provider, model=model, attempt=self._made, fallback=self._place > 0)
                         yield heard
+                    link.note(None)
                     if self._place:
                         self.metrics.count(MODEL_FALLBACKS, model=link.name)
-                except (InvalidRequest, RequestRefused) as error:  # the model is well
-                    if isinstance(error, InvalidRequest) and self._place == 0:
-                        raise
+                except (ContextOverflow, RequestRefused, KeyRefused, QuotaSpent) as error:  # no outage of the model
+                    link.note(error)
                     self._failed[self._place] = error
         except ModelUnavailable as error:
             self._failed[self._place] = error
@@ -127,21 +166,26 @@ class Tries:
             return None
         growing_s = min(WAIT_MIN_S * 2 ** (self._made - 1), WAIT_MAX_S)
         pause_s = growing_s if error.retry_after_s is None else error.retry_after_s
-        if self._another() and (isinstance(error, ModelTooSlow) or pause_s > WAIT_MAX_S):
+        if self.another and (isinstance(error, ModelTooSlow) or pause_s > WAIT_MAX_S):
             return None
         if self.deadline is not None and pause_s >= remaining_s(self.deadline):
             return None
         return pause_s if self.budget is None or self.budget.take() else None
 
-    def _another(self) -> bool:
+    @property
+    def another(self) -> bool:
         """Whether a later model would take a call now."""
         return any(link.circuit.admits for link in self.links[self._place + 1 :])
 
     def _switch(self) -> None:
-        """Go on to the next model."""
+        """Go on to the next model; after an overflow, to the next that may read more."""
         error, name = self._failed[self._place], self.links[self._place].name
+        reads = self.links[self._place].context_tokens
         self._place += 1
         self._made = 0
+        if isinstance(error, ContextOverflow) and reads:
+            while self._place < len(self.links) and (self.links[self._place].context_tokens or reads + 1) <= reads:
+                self._place += 1
         if self._place < len(self.links):
             logger.warning(
                 "model_switched", extra={"model": self.links[self._place].name, "after": name, "error": error.message}

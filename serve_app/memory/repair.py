@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serve_app.values import Message
+from serve_app.values.sessions import NO_RESULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NO_RESULT = "error: the outcome of this call is unknown; it may have happened, do not repeat it"
 NO_ANSWER = "(This turn ended before it was answered.)"
 
 

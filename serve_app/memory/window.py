@@ -120,7 +120,10 @@ class Window:
             raise _no_such(context)
         exchanges, _ = _readable(kept)
         return Session(
-            session_id=context.session_id, turns=turns, expires_in_s=max(0, expires_in_s), exchanges=exchanges
+            session_id=context.session_id,
+            turns=turns,
+            expires_in_s=max(0, expires_in_s),
+            exchanges=[_without_reasoning(each) for each in exchanges],
         )
 
     async def forget(self, context: Context) -> RunKeys | None:
@@ -154,6 +157,12 @@ def _readable(kept: Sequence[str]) -> tuple[list[Exchange], int]:
         if messages:
             exchanges.append(exchange.model_copy(update={"messages": messages}))
     return exchanges, repairs
+
+
+def _without_reasoning(exchange: Exchange) -> Exchange:
+    """The exchange as a client is shown it."""
+    messages = [each.model_copy(update={"reasoning": "", "model": ""}) for each in exchange.messages]
+    return exchange.model_copy(update={"messages": messages})
 
 
 def _no_such(context: Context) -> NotFound:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from serve_app.values import Answer, Cancelled, Event, Failed, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import Answer, Cancelled, Event, Failed, Reasoning, RunStarted, Token, ToolCall, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from serve_app.values import EventData
 
-KINDS = {kind.event: kind for kind in (RunStarted, Token, ToolRequest, ToolCall, Answer, Failed, Cancelled)}
+KINDS = {kind.event: kind for kind in (RunStarted, Token, Reasoning, ToolRequest, ToolCall, Answer, Failed, Cancelled)}
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def merged(steps: Iterable[tuple[EventData, str]]) -> list[tuple[EventData, str]
         before = joined[-1][0] if joined else None
         if isinstance(data, Token) and isinstance(before, Token) and not data.restart:
             joined[-1] = (Token(text=before.text + data.text, restart=before.restart), "")
+        elif isinstance(data, Reasoning) and isinstance(before, Reasoning):
+            joined[-1] = (Reasoning(text=before.text + data.text), "")
         else:
             joined.append((data, state))
     return joined

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serve_app.runs.feed import Feed
     from serve_app.runs.registry import Held
     from serve_app.runs.writer import Writer
-    from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, RunStatus
+    from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, Reasoning, RunStatus
 
 MAX_ADOPTIONS = 3
 """A run that has killed so many processes, or seen them die, would go on with that."""
@@ -87,12 +87,12 @@ class Run:
         """Whether so many processes have died over the run that it must not be gone on with."""
         return self.held.adoptions > MAX_ADOPTIONS
 
-    def say(self, token: Token) -> None:
+    def say(self, piece: Token | Reasoning) -> None:
         """Send a piece of text, soon and together with its neighbours."""
-        if not self._spoken:
+        if isinstance(piece, Token) and not self._spoken:
             self._spoken = True
             self.writer.tally.said(self.age_s)
-        self._unwritten.append((token, ""))
+        self._unwritten.append((piece, ""))
         self.writer.write(self)
 
     async def record(self, *steps: tuple[EventData, str]) -> None:

@@ -72,7 +72,8 @@ if run[1] ~= 'running' then return run[3] == ARGV[1] and 'kept' or 'ended' end
 local last = tonumber(run[2])
 for i = 8, #ARGV, 4 do
   if tonumber(ARGV[i]) > last then
-    local stream = ARGV[i + 1] == 'token' and KEYS[6] or KEYS[5]
+    local spoken = ARGV[i + 1] == 'token' or ARGV[i + 1] == 'reasoning'
+    local stream = spoken and KEYS[6] or KEYS[5]
     local fields = {'event', ARGV[i + 1], 'data', ARGV[i + 2]}
     if ARGV[i + 3] ~= '' then fields[5], fields[6] = 'state', ARGV[i + 3] end
     redis.call('XADD', stream, ARGV[i] .. '-0', unpack(fields))

@@ -22,7 +22,18 @@ from serve_app.values.feedback import Feedback, FeedbackList, Rating, Vote
 from serve_app.values.health import Check
 from serve_app.values.knowledge import Catalogue, Document, DocumentSummary, Found, Indexed, Passage
 from serve_app.values.lines import RunLine, RunLines
-from serve_app.values.runs import Cancelled, Claim, Event, EventData, Run, RunStarted, RunStatus, Token, TurnEnd
+from serve_app.values.runs import (
+    Cancelled,
+    Claim,
+    Event,
+    EventData,
+    Reasoning,
+    Run,
+    RunStarted,
+    RunStatus,
+    Token,
+    TurnEnd,
+)
 from serve_app.values.sessions import Exchange, Message, Session, SessionSize, SessionSizes
 from serve_app.values.tools import (
     CallStatus,
@@ -42,6 +53,7 @@ from serve_app.values.turns import (
     Context,
     Failed,
     Failure,
+    FinishReason,
     SessionId,
     TurnRequest,
     Usage,
@@ -78,6 +90,7 @@ __all__ = [
     "FaultTarget",
     "Feedback",
     "FeedbackList",
+    "FinishReason",
     "Found",
     "IdempotencyKey",
     "Indexed",
@@ -89,6 +102,7 @@ __all__ = [
     "NewApiKey",
     "Passage",
     "Rating",
+    "Reasoning",
     "Run",
     "RunLine",
     "RunLines",

@@ -32,6 +32,13 @@ class Token(Value):
     restart: bool = False
 
 
+class Reasoning(Value):
+    """A piece of the model's thinking, for a client that asked for it; never a part of the answer."""
+
+    event: ClassVar[str] = "reasoning"
+    text: str
+
+
 class Cancelled(Value):
     """The run was cancelled: it has no answer."""
 
@@ -39,7 +46,7 @@ class Cancelled(Value):
     run_id: str
 
 
-EventData = RunStarted | Token | ToolRequest | ToolCall | Answer | Failed | Cancelled
+EventData = RunStarted | Token | Reasoning | ToolRequest | ToolCall | Answer | Failed | Cancelled
 
 
 class Event(Value):

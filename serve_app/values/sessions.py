@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import Field
 
 from serve_app.values.tools import ToolRequest
 from serve_app.values.value import Value
+
+NO_RESULT = "error: the outcome of this call is unknown; it may have happened, do not repeat it"
+"""What stands in a conversation for the result of a tool call that has none."""
 
 
 class Message(Value):
@@ -17,6 +21,10 @@ class Message(Value):
     content: str
     tool_calls: list[ToolRequest] = []
     tool_call_id: str | None = None
+    reasoning: str = Field(default="", exclude_if=operator.not_)
+    """The thinking before tool calls, which some providers want to read again; no client is shown it."""
+    model: str = Field(default="", exclude_if=operator.not_)
+    """The configured name of the model that wrote `reasoning`: no other one is sent it."""
 
 
 class Exchange(Value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -16,6 +17,8 @@ from serve_app.values.value import Value
 CacheUse = Literal["", "no-cache", "no-store"]
 """What the request's `Cache-Control` says: give an answer that was given before, make it anew for those who come later,
 or keep nothing of it."""
+
+FinishReason = Literal["stop", "length", "content_filter"]
 
 SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
 """A conversation's name, chosen by the client."""
@@ -71,6 +74,11 @@ class ChatRequest(Value):
         default=False, strict=True, description="Answer with server-sent events instead of one JSON body."
     )
     user_id: str | None = Field(default=None, max_length=128, description="The end user, for your own records.")
+    reasoning: bool = Field(
+        default=False,
+        strict=True,
+        description="With `stream`: also send the model's thinking, in `reasoning` frames, where the model shows any.",
+    )
 
 
 class TurnRequest(ChatRequest):
@@ -98,10 +106,17 @@ class Usage(Value):
 
     input_tokens: int = 0
     output_tokens: int = 0
+    estimated: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="There and true where a provider did not count a call, so that its tokens are an estimate.",
+    )
 
     def __add__(self, more: Usage) -> Usage:
         return Usage(
-            input_tokens=self.input_tokens + more.input_tokens, output_tokens=self.output_tokens + more.output_tokens
+            input_tokens=self.input_tokens + more.input_tokens,
+            output_tokens=self.output_tokens + more.output_tokens,
+            estimated=self.estimated or more.estimated,
         )
 
 
@@ -119,6 +134,11 @@ class Answer(Value):
     usage: Usage = Usage()
     model: str
     cached: bool = Field(default=False, description="Whether it was made for the same question before.")
+    finish_reason: FinishReason = Field(
+        default="stop",
+        description="Why the model stopped: it was done, its answer was cut off at a limit, or its provider's content "
+        "filter or the model itself refused.",
+    )
 
     def without(self, part: str) -> Answer:
         """The same answer, made without `part`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from serve_app.http.openai.reading import MODEL
-from serve_app.values import Value
+from serve_app.values import FinishReason, Value
 
 if TYPE_CHECKING:
     from serve_app.values import Answer, TurnRequest
@@ -45,7 +45,7 @@ class Choice(Value):
     index: int = 0
     message: Reply
     logprobs: None = None
-    finish_reason: Literal["stop"] = "stop"
+    finish_reason: FinishReason = "stop"
 
 
 class Completion(Value):
@@ -69,7 +69,7 @@ class Completion(Value):
         return cls(
             id=ID + answer.run_id,
             created=created,
-            choices=(Choice(message=Reply(content=answer.result)),),
+            choices=(Choice(message=Reply(content=answer.result), finish_reason=answer.finish_reason),),
             usage=CompletionUsage.of(answer),
             serve_app=rest_of(answer, request),
         )

@@ -77,7 +77,7 @@ class Chunks:
         rest = rest_of(answer, self.request)
         if self._telling.sent != answer.result:
             rest["result"] = answer.result
-        yield self._chunk({}, "stop", serve_app=rest)
+        yield self._chunk({}, answer.finish_reason, serve_app=rest)
         if self.include_usage:
             yield self._written(choices=[], usage=CompletionUsage.of(answer).model_dump())
         yield DONE

@@ -1,0 +1,171 @@
+"""Makes a conversation valid for every provider before it is sent.
+
+What a session remembers, a client sends or an older version wrote may break a provider's rules: ids that come twice or
+are too long, names that no tool can have, calls without results, results without calls, text that is not Unicode. One
+such message would fail the session for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+from serve_app.llm.tool_schema import legal_name
+from serve_app.values.sessions import NO_RESULT
+from serve_app.values.text import valid_json, valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from langchain_core.messages.tool import ToolCall
+
+REASONING = "reasoning_content"
+"""Of `additional_kwargs`: the thinking that a provider sent in a field of its own, and may want to read again."""
+THINKING = "serve_app_thinking"
+"""Of `additional_kwargs`: the thinking that stood in the text; no provider is sent it."""
+MODEL = "serve_app_model"
+"""Of `response_metadata`: the configured name of the model that replied."""
+NO_TEXT = "(no text)"
+NO_REASONING = "(not recorded)"
+"""For providers that refuse a call of theirs without its thinking, where another model made it."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CALL_BLOCKS = frozenset(
+    {"tool_use", "tool_call", "tool_call_chunk", "function_call", "input_json_delta", "server_tool_call"}
+)
+
+
+def new_id() -> str:
+    """An id for a tool call that every provider takes: nine letters and digits."""
+    return uuid4().hex[:9]
+
+
+def valid_messages(messages: Sequence[BaseMessage], model: str = "") -> list[BaseMessage]:
+    """The conversation as any provider takes it; `model` is the name of the one that is asked.
+
+    Its own thinking goes back to it with its tool calls, as some want; that of another model does not.
+    """
+    keeper = _Keeper()
+    for message in messages:
+        keeper.add(message, model)
+    keeper.close()
+    return _with_reasoning(keeper.kept)
+
+
+def without_tools(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The conversation for a model that takes no tools: calls and results as text of its first message."""
+    kept: list[BaseMessage] = []
+    results: list[str] = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            results.append(f"{message.name or 'tool'}: {message.text}")
+        elif isinstance(message, AIMessage) and message.tool_calls:
+            if message.text.strip():
+                kept.append(AIMessage(message.text))
+        else:
+            kept.append(message)
+    if not results:
+        return kept
+    note = "Data that tools returned:\n" + "\n".join(results)
+    first = kept[0] if kept and isinstance(kept[0], SystemMessage) else None
+    system = SystemMessage(f"{first.text}\n\n{note}" if first else note)
+    return [system, *(kept[1:] if first else kept)]
+
+
+class _Keeper:
+    """Collects messages, each call with its one result behind it."""
+
+    def __init__(self) -> None:
+        self.kept: list[BaseMessage] = []
+        self._ids: set[str] = set()
+        self._open: deque[tuple[str | None, str, str]] = deque()
+        """The calls that have no result yet: the id they came with, the one they have here, and their name."""
+
+    def add(self, message: BaseMessage, model: str) -> None:
+        if isinstance(message, ToolMessage):
+            self._add_result(message)
+            return
+        self.close()
+        if isinstance(message, AIMessage):
+            self._add_reply(message, model)
+        else:
+            self.kept.append(_changed(message, content=_content(message.content)))
+
+    def close(self) -> None:
+        """Give each call that has no result one that says so."""
+        while self._open:
+            _, call_id, name = self._open.popleft()
+            self.kept.append(ToolMessage(NO_RESULT, tool_call_id=call_id, name=name, status="error"))
+
+    def _add_result(self, message: ToolMessage) -> None:
+        found = next((each for each in self._open if each[0] == message.tool_call_id), None)
+        if found is None:
+            return
+        self._open.remove(found)
+        content = _content(message.content)
+        self.kept.append(_changed(message, content=content, tool_call_id=found[1], name=found[2]))
+
+    def _add_reply(self, message: AIMessage, model: str) -> None:
+        calls = [self._call(call) for call in message.tool_calls]
+        self._open.extend(
+            (given["id"], str(call["id"]), call["name"]) for given, call in zip(message.tool_calls, calls, strict=True)
+        )
+        content = _content(message.content)
+        if isinstance(content, list):
+            content = [each for each in content if not (isinstance(each, dict) and each.get("type") in _CALL_BLOCKS)]
+        if not calls and not _has_text(content):
+            content = NO_TEXT
+        more = {name: each for name, each in message.additional_kwargs.items() if name not in {THINKING, "tool_calls"}}
+        if REASONING in more and not (calls and message.response_metadata.get(MODEL) == model):
+            del more[REASONING]
+        self.kept.append(
+            _changed(message, content=content, tool_calls=calls, invalid_tool_calls=[], additional_kwargs=more)
+        )
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        call_id = call["id"] or ""
+        if call_id in self._ids or not _ID.fullmatch(call_id):
+            call_id = new_id()
+        self._ids.add(call_id)
+        name = call["name"] if _NAME.fullmatch(call["name"] or "") else legal_name(call["name"] or "")
+        arguments: dict[str, Any] = valid_json(call["args"])
+        return {"id": call_id, "name": name, "args": arguments, "type": "tool_call"}
+
+
+def _with_reasoning(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Where one call came with thinking, every call: the provider refuses those that come without."""
+    calling = [each for each in messages if isinstance(each, AIMessage) and each.tool_calls]
+    if not any(REASONING in each.additional_kwargs for each in calling):
+        return messages
+    lacking = {id(each) for each in calling if not each.additional_kwargs.get(REASONING)}
+    return [
+        _changed(each, additional_kwargs={**each.additional_kwargs, REASONING: NO_REASONING})
+        if id(each) in lacking
+        else each
+        for each in messages
+    ]
+
+
+def _changed(message: BaseMessage, **fields: Any) -> BaseMessage:
+    """The message with these fields; itself where nothing differs."""
+    if all(getattr(message, name) == value for name, value in fields.items()):
+        return message
+    return message.model_copy(update=fields)
+
+
+def _content(content: str | list[str | dict[str, Any]]) -> str | list[str | dict[str, Any]]:
+    if isinstance(content, str):
+        return valid_text(content)
+    blocks: list[str | dict[str, Any]] = valid_json(content)
+    return blocks
+
+
+def _has_text(content: str | Iterable[str | dict[str, Any]]) -> bool:
+    if isinstance(content, str):
+        return bool(content.strip())
+    return any(each.strip() if isinstance(each, str) else each.get("text", True) for each in content)

@@ -1,0 +1,255 @@
+"""Checks a model's reply, whichever provider and whichever way of asking it came by.
+
+The reader is fed the message, or the chunks of a stream, and passes on what may be shown. Tool calls come with the last
+piece, once the reply is known to be complete: a reply that was cut off, filtered or broken makes none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
+
+from serve_app.llm.conversation import REASONING, THINKING, new_id
+from serve_app.llm.estimating import tokens
+from serve_app.llm.finish import finish_of
+from serve_app.llm.reply_text import TextReader
+from serve_app.llm.tool_schema import legal_name
+from serve_app.llm.translate import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
+from serve_app.values.text import valid_json, valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from langchain_core.messages import BaseMessage
+
+    from serve_app.llm.reply_text import Part
+    from serve_app.llm.text_calls import TextCall
+    from serve_app.values import FinishReason
+
+logger = logging.getLogger(__name__)
+
+FINISH = "serve_app_finish"
+"""Of `response_metadata`: why the reply ended, as one of `values.FinishReason`."""
+TRUNCATED = "serve_app_truncated"
+"""There and true where the text is only the beginning of an answer."""
+CUT_CALLS = "serve_app_cut_calls"
+"""There where a reply that was cut off had begun so many tool calls; none of them is made."""
+ESTIMATED = "serve_app_estimated"
+"""There and true where the provider counted no tokens, so that `usage_metadata` is an estimate."""
+RETRACTED = "serve_app_retracted"
+"""There and true in a chunk that says that all text before it was thinking."""
+UNKNOWN_TOOL = "unknown_tool"
+"""In place of a name of which nothing legal is left."""
+MAX_CALLS = 128
+"""Of one reply: what is beyond is no reply of use, and would fill the run's log."""
+MAX_ARGUMENT_CHARACTERS = 1_000_000
+
+_PREFIX = re.compile(r"^(?:functions?|tools?|default_api)[.:/]")
+
+
+@dataclass(slots=True)
+class ReplyReader:
+    """Reads one reply of a model that was offered `tools`, after `conversation`."""
+
+    conversation: Sequence[BaseMessage]
+    tools: frozenset[str]
+    holds: bool = False
+    """As of `TextReader`."""
+    _text: TextReader = field(init=False)
+    _metadata: dict[str, Any] = field(default_factory=dict)
+    _refusal: str = ""
+    _calls: list[ToolCallChunk] = field(default_factory=list)
+    _chunks: AIMessageChunk | None = None
+    _usage: bool = False
+    _reasoned: int = 0
+
+    def __post_init__(self) -> None:
+        self._text = TextReader(self._is_call, self.holds)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the reply, once it is whole, says nothing and calls nothing."""
+        return not self._text.answer.strip() and not self._calls and not self._text.calls
+
+    @property
+    def lone_end(self) -> bool:
+        """Whether the model's thinking ended without having begun."""
+        return self._text.lone_end
+
+    def feed(self, message: AIMessage) -> AIMessageChunk:
+        """What may be shown of a message or a chunk: its text and its thinking, but no calls yet."""
+        self._note(message)
+        more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
+        if REASONING in more:
+            more[REASONING] = valid_text(str(more[REASONING]))
+            self._reasoned += len(more[REASONING])
+        content, thinking, retracted = self._content(message)
+        if thinking:
+            more[THINKING] = thinking
+        metadata = message.response_metadata
+        return AIMessageChunk(
+            content=content,
+            additional_kwargs=more,
+            response_metadata={**metadata, RETRACTED: True} if retracted else dict(metadata),
+            usage_metadata=message.usage_metadata,
+            id=message.id,
+        )
+
+    def finish(self) -> AIMessageChunk:
+        """The last piece, with the calls; the reply has ended.
+
+        Raises:
+            ModelIncomplete: the provider said that it broke off.
+            ModelUnreadable: its parts cannot be put together, or it has a size that no reply of use has.
+        """
+        text, thinking, retracted = _joined(self._text.finish())
+        finish = finish_of(self._metadata)
+        if finish == "broken":
+            raise ModelIncomplete(INCOMPLETE)
+        calls = [*self._structured(), *map(_written, self._text.calls)]
+        if len(calls) > MAX_CALLS:
+            raise ModelUnreadable(UNREADABLE)
+        marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}
+        if self._refusal and not calls and not self._text.answer.strip():
+            text, marks[FINISH] = valid_text(self._refusal), "content_filter"
+        elif finish in {"length", "content_filter"} and self._text.answer.strip():
+            marks[TRUNCATED] = True
+        if calls and finish != "stop":
+            logger.warning("tool_calls_not_made", extra={"finish": finish, "calls": len(calls)})
+            marks[CUT_CALLS] = len(calls)
+        elif self._metadata.get("cut_calls"):
+            marks[CUT_CALLS] = self._metadata["cut_calls"]
+        self._calls = [self._named(call, place) for place, call in enumerate(calls)] if finish == "stop" else []
+        if not self._usage:
+            marks[ESTIMATED] = True
+        return AIMessageChunk(
+            content=text,
+            additional_kwargs={THINKING: thinking} if thinking else {},
+            response_metadata={**marks, RETRACTED: True} if retracted else marks,
+            usage_metadata=None if self._usage else self._estimated(),
+            tool_call_chunks=self._calls,
+            chunk_position="last",
+        )
+
+    def _note(self, message: AIMessage) -> None:
+        """Take in what only counts once the reply is whole."""
+        self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
+        self._usage = self._usage or bool(message.usage_metadata and message.usage_metadata["input_tokens"])
+        refusal = message.additional_kwargs.get("refusal")
+        self._refusal += refusal if isinstance(refusal, str) else ""
+        if isinstance(message, AIMessageChunk):
+            if message.tool_call_chunks:
+                bare = AIMessageChunk(content="", tool_call_chunks=message.tool_call_chunks)
+                self._chunks = bare if self._chunks is None else self._chunks + bare
+            return
+        for call in message.tool_calls:
+            self._calls.append(tool_call_chunk(name=call["name"], args=json.dumps(valid_json(call["args"]))))
+        for invalid in message.invalid_tool_calls:
+            self._calls.append(tool_call_chunk(name=invalid["name"], args=json.dumps(str(invalid["args"]))))
+
+    def _structured(self) -> list[ToolCallChunk]:
+        """The calls that came as calls, each with JSON as its arguments: an object, or a string if they are none."""
+        if self._chunks is None:
+            return self._calls
+        return [{**each, "args": _strict(each["args"])} for each in self._chunks.tool_call_chunks]
+
+    def _named(self, call: ToolCallChunk, place: int) -> ToolCallChunk:
+        return tool_call_chunk(name=self.known(call["name"] or ""), args=call["args"], id=new_id(), index=place)
+
+    def known(self, name: str) -> str:
+        """The tool that a name means, mended a little; a name that every provider takes where there is none."""
+        if name in self.tools:
+            return name
+        bare = _PREFIX.sub("", name.strip())
+        folded = _folded(bare)
+        same = [each for each in self.tools if _folded(each) == folded]
+        return same[0] if len(same) == 1 else legal_name(bare) if bare else UNKNOWN_TOOL
+
+    def _content(self, message: AIMessage) -> tuple[Any, str, bool]:
+        """The content without thinking and calls; the thinking; whether the text before was thinking."""
+        if isinstance(message.content, str):
+            return _joined(self._text.feed(valid_text(message.content))) if message.content else ("", "", False)
+        blocks: list[Any] = []
+        thinking, retracted = "", False
+        for block in message.content:
+            written = block if isinstance(block, str) else block.get("text") if block.get("type") == "text" else None
+            if not isinstance(written, str):
+                blocks.append(valid_json(block))
+                continue
+            text, thought, lone = _joined(self._text.feed(valid_text(written)))
+            thinking, retracted = thinking + thought, retracted or lone
+            if text:
+                blocks.append(text if isinstance(block, str) else {**block, "text": text})
+        return blocks, thinking, retracted
+
+    def _estimated(self) -> UsageMetadata:
+        read = sum(tokens(message.text) for message in self.conversation)
+        calls = sum(len(call["args"] or "") for call in self._calls)
+        written = tokens(self._text.answer) + (calls + self._reasoned) // 4
+        return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+    def _is_call(self, call: TextCall) -> bool:
+        """Whether a call in the text is one: of a tool that was offered, and not quoted from what the model read."""
+        written = call.written.strip()
+        quoted = any(written in message.text for message in self.conversation if message.type != "ai")
+        return self.known(call.name) in self.tools and not quoted
+
+
+def tool_names(tools: Iterable[Any]) -> frozenset[str]:
+    """The names of tools in any provider's form, as far as they can be told."""
+    named = set()
+    for tool in tools:
+        if isinstance(tool, dict):
+            inner = tool.get("function")
+            named.add(inner.get("name") if isinstance(inner, dict) else tool.get("name"))
+        else:
+            named.add(getattr(tool, "name", None) or getattr(tool, "__name__", None))
+    return frozenset(name for name in named if isinstance(name, str))
+
+
+def finish_reason(message: AIMessage) -> FinishReason:
+    """Why a reply that was read ended."""
+    reason: FinishReason = message.response_metadata.get(FINISH, "stop")
+    return reason
+
+
+def _joined(parts: Sequence[Part]) -> tuple[str, str, bool]:
+    """The text after the last retraction, the thinking, and whether the text of earlier pieces was thinking."""
+    text, thinking, retracted = "", "", False
+    for part in parts:
+        if part.kind == "text":
+            text += part.text
+        elif part.kind == "thinking":
+            thinking += part.text
+        else:
+            text, retracted = "", True
+    return text, thinking, retracted
+
+
+def _written(call: TextCall) -> ToolCallChunk:
+    return tool_call_chunk(name=call.name, args=json.dumps(valid_json(call.arguments)))
+
+
+def _strict(written: str | None) -> str:
+    """Arguments that are a whole JSON object, in JSON; anything else as a JSON string, which is no call's arguments.
+
+    LangChain completes what breaks off: with it a call would be made with arguments that the model did not send.
+    """
+    try:
+        read = json.loads(written or "{}", strict=False)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict) or len(written or "") > MAX_ARGUMENT_CHARACTERS:
+        return json.dumps(valid_text((written or "")[:MAX_ARGUMENT_CHARACTERS]))
+    return json.dumps(valid_json(read))
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "_", name.strip()).strip("_").casefold()

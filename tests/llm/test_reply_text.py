@@ -1,0 +1,90 @@
+"""Separating answer, thinking and written calls in a reply's text."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.llm.reply_text import LEFTOVERS, LONE_ENDS, THINKING_MARKS, Part, TextReader
+from serve_app.llm.text_calls import CALL_MARKS
+
+MARKS = [*THINKING_MARKS, *THINKING_MARKS.values(), *LONE_ENDS, *LEFTOVERS, *CALL_MARKS, *CALL_MARKS.values()]
+CALL = '{"name": "order_query", "arguments": {"order_id": "OD-1"}}'
+SPELLED = {
+    "hermes": f"<tool_call>\n{CALL}\n</tool_call>",
+    "hermes without its end": f"<tool_call>\n{CALL}",
+    "several in a list": f"<tool_call>[{CALL}]</tool_call>",
+    "glm": "<tool_call>order_query\n<arg_key>order_id</arg_key>\n<arg_value>OD-1</arg_value>\n</tool_call>",
+    "qwen3-coder": "<tool_call>\n<function=order_query>\n<parameter=order_id>\nOD-1\n</parameter>\n</function>"
+    "</tool_call>",
+    "llama": '<function=order_query>{"order_id": "OD-1"}</function>',
+    "llama 3": '<|python_tag|>{"name": "order_query", "parameters": {"order_id": "OD-1"}}',
+    "mistral": f"[TOOL_CALLS] [{CALL}]",
+    "mistral's later form": '[TOOL_CALLS]order_query[ARGS]{"order_id": "OD-1"}',
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>order_query:0<|tool_call_argument_begin|>"
+    '{"order_id": "OD-1"}<|tool_call_end|><|tool_calls_section_end|>',
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>order_query\n```json\n"
+    '{"order_id": "OD-1"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+}
+
+
+def _read(text: str, size: int | None = None, *, holds: bool = False) -> tuple[str, str, list[tuple[str, object]]]:
+    reader = TextReader(lambda call: call.name == "order_query", holds=holds)
+    parts = []
+    for place in range(0, len(text), size or max(len(text), 1)):
+        parts += reader.feed(text[place : place + (size or len(text))])
+    parts += reader.finish()
+    shown = ""
+    for part in parts:
+        shown = "" if part.kind == "retract" else shown + part.text * (part.kind == "text")
+    assert shown == reader.answer, "what a stream has shown is the answer"
+    thinking = "".join(part.text for part in parts if part.kind == "thinking")
+    return reader.answer, thinking, [(call.name, call.arguments) for call in reader.calls]
+
+
+def test_thinking_is_no_part_of_the_answer() -> None:
+    for begin, end in THINKING_MARKS.items():
+        assert _read(f"{begin}\nplan\n{end}\n\nThe answer.") == ("The answer.", "\nplan\n", []), begin
+    for end in LONE_ENDS:
+        assert _read(f"plan\n{end}\n\nThe answer.") == ("The answer.", "plan\n", []), end
+    assert _read("<think>never ended") == ("", "never ended", [])
+    assert _read("<THINK>x</Think>The answer.") == ("The answer.", "x", [])
+    assert _read("One. <think>x</think>Two.") == ("One. Two.", "x", [])
+
+
+def test_a_mark_in_code_is_text() -> None:
+    for text in ("Write `<think>` first.", "```\n<think>x</think>\n<tool_call>\n```", "a < b, [1], and <b>bold</b>"):
+        assert _read(text) == (text, "", []), text
+
+
+def test_a_call_written_by_a_known_template_is_one() -> None:
+    for name, text in SPELLED.items():
+        assert _read(text) == ("", "", [("order_query", {"order_id": "OD-1"})]), name
+        assert _read(f"Let me look. {text}")[2] == [("order_query", {"order_id": "OD-1"})], name
+
+
+def test_what_only_looks_like_a_call_stays_text() -> None:
+    for text in (
+        "<tool_call>not JSON at all, is it</tool_call>",
+        '<tool_call>{"name": "no_such_tool", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "order_query", "arguments": {"order_id": "OD',
+        "<tool_call>",
+    ):
+        assert _read(text) == (text, "", []), text
+
+
+def test_a_model_known_to_end_thinking_it_never_began_shows_nothing_before_that() -> None:
+    reader = TextReader(lambda _: False, holds=True)
+    assert reader.feed("a secret plan") == []
+    parts = reader.feed("</think>Hello")
+    assert [part for part in parts if part.kind != "thinking"][-2:] == [Part("retract"), Part("text", "Hello")]
+    assert _read("no thinking at all", 3, holds=True) == ("no thinking at all", "", [])
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from(MARKS), st.text("ab<>[]|`{}\n ", max_size=6), st.just(CALL))), st.integers(1, 9)
+)
+def test_a_text_is_read_the_same_in_any_pieces(words: list[str], size: int) -> None:
+    text = "".join(words)
+    assert _read(text, size) == _read(text)
+    assert _read(text, size, holds=True)[0] == _read(text)[0]
