@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ class Told:
     """The answer, or `{"error": …}`."""
     took_s: float = 0
     shown: str = ""
-    """All text that was sent, streamed pieces too."""
+    """All text that was sent, except what was taken back."""
     streamed: str | None = None
     """The pieces of the answer, put together; None where it was not streamed."""
 
@@ -31,14 +32,14 @@ class Told:
     def outcome(self) -> str:
         return str(self.body["error"]["code"] if "error" in self.body else self.body.get("status"))
 
-    @property
-    def meaning(self) -> tuple[Any, ...]:
-        """What two ways of asking for the same reply have in common."""
+    def meaning(self, turn: str) -> str:
+        """What two ways of asking for the same reply have in common; `turn` is the name that only this one has."""
         body = self.body
         if "error" in body:
-            return (self.outcome, body["error"]["retryable"])
+            return f"{self.outcome}, retryable {body['error']['retryable']}"
         calls = [(each["name"], each["arguments"], each["status"]) for each in body["tool_calls"]]
-        return (self.outcome, body["result"], body["degraded"], body["finish_reason"], calls)
+        said = [self.outcome, body["result"], body["degraded"], body["finish_reason"], calls]
+        return json.dumps(said, ensure_ascii=False).replace(turn, "TURN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Played:
     """One kind of reply, asked for in one way, and the message after it."""
 
     kind: Kind
+    turn: str
     stream: bool
     told: Told
     after: Told
@@ -81,9 +83,10 @@ def complaints(played: Played) -> list[str]:
 
 def two_meanings(whole: Played, streamed: Played) -> list[str]:
     """Whether one reply has two meanings by the way of asking."""
-    if whole.kind.streamed_right or whole.told.meaning == streamed.told.meaning:
+    first, second = (each.told.meaning(each.turn) for each in (whole, streamed))
+    if whole.kind.streamed_right or first == second:
         return []
-    return [f"{whole.kind.name}: two meanings: {whole.told.meaning!r:.200} and {streamed.told.meaning!r:.200}"]
+    return [f"{whole.kind.name}: two meanings: {first:.200} and {second:.200}"]
 
 
 def _well(told: Told) -> bool:

@@ -66,7 +66,7 @@ class Scene:
         for name, data in frames:
             if name == "token":
                 told = data["text"] if data["restart"] else told + data["text"]
-        shown = response.text + "".join(data["text"] for name, data in frames if name == "token")
+        shown = told + "".join(json.dumps(data) for name, data in frames if name not in {"token", "run"})
         return Told(response.status_code, frames[-1][1], took_s, shown, told or None)
 
     def play(self, kind: Kind, *, stream: bool) -> Played:
@@ -80,7 +80,7 @@ class Scene:
         after = self.ask(NEXT, turn, stream=not stream)
         deeds = [line.removeprefix(f"{turn} ") for line in self.deeds() if line.startswith(f"{turn} ")]
         refused = [str(found) for asked, found in self.provider.refused if asked == user]
-        return Played(kind, stream, told, after, tuple(deeds), self.provider.tries(user), tuple(refused), beside)
+        return Played(kind, turn, stream, told, after, tuple(deeds), self.provider.tries(user), tuple(refused), beside)
 
     def deeds(self) -> list[str]:
         path = self.service.data_dir / "reply-deeds"
