@@ -33,7 +33,7 @@ few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 many = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@dataclass
+@dataclass(repr=False)
 class Room:
     """An agent in this process, and the loop in which it lives."""
 

@@ -90,7 +90,7 @@ class Agent:
         assert isinstance(last, Answer | Failed), last
         body = last.model_dump(mode="json")
         shown = streamed + "".join(each.model_dump_json() for each in events if not isinstance(each, Token))
-        return Told(200 if isinstance(last, Answer) else 500, body, took_s, shown, streamed or None)
+        return Told(200 if isinstance(last, Answer) else 503, body, took_s, shown, streamed or None)
 
     async def play(self, kind: Kind, *, stream: bool) -> Played:
         """A turn with the kind's reply, others beside it where it may harm them, and the session's next message."""

@@ -132,7 +132,7 @@ BODIES = [
     _body("a-nesting-bomb", b"[" * 200_000),
     _body("an-error-under-200", json.dumps(ERROR).encode()),
     _body("a-code-under-200", b'{"code": 500, "msg": "MUSING", "success": false}'),
-    _body("a-base-response-under-200", b'{"base_resp": {"status_code": 1000, "status_msg": "MUSING"}}'),
+    _body("a-base-response-under-200", b'{"base_resp": {"status_code": 1000, "status_msg": "MUSING"}}', FAILED),
     _body("html-of-a-gateway", b"<html>MUSING</html>", UNREADABLE, status=502, content_type="text/html"),
 ]
 

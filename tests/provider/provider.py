@@ -73,7 +73,7 @@ class Ask:
         return max(place for place, each in enumerate(self.messages) if each["role"] == "user")
 
 
-@dataclass
+@dataclass(repr=False)
 class Provider:
     """A running server; `answer` makes the reply to each request that is not refused."""
 
