@@ -7,6 +7,7 @@ out, so that their number does not grow. `replica` stays: the restart of one is 
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ _IN_NAME = re.compile(r'(="SERVE_REPLICA::[^"#]*#[^"#]*)#[^":]*')
 _REPLICA = re.compile(r'[{,]replica="([^"]*)"')
 _LARGEST = re.compile(r"(?:_status|_healthy|_state|_up|_percent|_percentage|_utilization|_ms|_s|_seconds)$")
 """Gauges of which the largest stands for all; others add up."""
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A series: its name, and its labels in order."""
@@ -107,9 +110,18 @@ def _read(page: str | None) -> list[Family] | None:
         return None
     try:
         families = list(text_string_to_metric_families(_living(_IN_NAME.sub(r"\1", _DROPPED.sub("", page)))))
-    except ValueError:
+        _checked(families)
+    except Exception:
+        logger.exception("metrics_page_unreadable")
         return None
     return [each for each in families if each.name.startswith(PREFIX) and each.samples]
+
+
+def _checked(families: list[Family]) -> None:
+    """See that the families can be added up and written again; raises where they cannot."""
+    generate_latest(Page(families))
+    if len({family.name for family in families}) < len(families):
+        raise ValueError("a family stands on the page twice")
 
 
 def _living(page: str) -> str:
