@@ -36,6 +36,7 @@ _OF_RAY = {
     *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
 }
 """What Ray and Serve add to a record: the process is told by fewer and shorter names."""
+_IDS = ("run_id", "tenant", "request_id", "session_id")
 _NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
 
 
@@ -98,10 +99,18 @@ class Screen(logging.Filter):
         try:
             self._mask(record, subject)
         except Exception as error:  # noqa: BLE001 - a value in a record may be anybody's
-            record.exc_info = record.exc_text = record.stack_info = None
-            record.msg, record.args = "log_record_unreadable", None
-            fields = {**dict(subject.ids), "of": record.name, "error": type(error).__name__}
-            vars(record).update(fields, screened=fields)
+            self._give_up(record, subject, type(error).__name__)
+
+    def _give_up(self, record: logging.LogRecord, subject: Subject, why: str) -> None:
+        """Leave nothing of a record but its ids, its text and why it cannot be masked."""
+        text = self._redactor.text(record.msg, subject.hidden) if isinstance(record.msg, str) else ""
+        ids = {name: said for name in _IDS if isinstance(said := getattr(record, name, None), str)}
+        fields = {**dict(subject.ids), **ids, "of": record.name, "text": text, "error": why}
+        for name in _given(record):
+            delattr(record, name)
+        record.exc_info = record.exc_text = record.stack_info = None
+        record.msg, record.args = "log_record_unreadable", None
+        vars(record).update(fields, screened=fields)
 
     def _mask(self, record: logging.LogRecord, subject: Subject) -> None:
         if not record.name.startswith(SERVE):
@@ -174,7 +183,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - an argument may be of anybody's class
-        return f"{record.msg} {valid_json(record.args)}"
+        return f"{record.msg} {record.args!r}"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from pydantic_core import to_json
 
 from serve_app.values.text import valid_json
 
+SURELY_READ = 400
+"""Characters of JSON that hold neither two hundred levels nor a number of thousands of digits."""
+
 
 class Value(BaseModel):
     """Frozen and closed: an unknown field is an error that names it."""
@@ -23,9 +26,11 @@ class Value(BaseModel):
             return to_json(valid_json(self.model_dump(**options) if options else self)).decode()
 
     def made_valid(self) -> Self:
-        """The same value; one that JSON cannot say, as its JSON says it."""
+        """The same value; one that JSON cannot say, or that nobody could read from it, as its JSON says it."""
         try:
-            super().model_dump_json()
+            written = super().model_dump_json()
+            if len(written) > SURELY_READ:
+                self.model_validate_json(written)
         except (ValueError, RecursionError):
             return type(self).model_validate(valid_json(self))
         return self
