@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from serve_app.errors import StoreUnavailable
 from serve_app.stores.keys import FAULTS
 from serve_app.stores.redis import translated
 from serve_app.values import Fault
@@ -43,8 +44,11 @@ class FaultBoard:
             try:
                 async with asyncio.timeout(READ_S):
                     self._read = await self.listed()
+            except (StoreUnavailable, TimeoutError) as error:
+                logger.warning("faults_unknown", extra={"error": str(error)})
+                self._read = ()
             except Exception:
-                logger.warning("faults_unknown", exc_info=True)
+                logger.exception("faults_unknown")
                 self._read = ()
         return _unexpired(self._read)
 
