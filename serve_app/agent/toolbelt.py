@@ -126,6 +126,8 @@ class Toolbelt:
             await self._ask()
         except ServeAppError as error:
             logger.warning("tools_not_told", extra={"error": error.message})
+        except Exception:
+            logger.exception("tools_not_told")
 
     @property
     def missing(self) -> list[str]:

@@ -329,3 +329,15 @@ async def test_a_tool_that_is_not_there_is_told_to_no_model_and_missing_in_every
     assert [spec.name for spec in await belt.specs()] == ["save", "deed", "knowledge_search"]
     assert belt.missing == ["tool:look"]
     assert belt.effect("look") == "pure"
+
+
+async def test_a_list_of_tools_that_cannot_be_read_leaves_the_last_one_and_is_asked_for_again() -> None:
+    tools = Tools()
+    belt = _belt(tools)
+    known = await belt.specs()
+    for _ in range(2):
+        tools.absent = ValueError("poison")  # type: ignore[assignment]  # a fault that nobody foresaw
+        await asyncio.sleep(FRESH_S + 1)
+        assert await belt.specs() == known
+        await asyncio.sleep(0.1)
+    assert tools.asked == 3
