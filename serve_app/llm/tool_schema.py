@@ -175,7 +175,8 @@ class _Simplifier:
                 if inner is not None:
                     found["properties"][name] = _typed(inner)
             required = schema.get("required")
-            named = [name for name in required if name in found["properties"]] if isinstance(required, list) else []
+            listed = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+            named = [name for name in listed if name in found["properties"]]
             if named:
                 found["required"] = list(dict.fromkeys(named))
         elif found.get("type") == "array":
