@@ -47,6 +47,9 @@ class AgentSettings(Section):
     """Tool calls per turn; those beyond are refused. No turn of use makes so many."""
     max_tokens: int = Field(default=200_000, ge=1000)
     """Input and output tokens of all model calls of a turn, as the provider counts them: what one turn may cost."""
+    max_result_characters: int = Field(default=200_000, ge=1000)
+    """Of all tool results of a turn together; of longer ones the model is told beginnings and ends. 200,000 characters
+    are 50,000 tokens: half of what the smaller context windows of today hold."""
     retry_budget: int = Field(default=6, ge=0, le=100)
     """Tries beyond the first that one turn may make over all its calls together, of models and of tools."""
     max_runs: int = Field(default=150, ge=1)
