@@ -10,6 +10,9 @@ from warnings import catch_warnings, filterwarnings
 
 from serve_app.errors import InvalidConfiguration, Problem
 
+SECRET_OPTION = re.compile(r"(?i)key|token|secret|password|credential")
+"""Names of options that hold a secret, which never stands in a file of settings."""
+
 _FORM = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+:[A-Za-z_]\w*|[A-Za-z_]\w*:[A-Z]\w*")
 _FORM_HELP = "Write it package.module:Class, such as langchain_community.embeddings:DashScopeEmbeddings"
 
@@ -35,7 +38,9 @@ def load_class(path: str, base: type | None = None, where: str = "configuration"
         except ModuleNotFoundError as error:
             missing = (error.name or module_name).partition(".")[0]
             if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-                raise _invalid(where, f"there is no module {error.name}", f"Install its package. {_FORM_HELP}") from error
+                raise _invalid(
+                    where, f"there is no module {error.name}", f"Install its package. {_FORM_HELP}"
+                ) from error
             raise _invalid(where, f"{path} needs the package {missing}", f"pip install {missing}") from error
         except Exception as error:  # a module runs whatever it likes when it is imported
             raise _invalid(where, f"{module_name} does not import ({_first_line(error)})", _FORM_HELP) from error

@@ -43,7 +43,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _UNMARKED_WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-_DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.-]{2,40})|charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.I)
+_DECLARATION = re.compile(
+    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.-]{2,40})|charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.I
+)
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _SEVEN_BIT = (
     (re.compile(rb"\x1b\$\)C"), "iso2022_kr"),

@@ -49,9 +49,16 @@ def _language(letters: str, words: str) -> Language:
 
 
 LANGUAGES = (
-    _language("éèêàçïöüñ", "the of and to in is that for it with as was on be are this by not you have from or at an can"),
-    _language("àâæçéèêëîïôœùûüÿ", "le la les de des du et est un une que qui dans pour pas sur au par il ne se en ce à vous"),
-    _language("äöüß", "der die das und ist von den zu mit nicht ein eine für auf im dem des sich werden auch wird sind bei oder"),
+    _language(
+        "éèêàçïöüñ", "the of and to in is that for it with as was on be are this by not you have from or at an can"
+    ),
+    _language(
+        "àâæçéèêëîïôœùûüÿ", "le la les de des du et est un une que qui dans pour pas sur au par il ne se en ce à vous"
+    ),
+    _language(
+        "äöüß",
+        "der die das und ist von den zu mit nicht ein eine für auf im dem des sich werden auch wird sind bei oder",
+    ),
     _language("áéíñóúüºª", "de la el los las y en que un una por con para es del se no su al lo como más si le me mi"),
     _language("áâãàçéêíóôõúüºª", "de a o os as e em que um uma por com para é do da não se no na dos ao mais foi são"),
     _language("àèéìòùîí", "di il la le e che un una in per con non è del della si da i al dei sono come più nel gli"),
@@ -60,8 +67,12 @@ LANGUAGES = (
     _language("åäöéü", "och i att är en det som på för av med den till inte har om ett de kan jag du"),
     _language("åäöšž", "ja on ei se että ovat oli joka mutta myös kun niin tai hän ole voi sen en ne"),
     _language("áðéíóúýþæö", "og að í er á sem til um við en það var ekki fyrir með af"),
-    _language("áčďéěíňóřšťúůýžöü", "a je se na v že to s z do o i k jsou pro jako ale který by při od není být si ve tak jak"),
-    _language("áäčďéíĺľňóôŕšťúýžöü", "a je sa na v že to s z do o i k sú pre ako ale ktorý by pri od nie byť si vo tak"),
+    _language(
+        "áčďéěíňóřšťúůýžöü", "a je se na v že to s z do o i k jsou pro jako ale který by při od není být si ve tak jak"
+    ),
+    _language(
+        "áäčďéíĺľňóôŕšťúýžöü", "a je sa na v že to s z do o i k sú pre ako ale ktorý by pri od nie byť si vo tak"
+    ),
     _language("ąćęłńóśźż", "i w na z się do nie to jest że o jak po za od dla przez są oraz przy a co ale ze go"),
     _language("áéíóöőúüű", "a az és hogy nem is egy ez van meg de csak vagy ha már kell volt ki el mint"),
     _language("ăâîșțşţ", "și şi de la în a cu nu care pe un o din pentru este că sunt mai prin sa să se al ale"),
@@ -253,7 +264,9 @@ def _odd_word(word: str) -> float:
 
 def _latin(text: str) -> float:
     words = [word.lower() for word in _WORD.findall(text)]
-    letters = Counter(character for word in words for character in word if not character.isascii() and character.isalpha())
+    letters = Counter(
+        character for word in words for character in word if not character.isascii() and character.isalpha()
+    )
     if not words:
         return 0.0
     return max(_in_language(words, letters, language) for language in LANGUAGES)
@@ -263,7 +276,11 @@ def _in_language(words: list[str], letters: Counter[str], language: Language) ->
     hits = sum(word in language.words for word in words)
     foreign = sum(count for letter, count in letters.items() if letter not in language.letters)
     share = foreign / letters.total() if letters else 0.0
-    return min(1.0, hits / ENOUGH_WORDS) * min(SUREST, hits / len(words) / STOP_WORD_SHARE) * max(0.0, 1.0 - FOREIGN_WEIGHT * share)
+    return (
+        min(1.0, hits / ENOUGH_WORDS)
+        * min(SUREST, hits / len(words) / STOP_WORD_SHARE)
+        * max(0.0, 1.0 - FOREIGN_WEIGHT * share)
+    )
 
 
 def _alphabetic(text: str, name: str, found: dict[str, int]) -> float:
