@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
-from serve_app.agent.toolbelt import Outcome, content_of
+from serve_app.agent.toolbelt import Outcome, content_of, shares
 from serve_app.llm.chain import FALLBACK
 from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.budget import Budget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
+from serve_app.values.text import capped, valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 
 _MODEL = "model"
+LEAST_CHARACTERS = 200
+"""What is told of a result at least, however much the turn has read: enough to say that and how much is missing."""
 
 
 @dataclass(slots=True)
@@ -85,13 +88,15 @@ class Progress:
     """The tries beyond the first that are left to the turn, for all that it asks."""
     span: Span = UNRECORDED
     """What is recorded of the turn."""
+    characters: int = 200_000
+    """What is left of the characters that the tools' results may have together."""
     said: bool = False
     """Whether text of an unfinished answer was sent."""
 
     @classmethod
-    def of(cls, user_input: str, entries: Iterable[Entry]) -> Progress:
+    def of(cls, user_input: str, entries: Iterable[Entry], max_result_characters: int) -> Progress:
         """How far the turn is whose log holds `entries`."""
-        progress = cls([HumanMessage(user_input)])
+        progress = cls([HumanMessage(user_input)], characters=max_result_characters)
         for entry in entries:
             progress._replay(entry.event.data, entry.state)
         return progress
@@ -123,14 +128,24 @@ class Progress:
         if step is None:
             return
         self.messages.append(step.reply)
-        for _, outcome in sorted(step.outcomes.items()):
-            content = content_of(outcome, self.passages)
+        outcomes = [outcome for _, outcome in sorted(step.outcomes.items())]
+        contents: list[str] = []
+        for outcome in outcomes:
+            contents.append(valid_text(content_of(outcome, self.passages)))
             self.passages.extend(outcome.passages)
             self.calls.append(outcome.call)
             self.missing[outcome.purpose] = outcome.missing
+        for outcome, content in zip(outcomes, self._within(contents), strict=True):
             self.messages.append(_tool_message(outcome, content))
         self.done.append(step)
         self.step = None
+
+    def _within(self, contents: list[str]) -> list[str]:
+        """The results as the model reads them, within what the turn may still read."""
+        allowed = shares([len(content) for content in contents], self.characters)
+        cut = [capped(content, max(share, LEAST_CHARACTERS)) for content, share in zip(contents, allowed, strict=True)]
+        self.characters -= sum(map(len, cut))
+        return cut
 
     def _replay(self, data: EventData, state: str) -> None:
         if isinstance(data, Token):

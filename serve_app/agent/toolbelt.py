@@ -103,7 +103,10 @@ class Toolbelt:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def specs(self) -> list[ToolSpec]:
-        """What the model is told: the tools that are there; the last known list while no Tools deployment answers.
+        """What the model is told; the last known list while no Tools deployment answers.
+
+        A tool that is away is told of as it was last: a model that asks for it learns that it is away, and the answer
+        says so. One of which nothing is known yet is not told of.
 
         Raises:
             ToolUnavailable: it has never answered: no turn is run without the tools that it should have.
@@ -114,7 +117,7 @@ class Toolbelt:
         if self._clock() >= self._known_until:
             self._known_until = self._clock() + FRESH_S
             self._refreshing = asyncio.create_task(self._refresh(), context=contextvars.Context())
-        return [spec for spec in self._specs if spec.ready]
+        return [spec for spec in self._specs if spec.ready or spec.parameters]
 
     async def _ask(self) -> None:
         self._specs = [*await self._tools.specs(), self._search]
@@ -126,11 +129,8 @@ class Toolbelt:
             await self._ask()
         except ServeAppError as error:
             logger.warning("tools_not_told", extra={"error": error.message})
-
-    @property
-    def missing(self) -> list[str]:
-        """What an answer has to do without whatever the model calls: the tools that should be there and are not."""
-        return [f"tool:{spec.name}" for spec in self._specs if not spec.ready]
+        except Exception:
+            logger.exception("tools_not_told")
 
     def count(self, outcome: Outcome) -> None:
         """Count a call that has ended, made or not."""
@@ -225,6 +225,17 @@ def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | Serv
         return ToolResult.late(name, 1, elapsed_ms(begun))
     content = f"error: {name} is not available now"
     return ToolResult(content=content, status="error", attempts=1, elapsed_ms=elapsed_ms(begun))
+
+
+def shares(sizes: list[int], limit: int) -> list[int]:
+    """How many characters each of several texts may have, so that together they have `limit`: short ones stay whole."""
+    found = [0] * len(sizes)
+    left = max(limit, 0)
+    by_size = sorted(range(len(sizes)), key=lambda place: sizes[place])
+    for rank, place in enumerate(by_size):
+        found[place] = min(sizes[place], left // (len(sizes) - rank))
+        left -= found[place]
+    return found
 
 
 def content_of(outcome: Outcome, known: list[Passage]) -> str:

@@ -80,7 +80,7 @@ class Turn:
 
     async def _answer(self, run: Run) -> Answer:
         memory = await self._recalled(run)
-        progress = Progress.of(run.request.user_input, run.entries)
+        progress = Progress.of(run.request.user_input, run.entries, self.settings.max_result_characters)
         progress.budget = Budget(self.settings.retry_budget)
         progress.span = run.span
         self._keep_effects(run, progress)
@@ -140,7 +140,6 @@ class Turn:
     async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> AIMessage:
         """Model and tools by turns, until the model answers, or has to answer without tools."""
         specs = await self.belt.specs()
-        progress.missing.update({part: part for part in self.belt.missing})
         context = run.context
         terms: dict[str, Any] = {"deadline": until(context), "budget": progress.budget, "faults": context.faults}
         unbound = self.model.bind(**terms)

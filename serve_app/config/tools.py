@@ -40,7 +40,7 @@ class HttpToolSettings(Section):
     standby_url: UrlTemplate | None = None
     """A second endpoint that answers the same calls."""
     max_response_bytes: int = Field(default=100_000, ge=1, le=10_000_000)
-    """A longer answer is none: 100 kB are 25,000 tokens, more than a model should read of one tool."""
+    """Of a longer answer the rest is not read; the model is told its beginning, and that there is more."""
 
 
 class McpToolSettings(Section):
@@ -58,7 +58,7 @@ class McpToolSettings(Section):
     environment: list[VariableName] = []
     """For `command`: the variables that the program is given beside PATH, HOME and the like."""
     max_response_bytes: int = Field(default=100_000, ge=1, le=10_000_000)
-    """A longer answer is none."""
+    """Of a longer answer the model is told the beginning and the end; one of over twelve times as much is not read."""
 
     @model_validator(mode="after")
     def _one_way_to_the_server(self) -> McpToolSettings:
@@ -90,6 +90,9 @@ class ToolSettings(Section):
     retry_on: list[RetryOn] = ["timeout", "connection"]
     effect: Effect = "pure"
     """`effect` says that a second call would do the deed twice: such a tool has one attempt and no standby."""
+    max_result_characters: int = Field(default=100_000, ge=100, le=10_000_000)
+    """Of a longer result the model is told the beginning, the end and how much is missing: 100,000 characters are
+    25,000 tokens, more than a model should read of one tool."""
     fallback: ToolName | None = None
     """The tool that is called once with the same arguments after the attempts of this one have failed."""
     breaker: BreakerSettings = BreakerSettings()

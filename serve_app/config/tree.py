@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from serve_app.config.access import AccessSettings
 from serve_app.config.cache import CacheSettings
+from serve_app.config.class_path import SECRET_OPTION, is_class_path
 from serve_app.config.forms import (
     EMBEDDED,
     FunctionPath,
@@ -47,6 +48,9 @@ class AgentSettings(Section):
     """Tool calls per turn; those beyond are refused. No turn of use makes so many."""
     max_tokens: int = Field(default=200_000, ge=1000)
     """Input and output tokens of all model calls of a turn, as the provider counts them: what one turn may cost."""
+    max_result_characters: int = Field(default=200_000, ge=1000)
+    """Of all tool results of a turn together; of longer ones the model is told beginnings and ends. 200,000 characters
+    are 50,000 tokens: half of what the smaller context windows of today hold."""
     retry_budget: int = Field(default=6, ge=0, le=100)
     """Tries beyond the first that one turn may make over all its calls together, of models and of tools."""
     max_runs: int = Field(default=150, ge=1)
@@ -92,7 +96,12 @@ class EmbeddingSettings(Section):
     """Which model turns text into dense vectors; one of `model` and `factory`."""
 
     model: str | None = None
-    """Any name `init_embeddings` knows, such as `openai:embedding-3`."""
+    """Any name `init_embeddings` knows, such as `openai:embedding-3`, or the import path of a LangChain `Embeddings`,
+    such as `langchain_community.embeddings:DashScopeEmbeddings`, whose module is imported only where it is named."""
+    options: dict[str, Any] = {}
+    """What a class by import path is constructed with, such as `{model: text-embedding-v4}`. No secrets: see below."""
+    options_env: dict[str, VariableName] = {}
+    """Option -> the environment variable that holds it: secrets of a class that `api_key_env` does not fit."""
     factory: FunctionPath | None = None
     """`module:function` without arguments that returns a LangChain `Embeddings`."""
     base_url: HttpUrl | None = None
@@ -106,7 +115,18 @@ class EmbeddingSettings(Section):
     def _one_source(self) -> EmbeddingSettings:
         if (self.model is None) == (self.factory is None):
             raise ValueError("name the embedding either by model or by factory")
+        by_class = self.model is not None and is_class_path(self.model)
+        if (self.options or self.options_env) and not by_class:
+            raise ValueError("options belong to a model that is named by its import path, package.module:Class")
+        if secret := next((name for name in self.options if SECRET_OPTION.search(name)), None):
+            raise ValueError(f"{secret} stands in options; name the variable that holds it in options_env")
         return self
+
+    @property
+    def identity(self) -> str:
+        """What tells its vectors from those of another model."""
+        chosen = {name: self.options[name] for name in sorted(self.options) if "model" in name or "dim" in name}
+        return f"{self.model or self.factory}" + (f" {chosen}" if chosen else "")
 
 
 class KnowledgeSettings(Section):

@@ -13,7 +13,8 @@ from serve_app.observability.traceparent import carrying, passed_on
 from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s, until
 from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
-from serve_app.tools.failures import Late, Transient, Unreachable, translated
+from serve_app.tools.contained import Crashed, contained
+from serve_app.tools.failures import BrokenOff, Late, Transient, Unreachable, translated
 from serve_app.tools.tool import Said, WrongArguments
 from serve_app.values import ToolResult
 
@@ -37,6 +38,7 @@ class Line:
     circuit: Circuit
     retry_on: tuple[type[Transient], ...]
     standby: Line | None = None
+    max_result_characters: int = 100_000
 
     @property
     def spec(self) -> ToolSpec:
@@ -113,7 +115,7 @@ class Call:
                         if await strike(self.context.faults, f"tool:{line.circuit.name}", ConnectionError(FAULT)):
                             return Said(GARBAGE)
                         with carrying(passed_on(self.context)):
-                            return await line.tool.ask(given, self.key)
+                            return await contained(line.tool.ask(given, self.key))
             except Late:
                 if left_s < timeout_s:
                     raise DeadlineExceeded("The request's time ran out") from None
@@ -121,6 +123,8 @@ class Call:
             except (Transient, MemoryError):
                 raise
             except Exception as error:
+                if isinstance(error, Crashed) and line.tool.spec.effect == "effect":
+                    raise BrokenOff from error
                 logger.warning("tool_failed", extra={"tool": self.request.name}, exc_info=error)
                 return Said(f"error: {self.request.name} failed ({type(error).__name__})", well=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from serve_app.config import secret
 from serve_app.errors import InvalidConfiguration, Problem
 from serve_app.observability.traceparent import HEADER, current
 from serve_app.tools.egress import CheckedTransport, Egress, EgressRefused
-from serve_app.tools.failures import ServerFault, is_server_fault
+from serve_app.tools.failures import Lost, ServerFault, is_server_fault
 from serve_app.tools.schema import Arguments
 from serve_app.tools.template import as_text, filled, parameters
 from serve_app.tools.tool import Said, spec_of
@@ -26,10 +25,12 @@ if TYPE_CHECKING:
 REDIRECTS = 3
 IN_QUERY = {"GET", "HEAD", "DELETE"}
 CLIENT_ERROR = 400
+TEXTS = ("json", "xml", "yaml", "javascript", "urlencoded")
+"""Ends of the types whose content is text beside `text/*`."""
 
 
-class Unreadable(Exception):
-    """The answer is nothing that a model may be given; the text says why."""
+class Misdirected(Exception):
+    """A redirect that is not followed; the text says why."""
 
 
 class Endpoint:
@@ -52,7 +53,7 @@ class Endpoint:
         return given
 
     async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
-        request = self._request(given, key)
+        request = first = self._request(given, key)
         try:
             for _ in range(1 + REDIRECTS):
                 response = await self._client.send(request, stream=True)
@@ -63,10 +64,10 @@ class Endpoint:
                 finally:
                     await response.aclose()
         except EgressRefused:
-            return self._unreadable("its address is not allowed")
-        except Unreadable as error:
-            return self._unreadable(str(error))
-        return self._unreadable("it redirects again and again")
+            return self._misdirected("its address is not allowed", taken=request is not first)
+        except Misdirected as error:
+            return self._misdirected(str(error), taken=True)
+        return self._misdirected("it redirects again and again", taken=True)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -85,12 +86,36 @@ class Endpoint:
     async def _said(self, response: httpx.Response) -> Said:
         if is_server_fault(response.status_code):
             raise ServerFault(f"HTTP {response.status_code}")
-        text = await _text(response, self._settings.max_response_bytes)
+        text = await self._text(response)
         if response.status_code >= CLIENT_ERROR:
             return Said(f"error: {self.spec.name} answered {response.status_code}: {text}", well=False)
         return Said(text)
 
-    def _unreadable(self, why: str) -> Said:
+    async def _text(self, response: httpx.Response) -> str:
+        """The body as text, or what can be said of it: the server has done by now what it was asked."""
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            return (
+                f"(HTTP {response.status_code}; its content is compressed, which was not asked for, and was not read)"
+            )
+        body, note = bytearray(), ""
+        limit = self._settings.max_response_bytes
+        try:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > limit:
+                    note = f"\n[… longer than {limit} bytes: the rest was not read …]"
+                    break
+        except httpx.HTTPError:
+            if self.spec.effect != "effect":
+                raise
+            note = "\n[… the connection broke: the rest was not read …]"
+        return (_decoded(response, bytes(body[:limit])) or "(no content)") + note
+
+    def _misdirected(self, why: str, *, taken: bool) -> Said:
+        """The end of redirects that lead nowhere: a server may well have done what it was asked before it redirects."""
+        if taken and self.spec.effect == "effect":
+            raise Lost(why)
         return Said(f"error: {self.spec.name} gave no answer that can be used: {why}", well=False)
 
 
@@ -144,37 +169,19 @@ def _headers(name: str, settings: HttpToolSettings) -> dict[str, str]:
 def _within(request: httpx.Request, following: httpx.Request) -> httpx.Request:
     """The request that a redirect asks for, if it stays at the same origin."""
     if any(getattr(request.url, part) != getattr(following.url, part) for part in ("scheme", "host", "port")):
-        raise Unreadable("it redirects to another place")
+        raise Misdirected("it redirects to another place")
     return following
 
 
-async def _text(response: httpx.Response, limit: int) -> str:
-    """The body, never more than `limit` bytes of it."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unreadable("it is compressed, which was not asked for")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limit:
-            raise Unreadable(f"it is longer than {limit} bytes")
-    if not body:
-        return "(no content)"
+def _decoded(response: httpx.Response, body: bytes) -> str:
+    """The text of a body, or its kind and size where it is none."""
     kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-    json_kind = kind == "application/json" or kind.endswith("+json")
-    if not json_kind and not kind.startswith("text/"):
-        raise Unreadable("it is neither text nor JSON")
-    text = body.decode(response.charset_encoding or "utf-8", errors="replace")
-    if json_kind and not _is_json(text):
-        raise Unreadable("it is not the JSON that it says it is")
-    return text
-
-
-def _is_json(text: str) -> bool:
+    if body and not (kind.startswith("text/") or kind.endswith(TEXTS)):
+        return f"(HTTP {response.status_code}; its content, {kind or 'of no named type'}, is neither text nor JSON)"
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        return body.decode(response.charset_encoding or "utf-8", errors="replace")
+    except LookupError:  # a charset that there is not
+        return body.decode("utf-8", errors="replace")
 
 
 def _query(rest: Mapping[str, Any]) -> dict[str, str | list[str]]:

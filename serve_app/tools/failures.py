@@ -43,6 +43,12 @@ class Lost(Transient):
     what = "broke the connection"
 
 
+class BrokenOff(Transient):
+    """Its code ended as no call ends: whether the deed was done is not known."""
+
+    what = "was broken off"
+
+
 class ServerFault(Transient):
     """It answered 429 or 5xx."""
 

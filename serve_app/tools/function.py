@@ -8,14 +8,17 @@ an `IdempotencyKey`, or one that is named `idempotency_key`, with the call's own
 from __future__ import annotations
 
 import inspect
-import json
+import logging
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.tools.answer import text_of
+from serve_app.tools.schema import LENGTH, TOLD_AT_MOST, fitted
 from serve_app.tools.tool import Said, WrongArguments, spec_of
 from serve_app.values import IdempotencyKey
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolSettings
     from serve_app.values import ToolSpec
+
+logger = logging.getLogger(__name__)
 
 KEY = "idempotency_key"
 
@@ -35,6 +40,8 @@ class FunctionTool:
     spec: ToolSpec
     function: Callable[..., Awaitable[Any]]
     arguments: type[BaseModel]
+    parameters: Mapping[str, str]
+    """By field of `arguments`, the function's parameter: that may have a name which no field may have."""
     supplied: Mapping[str, object]
     """The keyword-only arguments that the service fills in."""
     key_parameter: str | None
@@ -44,15 +51,19 @@ class FunctionTool:
         """It is there."""
 
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        given = fitted(arguments, self.spec.parameters)
         try:
-            valid = self.arguments.model_validate(arguments)
+            valid = self.arguments.model_validate(given)
         except ValidationError as error:
             raise WrongArguments(_explained(error)) from None
-        return {field: getattr(valid, field) for field in type(valid).model_fields}
+        except Exception as error:
+            logger.warning("arguments_unreadable", extra={"tool": self.spec.name}, exc_info=error)
+            raise WrongArguments(f"they cannot be read ({type(error).__name__})") from None
+        return {name: getattr(valid, field) for field, name in self.parameters.items()}
 
     async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
         keyed = {self.key_parameter: key} if self.key_parameter else {}
-        return Said(_text(await self.function(**given, **keyed, **self.supplied)))
+        return Said(text_of(await self.function(**given, **keyed, **self.supplied)))
 
     async def close(self) -> None:
         """A function holds nothing of ours."""
@@ -69,11 +80,12 @@ def function_tool(name: str, path: str, settings: ToolSettings, by_type: Mapping
         signature = inspect.signature(function, eval_str=True)
     except NameError as error:
         raise _invalid(name, f"an annotation of {path} does not resolve ({error})") from None
-    arguments = _arguments(name, signature)
+    arguments, parameters = _arguments(name, signature)
     return FunctionTool(
         spec=spec_of(name, settings, inspect.getdoc(function) or "", _schema(arguments)),
         function=function,
         arguments=arguments,
+        parameters=parameters,
         supplied=_supplied(name, signature, by_type),
         key_parameter=_key_parameter(signature),
     )
@@ -91,19 +103,33 @@ def _imported(name: str, path: str) -> Callable[..., Awaitable[Any]]:
     return function
 
 
-def _arguments(name: str, signature: inspect.Signature) -> type[BaseModel]:
+def _arguments(name: str, signature: inspect.Signature) -> tuple[type[BaseModel], dict[str, str]]:
     fields: dict[str, Any] = {}
+    parameters: dict[str, str] = {}
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             continue
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.annotation is parameter.empty:
             raise _invalid(name, f"its parameter {parameter.name} has no type")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (parameter.annotation, default)
+        field = f"argument_{len(fields)}"
+        parameters[field] = parameter.name
+        fields[field] = _field(parameter)
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        config = ConfigDict(extra="forbid", allow_inf_nan=False)
+        return create_model(name, __config__=config, **fields), parameters
     except (PydanticUserError, NameError) as error:
         raise _invalid(name, f"its signature has no JSON schema ({type(error).__name__})") from None
+
+
+def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """The type and the default of a field that the model knows by the parameter's name, or by the alias that it has."""
+    default = ... if parameter.default is parameter.empty else parameter.default
+    told = [*getattr(parameter.annotation, "__metadata__", ()), default]
+    if any(isinstance(each, FieldInfo) and (each.alias or each.validation_alias) for each in told):
+        return parameter.annotation, default
+    if isinstance(default, FieldInfo):
+        return Annotated[parameter.annotation, default], Field(alias=parameter.name)
+    return parameter.annotation, Field(default, alias=parameter.name)
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
@@ -143,12 +169,6 @@ def _invalid(name: str, what: str) -> InvalidConfiguration:
 
 
 def _explained(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in error.errors())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, ensure_ascii=False, default=str)
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    told = (f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"[:LENGTH] for each in wrong)
+    return "; ".join(sorted(told)[:TOLD_AT_MOST])

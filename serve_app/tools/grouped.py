@@ -55,8 +55,7 @@ class Grouped:
         for part in self._parts:
             if request.name in part.own:
                 return await part.tools.call(context, request, key)
-        names = ", ".join(name for part in self._parts for name in part.own)
-        return ToolResult.not_run(f"there is no tool {request.name}; the tools are: {names}")
+        return ToolResult.no_such_tool(request.name, (name for part in self._parts for name in part.own))
 
     async def checks(self) -> list[Check]:
         return await self._told(Part.checks, Part.unanswered_checks)

@@ -86,7 +86,12 @@ class _Maker:
 def _line(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> Line:
     limit = Limit(settings.breaker.failures, settings.breaker.cool_down_s)
     first, *others = [
-        Line(tool, Circuit(called, limit, clock), named(settings.retry_on))
+        Line(
+            tool,
+            Circuit(called, limit, clock),
+            named(settings.retry_on),
+            max_result_characters=settings.max_result_characters,
+        )
         for tool, called in zip(tools, (name, f"{name} at its standby"), strict=False)
     ]
     return replace(first, standby=others[0]) if others else first

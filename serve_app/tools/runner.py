@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_REASON_CHARACTERS = 2_000
+"""Of what is told of arguments that are wrong: the model wrote them itself, and needs no more to mend them."""
 NOT_LOADED = "It did not load; the log of the Tools deployment says why"
 NOT_FOUND = "Its MCP server does not answer, or does not have it; it is asked again and again"
 LEFT_ALONE = "It has failed again and again, and is left alone for a while"
@@ -66,12 +68,13 @@ class Runner:
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         name = request.name
         if name not in self._own:
-            return ToolResult.not_run(f"there is no tool {name}; the tools are: {', '.join(self._own)}")
+            return ToolResult.no_such_tool(name, self._own)
         line = self._lines.get(name)
         if line is None or not line.spec.ready:
             return ToolResult.refused(name, "it is not available now")
         with about(context.ids), hiding(line.spec.hidden(request.arguments)):
-            return await self._called(Call(context, request, key), line)
+            result = await self._called(Call(context, request, key), line)
+        return result.within(line.max_result_characters if result.attempts else MAX_REASON_CHARACTERS)
 
     async def _called(self, call: Call, line: Line) -> ToolResult:
         name = call.request.name

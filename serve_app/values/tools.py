@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from serve_app.values.text import capped, valid_text
 from serve_app.values.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Effect = Literal["pure", "idempotent", "effect"]
 """What a second call of a tool does: nothing new, nothing new under the same key, or the deed once more."""
@@ -91,6 +95,17 @@ class ToolResult(Value):
     def retries(self) -> int:
         """Tries of the tool beyond its first; a standby's is none."""
         return max(0, self.attempts - self.by_standby - 1)
+
+    def within(self, limit: int) -> ToolResult:
+        """The result with valid content of at most `limit` characters."""
+        content = capped(valid_text(self.content), limit)
+        return self if content == self.content else self.model_copy(update={"content": content})
+
+    @classmethod
+    def no_such_tool(cls, name: str, names: Iterable[str]) -> ToolResult:
+        """A call of a tool that there is not."""
+        asked, known = capped(valid_text(name), 100), capped(", ".join(names), 4_000)
+        return cls.not_run(f"there is no tool {asked}; the tools are: {known}")
 
     @classmethod
     def not_run(cls, reason: str) -> ToolResult:

@@ -50,6 +50,7 @@ class Tools(Other):
         self.result = ToolResult(content="done", status="ok", attempts=1, elapsed_ms=1)
         self.standby_s: float | None = None
         self.ready = True
+        self.parameters: dict[str, Any] = {}
         self.absent: ServeAppError | None = None
 
     async def specs(self) -> list[ToolSpec]:
@@ -61,7 +62,7 @@ class Tools(Other):
             ToolSpec(
                 name=name,
                 description="",
-                parameters={},
+                parameters=self.parameters,
                 timeout_s=3,
                 attempts=attempts,
                 effect=effect,
@@ -318,14 +319,38 @@ async def test_calls_side_by_side_use_no_retry_twice() -> None:
     assert (sorted(each or 0 for each in tools.granted), budget.left) == ([0, 0, 1, 1, 1], 0)
 
 
-async def test_a_tool_that_is_not_there_is_told_to_no_model_and_missing_in_every_answer() -> None:
+async def test_a_tool_that_is_away_is_told_of_as_it_was_and_one_that_was_never_there_is_not() -> None:
+    tools = Tools()
+    tools.parameters = {"type": "object"}
+    belt = _belt(tools)
+    assert len(await belt.specs()) == 4
+    tools.ready = False
+    for parameters, named in (({"type": "object"}, ["look"]), ({}, [])):
+        tools.parameters = parameters
+        await asyncio.sleep(FRESH_S)
+        await belt.specs()
+        await asyncio.sleep(0)
+        assert [spec.name for spec in await belt.specs()] == [*named, "save", "deed", "knowledge_search"]
+        assert belt.effect("look") == "pure"
+
+
+async def test_a_tool_that_is_away_is_missing_in_answers_that_asked_for_it() -> None:
+    tools = Tools()
+    tools.failures, tools.failure = 0, GONE
+    tools.result = ToolResult.refused("look", "it is not available now")
+    belt = _belt(tools)
+    await belt.specs()
+    outcome = await belt.call(CONTEXT, ToolRequest(id="c", name="look", arguments={}), KEY, Budget(6))
+    assert outcome.missing == "tool:look"
+
+
+async def test_a_list_of_tools_that_cannot_be_read_leaves_the_last_one_and_is_asked_for_again() -> None:
     tools = Tools()
     belt = _belt(tools)
-    assert (len(await belt.specs()), belt.missing) == (4, [])
-    tools.ready = False
-    await asyncio.sleep(FRESH_S)
-    await belt.specs()
-    await asyncio.sleep(0)
-    assert [spec.name for spec in await belt.specs()] == ["save", "deed", "knowledge_search"]
-    assert belt.missing == ["tool:look"]
-    assert belt.effect("look") == "pure"
+    known = await belt.specs()
+    for _ in range(2):
+        tools.absent = ValueError("poison")  # type: ignore[assignment]  # a fault that nobody foresaw
+        await asyncio.sleep(FRESH_S + 1)
+        assert await belt.specs() == known
+        await asyncio.sleep(0.1)
+    assert tools.asked == 3

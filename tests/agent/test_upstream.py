@@ -107,7 +107,7 @@ async def test_a_tool_call_whose_stream_breaks_is_made_once_and_whole(open_desk:
         (["malformed"], (["error"], [], 2)),
         (["well", "blank"], (["ok"], [], 3)),
         (["malformed", "blank"], (["error"], ["model"], 3)),
-        (["well", "blank", "blank"], (["ok"], ["model"], 4)),
+        (["well", "blank", "blank"], (["ok"], [], 4)),
     ],
 )
 async def test_bad_output_costs_one_call_to_mend_and_then_the_basic_answer(
@@ -122,12 +122,19 @@ async def test_bad_output_costs_one_call_to_mend_and_then_the_basic_answer(
 
 
 @STREAMING
-async def test_a_model_that_says_nothing_whatever_it_is_told_is_out_of_reach(
+async def test_for_a_model_that_says_nothing_whatever_it_is_told_the_fallback_answers(
     open_desk: Open, stub: Stub, *, stream: bool
 ) -> None:
     upstream = Upstream(open_desk, stub, ["blank"] * MANY)
+    answer = await upstream.desk.ask(stream=stream)
+    assert (answer.result, answer.degraded) == (WELL, ["model"])
+    assert upstream.calls == (4, 1)
+
+
+@STREAMING
+async def test_models_that_all_say_nothing_are_out_of_reach(open_desk: Open, stub: Stub, *, stream: bool) -> None:
+    upstream = Upstream(open_desk, stub, ["blank"] * MANY, fallback="blank")
     assert (await upstream.desk.fail(stream=stream)).code == "model_unavailable"
-    assert upstream.calls == (4, 0)
 
 
 @STREAMING

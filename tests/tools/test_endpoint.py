@@ -188,27 +188,53 @@ async def test_wrong_arguments_go_back_to_the_model_and_nothing_is_asked(
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (answer("<html>", kind="image/png"), "neither text nor JSON"),
-        (answer("not json"), "not the JSON that it says it is"),
-        (answer("[" * 990), "not the JSON"),
+        (answer("<html>", kind="image/png"), "image/png, is neither text nor JSON"),
+        (answer("not json"), "not json"),
+        (answer("[" * 990), "[" * 990),
         (answer(b"\x1f\x8b", content_encoding="gzip"), "compressed"),
-        (answer("x" * 1001, kind="text/plain"), "longer than 1000 bytes"),
+        (answer("x" * 1001, kind="text/plain"), "x" * 1000 + "\n[… longer than 1000 bytes"),
         (b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n" + b"x" * 200_000, "longer than 1000 bytes"),
+        (answer(b"caf\xe9", kind="text/plain; charset=utf-8"), "caf\ufffd"),
+        (answer("a", kind="text/plain; charset=none"), "a"),
+        (answer("a\0b", kind="text/plain"), "a\ufffdb"),
+    ],
+)
+async def test_an_answer_that_came_is_said_as_well_as_it_can_be(server: Server, given: bytes, what: str) -> None:
+    for effect in ("pure", "effect"):
+        server.answers = [given]
+        settings = _settings(server.url + "/{id}", max_response_bytes=1000)
+        result = await _call(settings.model_copy(update={"effect": effect, "attempts": 1}))
+        assert (result.status, result.attempts) == ("ok", 1)
+        assert what in result.content
+        assert len(result.content) < 1100
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
         (answer("", "302 Found", location="http://169.254.169.254/latest"), "redirects to another place"),
         (answer("", "302 Found", location="https://127.0.0.1/"), "redirects to another place"),
         (answer("", "302 Found", location="/again"), "redirects again and again"),
     ],
 )
-async def test_an_answer_that_cannot_be_used_is_an_error_without_its_content(
+async def test_a_redirect_that_leads_nowhere_is_an_error_and_of_an_effect_an_unknown_outcome(
     server: Server, given: bytes, what: str
 ) -> None:
     server.answers = [given]
-    settings = _settings(server.url + "/{id}", max_response_bytes=1000)
+    settings = _settings(server.url + "/{id}")
     result = await _call(settings)
-    assert (result.status, result.attempts) == ("error", 1)
-    assert what in result.content
-    assert len(result.content) < 200
+    assert (result.status, result.attempts, what in result.content) == ("error", 1, True)
     assert len(server.asked) == (4 if "again" in what else 1)
+    effect = settings.model_copy(update={"effect": "effect", "attempts": 1})
+    assert (await _call(effect)).status == "unknown"
+
+
+async def test_an_effect_whose_answer_breaks_off_is_done(server: Server) -> None:
+    server.answers = [b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 99\r\n\r\npaid"]
+    settings = _settings(server.url + "/{id}").model_copy(update={"effect": "effect", "attempts": 1})
+    result = await _call(settings)
+    assert (result.status, result.content.splitlines()[0]) == ("ok", "paid")
+    assert "the connection broke" in result.content
 
 
 async def test_a_redirect_within_the_origin_is_followed(server: Server) -> None:
