@@ -53,6 +53,7 @@ MAX_BODY_BYTES = 16_000_000
 MAX_ERROR_BYTES = 100_000
 T = TypeVar("T")
 
+BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
 REDIRECT = 300
 """None is followed: the key would go wherever it leads."""
 
@@ -296,11 +297,8 @@ class OpenAICompatibleModel(BaseChatModel):
         async with posted(url, body_of(fields), {**headers, **self.extra_headers}, self.timeout_s) as response:
             if response.status >= REDIRECT:
                 raise await _refusal(response)
-            if fields.get("stream") or response.content_type == "text/event-stream":
-                async for piece in _events(response, reply):
-                    yield piece
-            else:
-                yield reply.take(_loaded(await _body(response)), whole=True)
+            async for piece in _read(response, reply):
+                yield piece
 
     def _metadata(self, reply: ReplyAssembler) -> dict[str, Any]:
         metadata: dict[str, Any] = {"model_name": reply.model or self.model, "model_provider": "openai"}
@@ -311,8 +309,8 @@ class OpenAICompatibleModel(BaseChatModel):
         return metadata
 
 
-async def _events(response: aiohttp.ClientResponse, reply: ReplyAssembler) -> AsyncGenerator[Piece, None]:
-    """The pieces of a stream; of a whole body, where the endpoint does not stream."""
+async def _read(response: aiohttp.ClientResponse, reply: ReplyAssembler) -> AsyncGenerator[Piece, None]:
+    """The pieces of a reply: of a stream or of a whole body, whichever came, and whatever it calls itself."""
     reader, first = EventReader(), True
     size = 0
     async for data in response.content.iter_any():
@@ -321,7 +319,7 @@ async def _events(response: aiohttp.ClientResponse, reply: ReplyAssembler) -> As
             raise ReplyUnreadable("the reply is too long")
         if first and data.strip():
             first = False
-            if data.lstrip()[:1] in (b"{", b"["):
+            if data.lstrip(BEFORE_JSON)[:1] in (b"{", b"["):
                 rest = await _body(response)
                 yield reply.take(_loaded(data + rest), whole=True)
                 return
