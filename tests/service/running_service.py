@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "LANGSMITH_TRACING": "false",
     "STUB_KEY": "sk-stub-789",
     "TENANTS_ADMIN_KEY": "operators-key-of-thirty-two-characters",
-    "PYTHONPATH": str(Path(__file__).parent),
+    "PYTHONPATH": f"{Path(__file__).parent}:{ROOT / 'tests' / 'provider'}",
 }
 GUARDS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.deployments.guards:guards"}
 """As the README has it for a service without nginx."""

@@ -1,0 +1,222 @@
+"""The seven outcomes that nobody may see, over generated replies of a model at the end of a real HTTP connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from generated import THOUGHT, Plan, plans, told_apart
+from hypothesis import HealthCheck, given, settings
+from in_process import Agent, agent, data_dir
+from kinds import NEXT, NEXT_ANSWER, answering, plain
+from kinds_of_calls import CALLS
+from kinds_of_ends import STOPS
+from kinds_of_text import TEXTS
+from judging import complaints, two_meanings
+from provider import provided
+from reply_tools import deeds_file
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from judging import Told
+    from provider import Ask, Reply
+
+BYSTANDER_S = 2.0
+"""What another's turn may take longer beside an odd reply."""
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@dataclass(repr=False)
+class Room:
+    """An agent in this process, and the loop in which it lives."""
+
+    runner: asyncio.Runner
+    agent: Agent
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+    def see(self, plan: Plan, *ways: bool) -> list[Seen]:
+        """What turns with the reply come to, asked for in these ways."""
+        return [self.run(self._see(plan, stream=each)) for each in ways]
+
+    async def _see(self, plan: Plan, *, stream: bool) -> Seen:
+        kind, before = plan.kind(), _deeds()
+        self.agent.provider.answer = answering([kind])
+        bystander = asyncio.create_task(self.agent.ask(NEXT, "bystander", stream=False))
+        played = await self.agent.play(kind, stream=stream)
+        done = [line.split(" ", 1) for line in _deeds()[len(before) :]]
+        failures, self.agent.provider.failures = self.agent.provider.failures, []
+        assert not failures, failures
+        asked = [each for each in self.agent.provider.asked if each.step or each.user == NEXT]
+        self.agent.provider.asked.clear()
+        return Seen(
+            plan=plan,
+            turn=played.turn,
+            told=played.told,
+            after=played.after,
+            bystander=await bystander,
+            deeds=[deed for turn, deed in done if turn in {played.turn, "nobody"}],
+            refused=played.refused,
+            sent_back=json.dumps([each.body["messages"] for each in asked]),
+            results=[line for each in asked if each.user != NEXT for line in each.results],
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One turn with a generated reply, and all that came of it."""
+
+    plan: Plan
+    turn: str
+    told: Told
+    after: Told
+    bystander: Told
+    deeds: list[str]
+    refused: tuple[str, ...]
+    sent_back: str
+    """What the model was sent after the reply."""
+    results: list[str]
+
+    @property
+    def allowed(self) -> list[str]:
+        """The most that may be done."""
+        whole = self.plan.complete or self.plan.mends
+        empty = [each for each in self.plan.bookings if each.form in {"empty", "null"}]
+        if not whole and self.plan.cut_at is None:
+            return []
+        return [*self.plan.booked, *("book 900" for _ in empty)]
+
+
+def _deeds() -> list[str]:
+    return deeds_file().read_text().splitlines() if deeds_file().exists() else []
+
+
+@pytest.fixture(scope="module")
+def room(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """An agent whose provider's replies are generated; a failed call is tried again at once."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("serve_app.llm.tries.WAIT_MIN_S", 0.01)
+    with data_dir(tmp_path_factory.mktemp("deeds")), provided(_plain) as provider, asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        opened = runner.run(stack.enter_async_context(agent(redis_url, provider)))
+        yield Room(runner, opened)
+        runner.run(stack.aclose())
+    patch.undo()
+
+
+def _plain(ask: Ask) -> Reply:
+    return plain(ask, NEXT_ANSWER)
+
+
+def _done_unsent(seen: Seen) -> Counter[str]:
+    return Counter(seen.deeds) - Counter(seen.allowed)
+
+
+@few
+@given(plan=plans(calls=True))
+def test_no_deed_is_done_with_arguments_that_the_model_did_not_send(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert not _done_unsent(seen), (seen.deeds, seen.told.body)
+
+
+@few
+@given(plan=plans(calls=True, complete=True).filter(told_apart))
+def test_all_that_a_whole_reply_asks_for_is_done_and_told_as_done(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert Counter(seen.deeds) == Counter(seen.allowed), seen.told.body
+        assert not _told_otherwise(seen)
+
+
+@few
+@given(plan=plans(calls=True))
+def test_no_deed_is_told_as_failed(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert not _told_otherwise(seen), (seen.deeds, seen.told.body, seen.results)
+
+
+def _told_otherwise(seen: Seen) -> bool:
+    """Whether the user or the model was told of other deeds than were done; an error tells the user of none."""
+    told = sum(each["status"] == "ok" for each in seen.told.body.get("tool_calls", []))
+    to_model = sum(each.startswith("booked") for each in seen.results)
+    if "error" in seen.told.body:
+        return to_model < len(seen.deeds)
+    return told != len(seen.deeds) or to_model < len(seen.deeds)
+
+
+@few
+@given(plan=plans(complete=True).filter(told_apart))
+def test_a_reply_has_one_meaning_whichever_way_it_is_asked_for(room: Room, plan: Plan) -> None:
+    whole, streamed = room.see(plan, False, True)
+    assert whole.told.meaning(whole.turn) == streamed.told.meaning(streamed.turn)
+
+
+@few
+@given(plan=plans())
+def test_the_next_message_of_the_session_is_answered(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert (seen.after.outcome, seen.after.body.get("result")) == ("success", NEXT_ANSWER), seen.after.body
+        assert not seen.refused
+
+
+@few
+@given(plan=plans())
+def test_a_bystander_is_neither_failed_nor_kept_waiting(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert seen.bystander.outcome == "success", seen.bystander.body
+        assert seen.bystander.took_s < BYSTANDER_S
+
+
+@few
+@given(plan=plans(thinks=True))
+def test_no_thinking_is_in_an_answer_or_remembered_as_one(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert THOUGHT not in seen.told.shown
+        remembered = [each["content"] for each in _messages(seen) if each["role"] == "assistant"]
+        assert THOUGHT not in json.dumps(remembered)
+
+
+def _messages(seen: Seen) -> list[dict[str, Any]]:
+    return [message for messages in json.loads(seen.sent_back) for message in messages]
+
+
+@few
+@given(plan=plans())
+def test_no_reply_is_an_error_of_ours(room: Room, plan: Plan) -> None:
+    for seen in room.see(plan, False, True):
+        assert seen.told.outcome in {"success", "degraded", "model_unavailable"}, seen.told.body
+
+
+@pytest.mark.long
+@many
+@given(plan=plans())
+def test_none_of_the_seven_outcomes_is_seen(room: Room, plan: Plan) -> None:
+    both = room.see(plan, False, True)
+    for seen in both:
+        assert not _done_unsent(seen)
+        assert not _told_otherwise(seen)
+        assert (seen.after.outcome, seen.after.body.get("result")) == ("success", NEXT_ANSWER)
+        assert seen.bystander.outcome == "success"
+        assert seen.bystander.took_s < BYSTANDER_S
+        assert THOUGHT not in seen.told.shown
+        assert seen.told.outcome in {"success", "degraded", "model_unavailable"}
+    if plan.complete and told_apart(plan):
+        assert both[0].told.meaning(both[0].turn) == both[1].told.meaning(both[1].turn)
+
+
+def test_each_kind_of_reply_that_is_known_comes_to_what_its_model_said(room: Room) -> None:
+    kinds = [*CALLS, *TEXTS, *STOPS]
+    room.agent.provider.answer = answering(kinds)
+    found = []
+    for each in kinds:
+        whole, streamed = (room.run(room.agent.play(each, stream=way)) for way in (False, True))
+        found += [*complaints(whole), *complaints(streamed), *two_meanings(whole, streamed)]
+    found += room.agent.provider.failures
+    assert not found, "\n".join(found)

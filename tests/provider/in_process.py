@@ -1,0 +1,147 @@
+"""Turns in this process, with a model over HTTP and tools that are functions: all of an agent but Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from judging import Played, Told
+from kinds import NEXT
+from reply_tools import deeds_file
+
+from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.turn import Turn
+from serve_app.config import (
+    AgentSettings,
+    KnowledgeSettings,
+    MemorySettings,
+    ModelSettings,
+    RedisSettings,
+    RunSettings,
+    ToolSettings,
+)
+from serve_app.llm.models import build
+from serve_app.memory.window import Window
+from serve_app.observability.recorders import RecordedMetrics
+from serve_app.runs.course import Means
+from serve_app.runs.host import Host
+from serve_app.runs.patience import MOST_S, Patience
+from serve_app.runs.registry import Registry
+from serve_app.runs.tally import Tally
+from serve_app.runs.writer import Writer
+from serve_app.stores.redis import connect
+from serve_app.tools.runner import Runner
+from serve_app.values import Answer, ChatRequest, Context, Failed, Found, Token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from kinds import Kind
+    from provider import Provider
+    from redis.asyncio import Redis
+
+TURN_S = 20.0
+TOOLS: dict[str, dict[str, Any]] = {
+    "look_up": {"function": "reply_tools:look_up"},
+    "pack": {"function": "reply_tools:pack"},
+    "stumble": {"function": "reply_tools:stumble"},
+    "book": {"function": "reply_tools:book", "effect": "effect"},
+    "refund": {"function": "reply_tools:refund", "effect": "effect"},
+}
+numbers = itertools.count()
+
+
+class NoDocuments:
+    """A retriever that knows nothing; implements `ports.Retriever`."""
+
+    async def search(self, context: Context, query: str) -> Found:
+        return Found()
+
+
+@dataclass
+class Agent:
+    """What an Agent replica is made of."""
+
+    host: Host
+    provider: Provider
+    redis: Redis
+
+    async def ask(self, text: str, session: str, *, stream: bool) -> Told:
+        """One turn, and all that its client is told."""
+        asked = Context(
+            request_id=uuid4().hex, run_id=uuid4().hex, session_id=session, deadline=time.time() + TURN_S, timeout_s=TURN_S
+        )  # fmt: skip
+        request = ChatRequest(user_input=text, session_id=session, stream=stream)
+        begun = time.monotonic()
+        events = [event.data async for event in self.host.follow(asked, request, 0)]
+        took_s = time.monotonic() - begun
+        tokens = [each for each in events if isinstance(each, Token)]
+        streamed = ""
+        for each in tokens:
+            streamed = each.text if each.restart else streamed + each.text
+        last = events[-1]
+        assert isinstance(last, Answer | Failed), last
+        body = last.model_dump(mode="json")
+        shown = streamed + "".join(each.model_dump_json() for each in events if not isinstance(each, Token))
+        return Told(200 if isinstance(last, Answer) else 503, body, took_s, shown, streamed or None)
+
+    async def play(self, kind: Kind, *, stream: bool) -> Played:
+        """A turn with the kind's reply, others beside it where it may harm them, and the session's next message."""
+        turn = f"p{next(numbers)}"
+        user = f"reply as {kind.name} in {turn}"
+        others = [self.ask(NEXT, f"{turn}-{each}", stream=False) for each in range(2 * kind.harms)]
+        told, *beside = await asyncio.gather(self.ask(user, turn, stream=stream), *others)
+        after = await self.ask(NEXT, turn, stream=not stream)
+        refused = [str(found) for asked, found in self.provider.refused if asked == user]
+        return Played(kind, turn, stream, told, after, deeds_of(turn), self.provider.tries(user), tuple(refused), beside)
+
+
+def deeds_of(turn: str) -> tuple[str, ...]:
+    """What was done for a turn, line by line."""
+    lines = deeds_file().read_text().splitlines() if deeds_file().exists() else []
+    return tuple(line.removeprefix(f"{turn} ") for line in lines if line.startswith(f"{turn} "))
+
+
+@asynccontextmanager
+async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterator[Agent]:
+    """An agent whose model is the provider's, for the block."""
+    redis = connect(RedisSettings(), redis_url)
+    await redis.flushall()
+    metrics = RecordedMetrics()
+    given: dict[str, Any] = {"timeout_s": 5, "breaker_failures": 1000, **model}
+    chain = build(ModelSettings(name="openai:odd", base_url=provider.url, **given), metrics)
+    tools = Runner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
+    tools.start()
+    belt = Toolbelt(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
+    window = Window(redis, MemorySettings(), metrics)
+    registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex, metrics)
+    turn = Turn(model=chain, model_name="odd", belt=belt, window=window, settings=AgentSettings())
+    writer = Writer(registry, Patience(MOST_S), Tally(metrics, frozenset(TOOLS)))
+    host = Host(Means(redis, registry, writer, RunSettings(), turn.run), 50)
+    try:
+        yield Agent(host, provider, redis)
+    finally:
+        await host.close(0)
+        await tools.close()
+        await redis.aclose()
+
+
+@contextmanager
+def data_dir(folder: Path) -> Iterator[None]:
+    """`SERVE_APP_DATA_DIR` is the folder, for the block."""
+    before = os.environ.get("SERVE_APP_DATA_DIR")
+    os.environ["SERVE_APP_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SERVE_APP_DATA_DIR"]
+        else:
+            os.environ["SERVE_APP_DATA_DIR"] = before

@@ -1,0 +1,119 @@
+"""The service with a model that replies as real ones have been seen to: right deeds, honest answers, whole sessions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from judging import Played, Told, complaints, two_meanings
+from kinds import NEXT, answering
+from kinds_of_calls import ARGUMENTS, CALLS, DEEDS, ENDS, IDS, NAMES, PLACES, STEPS
+from kinds_of_ends import BODIES, LASTING, OVERFLOWS, PARAMETERS, PASSING, REASONS, SLOW, STOPS, STREAMS
+from kinds_of_text import CONTENT, COSTS, FRAMING, LETTERS, TEXTS, THINKING
+from provider import provided
+from running_service import beside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kinds import Kind
+    from provider import Provider
+    from running_service import Service
+
+NAME = "replies"
+AT_ONCE = 6
+"""Sessions that talk at the same time."""
+FAMILIES = {
+    "ids": [*IDS, *STEPS], "places": PLACES, "deeds": DEEDS, "arguments": ARGUMENTS, "names": NAMES, "ends of calls": ENDS,
+    "content": CONTENT, "thinking": THINKING, "letters": LETTERS, "framing": FRAMING, "usage": COSTS,
+    "finish reasons": REASONS, "streams that stop": STREAMS, "bodies": BODIES, "overflows": OVERFLOWS,
+    "passing errors": PASSING, "lasting errors": LASTING, "parameters": PARAMETERS,
+}  # fmt: skip
+TOOLS: dict[str, Any] = {
+    "look_up": {"function": "reply_tools:look_up"},
+    "pack": {"function": "reply_tools:pack"},
+    "stumble": {"function": "reply_tools:stumble"},
+    "book": {"function": "reply_tools:book", "effect": "effect"},
+    "refund": {"function": "reply_tools:refund", "effect": "effect"},
+}
+numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The service, its provider, and the file of deeds."""
+
+    service: Service
+    provider: Provider
+
+    def ask(self, text: str, session: str, *, stream: bool) -> Told:
+        """One turn, and all that its client was told."""
+        body = {"user_input": text, "session_id": session, "stream": stream}
+        begun = time.monotonic()
+        with self.service.client() as client:
+            response = client.post("/agent/chat", json=body)
+        took_s = time.monotonic() - begun
+        if not response.headers["content-type"].startswith("text/event-stream"):
+            return Told(response.status_code, response.json(), took_s, response.text)
+        lines = [line.partition(": ")[::2] for line in response.text.splitlines() if line.startswith(("event", "data"))]
+        frames = [(name, json.loads(data)) for (_, name), (_, data) in zip(lines[::2], lines[1::2], strict=True)]
+        told = ""
+        for name, data in frames:
+            if name == "token":
+                told = data["text"] if data["restart"] else told + data["text"]
+        shown = told + "".join(json.dumps(data) for name, data in frames if name not in {"token", "run"})
+        return Told(response.status_code, frames[-1][1], took_s, shown, told or None)
+
+    def play(self, kind: Kind, *, stream: bool) -> Played:
+        """A turn with the kind's reply, and the session's next message."""
+        turn = f"t{next(numbers)}"
+        user = f"reply as {kind.name} in {turn}"
+        with ThreadPoolExecutor() as pool:
+            telling = pool.submit(self.ask, user, turn, stream=stream)
+            others = [pool.submit(self.ask, NEXT, f"{turn}-{each}", stream=False) for each in range(2 * kind.harms)]
+            told, beside = telling.result(), [each.result() for each in others]
+        after = self.ask(NEXT, turn, stream=not stream)
+        deeds = [line.removeprefix(f"{turn} ") for line in self.deeds() if line.startswith(f"{turn} ")]
+        refused = [str(found) for asked, found in self.provider.refused if asked == user]
+        return Played(kind, turn, stream, told, after, tuple(deeds), self.provider.tries(user), tuple(refused), beside)
+
+    def deeds(self) -> list[str]:
+        path = self.service.data_dir / "reply-deeds"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def scene(service: Service) -> Iterator[Scene]:
+    with provided(answering([*CALLS, *TEXTS, *STOPS, *SLOW])) as provider:
+        model = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 6, "breaker_failures": 1000}
+        settings = {"model": model, "tools": TOOLS, "agent": {"turn_timeout_s": 25}, "knowledge": {"collection": NAME}}
+        with beside(service, NAME, settings) as running:
+            yield Scene(running, provider)
+
+
+def _found(scene: Scene, kinds: list[Kind]) -> list[str]:
+    """All that is wrong with the turns of these kinds, asked both ways, several sessions at a time."""
+    both = list(itertools.product(kinds, (False, True)))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        played = list(pool.map(lambda each: scene.play(each[0], stream=each[1]), both))
+    found = [line for each in played for line in complaints(each)]
+    found += [line for whole, streamed in zip(played[::2], played[1::2], strict=True) for line in two_meanings(whole, streamed)]
+    found += [f"nobody asked for: {line}" for line in scene.deeds() if line.startswith("nobody")]
+    return found + scene.provider.failures
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_reply_comes_to_what_its_model_said_and_the_session_goes_on(scene: Scene, family: str) -> None:
+    found = _found(scene, FAMILIES[family])
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.long
+def test_a_model_that_says_no_more_ends_with_its_time(scene: Scene) -> None:
+    found = _found(scene, SLOW)
+    assert not found, "\n".join(found)
