@@ -19,6 +19,7 @@
     │   ├── ToolUnavailable        no replica of Tools answered
     │   ├── RetrieverUnavailable   no replica of Retriever answered
     │   ├── StoreUnavailable       Redis or Milvus
+    │   │   └── StoreCorrupt       Redis answers, but one key holds what nobody can read
     │   ├── AgentUnavailable       the replica that held the run is gone
     │   └── RunAbandoned           each process that took the run over died
     ├── InvalidConfiguration 500   start-up only: every problem found, one line each
@@ -172,6 +173,13 @@ class StoreUnavailable(Unavailable):
     """Redis or Milvus did not answer."""
 
     code = "store_unavailable"
+
+
+class StoreCorrupt(StoreUnavailable):
+    """Redis answers, but a key holds what cannot be read; it says nothing of other keys, and a retry does not help."""
+
+    code = "store_corrupt"
+    retryable = False
 
 
 class AgentUnavailable(Unavailable):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from serve_app.config import EMBEDDED, data_dir, draft
@@ -60,42 +59,10 @@ def _model(settings: Settings) -> Iterator[Problem]:
 
 
 def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
-    if settings is None:
-        return
-    if settings.factory:
-        yield from _factory(settings.factory)
-    elif settings.model:
-        yield from _embedding_model(settings.model, has_key=settings.api_key_env is not None)
+    if settings is not None:
+        from serve_app.knowledge.embedding_models import problems as embedding_problems
 
-
-def _factory(path: str) -> Iterator[Problem]:
-    where, mend = "knowledge.embedding.factory", "Name a function without arguments that returns LangChain Embeddings"
-    try:
-        factory = resolve_name(path)
-    except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
-        yield Problem(where, f"{path} does not import ({type(error).__name__}: {error})", mend)
-    else:
-        if not callable(factory):
-            yield Problem(where, f"{path} is not a function", mend)
-
-
-def _embedding_model(name: str, *, has_key: bool) -> Iterator[Problem]:
-    """Its package and its name, by constructing it; a key that is named but missing is told elsewhere."""
-    from langchain.embeddings import init_embeddings
-
-    where, mend = "knowledge.embedding.model", "Name it provider:model, such as openai:embedding-3"
-    if ":" not in name:
-        yield Problem(where, f"{name} names no provider", mend)
-        return
-    try:
-        init_embeddings(name, **({"api_key": "not asked"} if has_key else {}))
-    except ImportError as error:
-        yield Problem(where, f"the package of {name} is not installed", str(error))
-    except ValueError as error:
-        yield Problem(where, _first_line(error), mend)
-    except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
-        what = f"{name} cannot be constructed ({_first_line(error)})"
-        yield Problem(where, what, "Name the variable that holds its key: knowledge.embedding.api_key_env")
+        yield from embedding_problems(settings)
 
 
 def _tools(settings: Settings) -> Iterator[Problem]:
@@ -169,7 +136,3 @@ def _holder(folder: Path) -> Iterator[Problem]:
         hold(folder, patience_s=0).close()
     except InvalidConfiguration as error:
         yield from error.problems
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__

@@ -1,11 +1,11 @@
-"""What does the model read: the system prompt, the passages, the tools?"""
+"""Writes what the model reads (system prompt, passages, tools), and finds which passages its answer cites."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
+from serve_app.agent.citations import cited_numbers
 from serve_app.terms import content_terms
 from serve_app.values import Citation, ToolSpec
 
@@ -28,7 +28,6 @@ ADDED = """
 The application that asks adds what follows; where that says otherwise, what stands above holds.
 {instructions}"""
 
-CITED = re.compile(r"\[(\d{1,4})\]")
 ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
 """Of an answer's words, in a passage: all but a few of a short answer's, a good number of a long one's."""
 
@@ -66,7 +65,7 @@ def numbered(passages: list[Passage], first: int) -> str:
 
 def citations(result: str, passages: list[Passage]) -> list[Citation]:
     """The passages that `result` cites by number; where it cites none, those whose words it is made of."""
-    cited = {int(number) for number in CITED.findall(result)}
+    cited = cited_numbers(result, len(passages))
     by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
     chosen = by_number or _made_of(content_terms(result), passages)
     return [

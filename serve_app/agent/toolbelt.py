@@ -129,6 +129,8 @@ class Toolbelt:
             await self._ask()
         except ServeAppError as error:
             logger.warning("tools_not_told", extra={"error": error.message})
+        except Exception:
+            logger.exception("tools_not_told")
 
     def count(self, outcome: Outcome) -> None:
         """Count a call that has ended, made or not."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, SystemMessage
+from langchain_core.messages.tool import tool_call
 
 from serve_app.agent.asking import ask, for_model
 from serve_app.agent.context_overflow import with_shorter_result, without_oldest
@@ -27,7 +28,7 @@ from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.values import Answer, IdempotencyKey, Token, ToolRequest, ToolResult, TurnRequest
+from serve_app.values import Answer, IdempotencyKey, Token, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -196,8 +197,9 @@ class Turn:
 
     async def _search_first(self, run: Run, progress: Progress) -> None:
         """Search the documents for the question, as a call that the service makes itself."""
-        request = ToolRequest(id=new_id(), name=KNOWLEDGE_SEARCH, arguments={"query": run.request.user_input})
-        step = progress.begin(with_calls(AIMessage(""), [request]), [request])
+        call = tool_call(id=new_id(), name=KNOWLEDGE_SEARCH, args={"query": run.request.user_input})
+        reply = AIMessage("", tool_calls=[call])
+        step = progress.begin(reply, requests_of(reply))
         await run.record(*step.begun(progress.usage, progress.empty))
         await self._act(run, progress, step)
 

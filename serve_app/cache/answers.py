@@ -95,7 +95,7 @@ class Answers:
                 woken.clear()
                 match await self._eval(scripts.FIND, *_finding(asked, self._owner, afresh=afresh)):
                     case ["kept", answer]:
-                        kept = _read(answer)
+                        kept = _read(answer or "")
                         return Found(kept, waited) if kept else None
                     case ["lead", version, begun_us]:
                         return Lead(asked, version, begun_us)
@@ -152,11 +152,9 @@ class Answers:
                 del self._waiting[key]
 
     async def _listen(self) -> None:
-        with self._tail.following(inbox(self._owner), after="0") as told:
-            while True:
-                for _, fields in await told.get():
-                    for woken in self._waiting.get(fields["answer"], ()):
-                        woken.set()
+        async for _, fields in self._tail.always(inbox(self._owner)):
+            for woken in self._waiting.get(fields.get("answer", ""), ()):
+                woken.set()
 
     async def _renew(self) -> None:
         while True:
@@ -168,14 +166,20 @@ class Answers:
                     async with self._redis.pipeline(transaction=False) as pipe:
                         for lead in list(self._leads):
                             pipe.eval(scripts.RENEW, 1, lead.asked.keys.lead, lead.asked.run_id, LIFE_MS)
-                        await pipe.execute()
+                        await pipe.execute(raise_on_error=False)  # a right that cannot be renewed lapses
             except StoreUnavailable as error:
                 logger.debug("answers_not_renewed", extra={"error": error.message})
+            except Exception:
+                logger.exception("answers_not_renewed")
 
     async def _tell(self, keys: tuple[str, ...], given: tuple[Any, ...]) -> None:
         """Where it fails, the right lapses by itself."""
-        with suppress(StoreUnavailable):
+        try:
             await self._eval(scripts.RELEASE, keys, given)
+        except StoreUnavailable as error:
+            logger.debug("answer_not_released", extra={"error": error.message})
+        except Exception:
+            logger.exception("answer_not_released")
 
     async def _eval(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
         with translated():

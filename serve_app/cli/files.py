@@ -1,4 +1,4 @@
-"""Which files do the given paths name, and by which source is each known?"""
+"""Finds the files that paths name, and the source by which each is known."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Found:
     skipped: int
 
 
-def find(paths: Sequence[str], suffixes: Container[str]) -> Found:
-    """Files as they are named; of folders all files below with one of `suffixes`, but nothing hidden."""
+def find(paths: Sequence[str], suffixes: Container[str] | None) -> Found:
+    """Files as they are named; of folders all files below with one of `suffixes`, or all, but nothing hidden."""
     files: dict[str, Path] = {}
     skipped = 0
     for path in map(Path, paths):
@@ -28,7 +28,7 @@ def find(paths: Sequence[str], suffixes: Container[str]) -> Found:
             files[source_of(path)] = path
             continue
         for below in _walk(path):
-            if below.suffix.lower() in suffixes and below.is_file():
+            if (suffixes is None or below.suffix.lower() in suffixes) and below.is_file():
                 files[source_of(below)] = below
             else:
                 skipped += 1

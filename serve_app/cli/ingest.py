@@ -1,4 +1,4 @@
-"""How do files become documents of the running service?"""
+"""The command `serve-app ingest`: adds files to the knowledge base of the running service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from serve_app.values import Indexed
+    from serve_app.knowledge.loaders import Loader
+    from serve_app.values import Document, Indexed
 
 INDEXING_S = 330.0
 """For one batch; a little longer than the service gives itself."""
@@ -60,39 +61,78 @@ class Tally:
         return f"{_many(self.outcomes.total(), 'document')}: {named}; {_many(self.passages, 'passage')}"
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read: by their suffixes in `encoding`, or all by `loader`."""
+
+    encoding: str | None = None
+    loader: Loader | None = None
+
+    def document(self, path: Path, source: str) -> Document:
+        from serve_app.knowledge.load import load
+
+        return self.loader.file(path, source) if self.loader else load(path, source, self.encoding)
+
+
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @url_option
 @click.option("--delete", is_flag=True, help="Remove the documents of these paths, whether or not the files exist.")
-def ingest(paths: tuple[str, ...], url: str, *, delete: bool) -> None:
+@click.option("--encoding", help="The encoding of these text files and pages, such as big5, where it cannot be told.")
+@click.option("--loader", "loader_path", metavar="MODULE:CLASS", help="Read with this LangChain document loader.")
+@click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of the loader; repeatable.")
+def ingest(**options: Any) -> None:
     """Add documents to the service's knowledge base.
 
-    Each PATH is a file or a folder of .md, .txt, .html, .pdf and .docx files. A file that was added before and has not
-    changed is left as it is; one that has changed replaces what it said before. What cannot be added is told at the
-    end, and does not stop the rest.
+    Each PATH is a file or a folder of .md, .txt, .html, .pdf, .docx, .csv, .tsv, .xlsx, .pptx and .eml files. A file
+    that was added before and has not changed is left as it is; one that has changed replaces what it said before. What
+    cannot be added is told at the end, and does not stop the rest. A text whose encoding cannot be told for sure is not
+    added: convert it to UTF-8, or name its encoding.
+
+    Any LangChain document loader reads other formats and places. It is constructed with each file's path, or without
+    one where no PATH is given:
+
+    \b
+      serve-app ingest --loader langchain_community.document_loaders:UnstructuredEPubLoader book.epub
+      serve-app ingest --loader langchain_community.document_loaders:WikipediaLoader --arg query=Pump
     """
-    if delete:
+    paths, url, loader_path = options["paths"], options["url"], options["loader_path"]
+    if not paths and (options["delete"] or not loader_path):
+        raise click.UsageError("Missing argument 'PATH...'")
+    if options["arguments"] and not loader_path:
+        raise click.UsageError("--arg belongs to --loader")
+    if options["delete"]:
         _delete(paths, url)
-    else:
-        _add(paths, url)
+        return
+    loader = _loader(loader_path, options["arguments"]) if loader_path else None
+    _add(paths, url, Reading(options["encoding"], loader))
 
 
-def _add(paths: tuple[str, ...], url: str) -> None:
-    from serve_app.knowledge.load import READERS
+def _loader(path: str, arguments: Iterable[str]) -> Loader:
+    """The loader with its arguments, whose values are read as YAML: numbers, true, lists, and text as it stands."""
+    import yaml
 
-    exists = {path: os.path.exists(path) for path in paths}  # noqa: PTH110 - Path.exists raises where it may not look
-    if not any(exists.values()):
-        raise click.UsageError(f"no such file or folder: {', '.join(exists)}")
-    found = find([path for path in paths if exists[path]], READERS)
+    from serve_app.knowledge.loaders import Loader
+
+    named: dict[str, Any] = {}
+    for argument in arguments:
+        name, is_given, value = argument.partition("=")
+        if not is_given or not name.isidentifier():
+            raise click.UsageError(f"--arg {argument} is not of the form NAME=VALUE")
+        try:
+            named[name] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            named[name] = value
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - where a team's own loaders are
+    return Loader.at(path, named)
+
+
+def _add(paths: tuple[str, ...], url: str, reading: Reading) -> None:
     started, tally = time.monotonic(), Tally()
-    for path, is_there in exists.items():
-        if not is_there:
-            tally.fail(path, "no such file or folder")
-    if not found.files and not tally.failures:
-        raise click.ClickException(f"no files to add: none of {_many(found.skipped, 'file')} is {' '.join(READERS)}")
+    files, skipped = _files(paths, tally, any_kind=reading.loader is not None)
     try:
         with service(url, INDEXING_S) as client:
-            _send(found.files, client, tally)
+            _send(_documents(files, reading, tally), client, tally, len(files))
     except KeyboardInterrupt:
         tally.failures.append(
             "interrupted; run the same command again to go on: what was sent is kept, and is unchanged then"
@@ -101,27 +141,48 @@ def _add(paths: tuple[str, ...], url: str) -> None:
     finally:
         for failure in tally.failures:
             click.echo(failure, err=True)
-        skipped = f"; {_many(found.skipped, 'file')} of other kinds skipped" if found.skipped else ""
-        click.echo(f"{tally}{skipped}; {time.monotonic() - started:.0f} s")
+        others = f"; {_many(skipped, 'file')} of other kinds skipped" if skipped else ""
+        click.echo(f"{tally}{others}; {time.monotonic() - started:.0f} s")
     if tally.outcomes["failed"]:
         raise click.exceptions.Exit(1)
 
 
-def _send(files: dict[str, Path], client: httpx.Client, tally: Tally) -> None:
+def _files(paths: tuple[str, ...], tally: Tally, *, any_kind: bool) -> tuple[dict[str, Path], int]:
+    """The files of the paths by source, and how many were skipped; a path that is not there is told."""
+    from serve_app.knowledge.load import READERS
+
+    exists = {path: os.path.exists(path) for path in paths}  # noqa: PTH110 - Path.exists raises where it may not look
+    if paths and not any(exists.values()):
+        raise click.UsageError(f"no such file or folder: {', '.join(exists)}")
+    found = find([path for path in paths if exists[path]], None if any_kind else READERS)
+    for path, is_there in exists.items():
+        if not is_there:
+            tally.fail(path, "no such file or folder")
+    if paths and not found.files and not tally.failures:
+        raise click.ClickException(f"no files to add: none of {_many(found.skipped, 'file')} is {' '.join(READERS)}")
+    return found.files, found.skipped
+
+
+def _send(documents: Iterator[Document], client: httpx.Client, tally: Tally, files: int) -> None:
     upload = Upload(client, time.sleep)
-    label, total = "Adding documents", len(files) + tally.outcomes.total()
+    label, total = "Adding documents", files + tally.outcomes.total()
     with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        for batch in batches(_parcels(files, tally)):
+        for batch in batches(Parcel.of(document) for document in documents):
             tally.count(upload.send(batch))
             bar.update(tally.outcomes.total() - bar.pos)
 
 
-def _parcels(files: dict[str, Path], tally: Tally) -> Iterator[Parcel]:
-    from serve_app.knowledge.load import Unreadable, load
+def _documents(files: dict[str, Path], reading: Reading, tally: Tally) -> Iterator[Document]:
+    from serve_app.knowledge.decoding import Unreadable
 
+    if reading.loader and not files:
+        try:
+            yield from reading.loader.all()
+        except Unreadable as error:
+            tally.fail(reading.loader.path, str(error))
     for source, path in files.items():
         try:
-            yield Parcel.of(load(path, source))
+            yield reading.document(path, source)
         except (Unreadable, OSError) as error:
             tally.fail(source, getattr(error, "strerror", None) or str(error))
         except Exception as error:  # noqa: BLE001 - a parser's fault over one file does not stop the rest

@@ -165,6 +165,10 @@ def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...
             for place, each in enumerate(settings.model.fallbacks)
         },
         "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
+        **{
+            f"knowledge.embedding.options_env.{option}": variable
+            for option, variable in (embedding.options_env if embedding else {}).items()
+        },
         "access.admin_key_env": settings.access.admin_key_env,
         "redis.password_env": settings.redis.password_env,
         "milvus.token_env": settings.milvus.token_env,

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from serve_app.config.access import AccessSettings
 from serve_app.config.cache import CacheSettings
+from serve_app.config.class_path import SECRET_OPTION, is_class_path
 from serve_app.config.forms import (
     EMBEDDED,
     FunctionPath,
@@ -95,7 +96,12 @@ class EmbeddingSettings(Section):
     """Which model turns text into dense vectors; one of `model` and `factory`."""
 
     model: str | None = None
-    """Any name `init_embeddings` knows, such as `openai:embedding-3`."""
+    """Any name `init_embeddings` knows, such as `openai:embedding-3`, or the import path of a LangChain `Embeddings`,
+    such as `langchain_community.embeddings:DashScopeEmbeddings`, whose module is imported only where it is named."""
+    options: dict[str, Any] = {}
+    """What a class by import path is constructed with, such as `{model: text-embedding-v4}`. No secrets: see below."""
+    options_env: dict[str, VariableName] = {}
+    """Option -> the environment variable that holds it: secrets of a class that `api_key_env` does not fit."""
     factory: FunctionPath | None = None
     """`module:function` without arguments that returns a LangChain `Embeddings`."""
     base_url: HttpUrl | None = None
@@ -109,7 +115,18 @@ class EmbeddingSettings(Section):
     def _one_source(self) -> EmbeddingSettings:
         if (self.model is None) == (self.factory is None):
             raise ValueError("name the embedding either by model or by factory")
+        by_class = self.model is not None and is_class_path(self.model)
+        if (self.options or self.options_env) and not by_class:
+            raise ValueError("options belong to a model that is named by its import path, package.module:Class")
+        if secret := next((name for name in self.options if SECRET_OPTION.search(name)), None):
+            raise ValueError(f"{secret} stands in options; name the variable that holds it in options_env")
         return self
+
+    @property
+    def identity(self) -> str:
+        """What tells its vectors from those of another model."""
+        chosen = {name: self.options[name] for name in sorted(self.options) if "model" in name or "dim" in name}
+        return f"{self.model or self.factory}" + (f" {chosen}" if chosen else "")
 
 
 class KnowledgeSettings(Section):

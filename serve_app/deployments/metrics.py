@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from serve_app.ports import Metrics
     from serve_app.values.metric import Metric
+
+logger = logging.getLogger(__name__)
 
 CONNECT_S, PAGE_S = 1.0, 3.0
 """For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
@@ -52,7 +55,7 @@ class RayMetrics:
         self._hand_over_when_due()
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
-        self._of(metric).set(value, labels)
+        self._tell(metric, "set", value, labels)
 
     def hand_over(self) -> None:
         """Tell Ray what has been counted and observed."""
@@ -62,9 +65,16 @@ class RayMetrics:
             observed, self._observed = self._observed, []
         for (metric, labels), by in counted.items():
             if by > 0:  # Ray refuses to count nothing
-                self._of(metric).inc(by, dict(labels))
+                self._tell(metric, "inc", by, dict(labels))
         for metric, value, given in observed:
-            self._of(metric).observe(value, given)
+            self._tell(metric, "observe", value, given)
+
+    def _tell(self, metric: Metric, how: str, value: float, labels: dict[str, str]) -> None:
+        """Tell Ray one number; what it refuses costs no other, and fails nobody."""
+        try:
+            getattr(self._of(metric), how)(value, labels)
+        except Exception:
+            logger.exception("metric_refused", extra={"metric": metric.name})
 
     def _hand_over_when_due(self) -> None:
         if self._clock() >= self._due:
@@ -107,4 +117,7 @@ async def _page(client: httpx.AsyncClient, address: str) -> str | None:
             response = await client.get(f"http://{address}/metrics")
         return response.raise_for_status().text
     except (httpx.HTTPError, TimeoutError):
+        return None
+    except Exception:
+        logger.exception("metrics_page_not_read", extra={"address": address})
         return None

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REDACTOR = Redactor()
+DAY_S = 86_400.0
 
 
 def _family(error: type[ServeAppError]) -> list[type[ServeAppError]]:
@@ -56,10 +57,15 @@ def refusal(failure: Failure, shape: Shape = _ours_alone) -> Response:
     status = STATUS.get(failure.code, Internal.status)
     response = shape(failure, status)
     if status in {429, 503}:
-        response.headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s or 1)))
+        response.headers["Retry-After"] = str(_whole_seconds(failure.retry_after_s))
     if status == Unauthenticated.status:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _whole_seconds(wait_s: float | None) -> int:
+    """At least one, at most a day: a provider's own wish may be any number."""
+    return math.ceil(min(max(wait_s, 1.0), DAY_S)) if wait_s is not None and math.isfinite(wait_s) else 1
 
 
 def answer_to(error: Exception, scope: Scope, redactor: Redactor = REDACTOR) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from serve_app.config import AdmissionSettings
     from serve_app.ports import Metrics, Tenants
     from serve_app.resilience.fair_queue import Ticket
+
+logger = logging.getLogger(__name__)
 
 TELL_EVERY_S = 5.0
 
@@ -94,7 +97,10 @@ class Admission:
     async def go_on(self) -> None:
         """Tell how many have waited, for ever."""
         while True:
-            self._metrics.set(TURNS_WAITING, self._most_waiting)
+            try:
+                self._metrics.set(TURNS_WAITING, self._most_waiting)
+            except Exception:
+                logger.exception("waiting_turns_not_told")
             self._most_waiting = self._queue.waiting
             await asyncio.sleep(TELL_EVERY_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from serve_app.values import Context, Event
 
 DEGRADED = "X-Degraded"
+_NO_HEADER = re.compile(r"[^ -~]")
+"""What no header carries: a model may name a tool as it likes."""
 CANCELLED = "The run was cancelled, so that there is no answer"
 FIRST_EVENT_S = 10.0
 """A turn that waits for another one of its session longer than this begins its stream with a keep-alive."""
@@ -57,7 +60,7 @@ async def end_of(events: AsyncGenerator[Event, None], context: Context) -> Answe
 def marked(response: Response, answer: Answer) -> Response:
     """A header tells a proxy or a probe, which reads no body, what the answer was made without."""
     if answer.degraded:
-        response.headers[DEGRADED] = ", ".join(answer.degraded)
+        response.headers[DEGRADED] = _NO_HEADER.sub("?", ", ".join(answer.degraded))
     return response
 
 

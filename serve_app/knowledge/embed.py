@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from serve_app.config import secret
 from serve_app.errors import ModelUnavailable
+from serve_app.knowledge.embedding_models import embeddings_of
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.resilience.faults import strike
@@ -47,7 +46,7 @@ class Embedder:
         self._layout = layout
         self._timeout_s = settings.timeout_s
         self._query_timeout_s = min(query_timeout_s, settings.timeout_s)
-        self._embeddings = embeddings or _load(settings)
+        self._embeddings = embeddings or embeddings_of(settings)
 
     async def query(self, context: Context, text: str) -> list[float]:
         """The vector of a question; refused while the breaker is open."""
@@ -99,21 +98,3 @@ async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
     except Exception as error:  # each provider's package raises errors of its own
         logger.warning("embedding_failed", exc_info=error)
         raise ModelUnavailable(f"The embedding model did not answer ({type(error).__name__})") from error
-
-
-def _load(settings: EmbeddingSettings) -> Embeddings:
-    if settings.factory is not None:
-        made: Embeddings = resolve_name(settings.factory)()
-        return made
-    from langchain.embeddings import init_embeddings
-
-    name = settings.model or ""
-    options: dict[str, Any] = {}
-    if settings.base_url is not None:
-        options["base_url"] = settings.base_url
-    if settings.api_key_env is not None:
-        options["api_key"] = secret(settings.api_key_env)
-    if name.startswith("openai:"):
-        # The check would download a tokenizer; retries are the caller's.
-        options |= {"check_embedding_ctx_length": False, "max_retries": 0, "timeout": settings.timeout_s}
-    return init_embeddings(name, **options)

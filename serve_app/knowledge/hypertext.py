@@ -1,4 +1,4 @@
-"""What does an HTML page say, without its navigation, as Markdown?"""
+"""Turns an HTML page without its navigation into Markdown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 import warnings
 
 from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
-from bs4.element import Comment, Tag
+from bs4.element import Comment, NavigableString, Tag
 from markdownify import ATX, MarkdownConverter
+
+from serve_app.knowledge.tables import escaped, fill_spans
 
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 _NOT_CONTENT = (
@@ -20,10 +22,13 @@ _NOT_CONTENT = (
 _MAIN = "main, [role=main], article"
 _ADMONITIONS = ".note > table, .tip > table, .caution > table, .warning > table, .important > table"
 _LAYOUT = ["table", "pre", *_HEADINGS]
+MAX_DEPTH = 100
+"""Of elements inside elements: what lies deeper is text only. People write twenty, and Python's stack holds 250."""
+
 _TABLE_PARTS = ["thead", "tbody", "tfoot", "tr", "td", "th", "caption"]
 
 
-def to_markdown(page: bytes | str) -> tuple[str, str]:
+def to_markdown(page: str) -> tuple[str, str]:
     """The page's title, empty where it has none, and its content with headings, lists, tables and code kept.
 
     Links are their text only: a passage full of addresses matches every question about addresses.
@@ -31,6 +36,7 @@ def to_markdown(page: bytes | str) -> tuple[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML pages are served, and read, as HTML
         soup = BeautifulSoup(page, "lxml")
+    _bound_depth(soup)
     title = _line(soup.title) if soup.title else ""
     content = _main(soup)
     for element in content.select(_NOT_CONTENT):
@@ -41,7 +47,25 @@ def to_markdown(page: bytes | str) -> tuple[str, str]:
     for comment in content.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
     _flatten(content)
+    for table in content.find_all("table"):
+        fill_spans(table)
     return title, _tidy(_converter().convert_soup(content))
+
+
+def _bound_depth(soup: BeautifulSoup) -> None:
+    """Replace what lies deeper than `MAX_DEPTH` by its text; without recursion."""
+    depths = {id(soup): 0}
+    deepest: list[Tag] = []
+    for element in soup.descendants:
+        if isinstance(element, Tag):
+            depth = depths.get(id(element.parent), 0) + 1
+            depths[id(element)] = depth
+            if depth == MAX_DEPTH:
+                deepest.append(element)
+    for element in deepest:
+        text = " ".join(element.get_text(" ").split())
+        element.clear()
+        element.append(NavigableString(text))
 
 
 def _main(soup: BeautifulSoup) -> Tag:
@@ -84,6 +108,11 @@ class _Converter(MarkdownConverter):
         if "_inline" in parent_tags:
             return f" {text} "
         return "\n\n" + re.sub(r"^(#{1,6} )", r"\\\1", text, flags=re.MULTILINE) + "\n\n"
+
+    def convert_td(self, element: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - its override
+        return f" {escaped(' '.join(text.split()))} |"
+
+    convert_th = convert_td
 
     def convert_pre(self, element: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - passed by name
         longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)

@@ -38,9 +38,7 @@ class Layout:
         self._key_of_dimension = f"{settings.collection}:dimension"
         self._collection = settings.collection
         named = settings.embedding
-        self._wanted = _Made(
-            settings.mode, (named.model or named.factory) if named and settings.mode != "lexical" else None
-        )
+        self._wanted = _Made(settings.mode, named.identity if named and settings.mode != "lexical" else None)
         self._right = False
 
     async def check(self) -> bool:

@@ -1,27 +1,32 @@
-"""What does a file say, whatever its format?"""
+"""Reads a file of any known format as a document."""
 
 from __future__ import annotations
 
-import codecs
 import io
+import logging
 import re
+import warnings
 import zipfile
-import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.parsers.expat import ExpatError
 
 from serve_app.knowledge.blocks import Heading, markdown
+from serve_app.knowledge.decoding import Unreadable, decode_page, decode_text
 from serve_app.values import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+__all__ = ["READERS", "Unreadable", "document", "load", "valid"]
+
+logger = logging.getLogger(__name__)
+
+UNPACKED_BYTES = 512 * 1024 * 1024
+"""Of an archive: a thousand times the text of a long book, and little enough for a laptop."""
 
 TITLE_CHARACTERS = 512
 """What `Document.title` takes."""
 
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_UNMARKED_ENCODINGS = ("utf-8", "gb18030", "cp1252")
 _UNSEEN = dict.fromkeys([*range(9), *range(11, 32), 127, 0xAD, 0x200B, 0xFEFF, 0xFFFE]) | {0xA0: " "}
 _FRONT_MATTER = re.compile(r"---\n(\w[\w-]*:(?:[^\n]*\n)*?)(?:---|\.\.\.)(?:\n|$)")
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
@@ -33,33 +38,57 @@ _PROGRAM_NAMES = ("Microsoft Word - ", "Microsoft PowerPoint - ", "untitled", "U
 _PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
 
 
-class Unreadable(Exception):
-    """The file gives no text; the message says why, for the person who named the file."""
-
-
-def load(path: Path, source: str) -> Document:
-    """The document in the file, named `source`.
+def load(path: Path, source: str, encoding: str | None = None) -> Document:
+    """The document in the file, named `source`; `encoding` is that of text files and pages, where it is known.
 
     Raises:
         Unreadable: the format is unknown, or the file is not what its name says, broken, encrypted or without text.
         OSError: the file cannot be opened.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         raise Unreadable(f"no reader for '{path.suffix}' files; known are {' '.join(READERS)}")
-    title, text = reader(path)
-    text = _clean(text)
+    title, text = _read(suffix, path.read_bytes(), encoding)
+    is_text = READERS[suffix] is _text
+    title = title or ("" if is_text else _only_heading(text))
+    return document(source, title or path.stem, text, is_text=is_text)
+
+
+def document(source: str, title: str, text: str, *, is_text: bool) -> Document:
+    """The document of a text that was read, made valid.
+
+    Raises:
+        Unreadable: there is no text.
+    """
+    text = valid(text)
     if not text.strip():
-        raise Unreadable("it has no text" + (" (scanned pages?)" if path.suffix.lower() == ".pdf" else ""))
-    is_text = reader is _text
-    title = " ".join(_clean(title).split()) or ("" if is_text else _only_heading(text)) or path.stem
-    return Document(source=source, title=title[:TITLE_CHARACTERS], text=text, format="text" if is_text else "markdown")
+        raise Unreadable("it has no text")
+    shown = " ".join(valid(title).split())[:TITLE_CHARACTERS]
+    return Document(source=source, title=shown, text=text, format="text" if is_text else "markdown")
 
 
-def _clean(text: str) -> str:
-    """Without what no question contains: control and invisible characters, halves of surrogate pairs."""
+def valid(text: str) -> str:
+    """Without what no question contains: control and invisible characters; halves of surrogate pairs replaced."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return lines.translate(_UNSEEN).encode("utf-8", "ignore").decode()
+    return lines.translate(_UNSEEN).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _read(suffix: str, content: bytes, encoding: str | None) -> tuple[str, str]:
+    if suffix not in _ARCHIVES:
+        title, text = READERS[suffix](content, encoding)
+        return " ".join(valid(title).split()), valid(text)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(each.file_size for each in archive.infolist())
+        if size > UNPACKED_BYTES:
+            raise Unreadable(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
+        title, text = READERS[suffix](content, encoding)
+    except Unreadable:
+        raise
+    except Exception as error:  # each library raises whatever its parsers do
+        logger.debug("document_not_read", exc_info=error)
+        raise Unreadable(f"it is no {_ARCHIVES[suffix]}, or broken or encrypted") from error
+    return " ".join(valid(title).split()), valid(text)
 
 
 def _only_heading(text: str) -> str:
@@ -70,12 +99,12 @@ def _only_heading(text: str) -> str:
     return highest[0].text if len(highest) == 1 else ""
 
 
-def _text(path: Path) -> tuple[str, str]:
-    return "", _decoded(path.read_bytes())
+def _text(content: bytes, encoding: str | None) -> tuple[str, str]:
+    return "", decode_text(content, encoding)
 
 
-def _markdown(path: Path) -> tuple[str, str]:
-    text = _decoded(path.read_bytes()).replace("\r\n", "\n")
+def _markdown(content: bytes, encoding: str | None) -> tuple[str, str]:
+    text = decode_text(content, encoding).replace("\r\n", "\n")
     front = _FRONT_MATTER.match(text)
     if front is None:
         return "", text
@@ -83,49 +112,61 @@ def _markdown(path: Path) -> tuple[str, str]:
     return title[1].strip("\"' ") if title else "", text[front.end() :]
 
 
-def _decoded(content: bytes) -> str:
-    for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
-            return content.decode(encoding, "replace")
-    if b"\0" in content:
-        raise Unreadable("it is binary, not text")
-    for encoding in _UNMARKED_ENCODINGS:
-        try:
-            return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise Unreadable("its encoding is none of UTF-8, UTF-16 with a mark, GB 18030 and Windows-1252")
-
-
-def _html(path: Path) -> tuple[str, str]:
+def _html(content: bytes, encoding: str | None) -> tuple[str, str]:
     from serve_app.knowledge.hypertext import to_markdown
 
-    try:
-        return to_markdown(path.read_bytes())
-    except RecursionError as error:
-        raise Unreadable("its elements are nested too deeply") from error
+    return to_markdown(decode_page(content, encoding))
 
 
-def _docx(path: Path) -> tuple[str, str]:
+def _docx(content: bytes, _encoding: str | None) -> tuple[str, str]:
     import mammoth
 
     from serve_app.knowledge.hypertext import to_markdown
 
-    content = io.BytesIO(path.read_bytes())
-    try:
-        page = mammoth.convert_to_html(content, style_map=_WORD_STYLES, convert_image=lambda _image: []).value
-    except (zipfile.BadZipFile, zlib.error, ExpatError, OSError, LookupError, ValueError, RuntimeError) as error:
-        raise Unreadable("it is no Word document (.docx), or broken or encrypted") from error
+    page = mammoth.convert_to_html(io.BytesIO(content), style_map=_WORD_STYLES, convert_image=lambda _image: []).value
     return to_markdown(page)
 
 
-def _pdf(path: Path) -> tuple[str, str]:
+def _xlsx(content: bytes, encoding: str | None) -> tuple[str, str]:
+    from serve_app.knowledge.spreadsheets import read_xlsx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # openpyxl's, of drawings and styles that it does not keep
+        return read_xlsx(content, encoding)
+
+
+def _pptx(content: bytes, encoding: str | None) -> tuple[str, str]:
+    from serve_app.knowledge.slides import read
+
+    return read(content, encoding)
+
+
+def _csv(content: bytes, encoding: str | None) -> tuple[str, str]:
+    from serve_app.knowledge.spreadsheets import read_csv
+
+    return read_csv(content, encoding)
+
+
+def _eml(content: bytes, _encoding: str | None) -> tuple[str, str]:
+    from serve_app.knowledge import mail
+
+    return mail.read(content, _attachment)
+
+
+def _attachment(name: str, content: bytes) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix == ".eml" or suffix not in READERS:
+        raise Unreadable(f"no reader for '{suffix}' files")
+    return _read(suffix, content, None)[1]
+
+
+def _pdf(content: bytes, _encoding: str | None) -> tuple[str, str]:
     from pypdfium2 import PdfiumError
 
     from serve_app.knowledge import pdf
 
     try:
-        title, text = pdf.read(path)
+        title, text = pdf.read(content)
     except PdfiumError as error:
         encrypted = error.err_code == _PASSWORD_NEEDED
         raise Unreadable("it is encrypted" if encrypted else "it is no PDF, or broken") from error
@@ -134,7 +175,15 @@ def _pdf(path: Path) -> tuple[str, str]:
     return title, text
 
 
-READERS: dict[str, Callable[[Path], tuple[str, str]]] = {
+_ARCHIVES = {
+    ".docx": "Word document (.docx)",
+    ".xlsx": "Excel workbook (.xlsx)",
+    ".xlsm": "Excel workbook (.xlsm)",
+    ".pptx": "PowerPoint presentation (.pptx)",
+}
+"""Formats that are ZIP archives of XML, and what they are called."""
+
+READERS: dict[str, Callable[[bytes, str | None], tuple[str, str]]] = {
     ".md": _markdown,
     ".markdown": _markdown,
     ".txt": _text,
@@ -142,5 +191,11 @@ READERS: dict[str, Callable[[Path], tuple[str, str]]] = {
     ".htm": _html,
     ".pdf": _pdf,
     ".docx": _docx,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".xlsx": _xlsx,
+    ".xlsm": _xlsx,
+    ".pptx": _pptx,
+    ".eml": _eml,
 }
-"""The title, empty where the format has none, and the text of a file, by its suffix."""
+"""The title, empty where the format has none, and the text of a file, by its suffix, bytes and named encoding."""

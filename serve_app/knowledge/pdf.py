@@ -1,19 +1,18 @@
-"""What does a PDF say, in paragraphs, under the headings of its outline?"""
+"""Turns a PDF into Markdown: paragraphs under the headings of its outline."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pypdfium2
+from pypdfium2 import raw
 
 from serve_app.knowledge.blocks import HEADING_CHARACTERS, Heading
+from serve_app.knowledge.decoding import Unreadable
+from serve_app.knowledge.language_evidence import is_soup
 from serve_app.knowledge.paragraphs import mend_hyphens, to_markdown, usual_width
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EDGE_LINES = 2
 """How many lines at the top and at the foot of a page may be a running head."""
@@ -24,6 +23,9 @@ HEADING_LINES = 3
 NUMBER_CHARACTERS = 12
 """How much longer than its outline entry a heading may be: it has a number there, as "Chapter 12" or "3.1.4"."""
 
+STAMP_CHARACTERS = 100
+"""A page whose picture covers half of it and that has no more text is a scan with a stamp or a page number."""
+
 _PAGE_BREAK = "\f"
 _NUMBER = re.compile(r"\b[ivxlc]+\b|\d+")
 _NUMBER_LINE = re.compile(r"(?:chapter|appendix|part|section|第)\s*\S{1,5}(?:\s*[章节部篇])?", re.IGNORECASE)
@@ -32,22 +34,50 @@ Entry = tuple[int, Heading]
 """A page's index and a heading that stands on it."""
 
 
-def read(path: Path) -> tuple[str, str]:
+def read(content: bytes) -> tuple[str, str]:
     """The title that the file's author gave it, and its text as Markdown.
 
     Raises:
         pypdfium2.PdfiumError: it is no PDF, broken or encrypted.
+        Unreadable: half of its pages have no text, or its text is not what its pages show.
     """
-    document = pypdfium2.PdfDocument(path)
+    document = pypdfium2.PdfDocument(content)
     try:
         title = document.get_metadata_dict().get("Title", "")
-        pages = [page.get_textpage().get_text_range().replace(_PAGE_BREAK, "\n") for page in document]
+        pages, pictures = [], 0
+        for page in document:
+            pages.append(page.get_textpage().get_text_range().replace(_PAGE_BREAK, "\n"))
+            pictures += _is_picture(page, pages[-1])
         outline = _outline(document)
     finally:
         document.close()
+    _assert_readable(pages, pictures)
     numbered = enumerate(_body(pages))
     parts = [part for at, lines in numbered for part in _with_headings(lines, [h for page, h in outline if page == at])]
     return title.strip(), _written(parts)
+
+
+def _is_picture(page: pypdfium2.PdfPage, text: str) -> bool:
+    """Whether the page shows something that its text does not say, as a scan does, stamped or not."""
+    characters = len("".join(text.split()))
+    if not characters:
+        return next(page.get_objects(max_depth=2), None) is not None
+    if characters > STAMP_CHARACTERS:
+        return False
+    width, height = page.get_size()
+    images = (image.get_bounds() for image in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3))
+    return any((right - left) * (top - bottom) * 2 > width * height for left, bottom, right, top in images)
+
+
+def _assert_readable(pages: list[str], pictures: int) -> None:
+    if not any(page.strip() for page in pages):
+        raise Unreadable("it has no text (scanned pages?): recognize it first, as with OCRmyPDF")
+    if pictures * 2 >= len(pages) and pictures:
+        what = f"{pictures} of its {len(pages)} pages have no text (scanned pages?)"
+        raise Unreadable(f"{what}: recognize their text first, as with OCRmyPDF")
+    if is_soup("\n".join(pages)):
+        what = "its text is not what its pages show: its fonts do not say which characters their glyphs are"
+        raise Unreadable(f"{what}; recognize its text first, as with OCRmyPDF --force-ocr")
 
 
 def _outline(document: pypdfium2.PdfDocument) -> list[Entry]:

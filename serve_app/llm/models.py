@@ -126,7 +126,7 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
     return OpenAICompatibleModel(
         model=settings.name.partition(":")[2],
         timeout_s=settings.timeout_s,
-        profile=_profile(settings),
+        endpoint=_profile(settings),
         extra_body=settings.extra_body,
         extra_headers=settings.extra_headers,
         stream_always=settings.stream == "always",
@@ -137,7 +137,7 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
 def _profile(settings: ModelEndpoint) -> Profile:
     from serve_app.llm.openai_compatible.profile import PROFILES, profile_for
 
-    found = PROFILES[settings.profile] if settings.profile else profile_for(settings.base_url, settings.name)
+    found = PROFILES[settings.profile] if settings.profile else profile_for(settings.base_url)
     return replace(found, accepts_done_as_end=True) if settings.done_ends else found
 
 

@@ -163,9 +163,9 @@ def _ours(error: Exception, said: _Refusal) -> ServeAppError:
                 return ours(message)
     if said.status in {401, 402}:
         return KeyRefused(WRONG_KEY) if said.status == 401 else QuotaSpent(NO_MONEY)  # noqa: PLR2004 - by HTTP
-    if message := _passing(error, said):
-        passing = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}.get(message, ModelUnavailable)
-        return passing(message, _retry_after_s(error))
+    if passing := _passing(error, said):
+        kinds = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}
+        return kinds.get(passing, ModelUnavailable)(passing, _retry_after_s(error))
     return _lasting(error, said)
 
 

@@ -64,6 +64,6 @@ async def _row(client: Any, tenant: str, exchanges: str, size: int) -> SessionSi
         session_id=session_id,
         turns=turns if isinstance(turns, int) else 0,  # a key that is no list is one that a turn sets aside
         bytes=size,
-        repairs=int(repairs or 0),
+        repairs=int(repairs) if isinstance(repairs, str) and repairs.isdecimal() else 0,
         expires_in_s=max(0, expires_in_s),
     )

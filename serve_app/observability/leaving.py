@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.redaction import leaves
+from serve_app.values.text import valid_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 32_000
 """Of one text: a user's message at its longest."""
 CUT = " …"
+MOST_BITS = 63
+"""Of an integer: a longer one has no place in OTLP, nor in LangSmith's JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def _span(recorded: Recorded, redact: Redact) -> Span:
         given=_content(recorded.given, redact),
         told=_content(recorded.told, redact),
         error=cut(redact(recorded.error)),
-        facts=cut(redact(recorded.facts)),
+        facts=cut(redact(_sendable(recorded.facts))),
     )
 
 
@@ -77,7 +80,7 @@ def _content(telling: Telling | None, redact: Redact) -> Any:
     if telling is None:
         return None
     try:
-        return cut(redact(telling()))
+        return cut(redact(_sendable(telling())))
     except Exception as error:  # noqa: BLE001 - what models and tools have said may be of any form
         return f"(not told: {type(error).__name__})"
 
@@ -95,4 +98,20 @@ def cut(value: Any) -> Any:
             return {cut(name): cut(each) for name, each in value.items()}
         case list():
             return [cut(each) for each in value]
+    return value
+
+
+def _sendable(value: Any) -> Any:
+    """The same as JSON, with integers that a sink has room for."""
+    return _short_integers(valid_json(value))
+
+
+def _short_integers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _short_integers(each) for name, each in value.items()}
+        case list():
+            return [_short_integers(each) for each in value]
+        case int() if value.bit_length() > MOST_BITS:
+            return str(value)
     return value

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.redaction import leaves
+from serve_app.values.text import valid_json, valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,7 @@ _OF_RAY = {
     *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
 }
 """What Ray and Serve add to a record: the process is told by fewer and shorter names."""
+_IDS = ("run_id", "tenant", "request_id", "session_id")
 _NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
 
 
@@ -88,9 +90,29 @@ class Screen(logging.Filter):
         return True
 
     def mask(self, record: logging.LogRecord, subject: Subject) -> None:
-        """Mask a record that is about this; once, however often it is asked."""
+        """Mask a record that is about this; once, however often it is asked.
+
+        Of one that cannot be masked no more is told than that: whoever told it must not fail with it.
+        """
         if hasattr(record, "screened"):
             return
+        try:
+            self._mask(record, subject)
+        except Exception as error:  # noqa: BLE001 - a value in a record may be anybody's
+            self._give_up(record, subject, type(error).__name__)
+
+    def _give_up(self, record: logging.LogRecord, subject: Subject, why: str) -> None:
+        """Leave nothing of a record but its ids, its text and why it cannot be masked."""
+        text = self._redactor.text(record.msg, subject.hidden) if isinstance(record.msg, str) else ""
+        ids = {name: said for name in _IDS if isinstance(said := getattr(record, name, None), str)}
+        fields = {**dict(subject.ids), **ids, "of": record.name, "text": text, "error": why}
+        for name in _given(record):
+            delattr(record, name)
+        record.exc_info = record.exc_text = record.stack_info = None
+        record.msg, record.args = "log_record_unreadable", None
+        vars(record).update(fields, screened=fields)
+
+    def _mask(self, record: logging.LogRecord, subject: Subject) -> None:
         if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
         hidden = subject.hidden
@@ -141,18 +163,26 @@ class Readable(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         fields = [f"{name}={_short(value)}" for name, value in fields_of(record).items()]
         line = " ".join([record.levelname, at, self._name, record.getMessage(), *fields])
-        return f"{line}\n{record.exc_text}" if record.exc_text else line
+        return valid_text(f"{line}\n{record.exc_text}" if record.exc_text else line)
 
 
 _FORMATTER = logging.Formatter()
-JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+def JSON(value: Any) -> str:  # noqa: N802 - read as a word in the places that use it
+    """The value on one line of valid text, whatever it is."""
+    try:
+        return valid_text(_encode(value))
+    except Exception:  # noqa: BLE001 - a value in a record may be anybody's
+        return _encode(valid_json(value))
 
 
 def _message(record: logging.LogRecord) -> str:
     """The text; of a record whose arguments do not fit, what there is: a filter must not raise."""
     try:
         return record.getMessage()
-    except (TypeError, ValueError, KeyError):
+    except Exception:  # noqa: BLE001 - an argument may be of anybody's class
         return f"{record.msg} {record.args!r}"
 
 

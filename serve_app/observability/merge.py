@@ -7,6 +7,7 @@ out, so that their number does not grow. `replica` stays: the restart of one is 
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ _IN_NAME = re.compile(r'(="SERVE_REPLICA::[^"#]*#[^"#]*)#[^":]*')
 _REPLICA = re.compile(r'[{,]replica="([^"]*)"')
 _LARGEST = re.compile(r"(?:_status|_healthy|_state|_up|_percent|_percentage|_utilization|_ms|_s|_seconds)$")
 """Gauges of which the largest stands for all; others add up."""
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A series: its name, and its labels in order."""
@@ -87,15 +90,33 @@ class Page(CollectorRegistry):
 
 def merged(pages: Mapping[str, str | None]) -> bytes:
     """One page of those of the nodes, by their names; it says which nodes gave none that can be read."""
+    read = {node: _read(page) for node, page in sorted(pages.items())}
+    try:
+        return _written(read)
+    except Exception:
+        logger.exception("metrics_pages_not_merged")
+        return _written({node: families if _writable(families) else None for node, families in read.items()})
+
+
+def _written(nodes: Mapping[str, list[Family] | None]) -> bytes:
     whole: dict[tuple[str, str], Merged] = {}
     up = Family(SCRAPE_UP, "Whether the node's metrics page is part of this one.", "gauge")
-    for node, page in sorted(pages.items()):
-        families = _read(page)
+    for node, families in nodes.items():
         up.add_sample(SCRAPE_UP, {"node": node}, float(families is not None))
         for family in families or ():
             begun = Merged(Family(family.name, family.documentation, family.type))
             whole.setdefault((family.name, family.type), begun).add(family.samples)
     return generate_latest(Page([*(each.written() for each in whole.values()), up]))
+
+
+def _writable(families: list[Family] | None) -> bool:
+    """Whether a page alone can be written again."""
+    try:
+        _written({"": families})
+    except Exception:
+        logger.exception("metrics_page_unreadable")
+        return False
+    return True
 
 
 def _read(page: str | None) -> list[Family] | None:
@@ -107,7 +128,8 @@ def _read(page: str | None) -> list[Family] | None:
         return None
     try:
         families = list(text_string_to_metric_families(_living(_IN_NAME.sub(r"\1", _DROPPED.sub("", page)))))
-    except ValueError:
+    except Exception:
+        logger.exception("metrics_page_unreadable")
         return None
     return [each for each in families if each.name.startswith(PREFIX) and each.samples]
 

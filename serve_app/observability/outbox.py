@@ -29,6 +29,8 @@ MAX_SPANS = 2_000
 """That wait for a sink: a hundred turns or two."""
 BATCH = 20
 """Traces in one request."""
+UNWRITABLE = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What says that a trace cannot be written, and nothing of the sink."""
 LINGER_S = 0.5
 """For how long the first of them waits for others: a request costs as much as telling several turns."""
 
@@ -95,13 +97,29 @@ class Outbox:
         while batch := self._next():
             try:
                 send = send or self._build()
-                send([leaving(recording, self._redactor) for recording in batch])
+                refused = self._send(send, batch)
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the thread
                 self._report(error)
                 self._sent(batch, well=False)
             else:
                 self._report(None)
-                self._sent(batch, well=True)
+                self._sent(refused, well=False)
+                self._sent([each for each in batch if not any(each is one for one in refused)], well=True)
+
+    def _send(self, send: Send, batch: Sequence[Recording]) -> list[Recording]:
+        """Send the traces, together or, where one of them cannot be written, each by itself; those that cannot be.
+
+        Raises:
+            Exception: the sink did not take them.
+        """
+        try:
+            send([leaving(recording, self._redactor) for recording in batch])
+        except UNWRITABLE:
+            if len(batch) == 1:
+                logger.exception("trace_unwritable", extra=batch[0].context.ids)
+                return list(batch)
+            return [refused for each in batch for refused in self._send(send, [each])]
+        return []
 
     def _next(self) -> list[Recording]:
         """The next traces to send, waited for; none when there will be no more."""

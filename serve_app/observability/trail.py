@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     Told = tuple[str, str, str]
 
+logger = logging.getLogger(__name__)
+
 MOST = 2_000
 """Lines that wait: of a process that runs a hundred turns, those of several seconds."""
 SHOWN_CHARACTERS = 1_000
@@ -43,8 +45,17 @@ class Trail(logging.Handler):
         self._waiting.append((record, subject))
 
     def take(self) -> list[Told]:
-        """What waits, each with its tenant and its run; it waits no longer."""
-        return [self._told(*self._waiting.popleft()) for _ in range(len(self._waiting))]
+        """What waits, each with its tenant and its run; it waits no longer. What cannot be told is counted."""
+        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        return [told for record, subject in taken if (told := self._line(record, subject))]
+
+    def _line(self, record: logging.LogRecord, subject: Subject) -> Told | None:
+        try:
+            return self._told(record, subject)
+        except Exception:
+            self.dropped += 1
+            logger.exception("log_record_unreadable", extra={"of": record.name})
+            return None
 
     def _told(self, record: logging.LogRecord, subject: Subject) -> Told:
         self._screen.mask(record, subject)
@@ -53,7 +64,7 @@ class Trail(logging.Handler):
         line = JSON(told)
         if len(line) > SHOWN_CHARACTERS:
             line = JSON({name: _cut(name, value) for name, value in told.items()})
-        return tenant, told["run_id"], line
+        return str(tenant), str(told["run_id"]), line
 
 
 def _cut(name: str, value: Any) -> Any:

@@ -7,8 +7,10 @@ breakers is told here too, as it is at that moment.
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from serve_app.ports import Metrics
+
+logger = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 LOOK_S = 0.25
@@ -35,17 +39,40 @@ async def beat(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_
     used_s, lag_s = 0.0, 0.0
     while True:
         now_s = time.process_time()
-        metrics.count(CPU_S, now_s - used_s)
-        used_s = now_s
-        metrics.set(LOOP_LAG_S, lag_s)
-        if (taken := resident_bytes()) is not None:
-            metrics.set(RESIDENT_BYTES, taken)
-        for dependency, state in breakers().items():
-            metrics.set(BREAKER_STATE, BREAKER_STATES[state], dependency=dependency)
+        spent_s, used_s = now_s - used_s, now_s
+        for tell in (
+            partial(metrics.count, CPU_S, spent_s),
+            partial(metrics.set, LOOP_LAG_S, lag_s),
+            partial(_tell_memory, metrics),
+            partial(_tell_breakers, metrics, breakers),
+        ):
+            _try(tell)
         try:
             lag_s = await _worst_lag_s(EVERY_S)
         finally:
-            metrics.hand_over()
+            _try(metrics.hand_over)
+
+
+def _try(tell: Callable[[], None]) -> None:
+    """What cannot be told must not keep the rest from being told, nor end the loop."""
+    try:
+        tell()
+    except Exception:
+        logger.exception("vitals_not_told")
+
+
+def _tell_memory(metrics: Metrics) -> None:
+    if (taken := resident_bytes()) is not None:
+        metrics.set(RESIDENT_BYTES, taken)
+
+
+def _tell_breakers(metrics: Metrics, breakers: Callable[[], Mapping[str, str]]) -> None:
+    for dependency, state in breakers().items():
+        _try(partial(_tell_breaker, metrics, dependency, state))
+
+
+def _tell_breaker(metrics: Metrics, dependency: str, state: str) -> None:
+    metrics.set(BREAKER_STATE, BREAKER_STATES[state], dependency=dependency)
 
 
 def resident_bytes() -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
     AsyncRetrying,
+    retry_if_exception,
     retry_if_exception_type,
     wait_exponential,
     wait_fixed,
@@ -52,6 +53,7 @@ async def insist(call: Callable[[], Awaitable[T]], report: Callable[[BaseExcepti
 async def outlast(call: Callable[[], Awaitable[T]], patience_s: float, on: type[Exception]) -> T:
     """What `call` returns; tried again on `on` every tenth of a second for `patience_s`, then the last error is raised.
 
+    An error of ours that is not `retryable` is raised at once.
     For what is away for a moment, and where the caller has nothing better to do than to wait for it.
     """
     clock = asyncio.get_running_loop().time
@@ -63,7 +65,7 @@ async def outlast(call: Callable[[], Awaitable[T]], patience_s: float, on: type[
     retrying = AsyncRetrying(
         stop=lambda _: clock() >= until,
         wait=wait_fixed(OUTLAST_PAUSE_S),
-        retry=retry_if_exception_type(on),
+        retry=retry_if_exception(lambda error: isinstance(error, on) and getattr(error, "retryable", True)),
         reraise=True,
     )
     return await retrying(attempt)

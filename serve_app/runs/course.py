@@ -17,7 +17,7 @@ from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
 from serve_app.runs.run import NotOurs, Run
-from serve_app.values import Answer, Failed, Failure, RunStarted
+from serve_app.values import Answer, Event, Failed, Failure, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,6 +79,10 @@ class Course:
             try:
                 with self.means.tracer.turn(self.context, self.request) as self.span:
                     await self._go()
+            except Exception as error:
+                logger.exception("run_broken")
+                with suppress(StoreUnavailable):
+                    await self._break_off(error)
             finally:
                 self.feed.close()
 
@@ -205,18 +209,46 @@ class Course:
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
         """Log how the run ended, in the run's log, and where that is not well in this process's too."""
-        error = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
+        stopped = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
+        error = run.failure or stopped
         last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
-        status = last.status if isinstance(last, Answer) else "failed"
         with suppress(NotOurs):
             with self.span.child("memory", "memory.write"):
-                await run.end(last, status)
+                error = await self._logged(run, last) or error
             told = self.feed.last.data if self.feed.last else last  # without memory, where Redis was away
             if isinstance(told, Answer):
                 self.span.conclude(told.status, told)
             else:
                 self.span.conclude("failed", last)
             self._tell(told, error)
+
+    async def _logged(self, run: Run, last: Answer | Failed) -> Exception | None:
+        """Log the last event; where it cannot be, why: the run then ends with that, logged or at least told."""
+        try:
+            await run.end(last, last.status if isinstance(last, Answer) else "failed")
+        except NotOurs:
+            raise
+        except Exception as error:
+            logger.exception("run_end_not_logged")
+            failed = Failed(error=Failure.of(error, self.context.request_id))
+            if isinstance(last, Answer):
+                await self._logged(run, failed)
+            else:
+                run.tell(last)
+                with suppress(StoreUnavailable):
+                    await self.means.registry.abandon(self.context, run.held.epoch)
+            return error
+        return None
+
+    async def _break_off(self, error: Exception) -> None:
+        """End a run that no part of this file could end, for its followers and in Redis."""
+        failed = Failed(error=Failure.of(error, self.context.request_id))
+        last = self.feed.last
+        if last is None or not last.last:
+            self.feed.add([Event(id=max(self.after, last.id if last else 0) + 1, data=failed)])
+        await self.means.registry.end(self.context, "failed", failed, self.means.registry.owner)
+        if self.run and not self.run.detached:
+            await self.means.registry.abandon(self.context, self.run.held.epoch)
 
     def _tell(self, last: EventData, error: BaseException | None) -> None:
         """The one line of the turn, by what its followers were told."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import NotFound, RunUnfinished
-from serve_app.runs.entries import entry
+from pydantic import ValidationError
+
+from serve_app.errors import NotFound, RunUnfinished, StoreCorrupt
+from serve_app.runs.entries import readable
 from serve_app.runs.log import UNFINISHED_STATUSES
 from serve_app.stores.keys import FeedbackKeys, RunKeys
 from serve_app.stores.redis import translated
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from serve_app.config import FeedbackSettings
     from serve_app.values import Context, Rating, Vote
+
+logger = logging.getLogger(__name__)
 
 OTHER: dict[Rating, Rating] = {"up": "down", "down": "up"}
 
@@ -41,7 +46,8 @@ class FeedbackBook:
                     pipe.zremrangebyscore(rated, "-inf", kept.at - self._ttl_s)
                 pipe.expire(mine, self._ttl_s)
                 before, *_ = await pipe.execute()
-        return Feedback.model_validate_json(before).rating if before else None
+        earlier = _readable(before)
+        return earlier.rating if earlier else None
 
     async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
         keys = FeedbackKeys(context.tenant)
@@ -55,7 +61,7 @@ class FeedbackBook:
             found = (rated_up if rating != "down" else []) + (rated_down if rating != "up" else [])
             latest = sorted(found, key=lambda one: -one[1])[:limit]
             votes = await self._redis.mget([keys.vote(run_id) for run_id, _ in latest]) if latest else []
-        feedback = tuple(Feedback.model_validate_json(each) for each in votes if each)
+        feedback = tuple(vote for each in votes if (vote := _readable(each)))
         return FeedbackList(feedback=feedback, up=up, down=down)
 
     async def _of(self, context: Context, vote: Vote) -> Feedback:
@@ -75,8 +81,12 @@ class FeedbackBook:
             raise NotFound(f"There is no run {vote.run_id}")
         if status in UNFINISHED_STATUSES:
             raise RunUnfinished("The run has not ended; rate it when its answer is there")
-        asked = TurnRequest.model_validate_json(request, extra="ignore")
-        data = entry(*ended[0]).event.data if ended else None
+        try:
+            asked = TurnRequest.model_validate_json(request or "", extra="ignore")
+        except ValidationError as error:
+            raise StoreCorrupt("What the run was asked with cannot be read") from error
+        last = readable(ended)
+        data = last[0].event.data if last else None
         answer = data if isinstance(data, Answer) else None
         return Feedback(
             **vote.model_dump(),
@@ -89,3 +99,14 @@ class FeedbackBook:
             degraded=tuple(answer.degraded) if answer else (),
             model=answer.model if answer else None,
         )
+
+
+def _readable(vote: str | None) -> Feedback | None:
+    """The vote; None where there is none that anybody can read."""
+    if not vote:
+        return None
+    try:
+        return Feedback.model_validate_json(vote, extra="ignore")
+    except ValidationError as error:
+        logger.warning("vote_unreadable", extra={"problems": error.error_count()})
+        return None

@@ -142,15 +142,17 @@ class Host:
         """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
         adopt_from = 0.0
         while True:
-            self._means.writer.tally.running([course.age_s for course in self._courses.values()])
             await asyncio.sleep(LOOK_EVERY_S)
             try:
+                self._means.writer.tally.running([course.age_s for course in self._courses.values()])
                 await self._renew()
                 if time.monotonic() >= adopt_from and not self._closing:
                     await self._adopt()
             except StoreUnavailable as error:
                 logger.warning("runs_not_renewed", extra={"error": error.message})
                 adopt_from = time.monotonic() + LIFE_MS / 1000
+            except Exception:
+                logger.exception("runs_not_looked_after")
 
     async def _renew(self) -> None:
         courses = [course.run for course in self._courses.values() if course.run]
@@ -160,20 +162,29 @@ class Host:
         held = [(run.context, run.held.epoch) for run in runs]
         kept = await self._means.writer.patience.once(lambda: self._means.registry.renew(held))
         for run, each in zip(runs, kept, strict=True):
-            if each != "kept":
+            if each == "failed":  # its own next write says so to its turn
+                run.fail(Internal("The run cannot be renewed"))
+            elif each != "kept":
                 run.lost(each)
 
     async def _adopt(self) -> None:
         full = [tenant for tenant, runs in self._held.items() if runs >= self._most]
         for context, request in await self._means.writer.patience.once(lambda: self._means.registry.lapsed(full)):
-            with suppress(Overloaded):
-                self._course(context, request, UNSEEN)
+            try:
+                with suppress(Overloaded, AgentUnavailable):
+                    self._course(context, request, UNSEEN)
+            except Exception:
+                logger.exception("run_not_adopted", extra=context.ids)
 
     async def _listen(self) -> None:
         """Stop what a client has cancelled."""
-        with self._tail.following(control(self._means.registry.owner), after="0") as inbox:
-            while True:
-                for _, fields in await inbox.get():
-                    course = self._courses.get(RunKeys.of(fields["run"]).run_id)
-                    if course:
-                        course.stop("ended")
+        async for entry, fields in self._tail.always(control(self._means.registry.owner)):
+            try:
+                self._cancel(fields["run"])
+            except Exception:
+                logger.exception("control_message_unreadable", extra={"entry": entry})
+
+    def _cancel(self, member: str) -> None:
+        course = self._courses.get(RunKeys.of(member).run_id)
+        if course and course.context.tenant == RunKeys.of(member).tenant:
+            course.stop("ended")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import KeyReused, NotFound
+from pydantic import ValidationError
+
+from serve_app.errors import KeyReused, NotFound, StoreCorrupt
 from serve_app.runs import scripts
 from serve_app.runs.cancelling import cancel
-from serve_app.runs.entries import entry, in_order
+from serve_app.runs.entries import readable
 from serve_app.runs.patience import Patience
-from serve_app.runs.registry import entries_of, registration
+from serve_app.runs.registry import registration, rows_of
 from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
 from serve_app.stores.redis import translated
@@ -86,28 +88,31 @@ class RunLog:
         )
         if status is None:
             raise _no_such(run_id)
-        ended = await self._asked(lambda: self._redis.xrevrange(keys.steps, count=1))
-        data = entry(*ended[0]).event.data if ended else None
-        return Run(
-            run_id=run_id,
-            session_id=session_id,
-            status=status,
-            created_at=created_at,
-            adoptions=adoptions,
-            last_event_id=last,
-            answer=data if isinstance(data, Answer) else None,
-            error=data.error if isinstance(data, Failed) else None,
-        )
+        ended = readable(await self._asked(lambda: self._redis.xrevrange(keys.steps, count=1)))
+        data = ended[0].event.data if ended else None
+        try:
+            return Run(
+                run_id=run_id,
+                session_id=session_id,
+                status=status,
+                created_at=created_at,
+                adoptions=adoptions,
+                last_event_id=last,
+                answer=data if isinstance(data, Answer) else None,
+                error=data.error if isinstance(data, Failed) else None,
+            )
+        except ValidationError as error:
+            raise StoreCorrupt("What Redis keeps of this run cannot be read") from error
 
     async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         keys = RunKeys(context.tenant, run_id)
         status, last = await self._asked(lambda: self._redis.hmget(keys.run, "status", "last"))
         if status is None:
             raise _no_such(run_id)
-        if status not in UNFINISHED_STATUSES and after >= int(last):
+        if status not in UNFINISHED_STATUSES and after >= _number(last):
             return
         with self._tail.following(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
-            entries = await self._patience.outlast(lambda: entries_of(self._redis, keys, after))
+            entries = readable(await self._patience.outlast(lambda: rows_of(self._redis, keys, after)))
             while True:
                 for each in entries:
                     if each.event.id > after:
@@ -115,7 +120,7 @@ class RunLog:
                         yield each.event
                     if each.event.last:
                         return
-                entries = in_order(entry(*row) for row in await inbox.get())
+                entries = readable(await inbox.get())
 
     async def cancel(self, context: Context, run_id: str) -> Run:
         keys = RunKeys(context.tenant, run_id)
@@ -136,6 +141,13 @@ class RunLog:
 def _keys_of(context: Context, key: str | None) -> list[str]:
     """Where the run of the idempotency key stands, if there is a key."""
     return [] if key is None else [idempotency(context.tenant, _digest(key))]
+
+
+def _number(written: str | None) -> int:
+    try:
+        return int(written or "")
+    except ValueError:
+        raise StoreCorrupt("What Redis keeps of this run cannot be read") from None
 
 
 def _digest(text: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.resilience.retry import outlast
 
 if TYPE_CHECKING:
@@ -65,10 +65,12 @@ class Patience:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Remember whether the block finds Redis away, and since when."""
+        """Remember whether the block finds Redis away, and since when; a corrupt key says that it is there."""
         begun = asyncio.get_running_loop().time()
         try:
             yield
+        except StoreCorrupt:
+            raise
         except StoreUnavailable as error:
             if self._away_since is None:
                 self._away_since = begun

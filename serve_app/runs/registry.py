@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from serve_app.errors import Internal, StoreCorrupt
 from serve_app.observability.catalogue import SESSION_BYTES
 from serve_app.observability.recorders import SILENT
 from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
-from serve_app.stores.redis import of_another_type, translated
-from serve_app.values import Answer, Context, TurnRequest
+from serve_app.stores.redis import failure_of, of_another_type, translated
+from serve_app.values import Answer, Context, Failed, Failure, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import MemorySettings, RunSettings
     from serve_app.ports import Metrics
+    from serve_app.runs.entries import Row
     from serve_app.values import ChatRequest, EventData, RunStatus
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,11 @@ waits."""
 LAPSED_AT_ONCE = 20
 """Runs of a lost process that one look finds; the next look finds the others."""
 
-Kept = Literal["kept", "superseded", "ended"]
-"""What became of a write: `superseded` by a later owner, or the run has `ended` by another hand."""
+Kept = Literal["kept", "superseded", "ended", "failed"]
+"""What became of a write: `superseded` by a later owner, the run has `ended` by another hand, or the write `failed` and
+would fail again."""
+
+UNREADABLE = Failed(error=Failure.of(Internal("What the run was asked with cannot be read"), ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +128,17 @@ class Registry:
         match begun:
             case ["held", epoch, last, adoptions, registered_at, recovered]:
                 kept = None if of_another_type(remembered) else remembered
-                return Held(epoch, last, adoptions, kept, float(registered_at), bool(recovered))
+                return Held(epoch, last, adoptions, kept, _seconds(registered_at), bool(recovered))
             case ["waiting", holder, last]:
                 return Waiting(RunKeys.of(holder), last)
             case ["elsewhere"]:
                 return "elsewhere"
-        return "ended"
+            case ["ended"]:
+                return "ended"
+        raise StoreCorrupt("A field of the run is missing")
 
     async def append(self, appends: Sequence[Append]) -> list[Kept]:
-        """Write to several runs in one round trip; what became of each.
+        """Write to several runs in one round trip; what became of each. One that fails costs no other.
 
         Raises:
             StoreUnavailable: Redis did not answer; whatever was written may be written again.
@@ -145,8 +152,9 @@ class Registry:
                     entries = [argument for one in each.entries for argument in one.arguments]
                     ending = (each.status, each.exchange)
                     pipe.eval(scripts.APPEND, len(keys), *keys, each.epoch, run.member, *lives, *ending, *entries)
-                written: list[Kept | list[Any]] = await pipe.execute()
-        return [self._kept(each) for each in written]
+                written: list[Any] = await pipe.execute(raise_on_error=False)
+        contexts = [each.context for each in appends]
+        return [self._kept(each) for each in _each(written, contexts, "events_not_written")]
 
     def _session_ttl_s(self, context: Context) -> int:
         """How long what is kept of the session lives: of a run without a conversation, as long as the run."""
@@ -174,8 +182,8 @@ class Registry:
                     run, session = _keys(context)
                     keys = (run.run, session.lease, session.meta, UNFINISHED)
                     pipe.eval(scripts.RENEW, len(keys), *keys, epoch, run.member, LIFE_MS)
-                kept: list[Kept] = await pipe.execute()
-        return kept
+                kept: list[Any] = await pipe.execute(raise_on_error=False)
+        return _each(kept, [context for context, _ in held], "run_not_renewed")
 
     async def reserve(self, context: Context, epoch: int, call: str) -> Kept | Literal["taken"]:
         """Say that the call `call` is about to be made; `taken` where an earlier owner said so.
@@ -218,12 +226,34 @@ class Registry:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        run = RunKeys(context.tenant, context.run_id)
+        return await self._end(RunKeys(context.tenant, context.run_id), status, last, owner)
+
+    async def _end(self, run: RunKeys, status: RunStatus, last: EventData, owner: str = "") -> bool:
+        """As `end`; a run that cannot be ended because a key of it is corrupt is at least adopted by nobody."""
         keys = (run.run, UNFINISHED, run.steps)
         ending = (status, last.event, last.model_dump_json(), owner)
-        with translated():
-            ended = await self._redis.eval(scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending)
+        try:
+            with translated():
+                ended = await self._redis.eval(
+                    scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending
+                )
+        except StoreCorrupt:
+            logger.exception("run_not_ended", extra={"tenant": run.tenant, "run_id": run.run_id})
+            with translated():
+                await self._redis.zrem(UNFINISHED, run.member)
+            return False
         return bool(ended[0] == "kept")
+
+    async def abandon(self, context: Context, epoch: int) -> None:
+        """Leave the session of a run whose end cannot be logged, and have nobody adopt it.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        run, session = _keys(context)
+        keys = (run.run, session.lease, session.meta, UNFINISHED)
+        with translated():
+            await self._redis.eval(scripts.ABANDON, len(keys), *keys, epoch, run.member)
 
     async def lapsed(self, full: Collection[str] = ()) -> list[tuple[Context, TurnRequest]]:
         """Runs whose owner is gone, the oldest ones, without those of the tenants `full`.
@@ -233,23 +263,40 @@ class Registry:
         """
         with translated():
             members = await self._redis.eval(scripts.LAPSED, 1, UNFINISHED, LAPSED_AT_ONCE, *full)
-            asked = [await self._redis.hmget(RunKeys.of(member).run, "context", "request") for member in members]
-            runs = [_asked(*each) for each in asked]
-            if lost := [member for member, run in zip(members, runs, strict=True) if run is None]:
-                logger.error("runs_unreadable", extra={"runs": lost})
-                await self._redis.zrem(UNFINISHED, *lost)
-        return [run for run in runs if run]
+        found = [(member, await self._asked(RunKeys.of(member))) for member in members]
+        for member in [member for member, run in found if run is None]:
+            await self._end(RunKeys.of(member), "failed", UNREADABLE)
+            with translated():
+                await self._redis.zrem(UNFINISHED, member)
+        return [run for _, run in found if run]
+
+    async def _asked(self, keys: RunKeys) -> tuple[Context, TurnRequest] | None:
+        """What the run was asked with, also where a later version says more of it; None where nobody can read it."""
+        try:
+            with translated():
+                context, request = await self._redis.hmget(keys.run, "context", "request")
+            asked = Context.model_validate_json(context or "", extra="ignore")
+            of_another = RunKeys(asked.tenant, asked.run_id) != keys
+            found = asked, TurnRequest.model_validate_json(request or "", extra="ignore")
+        except (StoreCorrupt, ValidationError):
+            logger.exception("run_unreadable", extra={"tenant": keys.tenant, "run_id": keys.run_id})
+            return None
+        if of_another:
+            logger.error("run_unreadable", extra={**asked.ids, "tenant": keys.tenant, "run_id": keys.run_id})
+        return None if of_another else found
 
     async def entries(self, context: Context, after: int = 0) -> list[Entry]:
         """The log of the run after the event `after`.
 
         Raises:
             StoreUnavailable: Redis did not answer.
+            StoreCorrupt: one of its events cannot be read, so that nobody knows what has been done.
         """
-        return await entries_of(self._redis, RunKeys(context.tenant, context.run_id), after)
+        rows = await rows_of(self._redis, RunKeys(context.tenant, context.run_id), after)
+        return in_order(entry(*row) for row in rows)
 
 
-async def entries_of(redis: Any, keys: RunKeys, after: int) -> list[Entry]:
+async def rows_of(redis: Any, keys: RunKeys, after: int) -> list[Row]:
     """Both streams of a run after the event `after`, read at one moment.
 
     Raises:
@@ -259,8 +306,8 @@ async def entries_of(redis: Any, keys: RunKeys, after: int) -> list[Entry]:
         async with redis.pipeline(transaction=True) as pipe:
             pipe.xrange(keys.steps, f"({after}-0")
             pipe.xrange(keys.tokens, f"({after}-0")
-            streams = await pipe.execute()
-    return in_order(entry(stream_id, fields) for stream in streams for stream_id, fields in stream)
+            steps, tokens = await pipe.execute()
+    return [*steps, *tokens]
 
 
 def registration(context: Context, request: ChatRequest) -> tuple[str, str, str, float]:
@@ -268,15 +315,28 @@ def registration(context: Context, request: ChatRequest) -> tuple[str, str, str,
     return context.session_id, context.model_dump_json(), request.model_dump_json(), time.time()
 
 
-def _asked(context: str | None, request: str | None) -> tuple[Context, TurnRequest] | None:
-    """What a run was asked with, also where a later version says more of it; None where that is gone or unreadable."""
+def _seconds(written: str) -> float:
     try:
-        return (
-            Context.model_validate_json(context or "", extra="ignore"),
-            TurnRequest.model_validate_json(request or "", extra="ignore"),
-        )
-    except ValidationError:
-        return None
+        return float(written)
+    except ValueError:
+        raise StoreCorrupt("The run's time is no number") from None
+
+
+def _each(replies: Sequence[Any], contexts: Sequence[Context], event: str) -> list[Any]:
+    """What a pipeline brought for each run: `failed` where a key of that run is corrupt.
+
+    Raises:
+        StoreUnavailable: one failed for a reason that is not its own.
+    """
+    kept = list(replies)
+    for place, (reply, context) in enumerate(zip(replies, contexts, strict=True)):
+        if isinstance(reply, RedisError):
+            error = failure_of(reply)
+            if not isinstance(error, StoreCorrupt):
+                raise error from reply
+            logger.error(event, extra=context.ids, exc_info=reply)
+            kept[place] = "failed"
+    return kept
 
 
 def _keys(context: Context) -> tuple[RunKeys, SessionKeys]:

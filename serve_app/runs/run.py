@@ -53,6 +53,8 @@ class Run:
     entries: Sequence[Entry] = field(default=(), init=False)
     """What earlier owners logged."""
     stopped: Stop | None = None
+    failure: ServeAppError | None = field(default=None, init=False)
+    """Why nothing more of its work can be logged; the run ends with it."""
     work: asyncio.Task[Answer] | None = None
     ended_at: float | None = field(default=None, init=False)
     """Unix time in seconds at which its last event was there."""
@@ -89,6 +91,8 @@ class Run:
 
     def say(self, piece: Token | Reasoning) -> None:
         """Send a piece of text, soon and together with its neighbours."""
+        if self.failure:
+            return
         if isinstance(piece, Token) and not self._spoken:
             self._spoken = True
             self.writer.tally.said(self.age_s)
@@ -114,7 +118,9 @@ class Run:
 
         Raises:
             NotOurs: another process has the run, or it was ended.
+            Internal: it cannot be written; a failure may still be.
         """
+        self.failure = None
         self._unwritten.append((last, ""))
         self._status = status
         self.ended_at = time.time()
@@ -152,19 +158,36 @@ class Run:
         self.stop("superseded" if kept == "superseded" else "ended")
         return NotOurs(f"run {self.context.run_id} is {self.stopped}")
 
+    def fail(self, error: ServeAppError) -> ServeAppError:
+        """Log nothing more of its work, because that failed; whatever it logs next raises the error."""
+        self.failure = self.failure or error
+        self._unwritten, self._status = [], ""
+        return self.failure
+
+    def tell(self, last: Failed) -> None:
+        """Show the followers here how the run ended, where that cannot be logged."""
+        self._last += 1
+        self.feed.add([Event(id=self._last, data=last)])
+
     @property
     def urgent(self) -> bool:
         """Whether somebody waits for what is not yet written."""
         return self._written is not None
 
     def take(self) -> Append:
-        """What is to be written; it is numbered now, and taken over by the writer."""
-        steps, self._unwritten = merged(self._unwritten), []
+        """What is to be written, encoded; it is numbered now, and taken over by the writer.
+
+        Raises:
+            Exception: it cannot be encoded, and nothing is taken.
+        """
+        steps = merged(self._unwritten)
         entries = [
-            Entry(Event(id=self._last + number, data=data), state) for number, (data, state) in enumerate(steps, 1)
+            Entry(Event(id=self._last + number, data=data.made_valid()), state)
+            for number, (data, state) in enumerate(steps, 1)
         ]
-        self._last += len(entries)
         self._bytes += sum(each.size for each in entries)
+        self._last += len(entries)
+        self._unwritten = []
         return Append(self.context, self.held.epoch, entries, self._status, self.exchange if self._status else "")
 
     def taken(self) -> asyncio.Future[None] | None:
@@ -175,6 +198,8 @@ class Run:
     async def _flushed(self) -> None:
         if self.stopped:
             raise self.lost(self.stopped)
+        if self.failure:
+            raise self.failure
         written = self._written = self._written or asyncio.get_running_loop().create_future()
         self.writer.write(self)
         await asyncio.shield(written)

@@ -137,6 +137,21 @@ return 'kept'
 """
 """A run that others have ended leaves the session, and what it has done to the memory."""
 
+ABANDON = """
+-- KEYS run lease meta unfinished
+-- ARGV epoch member
+local epoch = redis.pcall('HGET', KEYS[3], 'epoch')
+if type(epoch) ~= 'table' and epoch ~= ARGV[1] then return 'superseded' end
+if redis.pcall('HGET', KEYS[1], 'status') == 'running' then
+  redis.call('HSET', KEYS[1], 'status', 'failed', 'ended_by', ARGV[1])
+end
+redis.call('ZREM', KEYS[4], ARGV[2])
+if redis.pcall('HGET', KEYS[2], 'run') == ARGV[2] then redis.call('DEL', KEYS[2]) end
+return 'kept'
+"""
+"""A run whose end cannot be logged leaves the session, and nobody adopts it; with a meta that is no hash, nobody else
+can have had the turn."""
+
 HAND_OVER = """
 -- KEYS run lease unfinished
 -- ARGV owner member

@@ -13,12 +13,13 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import Internal, StoreCorrupt, StoreUnavailable
 from serve_app.runs.patience import Patience
 from serve_app.runs.run import settle
 from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
+    from serve_app.errors import ServeAppError
     from serve_app.ports import Meter
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
@@ -69,7 +70,8 @@ class Writer:
         self._wanted.set()
         if run.detached or (self.patience.away and run.context.run_id not in self._under_way):
             self._waiting.pop(run.context.run_id, None)
-            self._tell((run, run.take(), run.taken()))
+            if taken := self._taken(run):
+                self._tell(taken)
             return
         self._waiting[run.context.run_id] = run
         if run.urgent:
@@ -87,7 +89,7 @@ class Writer:
         return bool(self._behind)
 
     async def go_on(self) -> None:
-        """Write whatever is wanted, for ever."""
+        """Write whatever is wanted, for ever; what fails of one run costs no other."""
         clock = asyncio.get_running_loop().time
         while True:
             await self._wanted.wait()
@@ -95,8 +97,11 @@ class Writer:
             self._wanted.clear()
             self._urgent.clear()
             begun = clock()
-            await self._flush()
-            await self._charge()
+            try:
+                await self._flush()
+                await self._charge()
+            except Exception:
+                logger.exception("events_not_flushed")
             ended = clock()
             self._next_at = ended + min(INTERVAL_MAX_S, max(INTERVAL_MIN_S, SHARE * (ended - begun)))
 
@@ -124,6 +129,10 @@ class Writer:
                 self._tell(each)
             self._wanted.set()
             return
+        except Exception:
+            for each in fresh:
+                _told(each, "failed")
+            raise
         finally:
             self._under_way = frozenset()
         del self._behind[: len(behind)], self._ended[: len(ended)]
@@ -131,7 +140,7 @@ class Writer:
             if outcome == "kept":
                 self._count(run, append)
             else:
-                run.lost(outcome)
+                _refused(run, outcome)
                 self._end(run, append, self.registry.owner)
                 self._wanted.set()
         for each, outcome in zip(fresh, kept[len(behind) :], strict=True):
@@ -140,9 +149,18 @@ class Writer:
                 self._count(*each[:2])
 
     def _take(self) -> list[Taken]:
-        """What waits to be written."""
+        """What waits to be written, and can be."""
         runs, self._waiting = list(self._waiting.values()), {}
-        return [(run, run.take(), run.taken()) for run in runs]
+        return [taken for run in runs if (taken := self._taken(run))]
+
+    def _taken(self, run: Run) -> Taken | None:
+        """What one run has to write; where it cannot be encoded, that run fails."""
+        try:
+            return run, run.take(), run.taken()
+        except Exception:
+            logger.exception("events_not_encoded", extra=run.context.ids)
+            settle(run.taken(), run.fail(Internal("An event of the run cannot be encoded")))
+            return None
 
     def _tell(self, taken: Taken) -> None:
         """Tell what cannot be written now, and write it later, where Redis knows the run."""
@@ -163,8 +181,11 @@ class Writer:
     def _count(self, run: Run, append: Append) -> None:
         """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
         if append.status:
-            self.tally.ended(append.entries[-1].event.data, run.age_s)
-            self.charge(run)
+            try:
+                self.tally.ended(append.entries[-1].event.data, run.age_s)
+                self.charge(run)
+            except Exception:
+                logger.exception("run_not_counted", extra=run.context.ids)
 
     async def _charge(self) -> None:
         used, self._used = self._used, []
@@ -172,11 +193,37 @@ class Writer:
             await self._meter.charge(used)
 
     async def _written(self, appends: list[Append], ended: list[Ending]) -> list[Kept]:
-        for run, status, last, owner in ended:
+        for each in ended:
+            await self._write_end(*each)
+        return await self._write_all(appends) if appends else []
+
+    async def _write_end(self, run: Run, status: RunStatus, last: EventData, owner: str) -> None:
+        """Have Redis learn how one run ended, if it can."""
+        try:
             if await self.registry.end(run.context, status, last, owner) and owner:
                 self.tally.ended(last, run.age_s)
                 self.charge(run)
-        return await self.registry.append(appends) if appends else []
+        except Exception as error:
+            if _is_away(error):
+                raise
+            logger.exception("run_not_ended", extra=run.context.ids)
+
+    async def _write_all(self, appends: list[Append]) -> list[Kept]:
+        """Write them together; where that fails, and Redis is there, each by itself, so that the others are written."""
+        try:
+            return await self.registry.append(appends)
+        except Exception as error:
+            if _is_away(error):
+                raise
+            if len(appends) == 1:
+                logger.exception("events_not_written", extra=appends[0].context.ids)
+                return ["failed"]
+        return [kept for each in appends for kept in await self._write_all([each])]
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether Redis failed, and not one run's part of the write."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, StoreCorrupt)
 
 
 def _told(taken: Taken, kept: Kept) -> None:
@@ -186,4 +233,9 @@ def _told(taken: Taken, kept: Kept) -> None:
         run.feed.add(entry.event for entry in append.entries)
         settle(waiting, None)
     else:
-        settle(waiting, run.lost(kept))
+        settle(waiting, _refused(run, kept))
+
+
+def _refused(run: Run, kept: Kept) -> ServeAppError:
+    """What a run learns whose write was not kept."""
+    return run.fail(Internal("The run's events cannot be written")) if kept == "failed" else run.lost(kept)

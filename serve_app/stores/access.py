@@ -10,20 +10,22 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from serve_app.errors import StoreUnavailable
 from serve_app.observability.catalogue import ACCESS_AGE_S
 from serve_app.observability.recorders import SILENT
 from serve_app.stores.keys import ACCESS_VERSION, API_KEYS, TENANTS
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import of_one_key, translated
 from serve_app.stores.secrets import StoredKey, fits, id_of, same
 from serve_app.values import Caller, TenantLimits, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic import SecretStr
     from redis.asyncio import Redis
@@ -85,6 +87,8 @@ class AccessBook:
                     await self.refresh()
             except (StoreUnavailable, TimeoutError) as error:
                 self._tell(away=True, reason=str(error) or type(error).__name__)
+            except Exception:
+                logger.exception("access_not_read")
             else:
                 self._tell(away=False)
             self._metrics.set(ACCESS_AGE_S, time.monotonic() - self._read_at)
@@ -101,14 +105,29 @@ class AccessBook:
             if self._known is None or await self._redis.get(ACCESS_VERSION) != self._known.version:
                 pipeline = self._redis.pipeline(transaction=True)
                 pipeline.get(ACCESS_VERSION).hgetall(API_KEYS).hgetall(TENANTS)
-                version, keys, tenants = await pipeline.execute()
-                self._known = Known(version, readable(StoredKey, keys), readable(TenantLimits, tenants))
+                version, keys, tenants = await pipeline.execute(raise_on_error=False)
+                known = self._known or Known()
+                self._known = Known(
+                    _read(version, known.version, str),
+                    _read(keys, known.keys, partial(readable, StoredKey)),
+                    _read(tenants, known.tenants, partial(readable, TenantLimits)),
+                )
         self._read_at = begun
 
     def _tell(self, *, away: bool, reason: str | None = None) -> None:
         if away != self._away:
             self._away = away
             logger.warning("access_not_read" if away else "access_read_again", extra={"error": reason})
+
+
+def _read(reply: Any, known: Any, read: Callable[[Any], Any]) -> Any:
+    """What one of the keys holds; where it is corrupt, what was known of it before."""
+    if of_one_key(reply):
+        logger.error("access_key_unreadable", exc_info=reply)
+        return known
+    if isinstance(reply, RedisError):
+        raise reply
+    return None if reply is None else read(reply)
 
 
 def readable(kind: type[V], rows: Mapping[str, str]) -> dict[str, V]:

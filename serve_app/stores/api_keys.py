@@ -63,7 +63,9 @@ class KeyBook:
                 before = await self._redis.hget(API_KEYS, key_id)
             if before is None:
                 raise _no_key(key_id)
-            stored = StoredKey.model_validate_json(before, extra="ignore")
+            stored = readable(StoredKey, {key_id: before}).get(key_id)
+            if stored is None:
+                raise _no_key(key_id)
             limits = Limits(**{**dict(stored.limits), **changes})
             after = stored.model_copy(update={"limits": limits})
             given = (key_id, before, after.model_dump_json(), uuid4().hex)

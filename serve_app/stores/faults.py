@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from serve_app.errors import StoreUnavailable
 from serve_app.stores.keys import FAULTS
 from serve_app.stores.redis import translated
@@ -45,12 +47,16 @@ class FaultBoard:
             except (StoreUnavailable, TimeoutError) as error:
                 logger.warning("faults_unknown", extra={"error": str(error)})
                 self._read = ()
+            except Exception:
+                logger.exception("faults_unknown")
+                self._read = ()
         return _unexpired(self._read)
 
     async def listed(self) -> tuple[Fault, ...]:
         with translated():
             found = await self._redis.hgetall(FAULTS)
-        return _unexpired(Fault.model_validate_json(each) for _, each in sorted(found.items()))
+        faults = (_readable(target, each) for target, each in sorted(found.items()))
+        return _unexpired(fault for fault in faults if fault)
 
     async def put(self, fault: Fault) -> None:
         with translated():
@@ -64,6 +70,15 @@ class FaultBoard:
         with translated():
             await (self._redis.delete(FAULTS) if target is None else self._redis.hdel(FAULTS, target))
         self._fresh_until = float("-inf")
+
+
+def _readable(target: str, written: str) -> Fault | None:
+    """The fault; one that nobody can read is none."""
+    try:
+        return Fault.model_validate_json(written, extra="ignore")
+    except ValidationError as error:
+        logger.warning("fault_unreadable", extra={"target": target, "problems": error.error_count()})
+        return None
 
 
 def _unexpired(faults: Iterable[Fault]) -> tuple[Fault, ...]:

@@ -155,7 +155,7 @@ class AnswerKeys:
 
 def session_of(exchanges: str, tenant: str) -> str | None:
     """The session id in a key of exchanges; None where it is another tenant's."""
-    inside = exchanges[exchanges.index("{") + 1 : exchanges.rindex("}")]
+    inside = exchanges[exchanges.find("{") + 1 : exchanges.rfind("}")]
     return inside.removeprefix(f"{tenant}:") if inside.startswith(f"{tenant}:") else None
 
 

@@ -95,6 +95,8 @@ async def _renew(redis: Any, lease: Lease) -> None:
                 await redis.eval(RENEW_IF_HELD, 1, lease.key, lease.holder, LIFE_MS)
         except StoreUnavailable as error:
             logger.warning("lease_not_renewed", extra={"key": lease.key, "error": error.message})
+        except Exception:
+            logger.exception("lease_not_renewed", extra={"key": lease.key})
 
 
 async def _release(redis: Any, lease: Lease) -> None:

@@ -11,14 +11,16 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import RateLimited, StoreUnavailable
+from redis.exceptions import RedisError
+
+from serve_app.errors import RateLimited, StoreCorrupt, StoreUnavailable
 from serve_app.observability.catalogue import LIMITER_FAILURES
 from serve_app.observability.recorders import SILENT
 from serve_app.resilience.allowance import BOUND_US, ROOM_US, Allowance
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.stores.keys import allowance
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import of_one_key, translated
 from serve_app.values import Limits, Metering
 
 if TYPE_CHECKING:
@@ -107,11 +109,20 @@ class RedisLimiter:
     async def _taken(self, asked: list[Asked]) -> tuple[int, int]:
         arguments = [argument for each in asked for argument in each.arguments]
         try:
-            with self._circuit.passing(StoreUnavailable, (StoreUnavailable,)), translated():
-                keys = [each.key for each in asked]
-                wait_us, by = await self._redis.eval(TAKE, len(keys), *keys, *arguments)
+            with self._circuit.passing(StoreUnavailable, (StoreUnavailable,)):
+                return await self._eval([each.key for each in asked], arguments)
         except StoreUnavailable:  # the circuit tells the log, once
             self._metrics.count(LIMITER_FAILURES, operation="ask")
+            return 0, 0
+
+    async def _eval(self, keys: list[str], arguments: list[int]) -> tuple[int, int]:
+        """What the script says; an allowance that is corrupt lets its own turns pass, and says nothing of Redis."""
+        try:
+            with translated():
+                wait_us, by = await self._redis.eval(TAKE, len(keys), *keys, *arguments)
+        except StoreCorrupt:
+            self._metrics.count(LIMITER_FAILURES, operation="ask")
+            logger.exception("allowance_unreadable", extra={"keys": keys})
             return 0, 0
         return wait_us, by
 
@@ -124,15 +135,21 @@ class RedisMeter:
         self._metrics = metrics
 
     async def charge(self, used: Sequence[tuple[Context, int]]) -> None:
-        charges = [each for context, tokens in used for each in _charges(context, tokens)]
+        charges = [(context, *each) for context, tokens in used for each in _charges(context, tokens)]
         if not charges:
             return
         try:
             with translated():
                 async with self._redis.pipeline(transaction=False) as pipe:
-                    for key, cost_us in charges:
+                    for _, key, cost_us in charges:
                         pipe.eval(TAKE, 1, key, 0, BOUND_US, cost_us)
-                    await pipe.execute()
+                    outcomes = await pipe.execute(raise_on_error=False)
+                for (context, *_), outcome in zip(charges, outcomes, strict=True):
+                    if of_one_key(outcome):
+                        self._metrics.count(LIMITER_FAILURES, operation="charge")
+                        logger.error("tokens_not_charged", extra=context.ids, exc_info=outcome)
+                    elif isinstance(outcome, RedisError):
+                        raise outcome
         except StoreUnavailable as error:
             self._metrics.count(LIMITER_FAILURES, operation="charge")
             logger.warning("tokens_not_charged", extra={"runs": len(used), "error": str(error)})

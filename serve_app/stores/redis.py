@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,10 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 from serve_app.config import secret
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.recorders import SILENT
 from serve_app.stores.measuring import MeasuredRedis
 
@@ -31,10 +32,15 @@ PAUSE_S = 0.05
 OUTLASTS_RESTART = 30
 """Tries again of a process that has nothing better to do than to wait for an embedded Redis: 1.5 s."""
 
+_OF_ONE_KEY = re.compile(r"WRONGTYPE|user_script|not an integer|not a (?:valid )?float|stream ID|XADD")
+_OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTERDOWN|BUSY|NOPERM|NOAUTH|NOSCRIPT)\b")
+"""A script's error names the script, whatever went wrong in it."""
+
 
 def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = SILENT) -> Redis:
     """A client of the server at `url`, not yet connected.
 
+    Text that UTF-8 cannot say is replaced, both ways: one value must not fail the others of its pipeline.
     A command is tried again on a lost connection only, every `PAUSE_S`: the server may have restarted. It gives up
     after `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
     """
@@ -43,6 +49,7 @@ def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Me
         url,
         password=password,
         decode_responses=True,
+        encoding_errors="replace",
         max_connections=MAX_CONNECTIONS,
         timeout=settings.timeout_s,
         socket_timeout=settings.timeout_s,
@@ -59,14 +66,30 @@ def of_another_type(reply: object) -> bool:
     return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")
 
 
+def of_one_key(reply: object) -> bool:
+    """Whether a failure says that one key, or one argument, is wrong, and nothing of the server."""
+    if isinstance(reply, DataError):
+        return True
+    text = str(reply)
+    return type(reply) is ResponseError and bool(_OF_ONE_KEY.search(text)) and not _OF_THE_SERVER.search(text)
+
+
+def failure_of(error: BaseException) -> StoreUnavailable:
+    """Redis's failure as ours."""
+    if of_one_key(error):
+        return StoreCorrupt("What Redis keeps of this cannot be read")
+    return StoreUnavailable(f"Redis did not answer ({type(error).__name__})")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Redis's failures, raised as ours.
 
     Raises:
         StoreUnavailable: the server did not answer, or refused.
+        StoreCorrupt: it answered, and a key holds what it must not.
     """
     try:
         yield
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis did not answer ({type(error).__name__})") from error
+        raise failure_of(error) from error

@@ -8,9 +8,11 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
 from serve_app.errors import NotFound, StoreUnavailable
 from serve_app.stores.keys import RunKeys
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import failure_of, of_one_key, translated
 from serve_app.values import RunLine, RunLines
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ MOST_LINES = 200
 """Of one run, the latest: a turn of many steps has fifty."""
 MOST_ENTRIES = 100
 """Of one run, each with what one process told within `EVERY_S`."""
+
+SHOWN_CHARACTERS = 200
+"""Of a line that cannot be read."""
 
 _OWN = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
 
@@ -45,9 +50,13 @@ class Lines:
             if not told:
                 continue
             try:
-                await self._write(told)
+                trail.dropped += await self._write(told)
             except StoreUnavailable:
                 trail.dropped += len(told)
+                continue
+            except Exception:
+                trail.dropped += len(told)
+                logger.exception("run_lines_not_written")
                 continue
             if trail.dropped:
                 dropped, trail.dropped = trail.dropped, 0
@@ -62,10 +71,12 @@ class Lines:
                 known, entries = await pipe.execute()
         if not known and not entries:
             raise NotFound(f"There is no run {run_id}")
-        lines = [_line(json.loads(line)) for _, fields in entries for line in fields["line"].split("\n")]
+        texts = [line for _, fields in entries for line in fields.get("line", "").split("\n")]
+        lines = [line for text in texts if (line := _readable(text))]
         return RunLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)[-MOST_LINES:]))
 
-    async def _write(self, told: list[tuple[str, str, str]]) -> None:
+    async def _write(self, told: list[tuple[str, str, str]]) -> int:
+        """Write what can be; how many lines found no place, because their run's key is corrupt."""
         by_run = defaultdict(list)
         for tenant, run_id, line in told:
             by_run[RunKeys(tenant, run_id).lines].append(line)
@@ -75,7 +86,20 @@ class Lines:
                     entry = {"line": "\n".join(lines[-MOST_LINES:])}
                     pipe.xadd(stream, entry, maxlen=MOST_ENTRIES, approximate=False)
                     pipe.expire(stream, self._ttl_s)
-                await pipe.execute()
+                outcomes = (await pipe.execute(raise_on_error=False))[::2]
+        refused = [len(lines) for lines, each in zip(by_run.values(), outcomes, strict=True) if of_one_key(each)]
+        if failed := next((each for each in outcomes if isinstance(each, RedisError) and not of_one_key(each)), None):
+            raise failure_of(failed)
+        return sum(refused)
+
+
+def _readable(text: str) -> RunLine | None:
+    """The line; None of one that nobody can read."""
+    try:
+        return _line(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.warning("run_line_unreadable", extra={"line": text[:SHOWN_CHARACTERS]})
+        return None
 
 
 def _line(told: dict[str, Any]) -> RunLine:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+
+from serve_app.values.text import valid_json
+
+SURELY_READ = 400
+"""Characters of JSON that hold neither two hundred levels nor a number of thousands of digits."""
 
 
 class Value(BaseModel):
     """Frozen and closed: an unknown field is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_dump_json(self, **options: Any) -> str:
+        """The value as JSON, whatever it holds: what JSON cannot say is said as well as it can be."""
+        try:
+            return super().model_dump_json(**options)
+        except (ValueError, RecursionError):
+            return to_json(valid_json(self.model_dump(**options) if options else self)).decode()
+
+    def made_valid(self) -> Self:
+        """The same value; one that JSON cannot say, or that nobody could read from it, as its JSON says it."""
+        try:
+            written = super().model_dump_json()
+            if len(written) > SURELY_READ:
+                self.model_validate_json(written)
+        except (ValueError, RecursionError):
+            return type(self).model_validate(valid_json(self))
+        return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         """Take what a process of another version pickled: pickling validates nothing, and calls for no defaults.

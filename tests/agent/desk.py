@@ -358,6 +358,7 @@ class Desk:
         fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
         cache: CacheSettings | None = settings.pop("cache", None)
         max_runs: int = settings.pop("max_runs", 10)
+        takes_tools: bool = settings.pop("takes_tools", True)
         if fallback is not None:
             model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
@@ -376,6 +377,7 @@ class Desk:
             window=self.window,
             settings=whole.agent,
             cache=self.caching,
+            takes_tools=takes_tools,
         )
         writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
         self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)

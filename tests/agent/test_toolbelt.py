@@ -342,3 +342,15 @@ async def test_a_tool_that_is_away_is_missing_in_answers_that_asked_for_it() -> 
     await belt.specs()
     outcome = await belt.call(CONTEXT, ToolRequest(id="c", name="look", arguments={}), KEY, Budget(6))
     assert outcome.missing == "tool:look"
+
+
+async def test_a_list_of_tools_that_cannot_be_read_leaves_the_last_one_and_is_asked_for_again() -> None:
+    tools = Tools()
+    belt = _belt(tools)
+    known = await belt.specs()
+    for _ in range(2):
+        tools.absent = ValueError("poison")  # type: ignore[assignment]  # a fault that nobody foresaw
+        await asyncio.sleep(FRESH_S + 1)
+        assert await belt.specs() == known
+        await asyncio.sleep(0.1)
+    assert tools.asked == 3

@@ -11,7 +11,7 @@ import pytest
 from serve_app.cache import answers, scripts
 from serve_app.cache.answers import Answers, Asked, Found, Lead
 from serve_app.cache.kept import KeptAnswer
-from serve_app.stores.keys import AnswerKeys, documents_version
+from serve_app.stores.keys import AnswerKeys, documents_version, inbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -213,3 +213,29 @@ async def test_what_is_to_be_told_is_told_before_the_process_ends(redis: Redis) 
     one.release(await led(one), alone=False)
     await one.close()
     assert not await redis.exists(KEYS.lead)
+
+
+async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_else(
+    pair: tuple[Answers, Answers], redis: Redis
+) -> None:
+    one, other = pair
+    broken = AnswerKeys("default", "d2", "manuals")
+    poisoned, lead = await led(one, broken), await led(one)
+    await redis.set(broken.lead, "no hash")
+    with one.leading(poisoned), one.leading(lead):
+        task = await waiting(other)
+        for garbage in ({"nothing": "x"}, {"answer": b"\xff"}):
+            await redis.xadd(inbox(other._owner), garbage)  # type: ignore[arg-type]  # what a fault may write
+        await asyncio.sleep(answers.LIFE_MS / 1000 + 0.3)
+        assert await redis.hget(KEYS.lead, "run") == lead.asked.run_id  # type: ignore[misc]  # redis-py types both clients at once
+        assert await one.keep(lead, KEPT)
+    assert await asyncio.wait_for(task, SOON_S) == Found(KEPT, waited=True)
+    assert not any(task.done() for each in pair for task in each._background)
+
+
+@pytest.mark.parametrize("fields", [{"answer": "{"}, {"answer": b"\xff"}, {}], ids=["cut off", "no text", "none"])
+async def test_a_kept_answer_that_cannot_be_read_has_the_run_answer_by_itself(
+    pair: tuple[Answers, Answers], redis: Redis, fields: dict[str, Any]
+) -> None:
+    await redis.hset(KEYS.answer, mapping={"version": "", **fields})  # type: ignore[misc]  # redis-py types both clients at once
+    assert await pair[0].find(asked()) is None

@@ -138,7 +138,8 @@ def test_a_broken_file_is_told_and_does_not_stop_the_rest(knowledge, docs):
     assert "5 documents: 2 added, 3 failed;" in result.stdout
     assert sorted(result.stderr.splitlines()) == [
         "docs/b/broken.pdf: it is no PDF, or broken",
-        "docs/b/logo.png: no reader for '.png' files; known are .md .markdown .txt .html .htm .pdf .docx",
+        "docs/b/logo.png: no reader for '.png' files; known are .md .markdown .txt .html .htm .pdf .docx "
+        ".csv .tsv .xlsx .xlsm .pptx .eml",
         "docs/poison.md: it is poisoned",
     ]
 

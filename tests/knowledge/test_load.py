@@ -66,10 +66,8 @@ def test_plain_text_is_read_in_any_usual_encoding(tmp_path, encoding):
 
 
 def test_western_text_of_an_old_windows_is_read(tmp_path):
-    assert (
-        loaded(tmp_path, "a.txt", "d\u00e9j\u00e0 vu \u2013 fini".encode("cp1252")).text
-        == "d\u00e9j\u00e0 vu \u2013 fini"
-    )
+    text = "Déjà vu – c’est la première fois que le délai est dépassé."
+    assert loaded(tmp_path, "a.txt", text.encode("cp1252")).text == text
 
 
 def test_invisible_characters_are_dropped(tmp_path):
@@ -171,7 +169,6 @@ def test_broken_files_say_why(tmp_path):
     assert "no PDF" in reason(tmp_path, "a.pdf", "%PDF-1.4 broken")
     assert "encrypted" in reason(tmp_path, "a.pdf", pdf([["secret"]], encrypted=True))
     assert "no Word document" in reason(tmp_path, "a.docx", b"PK\x03\x04 broken")
-    assert "nested" in reason(tmp_path, "a.html", "<b><i>" * 20_000 + "deep")
 
 
 def test_an_empty_zip_is_no_word_document(tmp_path):

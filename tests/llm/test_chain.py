@@ -12,10 +12,10 @@ import pytest
 from stub_server import SECRET_TEXT
 
 from serve_app.config import ModelSettings
-from serve_app.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable
+from serve_app.errors import DeadlineExceeded, ModelUnavailable
 from serve_app.llm.chain import FALLBACK, MODEL, RESTART
 from serve_app.llm.models import build
-from serve_app.llm.translate import FAILED, TOO_LONG, TOO_MANY, ModelRefused
+from serve_app.llm.translate import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused
 from serve_app.resilience.budget import Budget
 
 if TYPE_CHECKING:
@@ -98,17 +98,20 @@ async def test_a_model_that_hangs_costs_one_time_out(stub: Stub, *, streaming: b
 
 
 @BOTH
-async def test_a_conversation_that_is_too_long_is_refused_at_once(stub: Stub, *, streaming: bool) -> None:
+async def test_after_an_overflow_only_a_model_that_may_read_more_is_asked(stub: Stub, *, streaming: bool) -> None:
     pair = Pair(stub, ["too-long"] * 9, breaker_failures=1)
     for _ in range(2):
-        with pytest.raises(InvalidRequest, match=TOO_LONG):
-            await pair.ask(streaming=streaming)
-    assert pair.calls == (2, 0)
+        await pair.ask(streaming=streaming)
+    assert pair.calls == (2, 2)
+    pair.chain.links[0].context_tokens = pair.chain.links[1].context_tokens = 8000
+    with pytest.raises(ContextOverflow, match=TOO_LONG):
+        await pair.ask(streaming=streaming)
+    assert pair.calls == (3, 2)
 
 
-async def test_a_fallback_that_reads_less_is_no_reason_to_shorten_the_conversation(stub: Stub) -> None:
+async def test_an_overflow_of_the_only_model_that_is_well_is_told_as_one(stub: Stub) -> None:
     pair = Pair(stub, ["broken@0"] * 9, fallback="too-long")
-    with pytest.raises(ModelUnavailable, match=FAILED):
+    with pytest.raises(ContextOverflow, match=TOO_LONG):
         await pair.ask()
     assert pair.calls == (2, 1)
 

@@ -14,7 +14,7 @@ from langchain_core.messages.utils import message_chunk_to_message
 from stub_server import REFUSALS, SECRET_TEXT
 
 from serve_app.config import ModelSettings
-from serve_app.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.errors import DeadlineExceeded, ModelUnavailable, ServeAppError
 from serve_app.llm.models import build
 from serve_app.llm.translate import (
     FAILED,
@@ -24,6 +24,9 @@ from serve_app.llm.translate import (
     TOO_SLOW,
     UNREACHABLE,
     UNREADABLE,
+    WRONG_KEY,
+    ContextOverflow,
+    KeyRefused,
     ModelBusy,
     ModelRefused,
     ModelTooSlow,
@@ -58,11 +61,11 @@ async def _asked(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
         ("rate-limited", ModelBusy, TOO_MANY),
         ("broken", ModelUnavailable, FAILED),
         ("overloaded", ModelUnavailable, FAILED),
-        ("wrong-key", ModelRefused, REFUSED),
+        ("wrong-key", KeyRefused, WRONG_KEY),
         ("forbidden", ModelRefused, REFUSED),
         ("unknown-model", ModelRefused, REFUSED),
         ("bad-request", RequestRefused, REFUSED),
-        ("too-long", InvalidRequest, TOO_LONG),
+        ("too-long", ContextOverflow, TOO_LONG),
         ("silent", ModelTooSlow, TOO_SLOW),
     ],
 )
@@ -175,7 +178,7 @@ async def test_the_log_names_the_failure_without_the_providers_words(
         (429, ModelBusy, TOO_MANY),
         (503, ModelUnavailable, FAILED),
         (504, ModelTooSlow, TOO_SLOW),
-        (401, ModelRefused, REFUSED),
+        (401, KeyRefused, WRONG_KEY),
     ],
 )
 def test_a_provider_that_langchain_does_not_classify_is_read_by_its_status(

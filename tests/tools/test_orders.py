@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serve_app.config import OrdersSettings
+from serve_app.config import OrdersSettings, ToolSettings
+from serve_app.tools.function import function_tool
 from serve_app.tools.orders import order_query
+from serve_app.values import IdempotencyKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+ORDER_QUERY = "serve_app.tools.orders:order_query"
 DATA = Path(__file__).parent.parent.parent / "configs" / "orders.json"
 
 
@@ -26,6 +29,17 @@ async def test_the_missions_orders_are_in_the_data_file(number: str, state: str)
     answer = await order_query(number, orders=OrdersSettings(file=DATA))
     assert state in answer
     assert number.upper() in answer
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["ＯＤ－２０２４０５０２", "od‑20240502", " OD- 2024 0502\u3000", "OD—20240502", "od20240502", "ＯＤ２０２４０５０２"],
+)
+async def test_an_order_number_is_taken_as_people_type_it(typed: str) -> None:
+    orders = OrdersSettings(file=DATA)
+    tool = function_tool("order_query", ORDER_QUERY, ToolSettings(function=ORDER_QUERY), {OrdersSettings: orders})
+    answer = await tool.ask(tool.read({"order_id": typed}), IdempotencyKey("k"))
+    assert answer.content.startswith("OD-20240502: 已发货")
 
 
 @pytest.fixture

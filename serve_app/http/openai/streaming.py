@@ -20,6 +20,7 @@ from serve_app.http.openai.telling import Telling
 from serve_app.http.replies import CANCELLED, FIRST_EVENT_S
 from serve_app.http.sse import KEEP_ALIVE, EventStream, steps
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
+from serve_app.values.text import valid_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     Refuse = Callable[[Failure], Response]
 
 DONE = b"data: [DONE]\n\n"
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -89,7 +90,15 @@ class Chunks:
 
     def _written(self, **said: Any) -> bytes:
         head = {"id": ID + self._run_id, "object": "chat.completion.chunk", "created": self.created, "model": MODEL}
-        return f"data: {_JSON.encode({**head, **said})}\n\n".encode()
+        return _data({**head, **said})
+
+
+def _data(chunk: dict[str, Any]) -> bytes:
+    """The chunk as it travels, whatever a model or a tool has put into it."""
+    try:
+        return f"data: {_JSON.encode(chunk)}\n\n".encode()
+    except (TypeError, ValueError, RecursionError):
+        return f"data: {_JSON.encode(valid_json(chunk))}\n\n".encode()
 
 
 def failure(failed: Failed) -> bytes:

@@ -1,0 +1,147 @@
+"""Constructs the embedding model that the configuration names, and tells beforehand why it cannot."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from serve_app.config import secret
+from serve_app.config.class_path import is_class_path, load_class, sunset_is_known
+from serve_app.errors import InvalidConfiguration, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from langchain_core.embeddings import Embeddings
+
+    from serve_app.config import EmbeddingSettings
+
+MODEL = "knowledge.embedding.model"
+OPTIONS = "knowledge.embedding.options"
+FACTORY = "knowledge.embedding.factory"
+_ADDRESSES = ("base_url", "api_base", "endpoint")
+
+
+def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
+    """The LangChain `Embeddings` that `settings` name, with its secrets.
+
+    Raises:
+        InvalidConfiguration: a class by import path is missing, or does not take its options.
+    """
+    if settings.factory is not None:
+        made: Embeddings = resolve_name(settings.factory)()
+        return made
+    name = settings.model or ""
+    if is_class_path(name):
+        given = {option: secret(variable).get_secret_value() for option, variable in settings.options_env.items()}
+        key = secret(settings.api_key_env).get_secret_value() if settings.api_key_env else None
+        return _of_class(settings, given, key)
+    from langchain.embeddings import init_embeddings
+
+    options: dict[str, Any] = {}
+    if settings.base_url is not None:
+        options["base_url"] = settings.base_url
+    if settings.api_key_env is not None:
+        options["api_key"] = secret(settings.api_key_env)
+    if name.startswith("openai:"):
+        # The check would download a tokenizer; retries are the caller's.
+        options |= {"check_embedding_ctx_length": False, "max_retries": 0, "timeout": settings.timeout_s}
+    return init_embeddings(name, **options)
+
+
+def problems(settings: EmbeddingSettings) -> Iterator[Problem]:
+    """What keeps the model from being constructed; nothing is sent to it."""
+    if settings.factory:
+        yield from _factory_problems(settings.factory)
+    elif settings.model and is_class_path(settings.model):
+        try:
+            given = dict.fromkeys(settings.options_env, "not asked")
+            _of_class(settings, given, "not asked" if settings.api_key_env else None)
+        except InvalidConfiguration as error:
+            yield from error.problems
+    elif settings.model:
+        yield from _name_problems(settings.model, has_key=settings.api_key_env is not None)
+
+
+def _of_class(settings: EmbeddingSettings, given: dict[str, str], key: str | None) -> Embeddings:
+    from langchain_core.embeddings import Embeddings
+
+    path = settings.model or ""
+    chosen = load_class(path, Embeddings, MODEL)
+    known: dict[str, Any] = getattr(chosen, "model_fields", {})
+    options: dict[str, Any] = {**settings.options, **given}
+    if key is not None:
+        options[_option(known, ("api_key",), path, "api_key_env")] = key
+    if settings.base_url is not None:
+        options[_option(known, _ADDRESSES, path, "base_url")] = settings.base_url
+    if "max_retries" in known:
+        options.setdefault("max_retries", 1)  # the least that its package takes; the service retries where it should
+    names = {*known, *(field.alias for field in known.values())}
+    if known and (unknown := sorted(options.keys() - names)):
+        what = f"{path} has no option {', '.join(unknown)}"
+        raise InvalidConfiguration((Problem(OPTIONS, what, f"It has: {', '.join(sorted(known))}"),))
+    try:
+        with sunset_is_known():
+            made: Embeddings = chosen(**options)
+    except ImportError as error:
+        raise InvalidConfiguration((Problem(MODEL, f"{path} needs another package", _first_line(error)),)) from error
+    except Exception as error:  # a provider's package raises whatever it likes; its message may hold an option's value
+        what = f"{path} cannot be constructed ({_reasons(error)})"
+        mend = "Mend knowledge.embedding.options; name the variable of its key in api_key_env or options_env"
+        raise InvalidConfiguration((Problem(MODEL, what, mend),)) from error
+    return made
+
+
+def _option(known: dict[str, Any], endings: tuple[str, ...], path: str, setting: str) -> str:
+    """The option of the class that the setting stands for."""
+    for ending in endings:
+        found = [name for name in known if name == ending] or [name for name in known if name.endswith(ending)]
+        if len(found) == 1:
+            return found[0]
+    what = f"{path} has no option that {setting} could be"
+    raise InvalidConfiguration((Problem(f"knowledge.embedding.{setting}", what, "Use options and options_env"),))
+
+
+def _factory_problems(path: str) -> Iterator[Problem]:
+    mend = "Name a function without arguments that returns LangChain Embeddings"
+    try:
+        factory = resolve_name(path)
+    except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
+        yield Problem(FACTORY, f"{path} does not import ({type(error).__name__}: {error})", mend)
+    else:
+        if not callable(factory):
+            yield Problem(FACTORY, f"{path} is not a function", mend)
+
+
+def _name_problems(name: str, *, has_key: bool) -> Iterator[Problem]:
+    """Its package and its name, by constructing it; a key that is named but missing is told elsewhere."""
+    from langchain.embeddings import init_embeddings
+
+    mend = "Name it provider:model, such as openai:embedding-3, or package.module:Class"
+    if ":" not in name:
+        yield Problem(MODEL, f"{name} names no provider", mend)
+        return
+    try:
+        init_embeddings(name, **({"api_key": "not asked"} if has_key else {}))
+    except ImportError as error:
+        yield Problem(MODEL, f"the package of {name} is not installed", str(error))
+    except ValueError as error:
+        yield Problem(MODEL, _first_line(error), mend)
+    except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
+        what = f"{name} cannot be constructed ({_first_line(error)})"
+        yield Problem(MODEL, what, "Name the variable that holds its key: knowledge.embedding.api_key_env")
+
+
+def _reasons(error: Exception) -> str:
+    """Why, without the values that pydantic repeats."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        reasons = [": ".join([".".join(map(str, each["loc"])), each["msg"]]).removeprefix(": ") for each in found]
+        return "; ".join(reasons).split("\n", 1)[0].rstrip(".")
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,155 @@
+"""Writes tables as Markdown, so that each value stands under its heading.
+
+A cell that spans rows or columns is repeated in each of them; a `|` in a cell is escaped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bs4.element import NavigableString, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_COLUMNS = 1000
+"""What HTML lets a cell span."""
+
+MAX_CELLS = 100_000
+"""Of one table after its spans are filled: a page of a few bytes may ask for billions."""
+
+Row = list[str]
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A table whose first row is its head; empty rows and columns are left out."""
+    width = max(map(len, rows), default=0)
+    cells = [[" ".join(cell.split()) for cell in row] + [""] * (width - len(row)) for row in rows]
+    cells = [row for row in cells if any(row)]
+    used = [column for column in range(width) if any(row[column] for row in cells)]
+    lines = ["| " + " | ".join(escaped(row[column]) for column in used) + " |" for row in cells]
+    return "\n".join([*lines[:1], "| " + " | ".join(["---"] * len(used)) + " |", *lines[1:]]) if lines else ""
+
+
+def blocks(rows: Sequence[Row], level: int) -> str:
+    """The tables and titles of a sheet as Markdown.
+
+    A line with one value is a title where more columns follow; after an empty line it opens another table.
+    """
+    parts: list[str] = []
+    table: list[Row] = []
+    after_gap = True
+    for row in [*rows, None]:
+        filled = [cell for cell in row or () if cell.strip()]
+        opens = after_gap and _columns(row) != _columns(table[0] if table else None)
+        if row is None or (filled and (opens or (after_gap and len(filled) == 1))):
+            parts += _table(table, level)
+            table = []
+        if row is not None and filled:
+            table.append(row)
+        after_gap = not filled
+    return "\n\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """The text of a cell, its bars marked as no borders."""
+    return text.replace("\\|", "|").replace("|", "\\|")
+
+
+def fill_spans(table: Tag) -> None:
+    """Repeat each spanning cell of an HTML table in all places that it covers, and make several head rows one."""
+    rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
+    grid = _grid(rows)
+    width = max((len(row) for row in grid), default=0)
+    while grid and width > 1 and len({id(cell) for cell in grid[0] if cell}) == 1:  # a title over the whole table
+        title = grid.pop(0)[0]
+        row = rows.pop(0)
+        if title is not None and title.get_text(strip=True):
+            title.name = "p"
+            table.insert_before(title.extract())
+        row.decompose()
+    if not grid:
+        return
+    heads = _head_rows(rows, grid)
+    body = [_copies(row, width) for row in grid[heads:]]
+    head = [_joined([row[at] if at < len(row) else None for row in grid[:heads]]) for at in range(width)]
+    for row, cells in zip(rows[heads - 1 :] if heads else rows, [head, *body] if heads else body, strict=True):
+        row.clear()
+        row.extend(cells)
+    for row in rows[: max(0, heads - 1)]:
+        row.decompose()
+
+
+def _table(rows: list[Row], level: int) -> Iterable[str]:
+    while rows and sum(bool(cell.strip()) for cell in rows[0]) == 1 and len(rows) > 1:
+        title = " ".join(next(cell for cell in rows[0] if cell.strip()).split())
+        if max(sum(bool(cell.strip()) for cell in row) for row in rows) == 1:
+            break
+        yield f"{'#' * level} {title}"
+        rows = rows[1:]
+    if rows and max(sum(bool(cell.strip()) for cell in row) for row in rows) == 1:
+        yield "\n\n".join(" ".join("".join(row).split()) for row in rows)
+    elif rows:
+        yield to_markdown(rows)
+
+
+def _columns(row: Row | None) -> list[int]:
+    return [at for at, cell in enumerate(row or ()) if cell.strip()]
+
+
+def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
+    """Which cell covers each place."""
+    grid: list[list[Tag | None]] = [[] for _ in rows]
+    left = MAX_CELLS
+    for down, row in enumerate(rows):
+        across = 0
+        for cell in row.find_all(["td", "th"], recursive=False):
+            while across < len(grid[down]) and grid[down][across] is not None:
+                across += 1
+            wide = min(_span(cell, "colspan"), MAX_COLUMNS, max(1, left))
+            high = min(_span(cell, "rowspan") or len(rows), len(rows) - down, max(1, left // wide))
+            for line in grid[down : down + high]:
+                line.extend([None] * (across + wide - len(line)))
+                line[across : across + wide] = [cell] * wide
+            left -= wide * high
+            across += wide
+    return grid
+
+
+def _span(cell: Tag, name: str) -> int:
+    value = str(cell.get(name, "1")).strip()
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 6 else 1  # noqa: PLR2004 - digits
+    return number if name == "rowspan" else max(1, number)
+
+
+def _head_rows(rows: list[Tag], grid: list[list[Tag | None]]) -> int:
+    """How many of the first rows are heads: those in `thead`, or of heading cells only; at least one."""
+    count = 0
+    for row, cells in zip(rows, grid, strict=True):
+        parent = row.parent.name if row.parent else ""
+        if parent != "thead" and not all(cell is None or cell.name == "th" for cell in cells):
+            break
+        count += 1
+    return min(max(1, count), len(rows))
+
+
+def _copies(row: list[Tag | None], width: int) -> list[Tag]:
+    if width > 1 and len(row) == width and len({id(cell) for cell in row}) == 1:  # a title between the rows
+        return [_copy(row[0]), *(_copy(None) for _ in row[1:])]
+    return [_copy(row[at] if at < len(row) else None) for at in range(width)]
+
+
+def _copy(cell: Tag | None) -> Tag:
+    made = Tag(name="td")
+    if cell is not None:
+        for child in cell.contents:
+            made.append(child.__copy__())
+    return made
+
+
+def _joined(cells: list[Tag | None]) -> Tag:
+    """The heads of one column, from top to bottom, each once."""
+    texts = dict.fromkeys(" ".join(cell.get_text(" ").split()) for cell in cells if cell is not None)
+    made = Tag(name="th")
+    made.append(NavigableString(" ".join(text for text in texts if text)))
+    return made

@@ -1,0 +1,1 @@
+"""A lean client for endpoints that speak OpenAI's chat completions."""

@@ -1,0 +1,239 @@
+"""Turns whose model refuses, is cut off, thinks, takes no tools, or reads less than the conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from desk import USAGE, context
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from serve_app.llm.chain import Chain
+from serve_app.llm.guarded import Guarded
+from serve_app.llm.translate import ContentFiltered, ContextOverflow, KeyRefused, ToolsRefused
+from serve_app.llm.tries import Link
+from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit import Circuit
+from serve_app.values import Answer, ChatRequest, Reasoning, Token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from desk import Desk
+
+    Open = Callable[..., Desk]
+    Answering = Callable[[list[BaseMessage], dict[str, Any]], AIMessage]
+
+
+class Provider(BaseChatModel):
+    """Answers as `answering` says, whole and in a stream of one chunk."""
+
+    answering: Any
+    asked: list[list[BaseMessage]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "provider"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind(tools=tools, **kwargs)
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    def _reply(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        self.asked.append(messages)
+        reply: AIMessage = self.answering(messages, kwargs)
+        return reply.model_copy(update={"usage_metadata": USAGE})
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self._reply(messages, kwargs))])
+
+    async def _astream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        fields = self._reply(messages, kwargs).model_dump(exclude={"type"})
+        yield ChatGenerationChunk(message=AIMessageChunk(**fields))
+
+
+def _desk(open_desk: Open, *answering: Answering, **link: Any) -> tuple[Desk, list[Provider]]:
+    providers = [Provider(answering=each, asked=[]) for each in answering]
+    limit = Limit(failures=1, cool_down_s=10)
+    links = [
+        Link(Guarded(inner=each, timeout_s=5, called=f"m{place}"), Circuit(f"m{place}", limit), **link)
+        for place, each in enumerate(providers)
+    ]
+    chain = Chain(links=tuple(links), attempts=2)
+    return open_desk(fallback=chain, takes_tools=link.get("takes_tools", True)), providers
+
+
+def _ended(text: str, finish: str, **more: Any) -> AIMessage:
+    return AIMessage(text, response_metadata={"finish_reason": finish}, **more)
+
+
+def _call(name: str, **args: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{"id": "same", "name": name, "args": args}])
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+async def test_an_answer_that_was_cut_off_says_so(open_desk: Open) -> None:
+    desk, _ = _desk(open_desk, lambda *_: _ended("The three steps are", "length"))
+    for stream in (False, True):
+        answer = await desk.ask(stream=stream)
+        assert (answer.result, answer.status, answer.degraded) == ("The three steps are", "degraded", ["truncated"])
+        assert answer.finish_reason == "length"
+
+
+async def test_a_refusal_is_told_once_and_in_the_user_s_language(open_desk: Open) -> None:
+    for reply in (
+        lambda *_: _ended("", "content_filter"),
+        lambda *_: _raise(ContentFiltered("filtered")),
+        lambda *_: _ended("", "stop", additional_kwargs={"refusal": "I will not."}),
+    ):
+        desk, (provider,) = _desk(open_desk, reply)
+        english, chinese = await desk.ask("hello"), await desk.ask("你好", stream=True)
+        assert [each.finish_reason for each in (english, chinese)] == ["content_filter"] * 2
+        assert [each.status for each in (english, chinese)] == ["success"] * 2
+        assert english.result != chinese.result or english.result == "I will not."
+        assert "".join(each.text for each in desk.emitted if isinstance(each, Token)) == chinese.result
+        assert len(provider.asked) == 2
+
+
+async def test_a_refusal_opens_no_circuit_breaker(open_desk: Open) -> None:
+    desk, (provider,) = _desk(open_desk, lambda *_: _raise(ContentFiltered("filtered")))
+    for _ in range(4):
+        await desk.ask()
+    assert len(provider.asked) == 4
+
+
+async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(open_desk: Open) -> None:
+    desk, (provider,) = _desk(open_desk, lambda *_: _raise(KeyRefused("no")), key_env="OUR_KEY")
+    for _ in range(3):
+        assert not (await desk.fail()).retryable
+    assert len(provider.asked) == 3
+    chain = Chain(
+        links=(Link(Guarded(inner=provider, timeout_s=5), Circuit("m", Limit(1, 1)), key_env="OUR_KEY"),), attempts=1
+    )
+    chain.links[0].note(KeyRefused("no"))
+    (check,) = chain.checks()
+    assert (check.ok, "OUR_KEY" in (check.reason or "")) == (False, True)
+
+
+async def test_calls_that_were_cut_off_are_told_to_the_model_and_not_made(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        cut = _call("pay", text="5")
+        return (
+            cut.model_copy(update={"response_metadata": {"finish_reason": "length"}})
+            if kwargs.get("tools")
+            else AIMessage("No.")
+        )
+
+    desk, (provider,) = _desk(open_desk, answering)
+    answer = await desk.ask()
+    assert (answer.result, answer.degraded, answer.tool_calls) == ("No.", ["model"], [])
+    assert "cut off" in provider.asked[1][0].text
+    assert desk.tools.made == []
+
+
+async def test_thinking_is_shown_to_who_asks_and_never_remembered(open_desk: Open) -> None:
+    thought = lambda *_: AIMessage("<think>a plan</think>Hello.", additional_kwargs={"reasoning_content": "more "})  # noqa: E731
+    desk, (provider,) = _desk(open_desk, thought)
+    assert (await desk.ask(stream=True)).result == "Hello."
+    assert not [each for each in desk.emitted if isinstance(each, Reasoning)]
+    assert (await desk.ask(stream=True, reasoning=True)).result == "Hello."
+    assert "".join(each.text for each in desk.emitted if isinstance(each, Reasoning)) == "more a plan"
+    assert [each.text for each in provider.asked[-1] if isinstance(each, AIMessage)] == ["Hello."]
+    session = await desk.window.session(context(), 10)
+    assert "plan" not in session.model_dump_json()
+
+
+async def test_a_provider_s_thinking_comes_back_with_its_calls_in_later_turns_too(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        calling = [each for each in messages if isinstance(each, AIMessage) and each.tool_calls]
+        assert all(each.additional_kwargs.get("reasoning_content") == "a plan" for each in calling)
+        if isinstance(messages[-1], ToolMessage):
+            return AIMessage("Done.")
+        return _call("echo", text="x").model_copy(update={"additional_kwargs": {"reasoning_content": "a plan"}})
+
+    desk, (provider,) = _desk(open_desk, answering)
+    for _ in range(2):
+        assert (await desk.ask()).result == "Done."
+    assert len(provider.asked[-1]) == 8
+    assert "a plan" not in (await desk.window.session(context(), 10)).model_dump_json()
+
+
+async def test_a_conversation_that_is_too_long_is_shortened_and_the_answer_says_so(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        size = sum(len(each.text) for each in messages if not isinstance(each, SystemMessage))
+        return _raise(ContextOverflow("too long")) if size > 3000 else AIMessage("long " * 200)
+
+    desk, _ = _desk(open_desk, answering)
+    for _ in range(2):
+        assert (await desk.ask()).degraded == []
+    for _ in range(3):
+        assert (await desk.ask("x" * 1500)).degraded == ["memory"]
+    assert (await desk.fail("x" * 4000)).code == "invalid_request"
+    assert (await desk.ask()).status in {"success", "degraded"}
+
+
+async def test_a_tool_result_that_is_too_long_is_shortened(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        if not isinstance(messages[-1], ToolMessage):
+            return _call("echo", text="word ", times=1000)
+        return _raise(ContextOverflow("too long")) if len(messages[-1].text) > 2000 else AIMessage(messages[-1].text)
+
+    desk, _ = _desk(open_desk, answering)
+    answer = await desk.ask()
+    assert (answer.degraded, answer.tool_calls[0].status) == (["memory"], "ok")
+    assert "left out" in answer.result
+
+
+async def test_after_an_overflow_a_model_that_reads_more_is_asked_first(open_desk: Open) -> None:
+    desk, (_, second) = _desk(
+        open_desk, lambda *_: _raise(ContextOverflow("x")), lambda *_: AIMessage("The large one.")
+    )
+    answer = await desk.ask()
+    assert (answer.result, answer.degraded, len(second.asked)) == ("The large one.", ["model"], 1)
+
+
+async def test_a_model_that_refuses_tools_answers_without(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        return _raise(ToolsRefused("x")) if kwargs.get("tools") else AIMessage("Plainly.")
+
+    desk, _ = _desk(open_desk, answering)
+    answer = await desk.ask()
+    assert (answer.result, answer.degraded) == ("Plainly.", ["model"])
+
+
+async def test_a_model_without_tools_answers_from_documents_that_are_searched_for_it(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        assert not kwargs.get("tools")
+        assert not any(isinstance(each, ToolMessage) for each in messages)
+        return AIMessage("It needs citric acid [1]." if "citric acid" in messages[0].text else "Nothing.")
+
+    desk, _ = _desk(open_desk, answering, takes_tools=False)
+    answer = await desk.ask("how to descale?", stream=True)
+    assert (answer.result, answer.status) == ("It needs citric acid [1].", "success")
+    assert [each.source for each in answer.citations] == ["how to descale?1.md"]
+    assert [each.name for each in answer.tool_calls] == ["knowledge_search"]
+
+
+async def test_a_turn_that_failed_after_a_deed_leaves_a_session_that_is_answered(open_desk: Open) -> None:
+    def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+        if messages[-1].text == "fail":
+            return AIMessage(
+                "",
+                tool_calls=[{"id": "", "name": "pay", "args": {"text": "5"}}, {"id": "", "name": "Pa y!", "args": {}}],
+            )
+        return _raise(KeyRefused("x")) if isinstance(messages[-1], ToolMessage) else AIMessage("Hello.")
+
+    desk, (provider,) = _desk(open_desk, answering)
+    await desk.fail("fail")
+    events = await desk.follow(context(), ChatRequest(user_input="hello", session_id="s"))
+    answer = events[-1].data
+    assert isinstance(answer, Answer)
+    assert "5" in [each.text for each in provider.asked[-1] if isinstance(each, ToolMessage)]
