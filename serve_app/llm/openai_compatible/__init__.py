@@ -1,1 +1,0 @@
-"""A lean client for endpoints that speak OpenAI's chat completions."""
