@@ -24,6 +24,8 @@ KEEP_ALIVE_S = 15.0
 """Below the idle time after which common servers close a connection, so that few calls meet a closed one."""
 MAX_ERROR_BYTES = 256 * 1024
 _DRAIN_S = 0.2
+_CLOSING: set[asyncio.Task[None]] = set()
+"""Holds the tasks that close sessions, since a loop holds its tasks only weakly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def _close_all(pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]) -> No
 
 def _close_soon(loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:
     closing = loop.create_task(_close(pool))
-    closing.add_done_callback(lambda _: None)  # the task lives until then
+    _CLOSING.add(closing)
+    closing.add_done_callback(_CLOSING.discard)
 
 
 async def _close(pool: _Pool) -> None:
