@@ -111,7 +111,7 @@ def events(*chunks: Body, done: bool = True) -> bytes:
     return sent + (b"data: [DONE]\n\n" if done else b"")
 
 
-def streamed(message: Body, finish: str | None = "stop", width: int = 4) -> bytes:
+def streamed(message: Body, finish: str | None = "stop", width: int = 4, model: str = "stub") -> bytes:
     """The message in pieces of `width` characters, its calls' arguments too."""
     text = message.get("content") or ""
     chunks = [chunk({"role": "assistant", "content": ""})]
@@ -125,7 +125,7 @@ def streamed(message: Body, finish: str | None = "stop", width: int = 4) -> byte
             chunks.append(chunk({"tool_calls": [piece]}))
     chunks.append(chunk({}, finish))
     chunks.append({"id": "x", "model": "stub", "choices": [], "usage": USAGE})
-    return events(*chunks)
+    return events(*({**each, "model": model} for each in chunks))
 
 
 def call(name: str | None, arguments: Any, label: str | None = "call_a") -> Body:
@@ -141,7 +141,7 @@ def well(body: Body) -> Answer:
         return Answer([json.dumps(error).encode()], status=400)
     message, finish = _message(body)
     if body.get("stream"):
-        return Answer([streamed(message, finish)], content_type="text/event-stream")
+        return Answer([streamed(message, finish, model=body["model"])], content_type="text/event-stream")
     return Answer([whole(message, finish, model=body["model"])])
 
 
