@@ -1,0 +1,342 @@
+"""The one decoder of replies: streamed or whole, the same reply has the same meaning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from serve_app.llm.openai_compatible.arguments import Invalid, unique_keys
+from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
+from serve_app.llm.openai_compatible.sse import Event, EventParser
+from serve_app.llm.openai_compatible.text import TextJoiner, valid_text
+from serve_app.llm.openai_compatible.tool_calls import CallAssembler, ToolCall
+from serve_app.llm.openai_compatible.usage import UsageReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from langchain_core.messages.ai import UsageMetadata
+
+MAX_WHOLE_BYTES = 8 * 1024 * 1024
+MAX_STREAM_BYTES = 128 * 1024 * 1024
+"""A streamed token costs some 300 bytes, so a stream may be longer than what it says."""
+MAX_CHARACTERS = 8 * 1024 * 1024
+
+COMPLETE = frozenset(
+    ("stop", "tool_calls", "tool_call", "tool_use", "function_call", "end_turn", "eos", "eos_token", "stop_sequence")
+)
+"""The finish reasons after which tool calls may be made. After any other the calls are left out: they may be cut."""
+
+FAILED = frozenset(("error", "network_error"))
+_PINGS = frozenset(("ping", "keepalive", "keep-alive", "heartbeat"))
+
+
+class Delta(NamedTuple):
+    """What one piece of a reply adds to the text and to the thinking."""
+
+    text: str
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One complete reply."""
+
+    text: str
+    reasoning: str
+    refusal: str
+    calls: tuple[ToolCall, ...]
+    cut_calls: int
+    """How many calls were left out, since the provider stopped before the reply was whole."""
+    usage: UsageMetadata | None
+    finish_reason: str | None
+    model: str
+    id: str
+
+
+class ReplyDecoder:
+    """Takes the bytes of an answer under status 200 and gives the reply.
+
+    Server-sent events and a whole JSON body are told apart by their first character, whichever was asked for.
+
+    Raises, in both methods:
+        ReplyUnreadable: the bytes make no reply.
+        ReplyIncomplete: they end too early.
+        ProviderError: they carry an error.
+    """
+
+    def __init__(self, *, accepts_done_as_end: bool = False) -> None:
+        self._accepts_done = accepts_done_as_end
+        self._events: EventParser | None = None
+        self._head: list[bytes] = []
+        self._whole = False
+        self._bytes = 0
+        self._seen = False
+        self._finish: str | None = None
+        self._text, self._reasoning, self._refusal = TextJoiner(), TextJoiner(), TextJoiner()
+        self._calls, self._legacy_call = CallAssembler(), CallAssembler()
+        self._usage = UsageReader()
+        self._model = self._id = ""
+        self.done = False
+        """Whether `[DONE]` has come."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the provider has said how the reply ended."""
+        return self._finish is not None or (self.done and self._accepts_done)
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """Takes the next bytes and returns what they add."""
+        self._bytes += len(data)
+        if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
+            raise ReplyUnreadable("the reply is too long")
+        if self._events is None:
+            self._head.append(data)
+            if self._whole or not self._is_stream():
+                return []
+            data = b"".join(self._head)
+            self._events = EventParser()
+        return self._take_events(self._events.feed(data))
+
+    def close(self) -> tuple[Delta, Reply]:
+        """Ends the reply and returns what had not been shown yet, and the whole."""
+        shown = len(self._text.text), len(self._reasoning.text)
+        if self._events is not None:
+            self._take_last(self._events.close())
+        else:
+            self._take_whole(b"".join(self._head))
+        for joiner in (self._text, self._reasoning, self._refusal):
+            joiner.flush()
+        if not self.finished:
+            raise ReplyIncomplete("the bytes of the reply ended before it did")
+        reply = self._reply()
+        return Delta(reply.text[shown[0] :], reply.reasoning[shown[1] :]), reply
+
+    def _is_stream(self) -> bool:
+        start = b"".join(self._head).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if not start:
+            return False
+        self._whole = start in b"{[<"
+        return not self._whole
+
+    def _take_whole(self, body: bytes) -> None:
+        try:
+            payload = json.loads(body.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError):
+            raise ReplyUnreadable(_excerpt(body)) from None
+        if isinstance(payload, list) and payload:  # Gemini puts an error in a list
+            payload = payload[0]
+        if not isinstance(payload, dict):
+            raise ReplyUnreadable(_excerpt(body))
+        self._take(payload, body.decode("utf-8-sig", "replace"))
+        if not self._seen:
+            raise ReplyUnreadable(_excerpt(body))
+        self.done = True
+
+    def _take_last(self, events: list[Event]) -> None:
+        """Takes what the end of the bytes completed; a last event that is cut says nothing."""
+        try:
+            self._take_events(events)
+        except ReplyUnreadable:
+            if not self.finished:
+                raise ReplyIncomplete("the bytes of the reply ended inside of an event") from None
+        if not self._seen and not self.done:
+            raise ReplyUnreadable("no event of a reply came")
+
+    def _take_events(self, events: list[Event]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for name, lines in events:
+            if self.done or name in _PINGS:
+                continue
+            data = lines[0] if len(lines) == 1 else "\n".join(lines)
+            if name == "error":
+                raise _event_error(data)
+            for payload, source in _payloads(data, lines):
+                if payload is None:
+                    self.done = True
+                    break
+                delta = self._take(payload, source)
+                if delta.text or delta.reasoning:
+                    deltas.append(delta)
+        return deltas
+
+    def _take(self, payload: dict[str, Any], source: str) -> Delta:
+        """Takes one chunk, or a whole body as if it were one."""
+        if error := error_in(payload):
+            raise error
+        self._usage.add(payload.get("usage"))
+        for name in ("model", "id"):
+            value = payload.get(name)
+            if isinstance(value, str) and value and not getattr(self, f"_{name}"):
+                setattr(self, f"_{name}", valid_text(value)[:200])
+        choice = _first(payload.get("choices"))
+        if choice is None:
+            return Delta("", "")
+        self._usage.add(choice.get("usage"))
+        if choice.get("error"):
+            raise error_in(choice) or ProviderError("the provider answered with an error")
+        delta = self._take_message(choice, source)
+        self._take_finish(choice.get("finish_reason"))
+        return delta
+
+    def _take_message(self, choice: Mapping[str, Any], source: str) -> Delta:
+        whole = not isinstance(choice.get("delta"), dict)
+        message = choice.get("message") if whole else choice["delta"]
+        if not isinstance(message, dict):
+            self._seen = self._seen or bool(choice.get("finish_reason"))
+            return Delta("", "")
+        if whole and self._seen:  # some streams end with the whole message once more
+            message = {} if len(self._calls) else {"tool_calls": message.get("tool_calls")}
+        self._seen = True
+        text, reasoning, refusal = _parts(message.get("content"))
+        reasoning += _reasoning(message)
+        if isinstance(message.get("refusal"), str):
+            refusal += message["refusal"]
+        if calls := message.get("tool_calls"):
+            _refuse_duplicate_keys(calls, source)
+            self._calls.add(calls, whole=whole)
+        if call := message.get("function_call"):
+            self._legacy_call.add(call)
+        delta = Delta(self._text.add(text) if text else "", self._reasoning.add(reasoning) if reasoning else "")
+        if refusal:
+            self._refusal.add(refusal)
+        if self._characters() > MAX_CHARACTERS:
+            raise ReplyUnreadable("the reply is too long")
+        return delta
+
+    def _characters(self) -> int:
+        counted = (self._text, self._reasoning, self._refusal, self._calls, self._legacy_call)
+        return sum(each.characters for each in counted)
+
+    def _take_finish(self, reason: Any) -> None:
+        if not isinstance(reason, str) or reason in ("", "null", "None"):
+            return
+        if reason.lower() in FAILED:
+            raise ProviderError(f"the reply ended with {reason}", code=reason[:100])
+        if self._finish is None or self._finish.lower() in COMPLETE:
+            self._finish = valid_text(reason)[:100]
+
+    def _reply(self) -> Reply:
+        assembler = self._calls if len(self._calls) else self._legacy_call
+        calls: tuple[ToolCall, ...] = ()
+        cut = 0
+        if self._finish is None or self._finish.lower() in COMPLETE:
+            calls = tuple(assembler.finish(complete=self._finish is not None))
+        else:
+            cut = len(assembler)
+        return Reply(
+            text=self._text.text,
+            reasoning=self._reasoning.text,
+            refusal=self._refusal.text,
+            calls=calls,
+            cut_calls=cut,
+            usage=self._usage.total(),
+            finish_reason=self._finish,
+            model=self._model,
+            id=self._id,
+        )
+
+
+def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | None, str]]:
+    """The JSON objects of one event, each with its text; None stands for `[DONE]`."""
+    stripped = data.strip()
+    if not stripped:
+        return []
+    if stripped == "[DONE]":
+        return [(None, "")]
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        if len(lines) > 1:  # events that were not parted by an empty line
+            return [each for line in lines for each in _payloads(line, (line,))]
+        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace"))) from None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    if payload is None or payload == []:
+        return []
+    if not isinstance(payload, dict):
+        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace")))
+    return [(payload, data)]
+
+
+def _event_error(data: str) -> ProviderError:
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        return ProviderError(valid_text(data) or "the provider sent an error event")
+    return error_in(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
+
+
+def _first(choices: Any) -> dict[str, Any] | None:
+    """The choice with index 0; others were not asked for."""
+    if choices is None:
+        return None
+    if not isinstance(choices, list):
+        raise ReplyUnreadable("choices that are no list")
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index") in (None, 0, "0"):
+            return choice
+    return None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if value and isinstance(value, (str, list, dict)):
+            return value if isinstance(value, str) else _inner(value)
+    return ""
+
+
+def _parts(content: Any) -> tuple[str, str, str]:
+    """The text, the thinking and the refusal of a message's content."""
+    if isinstance(content, str):
+        return content, "", ""
+    if content is None:
+        return "", "", ""
+    text, reasoning, refusal = "", "", ""
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            text += part
+        elif not isinstance(part, dict):
+            raise ReplyUnreadable("content that is no text")
+        elif part.get("type") in ("thinking", "reasoning", "reasoning_content", "redacted_thinking"):
+            reasoning += _inner(part)
+        elif part.get("type") == "refusal":
+            refusal += _inner(part)
+        elif part.get("type") in (None, "text", "output_text"):
+            text += _inner(part)
+    return text, reasoning, refusal
+
+
+def _inner(part: Any, depth: int = 0) -> str:
+    """The text inside of a part, whose thinking may be a list of parts itself."""
+    if isinstance(part, str):
+        return part
+    if depth > 4:  # noqa: PLR2004  (no provider nests deeper)
+        return ""
+    if isinstance(part, list):
+        return "".join(_inner(each, depth + 1) for each in part)
+    if isinstance(part, dict):
+        for name in ("text", "thinking", "reasoning", "refusal", "content", "value"):
+            if part.get(name):
+                return _inner(part[name], depth + 1)
+    return ""
+
+
+def _refuse_duplicate_keys(calls: Any, source: str) -> None:
+    """Arguments sent as an object lose the first of two equal keys; a reply with such is refused."""
+    items = calls if isinstance(calls, list) else [calls]
+    functions = [item.get("function", item) for item in items if isinstance(item, dict)]
+    if any(isinstance(each, dict) and isinstance(each.get("arguments"), (dict, list)) for each in functions):
+        try:
+            json.loads(source, object_pairs_hook=unique_keys)
+        except Invalid:
+            raise ReplyUnreadable("a key comes twice in an object of arguments") from None
+
+
+def _excerpt(body: bytes) -> str:
+    start = body[:200].decode("utf-8", "replace").strip()
+    return f"no reply: {start}" if start else "the body is empty"

@@ -1,0 +1,163 @@
+"""LangChain's messages as the body of a request."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_openai_data_block,
+    is_data_content_block,
+)
+
+from serve_app.llm.openai_compatible.text import valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from serve_app.llm.openai_compatible.profile import Profile
+
+NO_IMAGE = "[An image stood here; this model reads no images.]"
+_NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The body as JSON in UTF-8, always valid: no lone surrogates, no NaN."""
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_encodable)
+    except ValueError:
+        text = json.dumps(_finite(body), ensure_ascii=False, default=str)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return valid_text(text).encode()
+
+
+def written_messages(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
+    """The messages in OpenAI's shape, as the endpoint's profile wants them."""
+    return [_written(message, profile) for message in messages]
+
+
+def _written(message: BaseMessage, profile: Profile) -> dict[str, Any]:
+    if isinstance(message, AIMessage):
+        return _assistant(message, profile)
+    if isinstance(message, ToolMessage):
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": _plain(message.content)}
+    if isinstance(message, SystemMessage):
+        made: dict[str, Any] = {"role": profile.system_role, "content": _plain(message.content)}
+    elif isinstance(message, HumanMessage):
+        made = {"role": "user", "content": _content(message.content, profile)}
+    elif isinstance(message, ChatMessage):
+        made = {"role": message.role, "content": _content(message.content, profile)}
+    else:
+        raise TypeError(f"a message of type {message.type} cannot be sent")
+    if message.name and _NAME.match(message.name):
+        made["name"] = message.name
+    return made
+
+
+def _assistant(message: AIMessage, profile: Profile) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant", "content": _plain(message.content)}
+    calls = [_call(each["id"], each["name"], arguments_of(each["args"])) for each in message.tool_calls]
+    calls += [
+        _call(each["id"], each["name"] or "", _invalid_arguments(each["args"])) for each in message.invalid_tool_calls
+    ]
+    if not calls:
+        return made
+    made["tool_calls"] = calls
+    if not made["content"]:
+        if profile.empty_content == "null":
+            made["content"] = None
+        elif profile.empty_content == "omit":
+            del made["content"]
+    reasoning = message.additional_kwargs.get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:
+        made["reasoning_content"] = reasoning
+    return made
+
+
+def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": label or "", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def arguments_of(values: Mapping[str, Any]) -> str:
+    """The arguments of a call as valid JSON."""
+    try:
+        return valid_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
+    except ValueError:
+        return valid_text(json.dumps(_finite(values), ensure_ascii=False, default=str))
+
+
+def _invalid_arguments(raw: str | None) -> str:
+    """Arguments that were no object, wrapped into one, so that the model sees what it wrote."""
+    return arguments_of({"unreadable_arguments": (raw or "")[:2000]})
+
+
+def _plain(content: Any) -> str:
+    """The text of a content; parts that are no text are left out."""
+    if isinstance(content, str):
+        return content
+    texts = (part if isinstance(part, str) else _text_of(part) for part in content)
+    return "".join(text for text in texts if text)
+
+
+def _text_of(part: Mapping[str, Any]) -> str | None:
+    if part.get("type") in ("text", "refusal"):
+        value = part.get("text") or part.get("refusal")
+        return value if isinstance(value, str) else None
+    if part.get("type") == "json":
+        return json.dumps(part.get("json"), ensure_ascii=False, default=str)
+    return None
+
+
+def _content(content: Any, profile: Profile) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [made for part in content if (made := _part(part, profile)) is not None]
+
+
+def _part(part: Any, profile: Profile) -> dict[str, Any] | None:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type")
+    if kind in ("thinking", "reasoning", "tool_use", "tool_call"):
+        return None
+    if kind in ("image_url", "image"):
+        return _image(part) if profile.images else {"type": "text", "text": NO_IMAGE}
+    if kind == "text":
+        return {"type": "text", "text": part.get("text", "")}
+    return convert_to_openai_data_block(part) if is_data_content_block(part) else dict(part)
+
+
+def _image(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "image_url":
+        url = part.get("image_url")
+        return {"type": "image_url", "image_url": {"url": url} if isinstance(url, str) else url}
+    if isinstance(source := part.get("source"), dict):  # Anthropic's shape
+        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
+        return {"type": "image_url", "image_url": {"url": source.get("url") or data}}
+    return convert_to_openai_data_block(part)
+
+
+def _encodable(value: Any) -> Any:
+    """What JSON has no form for, as text; a pydantic value as its fields."""
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) and not isinstance(value, type) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
