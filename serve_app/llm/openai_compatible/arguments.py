@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from serve_app.llm.openai_compatible.text import valid_text
+from serve_app.values.text import valid_text
 
 MAX_DEPTH = 64
 _FENCE = re.compile(r"\A```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serve_app.llm.openai_compatible.arguments import Invalid, unique_keys
 from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
 from serve_app.llm.openai_compatible.sse import Event, EventParser
-from serve_app.llm.openai_compatible.text import TextJoiner, valid_text
+from serve_app.llm.openai_compatible.text import TextJoiner
 from serve_app.llm.openai_compatible.tool_calls import CallAssembler, ToolCall
 from serve_app.llm.openai_compatible.usage import UsageReader
+from serve_app.values.text import valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from langchain_core.messages.ai import UsageMetadata
 
@@ -86,18 +88,18 @@ class ReplyDecoder:
         """Whether the provider has said how the reply ended."""
         return self._finish is not None or (self.done and self._accepts_done)
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Takes the next bytes and returns what they add."""
+    def feed(self, data: bytes) -> Iterator[Delta]:
+        """Takes the next bytes and yields what they add; what stands before a failure is yielded before it."""
         self._bytes += len(data)
         if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
             raise ReplyUnreadable("the reply is too long")
         if self._events is None:
             self._head.append(data)
             if self._whole or not self._is_stream():
-                return []
+                return
             data = b"".join(self._head)
             self._events = EventParser()
-        return self._take_events(self._events.feed(data))
+        yield from self._take_events(self._events.feed(data))
 
     def close(self) -> tuple[Delta, Reply]:
         """Ends the reply and returns what had not been shown yet, and the whole."""
@@ -137,15 +139,14 @@ class ReplyDecoder:
     def _take_last(self, events: list[Event]) -> None:
         """Takes what the end of the bytes completed; a last event that is cut says nothing."""
         try:
-            self._take_events(events)
+            deque(self._take_events(events), maxlen=0)
         except ReplyUnreadable:
             if not self.finished:
                 raise ReplyIncomplete("the bytes of the reply ended inside of an event") from None
         if not self._seen and not self.done:
             raise ReplyUnreadable("no event of a reply came")
 
-    def _take_events(self, events: list[Event]) -> list[Delta]:
-        deltas: list[Delta] = []
+    def _take_events(self, events: list[Event]) -> Iterator[Delta]:
         for name, lines in events:
             if self.done or name in _PINGS:
                 continue
@@ -158,8 +159,7 @@ class ReplyDecoder:
                     break
                 delta = self._take(payload, source)
                 if delta.text or delta.reasoning:
-                    deltas.append(delta)
-        return deltas
+                    yield delta
 
     def _take(self, payload: dict[str, Any], source: str) -> Delta:
         """Takes one chunk, or a whole body as if it were one."""

@@ -18,7 +18,7 @@ from langchain_core.messages import (
     is_data_content_block,
 )
 
-from serve_app.llm.openai_compatible.text import valid_text
+from serve_app.values.text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-REPLACEMENT = "\ufffd"
-
-
-def valid_text(text: str) -> str:
-    """The text with surrogate pairs joined, lone surrogates and NUL replaced."""
-    if "\x00" in text:
-        text = text.replace("\x00", REPLACEMENT)
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+from serve_app.values.text import REPLACEMENT, valid_text
 
 
 class TextJoiner:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
 from serve_app.llm.openai_compatible.errors import ReplyUnreadable
-from serve_app.llm.openai_compatible.text import valid_text
+from serve_app.values.text import valid_text
 
 MAX_CALLS = 1000
 

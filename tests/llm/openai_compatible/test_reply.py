@@ -44,7 +44,11 @@ PUT_TOGETHER: list[tuple[str, list[Any], list[tuple[str, Any]]]] = [
     ("index is text", [piece("", "wipe", "a", index="0"), piece('{"limit": 1}', index="0")], WIPES[:1]),
     ("all 0, whole", [piece('{"limit": 1}', "wipe", "a", index=0), piece('{"limit": 2}', "wipe", "b", index=0)], WIPES),
     ("all 0, no ids", [piece('{"limit": 1}', "wipe", index=0), piece('{"limit": 2}', "wipe", index=0)], WIPES),
-    ("all 0, one id", [piece('{"limit": 1}', "wipe", "a", index=0), piece('{"limit": 2}', "wipe", "a", index=0)], WIPES),
+    (
+        "all 0, one id",
+        [piece('{"limit": 1}', "wipe", "a", index=0), piece('{"limit": 2}', "wipe", "a", index=0)],
+        WIPES,
+    ),
     (
         "all 0, in pieces",
         [
@@ -252,7 +256,9 @@ def test_each_byte_may_come_alone() -> None:
 
 
 TEXT = st.text(st.characters(), max_size=20)
-OBJECTS = st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | TEXT | st.lists(TEXT, max_size=3), max_size=3)
+OBJECTS = st.dictionaries(
+    TEXT, st.none() | st.booleans() | st.integers() | TEXT | st.lists(TEXT, max_size=3), max_size=3
+)
 FINISHES = st.sampled_from(["stop", "tool_calls", "length", "content_filter"])
 
 
