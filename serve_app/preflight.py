@@ -96,8 +96,9 @@ def _references(tools: ToolsSettings) -> Iterator[Problem]:
 
 
 def _cache(settings: Settings) -> Iterator[Problem]:
+    listed_later = any(tool.mcp and tool.mcp.tools for tool in settings.tools.named.values())
     for index, name in enumerate(settings.cache.live_tools):
-        if name not in settings.tools.named:
+        if name not in settings.tools.named and not listed_later:
             yield Problem(f"cache.live_tools.{index}", f"there is no tool {name}", "Name a tool of the section tools")
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _MODEL = "model"
+_TRUNCATED = "truncated"
 LEAST_CHARACTERS = 200
 """What is told of a result at least, however much the turn has read: enough to say that and how much is missing."""
 
@@ -112,9 +113,11 @@ class Progress:
         if reply.response_metadata.get(FALLBACK):
             self.missing[_MODEL] = _MODEL
 
-    def force(self) -> None:
-        """Take note that the answer was forced."""
+    def force(self, *, truncated: bool = False) -> None:
+        """Take note that the answer was forced; `truncated`: by calls that were cut off, and so were not made."""
         self.missing[_MODEL] = _MODEL
+        if truncated:
+            self.missing[_TRUNCATED] = _TRUNCATED
 
     def begin(self, reply: AIMessage, requests: list[ToolRequest]) -> Step:
         """The next step."""

@@ -169,7 +169,7 @@ class Turn:
                 sentence = CUT if reply.response_metadata.get(CUT_CALLS) else EMPTY
         if progress.asked or why == "the model takes no tools":
             logger.warning("run_answers_without_tools", extra={"reason": why})
-            progress.force()
+            progress.force(truncated=sentence == CUT)
         reply = with_calls(await self._ask(unbound, read, progress, BASIC), [])
         if not (reply.text.strip() or is_answer(reply)):
             raise ModelUnavailable("The model gave no answer")
@@ -280,9 +280,9 @@ def _say(run: Run) -> Say | None:
 
 def is_answer(reply: AIMessage) -> bool:
     """Whether a reply ends the turn: it says something, or it is a refusal; not the beginning of calls cut off."""
-    if reply.response_metadata.get(CUT_CALLS):
-        return False
-    return bool(reply.text.strip()) or finish_reason(reply) == "content_filter"
+    if finish_reason(reply) == "content_filter":
+        return True
+    return bool(reply.text.strip()) and not reply.response_metadata.get(CUT_CALLS)
 
 
 def _exchange(run: Run, progress: Progress) -> str:

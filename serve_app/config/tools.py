@@ -51,6 +51,12 @@ class McpToolSettings(Section):
     """The program and its arguments; it is started once per process of the tool."""
     tool: str | None = None
     """The tool's name on the server; None means the name it has here."""
+    tools: Literal["all"] | None = None
+    """`all` offers every tool that the server lists, as it lists them; the entry's other settings hold for each."""
+    prefix: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_-]{0,31})?$")
+    """For `tools: all`: what each name begins with here, so that two servers may have tools of one name."""
+    effects: dict[str, Effect] = {}
+    """For `tools: all`: the effect of single tools, by their names on the server, where it is not the entry's."""
     headers_env: dict[HeaderName, VariableName] = {}
     """For `url`: header -> the environment variable that holds its value."""
     connect_timeout_s: float = Field(default=10, gt=0)
@@ -64,6 +70,10 @@ class McpToolSettings(Section):
     def _one_way_to_the_server(self) -> McpToolSettings:
         if (self.url is None) == (self.command is None):
             raise ValueError("name the MCP server either by url or by command")
+        if self.tools and self.tool:
+            raise ValueError("name one tool of the server by tool, or take all of them by tools: all")
+        if not self.tools and (self.prefix or self.effects):
+            raise ValueError("prefix and effects belong to tools: all")
         return self
 
 
@@ -119,6 +129,8 @@ class ToolSettings(Section):
         standbys = [self.fallback, self.http.standby_url if self.http else None]
         if all(standbys):
             raise ValueError("a tool has one standby: fallback or http.standby_url")
+        if self.fallback and self.mcp and self.mcp.tools:
+            raise ValueError("an entry with mcp.tools: all has no fallback: each tool takes arguments of its own")
         if any(standbys) and self.effect == "effect":
             raise ValueError("a tool with effect: effect has no standby; it could do the deed twice")
         return self

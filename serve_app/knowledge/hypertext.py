@@ -62,10 +62,17 @@ def _bound_depth(soup: BeautifulSoup) -> None:
             depths[id(element)] = depth
             if depth == MAX_DEPTH:
                 deepest.append(element)
-    for element in deepest:
+    for element in {id(kept): kept for kept in map(_holder, deepest)}.values():
         text = " ".join(element.get_text(" ").split())
         element.clear()
         element.append(NavigableString(text))
+
+
+def _holder(element: Tag) -> Tag:
+    """The nearest element around it that may hold text."""
+    while element.parent is not None and element.name in ("table", "thead", "tbody", "tfoot", "tr", "ul", "ol", "dl"):
+        element = element.parent
+    return element
 
 
 def _main(soup: BeautifulSoup) -> Tag:

@@ -7,7 +7,7 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING
 
-from serve_app.errors import ServeAppError, StoreUnavailable
+from serve_app.errors import ServeAppError, StoreCorrupt, StoreUnavailable
 from serve_app.knowledge.embed import Embedder
 from serve_app.knowledge.entry import Entry, entries
 from serve_app.knowledge.ingest import Ingest, Prepare
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from serve_app.config import KnowledgeSettings
     from serve_app.knowledge.servers import Servers
     from serve_app.resilience.circuit import Circuit
+    from serve_app.stores.lease import Lease
     from serve_app.values import Context, Document, DocumentSummary, Indexed
 
 __all__ = ["Entry", "Index", "entries"]
@@ -113,7 +114,7 @@ class Index:
                 results = []
                 for document in documents:
                     limit_s(given_up_at, inf)
-                    results.append(await ingest.put(lease, document))
+                    results.append(await _put(ingest, lease, document))
                 return results
             finally:
                 await self._passages.settle()
@@ -160,6 +161,17 @@ class Index:
 
     def _ingest(self, tenant: str) -> Ingest:
         return Ingest(tenant, self._registry(tenant), self._passages, self._prepare, self._embedder)
+
+
+async def _put(ingest: Ingest, lease: Lease, document: Document) -> Indexed:
+    """What became of one document: whatever is wrong with it stops no other; only a store that is away stops all."""
+    try:
+        return await ingest.put(lease, document)
+    except Exception as error:
+        if isinstance(error, ServeAppError) and not isinstance(error, StoreCorrupt):
+            raise
+        logger.exception("document_not_indexed", extra={"source": document.source})
+        return ingest.failed(document, "The document could not be indexed")
 
 
 async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) -> Check:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
-from serve_app.errors import ModelUnavailable, NotFound
+from serve_app.errors import ModelUnavailable, NotFound, StoreCorrupt
 from serve_app.knowledge.entry import Entry, digest, document_id
 from serve_app.knowledge.passages import Origin
 from serve_app.knowledge.registry import Record
@@ -58,8 +58,11 @@ class Ingest:
     async def finish(self) -> None:
         """Delete the passages that an interrupted writer left and no record names."""
         for document in await self._registry.unsettled():
-            records = await self._registry.records([document])
-            await self._clear(document, records.get(document))
+            try:
+                records = await self._registry.records([document])
+                await self._clear(document, records.get(document))
+            except StoreCorrupt:
+                logger.exception("document_not_settled", extra={"document": document})
 
     async def put(self, lease: Lease, document: Document) -> Indexed:
         """Index `document`, replacing what its source held.
@@ -75,12 +78,12 @@ class Ingest:
             prepared = await self._prepare(document)
             vectors = await self._embedder.documents([entry.text for entry in prepared]) if self._embedder else None
         except ModelUnavailable as error:
-            return self._failed(document, error.message)
+            return self.failed(document, error.message)
         except Exception as error:  # one document that cannot be split stops no other
             logger.warning("document_not_split", extra={"source": document.source}, exc_info=error)
-            return self._failed(document, "The document could not be split")
+            return self.failed(document, "The document could not be split")
         if not prepared:
-            return self._failed(document, "The document has no text to search for")
+            return self.failed(document, "The document has no text to search for")
         await self._replace(lease, document, prepared, vectors)
         return self._indexed(document, "replaced" if key in records else "added", len(prepared))
 
@@ -130,5 +133,5 @@ class Ingest:
     def _indexed(self, document: Document, status: Status, passages: int) -> Indexed:
         return Indexed(id=self._id(document), source=document.source, status=status, passages=passages)
 
-    def _failed(self, document: Document, reason: str) -> Indexed:
+    def failed(self, document: Document, reason: str) -> Indexed:
         return Indexed(id=self._id(document), source=document.source, status="failed", reason=reason)

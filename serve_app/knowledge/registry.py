@@ -12,6 +12,7 @@ when the old passages are gone, which until then may take places among those tha
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.stores.lease import Lease
+
+logger = logging.getLogger(__name__)
 
 PASSAGES = "passages"
 """The field of the frequencies that counts all passages; the other fields are term ids."""
@@ -97,7 +100,7 @@ class Registry:
         wanted = list(terms)
         with translated():
             total, *found = await self._redis.hmget(self._frequencies, [PASSAGES, *wanted])
-        return int(total or 0), {term: int(count or 0) for term, count in zip(wanted, found, strict=True)}
+        return _count(total), {term: _count(count) for term, count in zip(wanted, found, strict=True)}
 
     async def records(self, document_ids: Iterable[str]) -> dict[str, Record]:
         """The records of those that are there."""
@@ -106,7 +109,8 @@ class Registry:
             return {}
         with translated():
             found = await self._redis.hmget(self._documents, wanted)
-        return {key: Record(**json.loads(value)) for key, value in zip(wanted, found, strict=True) if value}
+        records = {key: _readable(key, value) for key, value in zip(wanted, found, strict=True) if value}
+        return {key: record for key, record in records.items() if record}
 
     async def page(self, offset: int, limit: int) -> Page:
         """Documents by source."""
@@ -119,7 +123,7 @@ class Registry:
         ids = [member.rpartition("\0")[2] for member in members]
         records = await self.records(ids)
         summaries = [records[each].summary(each) for each in ids if each in records]
-        return Page(summaries, total, int(passages or 0))
+        return Page(summaries, total, _count(passages))
 
     async def unsettled(self) -> list[str]:
         """The documents whose writer did not finish."""
@@ -158,7 +162,7 @@ class Registry:
 
     async def _apply(self, lease: Lease, document_id: str, record: Record, value: str, counts: dict[str, int]) -> None:
         with translated():
-            before = json.loads(await self._redis.hget(self._terms, document_id) or "{}")
+            before = _terms_in(document_id, await self._redis.hget(self._terms, document_id) or "{}")
             changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
             applied = await self._redis.eval(
                 APPLY,
@@ -169,3 +173,29 @@ class Registry:
             )
         if not applied:
             raise StoreUnavailable("Another replica has taken over the index")
+
+
+def _readable(document_id: str, written: str) -> Record | None:
+    """The record; one that nobody can read is none, so that its document is sent anew."""
+    try:
+        return Record(**json.loads(written))
+    except (ValueError, TypeError):
+        logger.exception("record_unreadable", extra={"document": document_id})
+        return None
+
+
+def _terms_in(document_id: str, written: str) -> dict[str, int]:
+    """How often each term counts for the document now; nothing where nobody can read it."""
+    try:
+        return {term: int(count) for term, count in json.loads(written).items()}
+    except (ValueError, TypeError, AttributeError):
+        logger.exception("terms_unreadable", extra={"document": document_id})
+        return {}
+
+
+def _count(written: str | None) -> int:
+    try:
+        return int(written or 0)
+    except ValueError:
+        logger.exception("count_unreadable")
+        return 0

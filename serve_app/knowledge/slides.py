@@ -23,7 +23,8 @@ def read(content: bytes, _encoding: str | None) -> tuple[str, str]:
     for number, slide in enumerate(deck.slides, 1):
         title = slide.shapes.title
         heading = " ".join(title.text_frame.text.split()) if title is not None else ""
-        body = [text for shape in _flat(slide.shapes) if shape is not title and (text := _text_of(shape).strip())]
+        others = [shape for shape in _flat(slide.shapes) if title is None or shape.shape_id != title.shape_id]
+        body = [text for shape in others if (text := _text_of(shape).strip())]
         if slide.has_notes_slide and (notes := slide.notes_slide.notes_text_frame) and notes.text.strip():
             body.append(f"Notes: {' '.join(notes.text.split())}")
         if heading or body:

@@ -57,27 +57,47 @@ def escaped(text: str) -> str:
 
 
 def fill_spans(table: Tag) -> None:
-    """Repeat each spanning cell of an HTML table in all places that it covers, and make several head rows one."""
+    """Repeat each spanning cell of an HTML table in all places that it covers, and make several head rows one.
+
+    Captions and titles over the whole width become paragraphs before it.
+    """
     rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
+    _move_out(table)
     grid = _grid(rows)
-    width = max((len(row) for row in grid), default=0)
-    while grid and width > 1 and len({id(cell) for cell in grid[0] if cell}) == 1:  # a title over the whole table
-        title = grid.pop(0)[0]
-        row = rows.pop(0)
-        if title is not None and title.get_text(strip=True):
-            title.name = "p"
-            table.insert_before(title.extract())
-        row.decompose()
-    if not grid:
-        return
     heads = _head_rows(rows, grid)
-    body = [_copies(row, width) for row in grid[heads:]]
+    width = max((len(row) for row in grid), default=0)
+    while grid and width > 1 and len({id(cell) for cell in grid[0] if cell is not None}) == 1 and len(grid[0]) == width:
+        title = grid.pop(0)[0]
+        _put_before(table, title.get_text(" ") if title is not None else "")
+        heads -= 1
+    table.clear()
+    if not any(cell is not None and cell.get_text(strip=True) for row in grid for cell in row):
+        table.decompose()
+        return
+    heads = max(1, heads)
     head = [_joined([row[at] if at < len(row) else None for row in grid[:heads]]) for at in range(width)]
-    for row, cells in zip(rows[heads - 1 :] if heads else rows, [head, *body] if heads else body, strict=True):
-        row.clear()
-        row.extend(cells)
-    for row in rows[: max(0, heads - 1)]:
-        row.decompose()
+    for cells in [head, *(_copies(row, width) for row in grid[heads:])]:
+        made = Tag(name="tr")
+        made.extend(cells)
+        table.append(made)
+
+
+def _move_out(table: Tag) -> None:
+    """Put the caption, and text that is in no cell, before the table."""
+    for text in table.find_all(string=True):
+        cell = text.find_parent(["td", "th", "table", "caption"])
+        if cell is table:
+            _put_before(table, str(text))
+        elif cell is not None and cell.name == "caption" and cell.find_parent("table") is table:
+            _put_before(table, cell.get_text(" "))
+            cell.clear()
+
+
+def _put_before(table: Tag, text: str) -> None:
+    if text.strip():
+        made = Tag(name="p")
+        made.append(NavigableString(" ".join(text.split())))
+        table.insert_before(made)
 
 
 def _table(rows: list[Row], level: int) -> Iterable[str]:
@@ -123,14 +143,14 @@ def _span(cell: Tag, name: str) -> int:
 
 
 def _head_rows(rows: list[Tag], grid: list[list[Tag | None]]) -> int:
-    """How many of the first rows are heads: those in `thead`, or of heading cells only; at least one."""
+    """How many of the first rows are heads: those in `thead`, or of heading cells only."""
     count = 0
     for row, cells in zip(rows, grid, strict=True):
         parent = row.parent.name if row.parent else ""
         if parent != "thead" and not all(cell is None or cell.name == "th" for cell in cells):
             break
         count += 1
-    return min(max(1, count), len(rows))
+    return count
 
 
 def _copies(row: list[Tag | None], width: int) -> list[Tag]:

@@ -61,7 +61,7 @@ def _link(settings: ModelEndpoint, limit: Limit) -> Link:
         Circuit(settings.name, limit),
         context_tokens=settings.context_tokens,
         takes_tools=settings.tools,
-        dialect=_profile(settings).schema if _provider(settings) == OPENAI else "full",
+        dialect=_profile(settings).schema_dialect if _provider(settings) == OPENAI else "full",
         key_env=settings.api_key_env or _usual_variable(settings),
     )
 
@@ -126,7 +126,7 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
     return OpenAICompatibleModel(
         model=settings.name.partition(":")[2],
         timeout_s=settings.timeout_s,
-        endpoint=_profile(settings),
+        endpoint_profile=_profile(settings),
         extra_body=settings.extra_body,
         extra_headers=settings.extra_headers,
         stream_always=settings.stream == "always",
@@ -137,7 +137,11 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
 def _profile(settings: ModelEndpoint) -> Profile:
     from serve_app.llm.openai_compatible.profile import PROFILES, profile_for
 
-    found = PROFILES[settings.profile] if settings.profile else profile_for(settings.base_url)
+    found = (
+        PROFILES[settings.profile]
+        if settings.profile
+        else profile_for(settings.base_url, settings.name.partition(":")[2])
+    )
     return replace(found, accepts_done_as_end=True) if settings.done_ends else found
 
 

@@ -8,13 +8,14 @@ checks the arguments against the original anyway.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from typing import Any, Literal, TypeGuard
 
+from serve_app.values import legal_name
 from serve_app.values.text import capped, valid_json
+
+__all__ = ["Dialect", "for_provider", "legal_name"]
 
 Dialect = Literal["full", "simple"]
 Schema = dict[str, Any]
@@ -27,7 +28,6 @@ MAX_REFERENCES = 64
 """References and combinations within one another."""
 MAX_DESCRIPTION = 1_000
 """Characters of one description; OpenAI takes 1,024."""
-NAME_CHARACTERS = 64
 TYPES = ("string", "object", "array", "number", "integer", "boolean")
 """In the order in which one of several is chosen: a string can hold what is meant as any of the others."""
 NOTES = {
@@ -64,23 +64,6 @@ def for_provider(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]
     named = {**root, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
     sent: Schema = _without_marks(named)
     return sent
-
-
-def legal_name(name: str) -> str:
-    """Returns `name` as every provider takes it: 1 to 64 of `A-Za-z0-9_-`, beginning with a letter or `_`.
-
-    A legal name stays as it is. One that loses more than its punctuation is told from others by a hash.
-    """
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", name):
-        return name
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
-    if not name.strip():
-        return "unknown_tool"
-    lost = any(ord(letter) > 127 and letter.isalnum() for letter in name)  # noqa: PLR2004 - the end of ASCII
-    if lost or not plain or len(plain) >= NAME_CHARACTERS:
-        known = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        plain = f"{(plain or 'tool')[: NAME_CHARACTERS - 10]}_{known}"
-    return plain if plain[0].isalpha() else f"_{plain}"
 
 
 def _without_marks(value: Any, *, names: bool = False) -> Any:

@@ -200,10 +200,12 @@ def _passing(error: Exception, said: _Refusal) -> str | None:
     """What to say of a failure that another attempt may not meet: LangChain's kinds, else the HTTP status."""
     from langchain_core import exceptions as known
 
+    from serve_app.llm.openai_compatible.errors import ConnectionFailed, TimedOut
+
     rows: tuple[tuple[tuple[type[Exception], ...], Container[int | None], str], ...] = (
         ((known.ModelRateLimitError,), {429}, TOO_MANY),
-        ((known.ModelTimeoutError, TimeoutError), {408, 504}, TOO_SLOW),
-        ((known.ModelConnectionError, OSError), {502}, UNREACHABLE),
+        ((known.ModelTimeoutError, TimedOut, TimeoutError), {408, 504}, TOO_SLOW),
+        ((known.ModelConnectionError, ConnectionFailed, OSError), {502}, UNREACHABLE),
         ((known.ModelAPIError,), range(500, 600), FAILED),
     )
     found = next(

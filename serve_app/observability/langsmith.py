@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from serve_app.config import LangSmithTarget
     from serve_app.observability.leaving import Span, Trace
     from serve_app.observability.outbox import Send
-    from serve_app.ports import SpanKind
+    from serve_app.ports import Fact, SpanKind
 
 TIMEOUT_MS = (3_000, 10_000)
 """To connect, and between two bytes of the answer."""
+MOST_TOKENS, MOST_DIGITS = 2**53, 100
 RUN_TYPES: dict[SpanKind, str] = {
     "turn": "chain",
     "step": "chain",
@@ -121,13 +122,19 @@ def _usage(span: Span) -> dict[str, Any]:
     """The tokens, in the form by which LangSmith counts them; the turn's are the sum of its models'."""
     if span.kind != "model" or "input_tokens" not in span.facts:
         return {}
-    given, said = int(str(span.facts["input_tokens"])), int(str(span.facts["output_tokens"]))
+    given, said = _tokens(span.facts["input_tokens"]), _tokens(span.facts.get("output_tokens"))
     return {"usage_metadata": {"input_tokens": given, "output_tokens": said, "total_tokens": given + said}}
+
+
+def _tokens(fact: Fact | None) -> int:
+    """A count that LangSmith's JSON has room for."""
+    text = str(fact)
+    return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MOST_DIGITS else 0
 
 
 def _tags(span: Span) -> list[str]:
     degraded = span.facts.get("degraded")
-    return [str(span.facts["status"]), *(degraded if isinstance(degraded, list) else [])]
+    return [str(span.facts.get("status", "")), *(degraded if isinstance(degraded, list) else [])]
 
 
 def _metadata(trace: Trace, span: Span) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from serve_app.errors import Unavailable
+from serve_app.errors import StoreCorrupt, Unavailable
 from serve_app.resilience.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Circuit:
     def passing(self, refusal: type[Unavailable], failures: tuple[type[BaseException], ...]) -> Iterator[None]:
         """Make one call in the block; only `failures` count against the dependency, a cancellation never does.
 
+        Nor does what is corrupt in it: it has answered.
+
         Raises:
             Unavailable: `refusal`, because the breaker is open; nothing was asked.
         """
@@ -50,6 +52,9 @@ class Circuit:
         self._breaker = self._breaker.asked(now)
         try:
             yield
+        except StoreCorrupt:
+            self._become(self._breaker.succeeded())
+            raise
         except failures:
             self._become(self._breaker.failed(self._clock()))
             raise

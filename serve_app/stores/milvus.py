@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpc import RpcError
 from pymilvus import AsyncMilvusClient, MilvusClient
-from pymilvus.exceptions import MilvusException
+from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
 from serve_app.config import secret
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.recorders import SILENT
 from serve_app.resilience.shared import Shared
 from serve_app.stores.measuring import measured
@@ -33,6 +33,10 @@ RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_ba
 
 NOT_FOUND = 100
 NOT_LOADED = 101
+INVALID_PARAMETERS = {6, 1100}
+"""As Milvus Lite says it, and Milvus."""
+OF_THE_DATA = (ParamError, DataNotMatchException, DataTypeNotMatchException)
+"""What the client itself says of the rows that it is given."""
 
 # The client logs every error with a traceback and raises it too; what is raised is translated, and logged once.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -48,6 +52,7 @@ def translated() -> Iterator[None]:
 
     Raises:
         CollectionMissing: there is no such collection.
+        StoreCorrupt: it refuses what it was sent, and would take something else.
         StoreUnavailable: the server did not answer, or refused.
     """
     try:
@@ -55,6 +60,8 @@ def translated() -> Iterator[None]:
     except MilvusException as error:
         if error.code == NOT_FOUND:
             raise CollectionMissing("The collection is not there") from error
+        if isinstance(error, OF_THE_DATA) or error.code in INVALID_PARAMETERS:
+            raise StoreCorrupt("Milvus refuses what it was sent") from error
         raise StoreUnavailable(f"Milvus did not answer ({type(error).__name__} {error.code})") from error
     except (RpcError, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"Milvus did not answer ({type(error).__name__})") from error

@@ -32,6 +32,15 @@ class Part:
         self.known = await self.tools.specs()
         return self.known
 
+    @property
+    def names(self) -> list[str]:
+        """Its tools, those of its MCP servers included once they are known."""
+        return [spec.name for spec in self.known] or list(self.own)
+
+    def has(self, name: str) -> bool:
+        """Whether a call by this name is for it."""
+        return name in self.own or any(spec.name == name for spec in self.known)
+
     async def checks(self) -> list[Check]:
         return await self.tools.checks()
 
@@ -49,13 +58,16 @@ class Grouped:
         self._parts = parts
 
     async def specs(self) -> list[ToolSpec]:
-        return await self._told(Part.specs, Part.unanswered_specs)
+        told = await self._told(Part.specs, Part.unanswered_specs)
+        return list({spec.name: spec for spec in reversed(told)}.values())[
+            ::-1
+        ]  # the first of a name is the one called
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         for part in self._parts:
-            if request.name in part.own:
+            if part.has(request.name):
                 return await part.tools.call(context, request, key)
-        return ToolResult.no_such_tool(request.name, (name for part in self._parts for name in part.own))
+        return ToolResult.no_such_tool(request.name, (name for part in self._parts for name in part.names))
 
     async def checks(self) -> list[Check]:
         return await self._told(Part.checks, Part.unanswered_checks)

@@ -1,167 +1,40 @@
-"""How does a tool of an MCP server become one of ours, whether or not the server is there?"""
+"""A tool of an MCP server, or all of them, as ours, whether or not the server is there."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import httpx
-from langchain_core.tools import ToolException
-from langchain_mcp_adapters.sessions import create_session
-from langchain_mcp_adapters.tools import load_mcp_tools
-from mcp import McpError
-from mcp.types import CONNECTION_CLOSED
+from mcp import McpError, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 from serve_app.config import secret
-from serve_app.resilience.retry import insist
-from serve_app.tools.capped import TOO_LONG, CappedTransport
+from serve_app.tools.capped import CappedTransport, fault_of
 from serve_app.tools.egress import CheckedTransport, Egress
-from serve_app.tools.failures import Lost, Unreachable
-from serve_app.tools.schema import Arguments
+from serve_app.tools.failures import Unreachable
+from serve_app.tools.mcp_session import Asked
 from serve_app.tools.tool import Said, absent, spec_of
+from serve_app.values import legal_name
+from serve_app.values.text import capped, valid_json, valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from langchain_core.tools import BaseTool
-    from langchain_mcp_adapters.interceptors import MCPToolCallRequest
-    from mcp import ClientSession
-    from mcp.types import CallToolResult
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from serve_app.config import McpToolSettings, ToolSettings
+    from serve_app.tools.mcp_session import Connect, McpServer, Offered
     from serve_app.values import IdempotencyKey, ToolSpec
 
 logger = logging.getLogger(__name__)
 
-PING_S = 2.0
-PAUSE_S = 1.0
-"""Between two sessions, so that a server that dies at once is not started all the time."""
-SESSION_ENDED = 32600
 KEY = "idempotencyKey"
 """In a call's `_meta`, where MCP leaves room for what a client has to say beside the arguments."""
-GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A call as the server gets it."""
-
-    given: Mapping[str, Any]
-    meta: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A tool as its server offers it."""
-
-    tool: BaseTool
-    arguments: Arguments
-
-
-class McpServer:
-    """A session with one server, which is begun anew whenever it breaks."""
-
-    def __init__(self, name: str, connection: dict[str, Any], connect_timeout_s: float) -> None:
-        self.offered: dict[str, Offered] = {}
-        self._name = name
-        self._connection = connection
-        self._connect_timeout_s = connect_timeout_s
-        self._doubted = asyncio.Event()
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._holding: asyncio.Task[None] | None = None
-        self._away = False
-
-    def start(self) -> None:
-        """Look for the server from now on."""
-        if self._holding is None:
-            self._holding = asyncio.create_task(self._hold())
-
-    async def call(self, tool: BaseTool, asked: Asked) -> Any:
-        """What the tool says.
-
-        Raises:
-            Lost: the session ended meanwhile.
-        """
-        calling = asyncio.create_task(tool.ainvoke({"runtime": asked}))
-        self._calls.add(calling)
-        calling.add_done_callback(self._calls.discard)
-        try:
-            return await calling
-        except asyncio.CancelledError:
-            waiting = asyncio.current_task()
-            if waiting and not waiting.cancelling():
-                raise Lost from None
-            self._doubted.set()  # whoever waited has given up
-            raise
-        except GONE as error:
-            raise Lost from error
-        except McpError as error:
-            if error.error.code not in {CONNECTION_CLOSED, SESSION_ENDED}:
-                raise
-            self._doubted.set()
-            raise Lost from error
-
-    async def close(self) -> None:
-        if self._holding:
-            self._holding.cancel()
-            await asyncio.gather(self._holding, return_exceptions=True)
-
-    async def _hold(self) -> None:
-        while True:
-            await insist(self._session, self._report)
-            await asyncio.sleep(PAUSE_S)
-
-    def _report(self, error: BaseException | None) -> None:
-        if not self._away:
-            self._away = True
-            logger.warning("mcp_server_missing", extra={"server": self._name, "error": repr(error)})
-
-    async def _session(self) -> None:
-        """One session, to its end; raises where it does not come to one."""
-        begun = False
-        try:
-            async with create_session(self._connection) as session:  # type: ignore[arg-type]
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await session.initialize()
-                    tools = await load_mcp_tools(
-                        session, tool_interceptors=[_direct(session)], handle_tool_errors=False
-                    )
-                begun = True
-                if self._away:
-                    self._away = False
-                    logger.warning("mcp_server_found", extra={"server": self._name})
-                self.offered = {tool.name: offered for tool in tools if (offered := self._usable(tool))}
-                try:
-                    await self._until_it_breaks(session)
-                finally:
-                    self._end()
-        except Exception as error:
-            if not begun:
-                raise
-            self._report(error)
-
-    def _end(self) -> None:
-        """The session is over: its calls would wait for ever."""
-        self.offered = {}
-        for each in self._calls:
-            each.cancel()
-
-    async def _until_it_breaks(self, session: Any) -> None:
-        while True:
-            self._doubted.clear()
-            await self._doubted.wait()
-            async with asyncio.timeout(PING_S):
-                await session.send_ping()
-
-    def _usable(self, tool: BaseTool) -> Offered | None:
-        try:
-            return Offered(tool, Arguments(dict(tool.args_schema)))  # type: ignore[arg-type]
-        except (ValueError, TypeError) as error:
-            logger.warning("tool_unusable", extra={"tool": tool.name, "server": self._name, "error": str(error)})
-            return None
+LEAVES = 1_000
+"""Values of a structured answer that are looked for in its text."""
+NAME_CHARACTERS = 64
 
 
 class McpTool:
@@ -178,7 +51,8 @@ class McpTool:
         offered = self._offered
         if offered is None:
             return absent(self._name, self._settings)
-        return spec_of(self._name, self._settings, offered.tool.description, offered.arguments.schema)
+        known = spec_of(self._name, self._settings, offered.description, offered.arguments.schema)
+        return known if self._server.there else known.model_copy(update={"ready": False})
 
     @property
     def _offered(self) -> Offered | None:
@@ -191,64 +65,164 @@ class McpTool:
         return self._offered.arguments.read(arguments) if self._offered else arguments
 
     async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
-        offered = self._offered
-        if offered is None:
+        if self._offered is None:
             raise Unreachable
+        effect = self._settings.effect
+        meta = None if effect == "pure" else {KEY: str(key)}
         try:
-            meta = None if self._settings.effect == "pure" else {KEY: str(key)}
-            content = await self._server.call(offered.tool, Asked(given, meta))
-        except ToolException as error:
-            return self._said(f"error: {self._name} says: {error}", well=False)
+            reply = await self._server.call(Asked(self._mcp.tool or self._name, given, meta), effect)
         except McpError as error:
-            if error.error.code == TOO_LONG:
-                return self._too_long()
-            return self._said(f"error: {self._name} does not take the call", well=False)
-        return self._said(_text(content), well=True)
+            if fault_of(error.error) == "too_long":
+                what = f"it is longer than {self._mcp.max_response_bytes} bytes, and was not read"
+                return Said(f"({self._name} gave an answer that cannot be told: {what})", well=effect != "pure")
+            said = capped(valid_text(str(error.error.message)), self._mcp.max_response_bytes)
+            return Said(f"error: {self._name} does not take the call: {said}", well=False)
+        text = capped(_text(reply.content, reply.structuredContent), self._mcp.max_response_bytes)
+        return Said(f"error: {self._name} says: {text}", well=False) if reply.isError else Said(text)
 
     async def close(self) -> None:
         await self._server.close()
 
-    def _said(self, text: str, *, well: bool) -> Said:
-        return self._too_long() if len(text.encode()) > self._mcp.max_response_bytes else Said(text, well)
 
-    def _too_long(self) -> Said:
-        what = f"it is longer than {self._mcp.max_response_bytes} bytes"
-        return Said(f"error: {self._name} gave no answer that can be used: {what}", well=False)
+class McpTools:
+    """All tools of a server under the names that they have here; in `Tool`'s place until they are known."""
+
+    def __init__(
+        self, name: str, settings: ToolSettings, mcp: McpToolSettings, server: McpServer, taken: Collection[str]
+    ) -> None:
+        """`taken` are the names that other tools have."""
+        self._name = name
+        self._settings = settings
+        self._mcp = mcp
+        self._server = server
+        self._taken = frozenset(taken)
+        self._known: Mapping[str, Offered] = {}
+        self._tools: dict[str, McpTool] = {}
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What is told while the server has never been there."""
+        return absent(self._name, self._settings)
+
+    @property
+    def there(self) -> bool:
+        """Whether the server is there."""
+        return self._server.there and bool(self._server.offered)
+
+    @property
+    def tools(self) -> dict[str, McpTool]:
+        """The tools as the server last listed them; a name that is taken already gets a number."""
+        if self._known is not self._server.offered:
+            self._known = self._server.offered
+            found: dict[str, McpTool] = {}
+            for original in sorted(self._known):
+                name = _free(legal_name(self._mcp.prefix + original), {*self._taken, *found})
+                found[name] = self._tool(name, original)
+            self._tools = found
+        return self._tools
+
+    def settings_of(self, name: str) -> ToolSettings:
+        """The entry's settings, as they hold for one of its tools."""
+        return self.tools[name]._settings  # noqa: SLF001 - they are made here
+
+    def _tool(self, name: str, original: str) -> McpTool:
+        effect = self._mcp.effects.get(original, self._settings.effect)
+        attempts = 1 if effect == "effect" else self._settings.attempts
+        settings = self._settings.model_copy(update={"effect": effect, "attempts": attempts})
+        return McpTool(name, settings, self._mcp.model_copy(update={"tool": original}), self._server)
+
+    def start(self) -> None:
+        self._server.start()
+
+    def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:  # noqa: ARG002 - see the port
+        raise Unreachable
+
+    async def close(self) -> None:
+        await self._server.close()
 
 
-def _direct(session: ClientSession) -> Any:
-    """An interceptor that makes the call itself: the adapters' own way has no place for `_meta`."""
-
-    async def call(request: MCPToolCallRequest, _: object) -> CallToolResult:
-        asked = cast("Asked", request.runtime)
-        return await session.call_tool(request.name, dict(asked.given), meta=asked.meta)
-
-    return call
-
-
-def connection(mcp: McpToolSettings, rules: Egress) -> dict[str, Any]:
+def connection(mcp: McpToolSettings, rules: Egress) -> Connect:
     """How the server is reached.
 
     Raises:
         InvalidConfiguration: a secret is not set.
     """
-
-    def client(
-        headers: dict[str, str] | None = None, timeout: httpx.Timeout | None = None, auth: httpx.Auth | None = None
-    ) -> httpx.AsyncClient:
-        transport = CappedTransport(CheckedTransport(rules), mcp.max_response_bytes)
-        return httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout, auth=auth, trust_env=False)
-
     if mcp.url:
         headers = {header: secret(variable).get_secret_value() for header, variable in mcp.headers_env.items()}
-        return {"transport": "streamable_http", "url": mcp.url, "headers": headers, "httpx_client_factory": client}
+        return _by_url(mcp.url, headers, rules, mcp.max_response_bytes)
     command, *args = mcp.command or []
     given = {variable: secret(variable).get_secret_value() for variable in mcp.environment}
-    return {"transport": "stdio", "command": command, "args": args, "env": given}
+    program = StdioServerParameters(command=command, args=args, env=given, encoding_error_handler="replace")
+    return lambda: stdio_client(program)
 
 
-def _text(content: Any) -> str:
-    """What a model can read of MCP's content blocks."""
-    blocks = content if isinstance(content, list) else [content]
-    texts = [block if isinstance(block, str) else block.get("text", f"[{block.get('type')}]") for block in blocks]
-    return "\n".join(texts) or "(no content)"
+def _by_url(url: str, headers: dict[str, str], rules: Egress, max_bytes: int) -> Connect:
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[tuple[Any, Any]]:
+        transport = CappedTransport(CheckedTransport(rules), max_bytes)
+        client = httpx.AsyncClient(transport=transport, headers=headers, timeout=None, trust_env=False)  # noqa: S113 - a call has its own
+        async with client, streamable_http_client(url, http_client=client) as (read, write, _):
+            yield read, write
+
+    return connect
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or the same with the first number under which it is free."""
+    free, number = name, 2
+    while free in taken:
+        ending = f"_{number}"
+        free, number = name[: NAME_CHARACTERS - len(ending)] + ending, number + 1
+    return free
+
+
+def _text(content: Any, structured: Any) -> str:
+    """What a model can read of an answer's blocks, and of its structured content where they do not say the same."""
+    blocks = content if isinstance(content, list) else [] if content is None else [content]
+    text = "\n".join(filter(None, map(_block, blocks)))
+    if structured is not None and not _says(text, structured):
+        said = json.dumps(valid_json(structured), ensure_ascii=False)
+        text = f"{text}\n{said}" if text else said
+    return valid_text(text) or "(no content)"
+
+
+def _block(block: Any) -> str:
+    """A block as text; of what is no text, what it is."""
+    if not isinstance(block, dict):
+        return block if isinstance(block, str) else json.dumps(valid_json(block), ensure_ascii=False)
+    if isinstance(block.get("text"), str):
+        return str(block["text"])
+    kind = str(block.get("type"))
+    inner = block.get("resource") if kind == "resource" else block
+    if not isinstance(inner, dict):
+        inner = {}
+    if isinstance(inner.get("text"), str):
+        return str(inner["text"])
+    told = [str(inner[word]) for word in ("name", "uri", "mimeType", "description") if inner.get(word)]
+    data = inner.get("data") or inner.get("blob")
+    if isinstance(data, str):
+        told.append(f"{len(data) * 3 // 4:,} bytes")
+    if not told:
+        return json.dumps(valid_json(block), ensure_ascii=False)
+    return f"[{kind}: {', '.join(told)}]"
+
+
+def _says(text: str, structured: Any) -> bool:
+    """Whether a text has all values of a structured answer."""
+    written = text.casefold()
+    open_, seen = [structured], 0
+    while open_ and seen < LEAVES:
+        value = open_.pop()
+        seen += 1
+        if isinstance(value, dict):
+            open_.extend(value.values())
+        elif isinstance(value, list):
+            open_.extend(value)
+        elif value is not None and str(value).casefold() not in written:
+            inner = json.dumps(value)[1:-1].casefold() if isinstance(value, str) else None
+            if inner is None or inner not in written:
+                return False
+    return bool(text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from serve_app.observability.logs import about, hiding
 from serve_app.tools.calling import Call
-from serve_app.tools.registry import load
-from serve_app.tools.tool import absent
+from serve_app.tools.registry import line_of, load
+from serve_app.tools.tool import ServerTools, absent
 from serve_app.values import Check, ToolResult
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ class Runner:
         mine = list(tools if own is None else own)
         named = [*mine, *(tools[name].fallback or name for name in mine)]
         wanted = {name: tools[name] for name in named if name in tools}
-        self._lines, problems = load(wanted, supplies, private_hosts, clock)
+        self._lines, problems = load(wanted, supplies, private_hosts, clock, taken=tools)
+        self._clock = clock
+        self._servers = {name: line.tool for name, line in self._lines.items() if isinstance(line.tool, ServerTools)}
+        self._listed: dict[str, Line] = {}
         self._own = {name: tools[name] for name in mine}
         self.out_of_memory = False
         for problem in problems.values():
@@ -53,11 +57,35 @@ class Runner:
     @property
     def circuits(self) -> dict[str, Circuit]:
         """The breaker of each tool, and of each second endpoint."""
-        standbys = [line.standby for line in self._lines.values() if line.standby]
-        return {f"tool:{line.circuit.name}": line.circuit for line in [*self._lines.values(), *standbys]}
+        lines = [line for name, line in self._lines.items() if name not in self._servers] + list(self._all().values())
+        standbys = [line.standby for line in lines if line.standby]
+        return {f"tool:{line.circuit.name}": line.circuit for line in [*lines, *standbys]}
+
+    def _all(self) -> dict[str, Line]:
+        """The tools that servers have listed: each keeps its breaker as long as it is there."""
+        found: dict[str, Line] = {}
+        for server in self._servers.values():
+            for name, tool in server.tools.items():
+                known = self._listed.get(name)
+                line = replace(known, tool=tool) if known else None
+                found.setdefault(name, line or line_of(name, server.settings_of(name), tool, self._clock))
+        self._listed = found
+        return found
+
+    def _line(self, name: str) -> Line | None:
+        """The line of a tool that is called by this name."""
+        if name in self._own and name not in self._servers:
+            return self._lines.get(name)
+        return self._all().get(name)
 
     async def specs(self) -> list[ToolSpec]:
-        return [self._lines[name].spec if name in self._lines else absent(name, self._own[name]) for name in self._own]
+        servers = self._servers
+        told = [
+            self._lines[name].spec if name in self._lines else absent(name, self._own[name])
+            for name in self._own
+            if name not in servers or not servers[name].tools
+        ]
+        return told + [line.spec for line in self._all().values()]
 
     async def checks(self) -> list[Check]:
         return [
@@ -67,9 +95,9 @@ class Runner:
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         name = request.name
-        if name not in self._own:
-            return ToolResult.no_such_tool(name, self._own)
-        line = self._lines.get(name)
+        line = self._line(name)
+        if line is None and (name not in self._own or name in self._servers):
+            return ToolResult.no_such_tool(name, [spec.name for spec in await self.specs()])
         if line is None or not line.spec.ready:
             return ToolResult.refused(name, "it is not available now")
         with about(context.ids), hiding(line.spec.hidden(request.arguments)):
@@ -100,6 +128,8 @@ class Runner:
         line = self._lines.get(name)
         if line is None:
             return NOT_LOADED
+        if isinstance(line.tool, ServerTools):
+            return None if line.tool.there else NOT_FOUND
         if not line.spec.ready:
             return NOT_FOUND
         return None if line.circuit.state == "closed" else LEFT_ALONE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from serve_app.values import ToolSpec
 
@@ -52,6 +52,25 @@ class Tool(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and processes."""
+        ...
+
+
+@runtime_checkable
+class ServerTools(Protocol):
+    """All tools of a server, known once it has listed them."""
+
+    @property
+    def there(self) -> bool:
+        """Whether the server is there and has tools."""
+        ...
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """Its tools by the names that they have here."""
+        ...
+
+    def settings_of(self, name: str) -> ToolSettings:
+        """The settings that hold for one of them."""
         ...
 
 

@@ -44,6 +44,7 @@ from serve_app.values.tools import (
     ToolRequest,
     ToolResult,
     ToolSpec,
+    legal_name,
 )
 from serve_app.values.turns import (
     Answer,
@@ -128,4 +129,5 @@ __all__ = [
     "Usage",
     "Value",
     "Vote",
+    "legal_name",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -11,6 +13,8 @@ from serve_app.values.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+NAME_CHARACTERS = 64
 
 Effect = Literal["pure", "idempotent", "effect"]
 """What a second call of a tool does: nothing new, nothing new under the same key, or the deed once more."""
@@ -128,3 +132,20 @@ class ToolResult(Value):
         """A call that took longer than it may."""
         content = f"error: {name} did not answer in time"
         return cls(content=content, status="timeout", attempts=attempts, elapsed_ms=elapsed_ms)
+
+
+def legal_name(name: str) -> str:
+    """Returns `name` as every provider takes it: 1 to 64 of `A-Za-z0-9_-`, beginning with a letter or `_`.
+
+    A legal name stays as it is. One that loses more than its punctuation is told from others by a hash.
+    """
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
+    if not name.strip():
+        return "unknown_tool"
+    lost = any(ord(letter) > 127 and letter.isalnum() for letter in name)  # noqa: PLR2004 - the end of ASCII
+    if lost or not plain or len(plain) >= NAME_CHARACTERS:
+        known = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        plain = f"{(plain or 'tool')[: NAME_CHARACTERS - 10]}_{known}"
+    return plain if plain[0].isalpha() else f"_{plain}"

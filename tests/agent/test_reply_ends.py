@@ -134,9 +134,24 @@ async def test_calls_that_were_cut_off_are_told_to_the_model_and_not_made(open_d
 
     desk, (provider,) = _desk(open_desk, answering)
     answer = await desk.ask()
-    assert (answer.result, answer.degraded, answer.tool_calls) == ("No.", ["model"], [])
+    assert (answer.result, answer.degraded, answer.tool_calls) == ("No.", ["model", "truncated"], [])
     assert "cut off" in provider.asked[1][0].text
     assert desk.tools.made == []
+
+
+async def test_of_calls_that_were_cut_off_the_fallback_is_asked_first(open_desk: Open) -> None:
+    cut = _call("pay", text="5").model_copy(update={"response_metadata": {"finish_reason": "length"}})
+    desk, (first, _) = _desk(open_desk, lambda *_: cut, lambda *_: AIMessage("The second."))
+    for stream in (False, True):
+        answer = await desk.ask(stream=stream)
+        assert (answer.result, answer.degraded) == ("The second.", ["model"])
+    assert (len(first.asked), desk.tools.made) == (2, [])
+
+
+async def test_calls_of_a_filtered_reply_are_a_refusal(open_desk: Open) -> None:
+    desk, _ = _desk(open_desk, lambda *_: _ended("", "content_filter", tool_calls=_call("pay", text="5").tool_calls))
+    answer = await desk.ask()
+    assert (answer.finish_reason, answer.tool_calls, bool(answer.result)) == ("content_filter", [], True)
 
 
 async def test_thinking_is_shown_to_who_asks_and_never_remembered(open_desk: Open) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -220,3 +221,32 @@ async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
     statuses = [each.status for each in await index.add(contexts("default"), batch)]
     assert statuses == ["unchanged"] * done + ["added"] * (5 - done)
     await assert_whole(index, redis, "default")
+
+
+async def test_a_document_that_the_store_refuses_fails_alone(
+    open_index: Callable[..., Index], context: Context
+) -> None:
+    async def prepare(each: Document) -> list[Entry]:
+        made = entries(each)
+        return [replace(one, text="x" * 100_000) for one in made] if each.source == "poison" else made
+
+    index = open_index(prepare)
+    batch = [document(source, "disk") for source in ("a", "poison", "b")]
+    assert [each.status for each in await index.add(context, batch)] == ["added", "failed", "added"]
+    assert {each.source for each in (await index.documents(context, 0, 10)).documents} == {"a", "b"}
+    assert (await index.add(context, [document("c", "disk")]))[0].status == "added"
+
+
+async def test_a_record_that_cannot_be_read_hides_no_other_and_its_document_can_be_sent_again(
+    open_index: Callable[..., Index], context: Context, redis: Any
+) -> None:
+    index = open_index()
+    poison, other = await index.add(context, [document("poison", "disk"), document("other", "clock")])
+    prefix = f"{index._settings.collection}:{context.tenant}"
+    await redis.hset(f"{prefix}:documents", poison.id, "{")
+    assert [each.id for each in (await index.documents(context, 0, 10)).documents] == [other.id]
+    assert {each.source for each in (await index.search(context, "clock")).passages} == {"other"}
+    assert (await index.add(context, [document("poison", "disk")]))[0].status == "added"
+    assert {each.source for each in (await index.search(context, "disk")).passages} == {"poison"}
+    await redis.hset(f"{prefix}:terms", poison.id, "[]")
+    assert (await index.add(context, [document("poison", "printer")]))[0].status == "replaced"

@@ -44,6 +44,12 @@ SAYINGS: dict[type[ServeAppError], tuple[tuple[int | None, str, str], ...]] = {
         (413, "", "Please reduce the length of the messages or completion."),
         (400, "ValidationException", "Input is too long for requested model. The model's maximum context is smaller"),
         (500, "", "input length exceeds the context length"),
+        (400, "BadRequestError", "The decoder prompt (length 9000) is longer than the maximum model length of 8192."),
+        (
+            413,
+            "rate_limit_exceeded",
+            "Request too large for model: Limit 6000, Requested 9000, reduce your message size",
+        ),
         (422, "", "This endpoint's maximum context length is 16384 tokens."),
     ),
     QuotaSpent: (

@@ -12,8 +12,9 @@ import pytest
 from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp.types import ErrorData
 
-from serve_app.tools.capped import LEAST_BYTES, TOO_LONG, CappedTransport, events_within
+from serve_app.tools.capped import LEAST_BYTES, CappedTransport, events_within, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,7 +55,7 @@ async def test_a_body_that_does_not_end_is_an_error_of_the_calls_own_id() -> Non
     talker = Talker("application/json", b'{"jsonrpc": "2.0", "id": 7, "result": "', b"x" * 65536)
     async with reached(talker) as client:
         told = (await client.post("/", json=CALL)).json()
-    assert (told["id"], told["error"]["code"]) == (7, TOO_LONG)
+    assert (told["id"], fault_of(ErrorData(**told["error"]))) == (7, "too_long")
     assert talker.sent < 20 * LEAST_BYTES
 
 
@@ -66,7 +67,7 @@ async def test_an_event_that_does_not_end_is_discarded_and_an_error_follows(newl
         events = [event async for event in EventSource(response).aiter_sse()]
     assert [event.event for event in events] == ["message"] * 3 + ["discarded", "message"]
     told = json.loads(events[-1].data)
-    assert (told["id"], told["error"]["code"]) == (7, TOO_LONG)
+    assert (told["id"], fault_of(ErrorData(**told["error"]))) == (7, "too_long")
     assert talker.sent < 20 * LEAST_BYTES
 
 
@@ -85,7 +86,7 @@ async def test_an_answer_that_is_compressed_though_nobody_asked_is_not_unpacked(
     talker = Talker("application/json", b"", b"x" * 65536, b"Content-Encoding: gzip\r\n")
     async with reached(talker) as client:
         told = (await client.post("/", json=CALL)).json()
-    assert told["error"]["code"] == TOO_LONG
+    assert fault_of(ErrorData(**told["error"])) == "too_long"
 
 
 @given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 40), st.sampled_from(["\n", "\r\n", "\r"]))

@@ -1,86 +1,151 @@
-"""Failures of a call to an OpenAI-compatible endpoint, as the client raises them.
+"""What can go wrong with a call to a provider.
 
-A connection that cannot be made or breaks is a `ConnectionError`, a call that takes too long a `TimeoutError`.
+ProviderError            the provider says no, or its answer carries an error
+├── ReplyUnreadable      its bytes make no reply
+├── ReplyIncomplete      its bytes end before the reply does
+├── ConnectionFailed     no connection, or it broke
+└── TimedOut             the call's own time ran out
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+import math
+import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_RETRY_AFTER_S = 3600.0
-MAX_CHARACTERS = 2_000
-"""Of a provider's text: the rest would be its web page or the whole prompt."""
-_CODES = ("code", "type", "status", "status_code")
+MAX_TEXT_CHARACTERS = 500
+"""How much of a provider's own words an error carries: enough to recognise it, too little to flood a log."""
+
+_MAX_WAIT_S = 86_400.0
 
 
 class ProviderError(Exception):
-    """The endpoint answered with an error; `text` is what it said, in its own words."""
+    """A call that gave no reply. `text` is for logs only: it holds the provider's own words."""
 
     def __init__(
         self, text: str = "", status: int | None = None, code: str = "", retry_after_s: float | None = None
     ) -> None:
-        super().__init__(text, status, code, retry_after_s)
-        self.text = text[:MAX_CHARACTERS]
+        self.text = text[:MAX_TEXT_CHARACTERS]
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
+        super().__init__(self.text)
+
+    def __reduce__(self) -> tuple[type[ProviderError], tuple[object, ...]]:
+        return type(self), (self.text, self.status, self.code, self.retry_after_s)
 
     def __str__(self) -> str:
-        return self.text
+        said = " ".join(str(each) for each in (self.status, self.code) if each)
+        return f"{said}: {self.text}" if said else self.text
 
 
 class ReplyUnreadable(ProviderError):
-    """The reply is no chat completion, or its parts cannot be put together."""
+    """The bytes of a reply do not make a reply."""
 
 
 class ReplyIncomplete(ProviderError):
-    """The reply ended without its end: no `finish_reason` came."""
+    """The bytes of a reply ended before the provider said that it was complete."""
 
 
-def error_of(document: Any, status: int | None = None, retry_after_s: float | None = None) -> ProviderError | None:
-    """The error that a JSON body or event holds, in any of the known shapes; None where it holds none."""
-    if isinstance(document, list) and document:  # Gemini's compatible endpoint
-        document = document[0]
-    if not isinstance(document, dict):
+class ConnectionFailed(ProviderError):
+    """No connection could be made, or it broke during the call."""
+
+
+class TimedOut(ProviderError):
+    """The call took longer than its time."""
+
+
+def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """The error that an HTTP answer with a failing status means."""
+    said = body[: 64 * 1024].decode("utf-8", "replace")
+    try:
+        payload = json.loads(said)
+    except (ValueError, RecursionError):
+        payload = None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    code, text = code_and_text(payload) if isinstance(payload, dict) else ("", said.strip())
+    return ProviderError(text or f"status {status}", status, code, retry_after_s(headers))
+
+
+def error_in(payload: Mapping[str, Any]) -> ProviderError | None:
+    """The error that a body under status 200 carries, if it carries one."""
+    base = payload.get("base_resp")
+    failed = isinstance(base, dict) and base.get("status_code") not in (None, 0, "0")
+    bare = not payload.get("choices") and payload.get("code") not in (None, 0, 200, "0", "200", "")
+    if not (payload.get("error") or failed or payload.get("object") == "error" or (bare and _words(payload))):
         return None
-    found = document.get("error") or document.get("base_resp")
-    if isinstance(found, dict) and found.get("status_code") == 0:  # MiniMax says so of what went well
-        return None
-    if not found and "choices" not in document and ("message" in document or "msg" in document or "detail" in document):
-        found = document
-    if not found:
-        return None
-    if not isinstance(found, dict):
-        return ProviderError(str(found), status, "", retry_after_s)
-    said = next((found[name] for name in ("message", "msg", "status_msg", "detail") if found.get(name)), found)
-    code = next((str(found[name]) for name in _CODES if found.get(name)), "")
-    return ProviderError(str(said), status, code, retry_after_s)
+    code, text = code_and_text(payload)
+    return ProviderError(text or "the provider answered with an error", _status(code), code)
+
+
+def code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
+    """The code (or type) and the words of an error body, in any of the shapes that providers use."""
+    inner = payload.get("error")
+    if isinstance(inner, str):
+        return _code(payload), inner
+    if isinstance(inner, dict):
+        return _code(inner), _words(inner) or _words(payload)
+    base = payload.get("base_resp")
+    if isinstance(base, dict):
+        return str(base.get("status_code", "")), str(base.get("status_msg", ""))
+    return _code(payload), _words(payload)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """When to come back, in seconds, by `retry-after-ms` or `retry-after`; the names of the headers in lower case."""
-    for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        seconds: float | None
-        try:
-            seconds = float(headers[name]) / per_second
-        except KeyError:
+    """The seconds that the provider asks to wait; headers are looked up without regard to case."""
+    low = {name.lower(): value.strip() for name, value in headers.items()}
+    if (milliseconds := _number(low.get("retry-after-ms"))) is not None:
+        return _bounded(milliseconds / 1000)
+    for name in ("retry-after", "x-ratelimit-reset-after", "x-ratelimit-reset"):
+        value = low.get(name)
+        if value is None:
             continue
-        except ValueError:
-            seconds = _until(headers[name])
-        if seconds is not None and seconds == seconds:  # noqa: PLR0124 - not NaN
-            return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
+        if (seconds := _number(value.removesuffix("s"))) is not None:
+            return _bounded(seconds - time.time() if seconds > 1e9 else seconds)  # noqa: PLR2004  (an epoch)
+        if (date := _date(value)) is not None:
+            return _bounded(date - time.time())
     return None
 
 
-def _until(date: str) -> float | None:
+def _code(payload: Mapping[str, Any]) -> str:
+    for name in ("code", "type", "status"):
+        value = payload.get(name)
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+            return str(value)[:100]
+    return ""
+
+
+def _words(payload: Mapping[str, Any]) -> str:
+    for name in ("message", "msg", "detail", "error_msg"):
+        if value := payload.get(name):
+            return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)[:MAX_TEXT_CHARACTERS]
+    return ""
+
+
+def _status(code: str) -> int | None:
+    return int(code) if len(code) == 3 and code.isdecimal() and code[0] in "45" else None  # noqa: PLR2004
+
+
+def _number(value: str | None) -> float | None:
     try:
-        then = parsedate_to_datetime(date)
+        number = float(value) if value is not None else None
     except ValueError:
         return None
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return (then - datetime.now(UTC)).total_seconds()
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), _MAX_WAIT_S)

@@ -1,65 +1,109 @@
-"""How the endpoints that speak OpenAI's chat completions differ from OpenAI's own."""
+"""How endpoints that speak OpenAI's protocol differ from each other."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The ways of one kind of endpoint."""
+    """What one kind of endpoint takes and sends."""
 
     name: str
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    empty_content: Literal["empty", "null"] = "empty"
-    """The content of an assistant message that only calls tools."""
+    empty_content: Literal["empty", "null", "omit"] = "empty"
+    """What stands for the content of an assistant message that has only tool calls; "empty" is the string ""."""
     stream_usage: bool = True
-    """Whether a stream is asked to count its tokens, by `stream_options`."""
-    schema: Literal["full", "simple"] = "full"
-    """The form of tool schemas that it takes, see `tool_schema`."""
+    """Whether `stream_options: {"include_usage": true}` is sent with a streamed call."""
+    stream_only: bool = False
+    """Whether the endpoint refuses calls that are not streamed."""
     accepts_done_as_end: bool = False
-    """Whether `[DONE]` ends a reply that has no `finish_reason`."""
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Fields that each request has, unless the settings say otherwise."""
-    whole_body: Mapping[str, Any] = field(default_factory=dict)
-    """Fields that a request for a whole reply has besides."""
+    """Whether `[DONE]` (or a whole body) without a finish_reason ends a reply; off, for a cut reply may look so."""
+    system_role: Literal["system", "developer"] = "system"
+    images: bool = True
+    """Whether images are sent; if not, a note stands in their place."""
+    schema_dialect: Literal["full", "simple"] = "full"
+    """Which JSON Schema the endpoint takes for tools."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Fields of each request's body."""
+    whole_extra_body: dict[str, Any] = field(default_factory=dict)
+    """Fields of the body of requests that are not streamed."""
+    content_filter_codes: tuple[str, ...] = ("content_filter",)
+    """Error codes by which the provider refuses for what was said, not for how it was asked."""
+    hosts: tuple[str, ...] = ()
+    """The ends of the host names by which the endpoint is known."""
 
 
-PROFILES: dict[str, Profile] = {
-    each.name: each
-    for each in (
-        Profile("openai", max_tokens_field="max_completion_tokens", empty_content="null"),
-        Profile("zhipu", stream_usage=False, schema="simple"),
-        Profile("dashscope", schema="simple", whole_body={"enable_thinking": False}),
-        Profile("deepseek"),
-        Profile("moonshot", schema="simple"),
-        Profile("siliconflow", schema="simple"),
-        Profile("vllm"),
-        Profile("ollama", schema="simple"),
-        Profile("generic"),
-    )
-}
-_HOSTS = {
-    "api.openai.com": "openai",
-    "bigmodel.cn": "zhipu",
-    "z.ai": "zhipu",
-    "aliyuncs.com": "dashscope",
-    "deepseek.com": "deepseek",
-    "moonshot.cn": "moonshot",
-    "moonshot.ai": "moonshot",
-    "siliconflow.cn": "siliconflow",
-    "siliconflow.com": "siliconflow",
-}
+PROFILES: MappingProxyType[str, Profile] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            Profile(
+                "openai",
+                max_tokens_field="max_completion_tokens",
+                empty_content="null",
+                content_filter_codes=("content_filter", "content_policy_violation"),
+                hosts=("api.openai.com", "openai.azure.com"),
+            ),
+            Profile(
+                "zhipu",
+                schema_dialect="simple",
+                content_filter_codes=("1301", "sensitive"),
+                hosts=("bigmodel.cn", "z.ai"),
+            ),
+            Profile(
+                "dashscope",
+                schema_dialect="simple",
+                content_filter_codes=("data_inspection_failed", "DataInspectionFailed"),
+                hosts=("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"),
+            ),
+            Profile("deepseek", images=False, hosts=("api.deepseek.com",)),
+            Profile(
+                "moonshot",
+                schema_dialect="simple",
+                content_filter_codes=("content_filter",),
+                hosts=("moonshot.cn", "moonshot.ai"),
+            ),
+            Profile("siliconflow", schema_dialect="simple", hosts=("siliconflow.cn", "siliconflow.com")),
+            Profile("vllm"),
+            Profile("ollama", schema_dialect="simple", hosts=("ollama.com",)),
+            Profile("generic"),
+        )
+    }
+)
 
 
-def profile_for(base_url: str | None) -> Profile:
-    """The profile of an endpoint by its host; `generic` where the host is not known."""
-    host = urlsplit(base_url or OPENAI_URL).hostname or ""
-    return PROFILES[next((name for end, name in _HOSTS.items() if host == end or host.endswith("." + end)), "generic")]
+def profile_for(base_url: str | None, model: str) -> Profile:
+    """The profile that an endpoint's host, port and model name suggest; `generic` if they suggest none."""
+    if base_url is None:
+        return PROFILES["openai"]
+    address = urlsplit(base_url)
+    host = (address.hostname or "").lower()
+    for profile in PROFILES.values():
+        if any(host == end or host.endswith("." + end) for end in profile.hosts):
+            return _for_model(profile, model.lower())
+    return PROFILES["ollama"] if _port(base_url) == OLLAMA_PORT else PROFILES["generic"]
+
+
+OLLAMA_PORT = 11434
+
+
+def _for_model(profile: Profile, model: str) -> Profile:
+    if profile.name != "dashscope":
+        return profile
+    if model.startswith(("qwq", "qvq")) or "thinking" in model:
+        return dataclasses.replace(profile, stream_only=True)
+    if model.startswith("qwen3"):  # thinks unless told otherwise, and thinks only in streams
+        return dataclasses.replace(profile, whole_extra_body={"enable_thinking": False})
+    return profile
+
+
+def _port(base_url: str) -> int | None:
+    try:
+        return urlsplit(base_url).port
+    except ValueError:
+        return None

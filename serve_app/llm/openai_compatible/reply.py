@@ -1,200 +1,342 @@
-"""Puts a reply together: the one decoder for whole bodies and for streams.
-
-A whole body is taken as one piece of a stream, so that the same reply has the same meaning either way.
-"""
+"""The one decoder of replies: streamed or whole, the same reply has the same meaning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serve_app.llm.openai_compatible.calls import Call, CallAssembler
-from serve_app.llm.openai_compatible.errors import ReplyIncomplete, ReplyUnreadable, error_of
+from serve_app.llm.openai_compatible.arguments import Invalid, unique_keys
+from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
+from serve_app.llm.openai_compatible.sse import Event, EventParser
+from serve_app.llm.openai_compatible.text import TextJoiner
+from serve_app.llm.openai_compatible.tool_calls import CallAssembler, ToolCall
+from serve_app.llm.openai_compatible.usage import UsageReader
 from serve_app.values.text import valid_text
 
-MAX_CHARACTERS = 8_000_000
-"""Of a reply: no model writes as much, and no run could keep it."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from langchain_core.messages.ai import UsageMetadata
+
+MAX_WHOLE_BYTES = 8 * 1024 * 1024
+MAX_STREAM_BYTES = 128 * 1024 * 1024
+"""A streamed token costs some 300 bytes, so a stream may be longer than what it says."""
+MAX_CHARACTERS = 8 * 1024 * 1024
+
 COMPLETE = frozenset(
-    {"stop", "tool_calls", "function_call", "tool_call", "end_turn", "eos", "eos_token", "stop_sequence"}
+    ("stop", "tool_calls", "tool_call", "tool_use", "function_call", "end_turn", "eos", "eos_token", "stop_sequence")
 )
-"""The finish reasons with which a reply's tool calls are whole."""
-_TEXT_PARTS = frozenset({"text", "output_text"})
-_THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
+"""The finish reasons after which tool calls may be made. After any other the calls are left out: they may be cut."""
+
+FAILED = frozenset(("error", "network_error"))
+_PINGS = frozenset(("ping", "keepalive", "keep-alive", "heartbeat"))
 
 
-@dataclass(slots=True)
-class Piece:
-    """What one part of a reply adds."""
+class Delta(NamedTuple):
+    """What one piece of a reply adds to the text and to the thinking."""
 
-    text: str = ""
-    reasoning: str = ""
-
-
-@dataclass(slots=True)
-class Usage:
-    """The tokens as a provider counted them."""
-
-    read: int
-    written: int
-    cached: int = 0
-    reasoned: int = 0
+    text: str
+    reasoning: str
 
 
-@dataclass(slots=True)
-class _Text:
-    """Text that comes in pieces; a character that is split over two of them waits for its other half."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One complete reply."""
 
-    _half: str = ""
-
-    def feed(self, piece: str) -> str:
-        if not piece:
-            return ""
-        text, self._half = self._half + piece, ""
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        return valid_text(text)
-
-    def finish(self) -> str:
-        half, self._half = self._half, ""
-        return valid_text(half)
+    text: str
+    reasoning: str
+    refusal: str
+    calls: tuple[ToolCall, ...]
+    cut_calls: int
+    """How many calls were left out, since the provider stopped before the reply was whole."""
+    usage: UsageMetadata | None
+    finish_reason: str | None
+    model: str
+    id: str
 
 
-@dataclass(slots=True)
-class ReplyAssembler:
-    """Collects one reply."""
+class ReplyDecoder:
+    """Takes the bytes of an answer under status 200 and gives the reply.
 
-    accepts_done_as_end: bool = False
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    model: str = ""
-    reply_id: str = ""
-    refusal: str = ""
-    done: bool = False
-    _calls: CallAssembler = field(default_factory=CallAssembler)
-    _text: _Text = field(default_factory=_Text)
-    _reasoning: _Text = field(default_factory=_Text)
-    _characters: int = 0
-    _taken: bool = False
-    """Whether anything came that is a part of a reply."""
+    Server-sent events and a whole JSON body are told apart by their first character, whichever was asked for.
 
-    def take(self, document: Any, *, whole: bool = False) -> Piece:
-        """What a chunk adds, or the body of a reply that came whole.
+    Raises, in both methods:
+        ReplyUnreadable: the bytes make no reply.
+        ReplyIncomplete: they end too early.
+        ProviderError: they carry an error.
+    """
 
-        Raises:
-            ProviderError: it is an error.
-            ReplyUnreadable: it is no part of a reply, or the reply is too long.
-        """
-        choices = document.get("choices") if isinstance(document, dict) else None
-        if not choices and (error := error_of(document)):
-            raise error
-        if isinstance(document, dict) and document.get("error") and (error := error_of(document)):
-            raise error
-        if not isinstance(document, dict) or not (choices is None or isinstance(choices, list)):
-            raise ReplyUnreadable("neither an object with choices nor an error")
-        self._taken = True
-        self.model = self.model or _string(document.get("model"))
-        self.reply_id = self.reply_id or _string(document.get("id"))
-        self._count(document.get("usage"))
-        choice = _first(choices or [])
-        if choice is None:
-            if whole:
-                raise ReplyUnreadable("no choice")
-            return Piece()
-        self._count(choice.get("usage"))
-        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
-        said = choice.get("delta") or choice.get("message")
-        return self._said(said, whole=whole or "delta" not in choice) if isinstance(said, dict) else Piece()
-
-    def end(self) -> tuple[Piece, list[Call]]:
-        """The text that was held back, and the tool calls; no call of a reply that was cut off.
-
-        Raises:
-            ReplyIncomplete: the bytes ended, and the reply did not.
-            ReplyUnreadable: the pieces of its calls cannot be put together.
-        """
-        if not self._taken:
-            raise ReplyUnreadable("no part of a reply came")
-        if self.finish_reason is None and not (self.done and self.accepts_done_as_end):
-            raise ReplyIncomplete("the reply ended without a finish_reason")
-        piece = Piece(self._text.finish(), self._reasoning.finish())
-        return piece, self._calls.finish() if self.is_complete else []
+    def __init__(self, *, accepts_done_as_end: bool = False) -> None:
+        self._accepts_done = accepts_done_as_end
+        self._events: EventParser | None = None
+        self._head: list[bytes] = []
+        self._whole = False
+        self._bytes = 0
+        self._seen = False
+        self._finish: str | None = None
+        self._text, self._reasoning, self._refusal = TextJoiner(), TextJoiner(), TextJoiner()
+        self._calls, self._legacy_call = CallAssembler(), CallAssembler()
+        self._usage = UsageReader()
+        self._model = self._id = ""
+        self.done = False
+        """Whether `[DONE]` has come."""
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the reply ended as its model wanted."""
-        return self.finish_reason is None or self.finish_reason.lower() in COMPLETE
+    def finished(self) -> bool:
+        """Whether the provider has said how the reply ended."""
+        return self._finish is not None or (self.done and self._accepts_done)
 
-    @property
-    def begun_calls(self) -> int:
-        """How many tool calls the reply has begun."""
-        return len(self._calls)
-
-    def _said(self, said: dict[str, Any], *, whole: bool) -> Piece:
-        text, reasoning, refusal = _parts(said.get("content"))
-        thought = said.get("reasoning_content") or said.get("reasoning")
-        reasoning += thought if isinstance(thought, str) else ""
-        self.refusal += refusal + _string(said.get("refusal"))
-        calls = said.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
-            if isinstance(call, dict):
-                self._calls.take(call, whole=whole)
-        if isinstance(said.get("function_call"), dict):
-            self._calls.take({"function": said["function_call"]}, whole=whole)
-        self._characters += len(text) + len(reasoning)
-        if self._characters + self._calls.characters > MAX_CHARACTERS:
+    def feed(self, data: bytes) -> Iterator[Delta]:
+        """Takes the next bytes and yields what they add; what stands before a failure is yielded before it."""
+        self._bytes += len(data)
+        if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
             raise ReplyUnreadable("the reply is too long")
-        return Piece(self._text.feed(text), self._reasoning.feed(reasoning))
+        if self._events is None:
+            self._head.append(data)
+            if self._whole or not self._is_stream():
+                return
+            data = b"".join(self._head)
+            self._events = EventParser()
+        yield from self._take_events(self._events.feed(data))
 
-    def _count(self, usage: Any) -> None:
-        """Take the latest running total; some providers repeat it in each chunk."""
-        if not isinstance(usage, dict):
+    def close(self) -> tuple[Delta, Reply]:
+        """Ends the reply and returns what had not been shown yet, and the whole."""
+        shown = len(self._text.text), len(self._reasoning.text)
+        if self._events is not None:
+            self._take_last(self._events.close())
+        else:
+            self._take_whole(b"".join(self._head))
+        for joiner in (self._text, self._reasoning, self._refusal):
+            joiner.flush()
+        if not self.finished:
+            raise ReplyIncomplete("the bytes of the reply ended before it did")
+        reply = self._reply()
+        return Delta(reply.text[shown[0] :], reply.reasoning[shown[1] :]), reply
+
+    def _is_stream(self) -> bool:
+        start = b"".join(self._head).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if not start:
+            return False
+        self._whole = start in b"{[<"
+        return not self._whole
+
+    def _take_whole(self, body: bytes) -> None:
+        try:
+            payload = json.loads(body.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError):
+            raise ReplyUnreadable(_excerpt(body)) from None
+        if isinstance(payload, list) and payload:  # Gemini puts an error in a list
+            payload = payload[0]
+        if not isinstance(payload, dict):
+            raise ReplyUnreadable(_excerpt(body))
+        self._take(payload, body.decode("utf-8-sig", "replace"))
+        if not self._seen:
+            raise ReplyUnreadable(_excerpt(body))
+        self.done = True
+
+    def _take_last(self, events: list[Event]) -> None:
+        """Takes what the end of the bytes completed; a last event that is cut says nothing."""
+        try:
+            deque(self._take_events(events), maxlen=0)
+        except ReplyUnreadable:
+            if not self.finished:
+                raise ReplyIncomplete("the bytes of the reply ended inside of an event") from None
+        if not self._seen and not self.done:
+            raise ReplyUnreadable("no event of a reply came")
+
+    def _take_events(self, events: list[Event]) -> Iterator[Delta]:
+        for name, lines in events:
+            if self.done or name in _PINGS:
+                continue
+            data = lines[0] if len(lines) == 1 else "\n".join(lines)
+            if name == "error":
+                raise _event_error(data)
+            for payload, source in _payloads(data, lines):
+                if payload is None:
+                    self.done = True
+                    break
+                delta = self._take(payload, source)
+                if delta.text or delta.reasoning:
+                    yield delta
+
+    def _take(self, payload: dict[str, Any], source: str) -> Delta:
+        """Takes one chunk, or a whole body as if it were one."""
+        if error := error_in(payload):
+            raise error
+        self._usage.add(payload.get("usage"))
+        for name in ("model", "id"):
+            value = payload.get(name)
+            if isinstance(value, str) and value and not getattr(self, f"_{name}"):
+                setattr(self, f"_{name}", valid_text(value)[:200])
+        choice = _first(payload.get("choices"))
+        if choice is None:
+            return Delta("", "")
+        self._usage.add(choice.get("usage"))
+        if choice.get("error"):
+            raise error_in(choice) or ProviderError("the provider answered with an error")
+        delta = self._take_message(choice, source)
+        self._take_finish(choice.get("finish_reason"))
+        return delta
+
+    def _take_message(self, choice: Mapping[str, Any], source: str) -> Delta:
+        whole = not isinstance(choice.get("delta"), dict)
+        message = choice.get("message") if whole else choice["delta"]
+        if not isinstance(message, dict):
+            self._seen = self._seen or bool(choice.get("finish_reason"))
+            return Delta("", "")
+        if whole and self._seen:  # some streams end with the whole message once more
+            message = {} if len(self._calls) else {"tool_calls": message.get("tool_calls")}
+        self._seen = True
+        text, reasoning, refusal = _parts(message.get("content"))
+        reasoning += _reasoning(message)
+        if isinstance(message.get("refusal"), str):
+            refusal += message["refusal"]
+        if calls := message.get("tool_calls"):
+            _refuse_duplicate_keys(calls, source)
+            self._calls.add(calls, whole=whole)
+        if call := message.get("function_call"):
+            self._legacy_call.add(call)
+        delta = Delta(self._text.add(text) if text else "", self._reasoning.add(reasoning) if reasoning else "")
+        if refusal:
+            self._refusal.add(refusal)
+        if self._characters() > MAX_CHARACTERS:
+            raise ReplyUnreadable("the reply is too long")
+        return delta
+
+    def _characters(self) -> int:
+        counted = (self._text, self._reasoning, self._refusal, self._calls, self._legacy_call)
+        return sum(each.characters for each in counted)
+
+    def _take_finish(self, reason: Any) -> None:
+        if not isinstance(reason, str) or reason in ("", "null", "None"):
             return
-        read, written = _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens"))
-        if read or written:
-            cached = _number(_in(usage.get("prompt_tokens_details"), "cached_tokens"))
-            reasoned = _number(_in(usage.get("completion_tokens_details"), "reasoning_tokens"))
-            self.usage = Usage(read, written, cached, reasoned)
+        if reason.lower() in FAILED:
+            raise ProviderError(f"the reply ended with {reason}", code=reason[:100])
+        if self._finish is None or self._finish.lower() in COMPLETE:
+            self._finish = valid_text(reason)[:100]
+
+    def _reply(self) -> Reply:
+        assembler = self._calls if len(self._calls) else self._legacy_call
+        calls: tuple[ToolCall, ...] = ()
+        cut = 0
+        if self._finish is None or self._finish.lower() in COMPLETE:
+            calls = tuple(assembler.finish(complete=self._finish is not None))
+        else:
+            cut = len(assembler)
+        return Reply(
+            text=self._text.text,
+            reasoning=self._reasoning.text,
+            refusal=self._refusal.text,
+            calls=calls,
+            cut_calls=cut,
+            usage=self._usage.total(),
+            finish_reason=self._finish,
+            model=self._model,
+            id=self._id,
+        )
 
 
-def _first(choices: list[Any]) -> dict[str, Any] | None:
-    """The choice that is the answer, where several were made."""
-    known = [each for each in choices if isinstance(each, dict)]
-    return next((each for each in known if not each.get("index")), None)
+def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | None, str]]:
+    """The JSON objects of one event, each with its text; None stands for `[DONE]`."""
+    stripped = data.strip()
+    if not stripped:
+        return []
+    if stripped == "[DONE]":
+        return [(None, "")]
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        if len(lines) > 1:  # events that were not parted by an empty line
+            return [each for line in lines for each in _payloads(line, (line,))]
+        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace"))) from None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    if payload is None or payload == []:
+        return []
+    if not isinstance(payload, dict):
+        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace")))
+    return [(payload, data)]
+
+
+def _event_error(data: str) -> ProviderError:
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        return ProviderError(valid_text(data) or "the provider sent an error event")
+    return error_in(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
+
+
+def _first(choices: Any) -> dict[str, Any] | None:
+    """The choice with index 0; others were not asked for."""
+    if choices is None:
+        return None
+    if not isinstance(choices, list):
+        raise ReplyUnreadable("choices that are no list")
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index") in (None, 0, "0"):
+            return choice
+    return None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if value and isinstance(value, (str, list, dict)):
+            return value if isinstance(value, str) else _inner(value)
+    return ""
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
-    """The text, the thinking and the refusal of a content, which is a string or a list of parts."""
+    """The text, the thinking and the refusal of a message's content."""
     if isinstance(content, str):
         return content, "", ""
+    if content is None:
+        return "", "", ""
     text, reasoning, refusal = "", "", ""
-    for part in content if isinstance(content, list) else []:
+    for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             text += part
-        elif isinstance(part, dict):
-            kind = part.get("type")
-            if kind in _TEXT_PARTS or kind is None:
-                text += _string(part.get("text"))
-            elif kind in _THINKING_PARTS:
-                reasoning += _joined(part.get(str(kind)) or part.get("text") or part.get("thinking"))
-            elif kind == "refusal":
-                refusal += _string(part.get("refusal"))
+        elif not isinstance(part, dict):
+            raise ReplyUnreadable("content that is no text")
+        elif part.get("type") in ("thinking", "reasoning", "reasoning_content", "redacted_thinking"):
+            reasoning += _inner(part)
+        elif part.get("type") == "refusal":
+            refusal += _inner(part)
+        elif part.get("type") in (None, "text", "output_text"):
+            text += _inner(part)
     return text, reasoning, refusal
 
 
-def _joined(thinking: Any) -> str:
-    """Thinking as text: Mistral has parts within the part."""
-    if isinstance(thinking, list):
-        return "".join(_string(each.get("text")) if isinstance(each, dict) else _string(each) for each in thinking)
-    return _string(thinking)
+def _inner(part: Any, depth: int = 0) -> str:
+    """The text inside of a part, whose thinking may be a list of parts itself."""
+    if isinstance(part, str):
+        return part
+    if depth > 4:  # noqa: PLR2004  (no provider nests deeper)
+        return ""
+    if isinstance(part, list):
+        return "".join(_inner(each, depth + 1) for each in part)
+    if isinstance(part, dict):
+        for name in ("text", "thinking", "reasoning", "refusal", "content", "value"):
+            if part.get(name):
+                return _inner(part[name], depth + 1)
+    return ""
 
 
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _refuse_duplicate_keys(calls: Any, source: str) -> None:
+    """Arguments sent as an object lose the first of two equal keys; a reply with such is refused."""
+    items = calls if isinstance(calls, list) else [calls]
+    functions = [item.get("function", item) for item in items if isinstance(item, dict)]
+    if any(isinstance(each, dict) and isinstance(each.get("arguments"), (dict, list)) for each in functions):
+        try:
+            json.loads(source, object_pairs_hook=unique_keys)
+        except Invalid:
+            raise ReplyUnreadable("a key comes twice in an object of arguments") from None
 
 
-def _in(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _number(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and 0 <= value < 1e12 else 0  # noqa: PLR2004 - no call uses more
+def _excerpt(body: bytes) -> str:
+    start = body[:200].decode("utf-8", "replace").strip()
+    return f"no reply: {start}" if start else "the body is empty"

@@ -1,96 +1,163 @@
-"""Writes a conversation as the messages of a chat completions request."""
+"""LangChain's messages as the body of a request."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.messages.block_translators.openai import convert_to_openai_data_block
-from langchain_core.messages.content import is_data_content_block
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_openai_data_block,
+    is_data_content_block,
+)
+
+from serve_app.values.text import valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from serve_app.llm.openai_compatible.profile import Profile
 
-REASONING = "reasoning_content"
-_SHOWN = frozenset({"text", "image_url", "input_audio", "file"})
+NO_IMAGE = "[An image stood here; this model reads no images.]"
+_NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 
-def messages_of(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
-    """The messages in the endpoint's form.
-
-    Raises:
-        ValueError: a message is of a kind that the protocol does not have.
-    """
-    return [_message(message, profile) for message in messages]
-
-
-def body_of(fields: dict[str, Any]) -> bytes:
-    """The request's body; a text that is not Unicode loses only what is wrong in it."""
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def _message(message: BaseMessage, profile: Profile) -> dict[str, Any]:
-    if isinstance(message, HumanMessage):
-        return {"role": "user", "content": _content(message)}
-    if isinstance(message, SystemMessage):
-        return {"role": "system", "content": _content(message)}
-    if isinstance(message, ToolMessage):
-        return {"role": "tool", "content": _content(message), "tool_call_id": message.tool_call_id}
-    if isinstance(message, AIMessage):
-        return _reply(message, profile)
-    if isinstance(message, ChatMessage):
-        return {"role": message.role, "content": _content(message)}
-    raise ValueError(f"a message of the type {message.type} cannot be sent")
-
-
-def _reply(message: AIMessage, profile: Profile) -> dict[str, Any]:
-    written: dict[str, Any] = {"role": "assistant", "content": str(message.text)}
-    calls: list[dict[str, Any]] = [
-        {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": _json(call["args"])}}
-        for call in message.tool_calls
-    ]
-    calls += [
-        {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": "{}"}}
-        for call in message.invalid_tool_calls
-    ]
-    if calls:
-        written["tool_calls"] = calls
-        if not message.text and profile.empty_content == "null":
-            written["content"] = None
-        if reasoning := message.additional_kwargs.get(REASONING):
-            written[REASONING] = reasoning
-    return written
-
-
-def _content(message: BaseMessage) -> str | list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return message.content
-    parts: list[dict[str, Any]] = []
-    for block in message.content:
-        if isinstance(block, str):
-            parts.append({"type": "text", "text": block})
-        elif block.get("type") == "text":
-            parts.append({"type": "text", "text": block["text"]})
-        elif is_data_content_block(block):
-            parts.append(convert_to_openai_data_block(block))
-        elif block.get("type") == "image":  # Anthropic's form
-            parts.append({"type": "image_url", "image_url": {"url": _data_url(block.get("source") or {})}})
-        elif block.get("type") in _SHOWN:
-            parts.append(block)
-    if all(each["type"] == "text" for each in parts):
-        return "".join(each["text"] for each in parts)
-    return parts
-
-
-def _data_url(source: dict[str, Any]) -> str:
-    return str(source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}")
-
-
-def _json(arguments: Any) -> str:
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The body as JSON in UTF-8, always valid: no lone surrogates, no NaN."""
     try:
-        return json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_encodable)
     except ValueError:
-        return json.dumps({name: str(value) for name, value in dict(arguments).items()}, ensure_ascii=False)
+        text = json.dumps(_finite(body), ensure_ascii=False, default=str)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return valid_text(text).encode()
+
+
+def written_messages(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
+    """The messages in OpenAI's shape, as the endpoint's profile wants them."""
+    return [_written(message, profile) for message in messages]
+
+
+def _written(message: BaseMessage, profile: Profile) -> dict[str, Any]:
+    if isinstance(message, AIMessage):
+        return _assistant(message, profile)
+    if isinstance(message, ToolMessage):
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": _plain(message.content)}
+    if isinstance(message, SystemMessage):
+        made: dict[str, Any] = {"role": profile.system_role, "content": _plain(message.content)}
+    elif isinstance(message, HumanMessage):
+        made = {"role": "user", "content": _content(message.content, profile)}
+    elif isinstance(message, ChatMessage):
+        made = {"role": message.role, "content": _content(message.content, profile)}
+    else:
+        raise TypeError(f"a message of type {message.type} cannot be sent")
+    if message.name and _NAME.match(message.name):
+        made["name"] = message.name
+    return made
+
+
+def _assistant(message: AIMessage, profile: Profile) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant", "content": _plain(message.content)}
+    calls = [_call(each["id"], each["name"], arguments_of(each["args"])) for each in message.tool_calls]
+    calls += [
+        _call(each["id"], each["name"] or "", _invalid_arguments(each["args"])) for each in message.invalid_tool_calls
+    ]
+    if not calls:
+        return made
+    made["tool_calls"] = calls
+    if not made["content"]:
+        if profile.empty_content == "null":
+            made["content"] = None
+        elif profile.empty_content == "omit":
+            del made["content"]
+    reasoning = message.additional_kwargs.get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:
+        made["reasoning_content"] = reasoning
+    return made
+
+
+def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": label or "", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def arguments_of(values: Mapping[str, Any]) -> str:
+    """The arguments of a call as valid JSON."""
+    try:
+        return valid_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
+    except ValueError:
+        return valid_text(json.dumps(_finite(values), ensure_ascii=False, default=str))
+
+
+def _invalid_arguments(raw: str | None) -> str:
+    """Arguments that were no object, wrapped into one, so that the model sees what it wrote."""
+    return arguments_of({"unreadable_arguments": (raw or "")[:2000]})
+
+
+def _plain(content: Any) -> str:
+    """The text of a content; parts that are no text are left out."""
+    if isinstance(content, str):
+        return content
+    texts = (part if isinstance(part, str) else _text_of(part) for part in content)
+    return "".join(text for text in texts if text)
+
+
+def _text_of(part: Mapping[str, Any]) -> str | None:
+    if part.get("type") in ("text", "refusal"):
+        value = part.get("text") or part.get("refusal")
+        return value if isinstance(value, str) else None
+    if part.get("type") == "json":
+        return json.dumps(part.get("json"), ensure_ascii=False, default=str)
+    return None
+
+
+def _content(content: Any, profile: Profile) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [made for part in content if (made := _part(part, profile)) is not None]
+
+
+def _part(part: Any, profile: Profile) -> dict[str, Any] | None:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type")
+    if kind in ("thinking", "reasoning", "tool_use", "tool_call"):
+        return None
+    if kind in ("image_url", "image"):
+        return _image(part) if profile.images else {"type": "text", "text": NO_IMAGE}
+    if kind == "text":
+        return {"type": "text", "text": part.get("text", "")}
+    return convert_to_openai_data_block(part) if is_data_content_block(part) else dict(part)
+
+
+def _image(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "image_url":
+        url = part.get("image_url")
+        return {"type": "image_url", "image_url": {"url": url} if isinstance(url, str) else url}
+    if isinstance(source := part.get("source"), dict):  # Anthropic's shape
+        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
+        return {"type": "image_url", "image_url": {"url": source.get("url") or data}}
+    return convert_to_openai_data_block(part)
+
+
+def _encodable(value: Any) -> Any:
+    """What JSON has no form for, as text; a pydantic value as its fields."""
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) and not isinstance(value, type) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value

@@ -1,59 +1,78 @@
-"""Reads server-sent events from bytes, as the WHATWG standard has them.
-
-One thing is read more kindly: an event that the connection's end cuts off before its blank line still counts, because
-some servers end so. Whether the reply is whole is decided by what it says.
-"""
+"""Server-sent events out of bytes, as the WHATWG standard parses them."""
 
 from __future__ import annotations
 
 import codecs
+from typing import NamedTuple
 
-MAX_EVENT_CHARACTERS = 16_000_000
+from serve_app.llm.openai_compatible.errors import ReplyUnreadable
+
+MAX_LINE_CHARACTERS = 8 * 1024 * 1024
 
 
-class EventReader:
-    """Collects the events of one stream, whatever pieces the bytes come in."""
+class Event(NamedTuple):
+    """One event: its name ("" for the usual one) and the lines of its data."""
+
+    name: str
+    data: tuple[str, ...]
+
+
+class EventParser:
+    """Takes bytes, split anywhere, and returns the events that they complete."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._rest = ""
-        """The beginning of a line."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._line: list[str] = []
+        self._line_characters = 0
         self._name = ""
         self._data: list[str] = []
-        self._ended_with_cr = False
+        self._started = False
+        self._return = False
 
-    def feed(self, piece: bytes) -> list[tuple[str, str]]:
-        """The name and the data of each event that this piece completes."""
-        return self._read(self._decoder.decode(piece))
-
-    def finish(self) -> list[tuple[str, str]]:
-        """The event that was not completed."""
-        return self._read(self._decoder.decode(b"", final=True) + "\n\n")
-
-    def _read(self, text: str) -> list[tuple[str, str]]:
-        if self._ended_with_cr and text:
-            text = text.removeprefix("\n")
-            self._ended_with_cr = False
+    def feed(self, data: bytes, *, final: bool = False) -> list[Event]:
+        """Takes the next bytes."""
+        text = self._decoder.decode(data, final)
+        if not text:
+            return []
+        if not self._started:
+            self._started = True
+            text = text.removeprefix("\ufeff")
+        if self._return and text.startswith("\n"):  # the other half of a CRLF
+            text = text[1:]
+        self._return = text.endswith("\r") if text else False
         if "\r" in text:
-            self._ended_with_cr = text.endswith("\r")
             text = text.replace("\r\n", "\n").replace("\r", "\n")
-        *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) > MAX_EVENT_CHARACTERS:
-            raise ValueError("an event is too long")
-        events: list[tuple[str, str]] = []
+        return self._lines(text)
+
+    def close(self) -> list[Event]:
+        """Ends the stream. An event without its empty line counts too: some providers end so."""
+        return self.feed(b"", final=True) + self._lines("\n\n")
+
+    def _lines(self, text: str) -> list[Event]:
+        first, *rest = text.split("\n")
+        self._line.append(first)
+        self._line_characters += len(first)
+        if self._line_characters > MAX_LINE_CHARACTERS:
+            raise ReplyUnreadable("a line of the stream is too long")
+        if not rest:
+            return []
+        events: list[Event] = []
+        lines = ["".join(self._line), *rest]
+        self._line = [lines.pop()]
+        self._line_characters = len(self._line[0])
         for line in lines:
-            if not line:
+            if line:
+                self._field(line)
+            else:
                 if self._data:
-                    events.append((self._name, "\n".join(self._data)))
-                self._name, self._data = "", []
-            elif line[0] != ":":
-                self._take(line)
+                    events.append(Event(self._name, tuple(self._data)))
+                    self._data = []
+                self._name = ""
         return events
 
-    def _take(self, line: str) -> None:
+    def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
         if name == "data":
-            self._data.append(value)
+            self._data.append(value.removeprefix(" "))
         elif name == "event":
-            self._name = value
+            self._name = value.removeprefix(" ")

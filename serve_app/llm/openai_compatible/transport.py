@@ -1,61 +1,157 @@
-"""HTTP connections to the endpoints, one pool for each event loop."""
+"""HTTP to one endpoint: a pool of connections for each event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import urllib.request
+import weakref
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from yarl import URL
+
+from serve_app.llm.openai_compatible.errors import ConnectionFailed, TimedOut, error_of_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-CONNECT_S = 10.0
-"""For a connection: a provider that takes longer is out of reach."""
-KEEP_ALIVE_S = 30.0
-"""For an idle connection: less than the idle limits of the usual load balancers."""
+CONNECT_TIMEOUT_S = 10.0
+"""A host that takes longer to accept a connection is down; the rest of the time is left to a fallback."""
+KEEP_ALIVE_S = 15.0
+"""Below the idle time after which common servers close a connection, so that few calls meet a closed one."""
+MAX_ERROR_BYTES = 256 * 1024
+_DRAIN_S = 0.2
+_CLOSING: set[asyncio.Task[None]] = set()
+"""Holds the tasks that close sessions, since a loop holds its tasks only weakly."""
 
-_POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, object]] = WeakKeyDictionary()
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    session: aiohttp.ClientSession
+    owner: AsyncGenerator[aiohttp.ClientSession, None]
+    """Closes the session when its event loop ends: `asyncio.run` closes the generators of its loop."""
 
 
-@asynccontextmanager
-async def posted(
-    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The response to a POST, within `timeout_s` to its last byte; leaving the block early closes the connection.
+class Transport:
+    """Posts JSON to one URL. It has no retries, cookies, redirects or netrc; proxies are those of the environment."""
 
-    Proxies are those of the environment. There are no redirects, cookies and repetitions.
+    def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
+        self._made_of = (url, dict(headers), timeout_s)
+        self._url = URL(url)
+        self._headers = {"Content-Type": "application/json", **headers}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
+        self._proxy, self._proxy_auth = _proxy_of(self._url)
+        weakref.finalize(self, _close_all, self._pools).atexit = False
 
-    Raises:
-        ConnectionError: there was no connection, or it broke.
-        TimeoutError: it took too long.
-    """
-    session = await _session()
-    timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s))
-    try:
-        async with session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+    def __reduce__(self) -> tuple[type[Transport], tuple[str, dict[str, str], float]]:
+        return type(self), self._made_of
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Transport:
+        return type(self)(*self._made_of)
+
+    @asynccontextmanager
+    async def post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Posts a body and gives the answer; leaving early, also by a cancellation, closes its connection.
+
+        Raises:
+            ProviderError: the status is not 2xx, with the status, code, words and Retry-After.
+            ConnectionFailed, TimedOut: also while the answer is read.
+        """
+        session = await self._session()
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await session.post(
+                self._url, data=body, allow_redirects=False, proxy=self._proxy, proxy_auth=self._proxy_auth
+            )
+            if response.status // 100 != 2:  # noqa: PLR2004
+                raise error_of_status(response.status, response.headers, await _start_of(response))
             yield response
-    except (TimeoutError, OSError):
-        raise
-    except aiohttp.ClientError as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        except TimeoutError:
+            raise TimedOut(f"no reply within {self._timeout.total} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionFailed(f"{type(error).__name__}: {error}") from None
+        finally:
+            if response is not None:
+                response.close() if not response.content.at_eof() else response.release()
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None or pool.session.closed:
+            for each in [each for each in self._pools if each.is_closed()]:
+                del self._pools[each]
+            owner = _opened(self._headers, self._timeout)
+            pool = self._pools[loop] = _Pool(await anext(owner), owner)
+        return pool.session
 
 
-async def _session() -> aiohttp.ClientSession:
-    loop = asyncio.get_running_loop()
-    if loop not in _POOLS:
-        keeping = _kept()
-        _POOLS[loop] = (await anext(keeping), keeping)
-    return _POOLS[loop][0]
+async def drain(response: aiohttp.ClientResponse) -> None:
+    """Reads the end of an answer whose content is known, so that its connection can be used again."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while not response.content.at_eof():
+                await response.content.readany()
+    except (TimeoutError, aiohttp.ClientError):
+        response.close()
 
 
-async def _kept() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """A pool that is closed when its loop shuts its generators down."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
+async def _opened(
+    headers: Mapping[str, str], limit: aiohttp.ClientTimeout
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        timeout=limit,
+        trust_env=False,  # it would read the whole environment with each call, and netrc
+    )
     try:
         yield session
     finally:
         await session.close()
+
+
+def _close_all(pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]) -> None:
+    """Closes the sessions of a transport that nobody holds any more; a closed loop has closed its own."""
+    for loop, pool in list(pools.items()):
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_close_soon, loop, pool)
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:
+    closing = loop.create_task(_close(pool))
+    _CLOSING.add(closing)
+    closing.add_done_callback(_CLOSING.discard)
+
+
+async def _close(pool: _Pool) -> None:
+    await pool.owner.aclose()
+
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    """The first part of an error's body; what cannot be read of it is left out."""
+    read = bytearray()
+    try:
+        async for data in response.content.iter_any():
+            read += data
+            if len(read) > MAX_ERROR_BYTES:
+                break
+    except aiohttp.ClientError:
+        return bytes(read)
+    return bytes(read)
+
+
+def _proxy_of(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for the URL."""
+    proxies = urllib.request.getproxies()
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named or not url.host or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
+        return None, None
+    proxy = URL(named if "://" in named else f"http://{named}")
+    if not proxy.user:
+        return proxy, None
+    return proxy.with_user(None), aiohttp.BasicAuth(proxy.user, proxy.password or "")
