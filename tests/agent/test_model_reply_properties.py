@@ -211,6 +211,7 @@ def test_none_of_the_seven_outcomes_is_seen(room: Room, plan: Plan) -> None:
         assert both[0].told.meaning(both[0].turn) == both[1].told.meaning(both[1].turn)
 
 
+@pytest.mark.long  # the service's own test has the same table
 def test_each_kind_of_reply_that_is_known_comes_to_what_its_model_said(room: Room) -> None:
     kinds = [*CALLS, *TEXTS, *STOPS]
     room.agent.provider.answer = answering(kinds)
