@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import NAMES, context, malformed, reply
+from desk import context, malformed, reply
 
 from serve_app.agent import toolbelt
 from serve_app.config import RunSettings
@@ -181,12 +181,14 @@ async def test_what_a_tool_says_is_data_in_a_message_of_its_own(open_desk: Open)
     assert [message.type for message in rest if orders in message.text] == ["tool"]
 
 
-async def test_an_answer_that_is_made_without_a_configured_tool_says_so(open_desk: Open) -> None:
-    desk = open_desk(reply("", ("echo", {"text": "x"})), reply("Hi."), reply("Hi."))
-    desk.tools.absent = {"broken"}
+async def test_a_tool_that_is_away_degrades_only_an_answer_that_asked_for_it(open_desk: Open) -> None:
+    asked = [reply("", ("echo", {"text": "x"})), reply("", ("gone", {})), reply("Hi.")]
+    desk = open_desk(reply("", ("echo", {"text": "x"})), reply("Hi."), *asked)
+    desk.tools.absent = {"gone"}
     answer = await desk.ask()
-    assert (answer.result, answer.status, answer.degraded) == ("Hi.", "degraded", ["tool:broken"])
-    assert desk.model.tools_bound[0] == len(NAMES)  # one less, and the knowledge search
+    assert (answer.result, answer.status, answer.degraded) == ("Hi.", "success", [])
+    answer = await desk.ask()
+    assert (answer.result, answer.status, answer.degraded) == ("Hi.", "degraded", ["tool:gone"])
 
 
 async def test_all_calls_of_a_turn_share_its_budget_of_retries(open_desk: Open) -> None:
