@@ -76,8 +76,12 @@ class Agent:
     async def ask(self, text: str, session: str, *, stream: bool) -> Told:
         """One turn, and all that its client is told."""
         asked = Context(
-            request_id=uuid4().hex, run_id=uuid4().hex, session_id=session, deadline=time.time() + TURN_S, timeout_s=TURN_S
-        )  # fmt: skip
+            request_id=uuid4().hex,
+            run_id=uuid4().hex,
+            session_id=session,
+            deadline=time.time() + TURN_S,
+            timeout_s=TURN_S,
+        )
         request = ChatRequest(user_input=text, session_id=session, stream=stream)
         begun = time.monotonic()
         events = [event.data async for event in self.host.follow(asked, request, 0)]
@@ -100,7 +104,8 @@ class Agent:
         told, *beside = await asyncio.gather(self.ask(user, turn, stream=stream), *others)
         after = await self.ask(NEXT, turn, stream=not stream)
         refused = [str(found) for asked, found in self.provider.refused if asked == user]
-        return Played(kind, turn, stream, told, after, deeds_of(turn), self.provider.tries(user), tuple(refused), beside)
+        tries = self.provider.tries(user)
+        return Played(kind, turn, stream, told, after, deeds_of(turn), tries, tuple(refused), beside)
 
 
 def deeds_of(turn: str) -> tuple[str, ...]:

@@ -21,9 +21,6 @@ CLOSING = "The tools said: "
 UNAVAILABLE = "model_unavailable"
 REFUSED_INPUT = "invalid_request"
 
-How = "Callable[[Ask, str], Reply]"
-"""Makes the reply to a request of a turn."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:

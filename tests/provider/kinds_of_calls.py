@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kinds import FAILED, UNREADABLE, Kind, Right, closing, done, kind, not_run, sent
+from kinds import FAILED, UNREADABLE, Kind, Right, closing, done, kind, not_run
 from replies import (
     ABSENT,
     Framing,
@@ -66,10 +66,7 @@ IDS = [
 
 def _again_with_one_id(ask: Ask, turn: str) -> Reply:
     """The ids begin anew with each step, as Kimi's do."""
-    if ask.step > 1:
-        said = closing(ask)
-    else:
-        said = calls(call("look_up", (OWL, ELK)[ask.step], "look_up:0"))
+    said = closing(ask) if ask.step > 1 else calls(call("look_up", (OWL, ELK)[ask.step], "look_up:0"))
     return streamed(said) if ask.stream else whole(said)
 
 
@@ -130,7 +127,11 @@ def _inseparable(ask: Ask, turn: str) -> Reply:
 
 
 BOOKED = done(("book", "ok"), deeds=("book 1",))
-NO_DEED = (UNREADABLE, not_run("book"), Right(outcomes=("success", "degraded"), calls=(("book", "error"), ("book", "error"))))
+NO_DEED = (
+    UNREADABLE,
+    not_run("book"),
+    Right(outcomes=("success", "degraded"), calls=(("book", "error"), ("book", "error"))),
+)
 DEEDS = [
     kind("a-booking", lambda turn: calls(_booking(turn, 1)), BOOKED),
     kind("two-bookings-at-index-0", _two_bookings_at_index_0, done(("book", "ok"), ("book", "ok"), deeds=("book 1", "book 2"))),
@@ -176,7 +177,7 @@ ARGUMENTS = [
     _arguments("argument-with-a-real-line-break", '{"word": "ow\nl"}', done(("look_up", "ok")), not_run("look_up")),
     kind("argument-with-half-an-emoji", lambda turn: calls(raw_call("look_up", '{"word": "owl\\ud83e"}')), done(("look_up", "ok"), contains=("owl\ufffd",)), harms=True),
     kind("argument-with-nul", lambda turn: calls(raw_call("look_up", '{"word": "o\\u0000wl"}')), done(("look_up", "ok")), harms=True),
-    kind("nested-argument-as-text", lambda turn: calls(call("pack", {"boxes": '[{"a": 1}]', "gift": True})), done(("pack", "ok"), contains=("packed 1 as a gift",))),
+    kind("nested-argument-as-text", lambda turn: calls(call("pack", {"boxes": '[{"a": 1}]', "wrapping": "paper"})), done(("pack", "ok"), contains=("packed 1 in paper",))),
 ]  # fmt: skip
 
 NAMES = [
@@ -217,7 +218,9 @@ def _after_the_end(ask: Ask, turn: str) -> Reply:
     if ask.step or not ask.stream:
         said = closing(ask) if ask.step else calls(call("look_up", OWL))
         return streamed(said) if ask.stream else whole(said)
-    return events([chunk({"role": "assistant"}, "stop"), chunk({"tool_calls": [{"index": 0, **call("look_up", OWL)}]}, "stop")])
+    return events(
+        [chunk({"role": "assistant"}, "stop"), chunk({"tool_calls": [{"index": 0, **call("look_up", OWL)}]}, "stop")]
+    )
 
 
 ENDS = [

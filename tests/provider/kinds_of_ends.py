@@ -19,7 +19,6 @@ from kinds import (
     Kind,
     Right,
     closing,
-    done,
     kind,
     sent,
 )
@@ -52,7 +51,7 @@ def _cut_call(turn: str) -> str:
 
 
 def _whole_call(turn: str) -> str:
-    return f'{_cut_call(turn)}}}'
+    return f"{_cut_call(turn)}}}"
 
 
 REASONS = [

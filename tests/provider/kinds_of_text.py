@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kinds import CLOSING, REFUSAL, UNREADABLE, Kind, Right, kind, sent
+from kinds import REFUSAL, UNREADABLE, Kind, Right, kind, sent
 from replies import ABSENT, SSE, USAGE, Framing, Json, Said, chunk, events, json_reply, streamed, text, whole
 
 if TYPE_CHECKING:
@@ -78,7 +77,9 @@ THINKING = [
 
 def _escaped(*parts: str) -> tuple[str, ...]:
     """Events whose text has escapes that Python itself does not write."""
-    head = '{"id":"r","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"'
+    head = (
+        '{"id":"r","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"'
+    )
     ends = [*("null" for _ in parts[1:]), '"stop"']
     return tuple(f'data: {head}{part}"}},"finish_reason":{end}}}]}}\n\n' for part, end in zip(parts, ends, strict=True))
 

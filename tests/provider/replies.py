@@ -159,7 +159,8 @@ def _deltas(message: Json) -> list[Json]:
     """How OpenAI itself cuts a message: a head, its text, and each call in two pieces."""
     rest = {key: value for key, value in message.items() if key not in {"tool_calls", "content"}}
     head = {**rest, **({"content": message["content"]} if "content" in message else {})}
-    return [head, *(part for place, made in enumerate(message.get("tool_calls") or []) for part in _halves(place, made))]
+    calls = enumerate(message.get("tool_calls") or [])
+    return [head, *(part for place, made in calls for part in _halves(place, made))]
 
 
 def _halves(place: int, made: Json) -> list[Json]:

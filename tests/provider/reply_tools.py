@@ -38,9 +38,9 @@ async def look_up(word: str) -> str:
     return f"<{word}> stands on page 7"
 
 
-async def pack(boxes: list[dict[str, int]], gift: bool = False) -> str:
+async def pack(boxes: list[dict[str, int]], wrapping: str = "") -> str:
     """Pack boxes."""
-    return f"packed {len(boxes)}{' as a gift' if gift else ''}"
+    return f"packed {len(boxes)}{wrapping and ' in ' + wrapping}"
 
 
 async def stumble(how: str) -> str:

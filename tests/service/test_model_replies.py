@@ -29,11 +29,25 @@ NAME = "replies"
 AT_ONCE = 6
 """Sessions that talk at the same time."""
 FAMILIES = {
-    "ids": [*IDS, *STEPS], "places": PLACES, "deeds": DEEDS, "arguments": ARGUMENTS, "names": NAMES, "ends of calls": ENDS,
-    "content": CONTENT, "thinking": THINKING, "letters": LETTERS, "framing": FRAMING, "usage": COSTS,
-    "finish reasons": REASONS, "streams that stop": STREAMS, "bodies": BODIES, "overflows": OVERFLOWS,
-    "passing errors": PASSING, "lasting errors": LASTING, "parameters": PARAMETERS,
-}  # fmt: skip
+    "ids": [*IDS, *STEPS],
+    "places": PLACES,
+    "deeds": DEEDS,
+    "arguments": ARGUMENTS,
+    "names": NAMES,
+    "ends of calls": ENDS,
+    "content": CONTENT,
+    "thinking": THINKING,
+    "letters": LETTERS,
+    "framing": FRAMING,
+    "usage": COSTS,
+    "finish reasons": REASONS,
+    "streams that stop": STREAMS,
+    "bodies": BODIES,
+    "overflows": OVERFLOWS,
+    "passing errors": PASSING,
+    "lasting errors": LASTING,
+    "parameters": PARAMETERS,
+}
 TOOLS: dict[str, Any] = {
     "look_up": {"function": "reply_tools:look_up"},
     "pack": {"function": "reply_tools:pack"},
@@ -102,7 +116,8 @@ def _found(scene: Scene, kinds: list[Kind]) -> list[str]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         played = list(pool.map(lambda each: scene.play(each[0], stream=each[1]), both))
     found = [line for each in played for line in complaints(each)]
-    found += [line for whole, streamed in zip(played[::2], played[1::2], strict=True) for line in two_meanings(whole, streamed)]
+    for whole, streamed in zip(played[::2], played[1::2], strict=True):
+        found += two_meanings(whole, streamed)
     found += [f"nobody asked for: {line}" for line in scene.deeds() if line.startswith("nobody")]
     return found + scene.provider.failures
 
