@@ -33,7 +33,14 @@ async def test_the_missions_orders_are_in_the_data_file(number: str, state: str)
 
 @pytest.mark.parametrize(
     "typed",
-    ["ＯＤ－２０２４０５０２", "od‑20240502", " OD- 2024 0502\u3000", "OD—20240502", "od20240502", "ＯＤ２０２４０５０２"],
+    [
+        "ＯＤ－２０２４０５０２",
+        "od‑20240502",
+        " OD- 2024 0502\u3000",
+        "OD—20240502",
+        "od20240502",
+        "ＯＤ２０２４０５０２",
+    ],
 )
 async def test_an_order_number_is_taken_as_people_type_it(typed: str) -> None:
     orders = OrdersSettings(file=DATA)
