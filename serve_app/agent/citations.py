@@ -1,7 +1,7 @@
 """Finds the passages that an answer cites by number, in any form that models write.
 
-[1] ［1］ 【1】 〔１〕 [1, 2] [1][2] [1-3] [^1] 【1†source】 [citation:1] name passages. A bare number, a link, an index,
-code and a number that no passage has do not.
+[1] ［1］ 【1】 〔１〕 [1, 2] [1][2] [1-3] [^1] 【1†source】 [citation:1] name passages.
+A bare number, a link, an index, code and a number that no passage has do not.
 """
 
 from __future__ import annotations

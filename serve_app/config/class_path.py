@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
 from serve_app.errors import InvalidConfiguration, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECRET_OPTION = re.compile(r"(?i)key|token|secret|password|credential")
 """Names of options that hold a secret, which never stands in a file of settings."""

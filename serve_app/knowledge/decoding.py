@@ -17,6 +17,9 @@ from serve_app.knowledge.language_evidence import confidence, oddity
 FLOOR = 0.7
 """The confidence below which a detected encoding is not believed. Of 385 texts in 40 encodings it costs eight."""
 
+BEYOND_DOUBT = 2.0
+"""The confidence that needs no second opinion: function words of one language all over the text."""
+
 MARGIN = 0.08
 """By how much the best reading must surpass the next one that differs."""
 
@@ -26,7 +29,7 @@ DECLARED_FLOOR = 0.3
 ODD = 0.06
 """The share of odd characters from which a declared encoding is doubted, whatever the language."""
 
-OUT_OF_USE = 0.85
+OUT_OF_USE = 0.7
 """What is left of a confidence in the encodings of DOS, which wrote its last text long ago."""
 
 BINARY = 20
@@ -44,7 +47,7 @@ _MARKS = (
 )
 _UNMARKED_WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _DECLARATION = re.compile(
-    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.-]{2,40})|charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.I
+    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.-]{2,40})|charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.IGNORECASE
 )
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _SEVEN_BIT = (
@@ -70,7 +73,7 @@ def decode_text(content: bytes, encoding: str | None = None) -> str:
     if (text := _certain(content, encoding)) is not None:
         return text
     if (found := _detected(content)) is not None:
-        return decode(content, found)
+        return decode(content, found.codec)
     text = content.decode("utf-8", "replace")
     if _faults(text) <= 2 and _faults(text) * 100 <= len(text):  # noqa: PLR2004 - a damaged byte or two
         return text
@@ -103,15 +106,14 @@ def _labelled(content: bytes, label: str | None) -> str:
     if codec is None:
         return decode_text(content)
     text = decode(content, codec)
-    few = _faults(text) <= max(2, sum(not character.isascii() for character in text) // 50)
+    few = _faults(text) <= max(2, len(_beyond(text)) // 50)
     shown = _shown(text)
     sure = confidence(shown, japanese=_japanese(codec)) if few else 0.0
-    if sure >= DECLARED_FLOOR:
-        return text
     found = _detected(content)
-    if found is not None and (not few or oddity(shown) > ODD):
-        return decode(content, found)
-    if (few and oddity(shown) <= ODD) or (codec == "utf-8" and _faults(text) * 100 <= len(shown)):
+    if found is not None and found.rate > 2 * sure:
+        return decode(content, found.codec)
+    is_right = sure >= DECLARED_FLOOR or oddity(shown) <= ODD
+    if (few and is_right) or (codec == "utf-8" and _faults(text) * 100 <= len(shown)):
         return text
     raise Unreadable(f"it declares the encoding {label!r}, and its text is in another one: {_MEND}")
 
@@ -184,18 +186,20 @@ class _Reading:
     rate: float
 
 
-def _detected(content: bytes) -> str | None:
-    """The codec whose text is evidently language, or None where there is none or more than one."""
+def _detected(content: bytes) -> _Reading | None:
+    """The reading that is evidently language, or None where there is none or more than one."""
     sample = _telling(content.replace(b"\0", b""))
     ranked = sorted(_readings(sample), key=lambda each: -each.rate)
-    if not ranked or ranked[0].rate < FLOOR or ranked[0].codec not in _plausible(sample):
+    if not ranked or ranked[0].rate < FLOOR:
+        return None
+    if ranked[0].rate < BEYOND_DOUBT and ranked[0].codec not in _plausible(sample):
         return None
     rivals = [each for each in ranked if each.rate > (1 - MARGIN) * ranked[0].rate]
     usual = min(rivals, key=lambda each: DETECTED.index(each.codec))
     if usual.codec == DETECTED[0] and not any(character.isalpha() for character in _beyond(usual.text)):
-        return usual.codec  # quotation marks and signs in English
+        return usual  # quotation marks and signs in English
     if all(_is_same(usual.text, each.text) for each in rivals):
-        return usual.codec
+        return usual
     return None
 
 

@@ -10,7 +10,7 @@ import codecs
 DETECTED = (
     "cp1252", "gb18030", "cp932", "big5hkscs", "cp949", "euc_jp", "cp1251", "koi8_r", "cp1250", "iso8859_2", "cp1253",
     "iso8859_7", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "iso8859_5", "iso8859_6", "iso8859_8", "iso8859_15",
-    "koi8_u", "cp866", "mac_cyrillic", "mac_roman", "cp1258", "johab", "cp850", "cp852", "cp855",
+    "koi8_u", "cp866", "mac_cyrillic", "mac_roman", "johab", "cp850", "cp852", "cp855",
 )  # fmt: skip
 """What text without a label may be in, the more usual first."""
 

@@ -1,7 +1,7 @@
 """Measures how surely a decoded text is written in a language, to tell a right decoding from a wrong one.
 
-A wrong decoding leaves traces: symbols and capitals inside words, words of two scripts, letters that the language of the
-words around them does not have, characters that hardly anybody writes. Pure functions over text; no I/O.
+A wrong decoding leaves traces: symbols and capitals inside words, words of two scripts, letters that the language
+around them does not have, characters that hardly anybody writes. Pure functions over text; no I/O.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ SAMPLE_CHARACTERS = 8_000
 """As much as is looked at: the lines with letters beyond ASCII, from all over a long text."""
 
 STOP_WORD_SHARE = 0.08
-"""Of the words of a running text, the function words that its language is sure by; lists below cover about twice that."""
+"""Of the words of a running text, the function words by which its language is sure; the lists cover twice that."""
 
 SUREST = 3.0
 """Of two readings that are both sure, the one whose language has more of its words there is the better."""
 
 ENOUGH_WORDS = 3
-"""Function words without which no language is sure: one may stand in a text of any."""
+"""Different function words without which no language is sure: one may stand in a text of any."""
+
+UNSURE_WORD = 0.2
+"""What each counts where there are fewer."""
 
 ODD_WEIGHT = 12.0
 """How much faster confidence falls than the share of odd characters grows: one in twelve leaves nothing."""
@@ -125,7 +128,7 @@ _NO_CHARACTER = frozenset({"Co", "Cn", "Cs", "Cc"})
 _GLYPH_NUMBER = re.compile(r"\(cid:\d+\)|/(?:g|G|glyph|uni)[0-9A-Fa-f]{2,4}\b")
 _VOWEL = re.compile("[aeiouy]")
 _CONTROL = re.compile("[\x80-\x9f]")
-_UNSPEAKABLE = re.compile("^[ъыьЪЫЬ]|^[бвгджзйклмнпрстфхцчшщ]{4,}$|ς(?=[α-ω])|^[α-ω]{5,}$")
+_UNSPEAKABLE = re.compile("^[ъыьЪЫЬ]|^[бвгджзйклмнпрстфхцчшщ]{4,}$|ς(?=[α-ω])|ΰ|^[Α-Ωα-ω][α-ω]{4,}$")
 """Words without a vowel, or in Greek without an accent, and letters where their language does not put them."""
 
 _ADDRESS = re.compile(r"(?:https?:|www\.)[\x21-\x7e]+")
@@ -160,7 +163,7 @@ def confidence(text: str, *, japanese: bool | None = None) -> float:
         return sure * (_latin(sample) if sure else 0.0)
     wide = sum(count for name, count in found.items() if name in _WIDE)
     if wide * 2 > sum(found.values()):
-        return sure * _east_asian(sample, found, japanese)
+        return sure * _east_asian(sample, found, japanese=japanese)
     main = max(found, key=lambda name: found[name])
     return sure * (_latin(sample) if main == "latin" else _alphabetic(sample, main, found))
 
@@ -225,9 +228,9 @@ def _odd(text: str) -> float:
         if category in {"Cc", "Co", "Cn", "Cs"} or character == "\ufffd":
             odd += 1
         elif category in {"So", "Sm", "Sc"} and character not in _SYMBOLS:
-            odd += before.isalpha() or after.isalpha()
-        elif category == "Mn" and script(character) == "thai":
-            odd += script(before) != "thai"
+            odd += _narrow(before) or _narrow(after)
+        elif category == "Mn":
+            odd += script(before) != script(character)
         elif category[0] in "SNPC" and character not in _IN_WORD:
             odd += _narrow(before) and _narrow(after)
         elif category == "Lu":
@@ -274,13 +277,11 @@ def _latin(text: str) -> float:
 
 def _in_language(words: list[str], letters: Counter[str], language: Language) -> float:
     hits = sum(word in language.words for word in words)
+    distinct = len(language.words.intersection(words))
+    most = SUREST if distinct >= ENOUGH_WORDS else distinct * UNSURE_WORD
     foreign = sum(count for letter, count in letters.items() if letter not in language.letters)
     share = foreign / letters.total() if letters else 0.0
-    return (
-        min(1.0, hits / ENOUGH_WORDS)
-        * min(SUREST, hits / len(words) / STOP_WORD_SHARE)
-        * max(0.0, 1.0 - FOREIGN_WEIGHT * share)
-    )
+    return min(most, hits / len(words) / STOP_WORD_SHARE) * max(0.0, 1.0 - FOREIGN_WEIGHT * share)
 
 
 def _alphabetic(text: str, name: str, found: dict[str, int]) -> float:
@@ -292,6 +293,9 @@ def _alphabetic(text: str, name: str, found: dict[str, int]) -> float:
     share -= 2 * max(0.0, rare - RARE_SHARE)
     return _above(share, least) * min(1.0, len(own) / ENOUGH_LETTERS) * max(0.0, 1 - FOREIGN_WEIGHT * others)
 
+
+KANA_SHARE = 0.1
+"""Of an East Asian text, from which it is Japanese: Chinese quotes a name at most."""
 
 RARE, RARE_SHARE = frozenset("щэцфђѓѕљњћќџґ"), 0.05
 """Letters that no Cyrillic language uses often, and at most how often."""
@@ -307,14 +311,14 @@ def _above(share: float, least: float) -> float:
     return max(0.0, min(1.0, 2 * share / least - 1))
 
 
-def _east_asian(text: str, found: dict[str, int], japanese: bool | None) -> float:
+def _east_asian(text: str, found: dict[str, int], *, japanese: bool | None) -> float:
     total = sum(found.values())
     kana, hangul, half = (found.get(name, 0) / total for name in ("kana", "hangul", "halfkana"))
     size = min(1.0, total / ENOUGH_SIGNS) * max(0.0, 1 - 2 * half)
     han = [character for character in text if script(character) == "han"]
-    if hangul > 0.5:
+    if hangul * 2 > 1:
         return size * _share(text, "hangul") * (hangul if japanese is not True else 0.0)
-    if kana > 0.1:
+    if kana > KANA_SHARE:
         return size * (_share(han, "kanji") if len(han) >= ENOUGH_SIGNS else 1.0) * (japanese is not False)
     return size * max(_share(han, "han"), _share(han, "kanji") if japanese else 0.0) if han else 0.0
 

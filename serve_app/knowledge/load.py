@@ -78,10 +78,7 @@ def _read(suffix: str, content: bytes, encoding: str | None) -> tuple[str, str]:
         title, text = READERS[suffix](content, encoding)
         return " ".join(valid(title).split()), valid(text)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(each.file_size for each in archive.infolist())
-        if size > UNPACKED_BYTES:
-            raise Unreadable(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
+        _assert_small(content)
         title, text = READERS[suffix](content, encoding)
     except Unreadable:
         raise
@@ -89,6 +86,13 @@ def _read(suffix: str, content: bytes, encoding: str | None) -> tuple[str, str]:
         logger.debug("document_not_read", exc_info=error)
         raise Unreadable(f"it is no {_ARCHIVES[suffix]}, or broken or encrypted") from error
     return " ".join(valid(title).split()), valid(text)
+
+
+def _assert_small(archive: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        size = sum(each.file_size for each in opened.infolist())
+    if size > UNPACKED_BYTES:
+        raise Unreadable(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
 
 
 def _only_heading(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import re
 from email import policy
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def _body(message: EmailMessage) -> str:
     return _UNDERLINE.sub("\n\n", _HEADING.sub(r"\\\1", text.replace("\r\n", "\n")))
 
 
-def _decoded(part: EmailMessage) -> str:
+def _decoded(part: MIMEPart) -> str:
     payload = part.get_payload(decode=True)
     label = part.get_content_charset()
     return decode_labelled(payload, label) if isinstance(payload, bytes) else ""
@@ -71,7 +71,7 @@ def _attachments(message: EmailMessage, load: Callable[[str, bytes], str], depth
             yield f"Attachment {name}, not read: {error}"
 
 
-def _attached(part: EmailMessage, name: str, load: Callable[[str, bytes], str], depth: int) -> str:
+def _attached(part: MIMEPart, name: str, load: Callable[[str, bytes], str], depth: int) -> str:
     if part.get_content_type() == "message/rfc822":
         inner = part.get_content()
         if depth >= MAX_DEPTH:

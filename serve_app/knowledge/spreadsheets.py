@@ -45,11 +45,9 @@ def read_xlsx(content: bytes, _encoding: str | None) -> tuple[str, str]:
 
     shown: Workbook = load_workbook(io.BytesIO(content), data_only=True)
     written: Workbook = load_workbook(io.BytesIO(content))
-    parts = []
-    for sheet in shown.worksheets:
-        if sheet.sheet_state == "visible" and (text := tables.blocks(_rows(sheet, written[sheet.title]), level=3)):
-            parts.append(f"## {sheet.title}\n\n{text}")
-    return shown.properties.title or "", "\n\n".join(parts)
+    visible = [sheet for sheet in shown.worksheets if sheet.sheet_state == "visible"]
+    texts = {sheet.title: tables.blocks(_rows(sheet, written[sheet.title]), level=3) for sheet in visible}
+    return shown.properties.title or "", "\n\n".join(f"## {name}\n\n{text}" for name, text in texts.items() if text)
 
 
 def _delimiter(text: str) -> str:

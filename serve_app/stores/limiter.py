@@ -108,21 +108,14 @@ class RedisLimiter:
 
     async def _taken(self, asked: list[Asked]) -> tuple[int, int]:
         arguments = [argument for each in asked for argument in each.arguments]
+        keys = [each.key for each in asked]
         try:
-            with self._circuit.passing(StoreUnavailable, (StoreUnavailable,)):
-                return await self._eval([each.key for each in asked], arguments)
-        except StoreUnavailable:  # the circuit tells the log, once
-            self._metrics.count(LIMITER_FAILURES, operation="ask")
-            return 0, 0
-
-    async def _eval(self, keys: list[str], arguments: list[int]) -> tuple[int, int]:
-        """What the script says; an allowance that is corrupt lets its own turns pass, and says nothing of Redis."""
-        try:
-            with translated():
+            with self._circuit.passing(StoreUnavailable, (StoreUnavailable,)), translated():
                 wait_us, by = await self._redis.eval(TAKE, len(keys), *keys, *arguments)
-        except StoreCorrupt:
+        except StoreUnavailable as error:  # the circuit tells the log, once, but nothing of one key that is corrupt
             self._metrics.count(LIMITER_FAILURES, operation="ask")
-            logger.exception("allowance_unreadable", extra={"keys": keys})
+            if isinstance(error, StoreCorrupt):
+                logger.exception("allowance_unreadable", extra={"keys": keys})
             return 0, 0
         return wait_us, by
 

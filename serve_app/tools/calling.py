@@ -126,7 +126,8 @@ class Call:
                 if isinstance(error, Crashed) and line.tool.spec.effect == "effect":
                     raise BrokenOff from error
                 logger.warning("tool_failed", extra={"tool": self.request.name}, exc_info=error)
-                return Said(f"error: {self.request.name} failed ({type(error).__name__})", well=False)
+                kind = str(error) if isinstance(error, Crashed) else type(error).__name__
+                return Said(f"error: {self.request.name} failed ({kind})", well=False)
 
     def _result(self, said: Said, status: Any) -> ToolResult:
         return ToolResult(

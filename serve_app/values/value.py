@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -9,8 +10,18 @@ from pydantic_core import to_json
 
 from serve_app.values.text import valid_json
 
-SURELY_READ = 400
-"""Characters of JSON that hold neither two hundred levels nor a number of thousands of digits."""
+MOST_OPENINGS = 150
+"""Lists and objects in JSON that pydantic's parser reads however they are nested: it gives up at 200 levels."""
+MOST_DIGITS = 4_000
+"""Of a number that it reads: it gives up at 4,300."""
+_LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS}}}")
+
+
+def _surely_read(written: str) -> bool:
+    """Whether JSON can be read again, seen without reading it."""
+    if written.count("[") + written.count("{") > MOST_OPENINGS:
+        return False
+    return len(written) < MOST_DIGITS or not _LONG_NUMBER.search(written)
 
 
 class Value(BaseModel):
@@ -29,7 +40,7 @@ class Value(BaseModel):
         """The same value; one that JSON cannot say, or that nobody could read from it, as its JSON says it."""
         try:
             written = super().model_dump_json()
-            if len(written) > SURELY_READ:
+            if not _surely_read(written):
                 self.model_validate_json(written)
         except (ValueError, RecursionError):
             return type(self).model_validate(valid_json(self))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.runs.patience import AWAY_S, MOST_S, Patience
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -61,3 +61,20 @@ async def test_a_call_may_have_less_patience_than_others() -> None:
     with pytest.raises(StoreUnavailable):
         await patience.outlast(store, 0)
     assert (store.asked, patience.away) == (1, False)
+
+
+async def test_one_corrupt_key_does_not_say_that_redis_is_away_and_is_not_asked_for_again() -> None:
+    patience, asked = Patience(MOST_S), 0
+
+    async def corrupt() -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreCorrupt("no hash")
+
+    for number in range(1, 4):
+        for attempt in (patience.once, patience.outlast):
+            with pytest.raises(StoreCorrupt):
+                await attempt(corrupt)
+        await asyncio.sleep(MOST_S + 1)
+        assert not patience.away
+        assert asked == 2 * number

@@ -298,6 +298,8 @@ def _parts(content: Any) -> tuple[str, str, str]:
         return "", "", ""
     text, reasoning, refusal = "", "", ""
     for part in content if isinstance(content, list) else [content]:
+        if part is None:
+            continue
         if isinstance(part, str):
             text += part
         elif not isinstance(part, dict):
