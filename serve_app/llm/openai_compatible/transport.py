@@ -78,7 +78,7 @@ class Transport:
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from None
         finally:
             if response is not None:
-                response.close() if not response.content.at_eof() else response.release()
+                response.release()  # closes the connection of an answer that was not read to its end
 
     async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
