@@ -84,6 +84,9 @@ LANGUAGES = (
     _language("ąčęėįšųūž", "ir yra kad su į iš tai kaip bet ar už buvo o ne nuo per"),
     _language("āčēģīķļņšūž", "un ir ar no par kas uz bet kā tas pie to vai ka"),
     _language("äöõüšž", "ja on ei et see oli kui mis ka ning või aga ta"),
+    _language("", "yang dan di dari untuk dengan ini itu pada tidak dalam adalah akan ke oleh atau bisa anda juga saya"),
+    _language("", "et in est non ad cum ut sed qui per quod dolor sit amet ab ex vel aut"),
+    _language("", "ya na wa kwa ni katika za la kama hii hiyo cha ang ng sa mga ay at para"),
     _language("àçèéíïòóúü", "de la el i que a en les per amb és un una del els no es"),
 )
 
@@ -120,6 +123,12 @@ CONTROL_FACTOR = 0.6
 
 SOUP_SHARE = 0.08
 """Of characters that no reader sees, from which a text is not what the page shows."""
+
+TELLING_LETTERS, TELLING_WORDS = 3, 40
+"""Shorter words are in many languages, fewer words may be names and part numbers."""
+
+LEAST_VOWELS = 0.3
+"""Of the letters of any language; in a cipher of one letter for another a quarter."""
 
 ENOUGH_TO_JUDGE = 200
 """Characters, below which a text may be a list of part numbers."""
@@ -184,13 +193,12 @@ def is_soup(text: str) -> bool:
     if bad > SOUP_SHARE * len(shown) or (len(shown) >= ENOUGH_TO_JUDGE and _odd(sample) > SOUP_SHARE * len(shown)):
         return True
     words = [word.lower() for word in _WORD.findall(sample)]
-    latin = [word for word in words if word.isascii()]
-    if len(latin) * 2 < len(words) or len(shown) < ENOUGH_TO_JUDGE:
+    latin = [word for word in words if word.isascii() and len(word) >= TELLING_LETTERS]
+    if len(latin) * 2 < len(words) or len(latin) < TELLING_WORDS:
         return False
-    known = sum(any(word in language.words for language in LANGUAGES) for word in latin if len(word) > 1)
-    long = [word for word in latin if len(word) > 3]  # noqa: PLR2004 - shorter ones may be abbreviations
-    dumb = sum(_VOWEL.search(word) is None for word in long)
-    return known * 50 < len(latin) and dumb * 7 > len(long)
+    known = sum(any(word in language.words for language in LANGUAGES) for word in latin)
+    letters = "".join(latin)
+    return known * 100 < len(latin) and len(_VOWEL.findall(letters)) < LEAST_VOWELS * len(letters)
 
 
 def _spread(text: str) -> str:
