@@ -286,6 +286,8 @@ def test_a_loader_that_is_not_there_is_told_before_anything_is_sent(knowledge, d
 def test_a_text_whose_encoding_cannot_be_told_is_added_once_it_is_named(knowledge, docs):
     (docs / "d.txt").write_bytes("größer".encode("cp1252"))
     result = run("docs/d.txt", "--url", knowledge.url)
-    assert "docs/d.txt: its encoding cannot be told for sure: convert it to UTF-8, or name its encoding" in result.stderr
+    assert (
+        "docs/d.txt: its encoding cannot be told for sure: convert it to UTF-8, or name its encoding" in result.stderr
+    )
     assert run("docs/d.txt", "--encoding", "windows-1252", "--url", knowledge.url).exit_code == 0
     assert knowledge.documents["docs/d.txt"]["text"] == "größer"

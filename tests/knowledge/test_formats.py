@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from datetime import datetime
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
@@ -44,9 +45,7 @@ def table(*rows: str) -> str:
 
 SPANS = {
     "<tr><th>Part</th><th colspan=2>Torque</th></tr><tr><td rowspan=2>M8</td><td>25</td><td>26</td></tr>"
-    "<tr><td>27</td><td>a|b</td></tr>": table(
-        "| Part | Torque | Torque |", "| M8 | 25 | 26 |", "| M8 | 27 | a\\|b |"
-    ),
+    "<tr><td>27</td><td>a|b</td></tr>": table("| Part | Torque | Torque |", "| M8 | 25 | 26 |", "| M8 | 27 | a\\|b |"),
     "<thead><tr><th rowspan=2>Part</th><th colspan=2>Torque</th></tr><tr><th>dry</th><th>oiled</th></tr></thead>"
     "<tbody><tr><td>M8</td><td>25</td><td>20</td></tr><tr><td>M9</td><td colspan=2>80</td></tr></tbody>": table(
         "| Part | Torque dry | Torque oiled |", "| M8 | 25 | 20 |", "| M9 | 80 | 80 |"
@@ -112,7 +111,11 @@ def test_separated_values_are_a_table_whatever_separates_them(tmp_path: Path) ->
     assert read(tmp_path, "a.csv", "Teil\nDüse\n") == table("| Teil |", "| Düse |")
 
 
-@given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=2, max_size=4), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=2, max_size=4), min_size=1, max_size=6
+    )
+)
 @settings(deadline=None)
 def test_any_separated_values_keep_a_row_in_a_line(rows: list[list[str]]) -> None:
     from serve_app.knowledge.tables import blocks, to_markdown
@@ -139,7 +142,11 @@ def test_a_workbook_is_read_by_sheets_with_merged_cells_and_shown_values(tmp_pat
     hidden.append(["secret"])
     hidden.sheet_state = "hidden"
     book.save(tmp_path / "a.xlsx")
-    first = table("| Part | Price | Share | Since |", "| Seal\\|ring | 12.5 | 25% | 2026-01-02 |", "| Seal\\|ring | 100 | 1 | TRUE |")
+    first = table(
+        "| Part | Price | Share | Since |",
+        "| Seal\\|ring | 12.5 | 25% | 2026-01-02 |",
+        "| Seal\\|ring | 100 | 1 | TRUE |",
+    )
     second = table("| Days | Discount |", "| 14 | 2% |", "| =1+1 | none |")
     assert load(tmp_path / "a.xlsx", "a").text.endswith(f"{first}\n\n### Terms\n\n{second}")
     assert "Price list 2026" in load(tmp_path / "a.xlsx", "a").text
@@ -172,13 +179,17 @@ def mail() -> EmailMessage:
 
 def test_a_mail_is_read_with_its_attachments(tmp_path: Path) -> None:
     text = read(tmp_path, "a.eml", mail().as_bytes())
-    assert text.startswith("# Rückgabe 退货\n\n- From: Ann <a@example.org>\n- To: b@example.org\n\nHallo\n\\# kein Titel")
+    assert text.startswith(
+        "# Rückgabe 退货\n\n- From: Ann <a@example.org>\n- To: b@example.org\n\nHallo\n\\# kein Titel"
+    )
     assert f"## Attachment: t.csv\n\n{table('| a | b |', '| 1 | 2 |')}" in text
     assert "Attachment p.png, not read: no reader for '.png' files" in text
 
 
 def test_a_mails_body_is_read_in_the_browsers_encoding(tmp_path: Path) -> None:
-    head = b"Subject: x\r\nFrom: a\r\nContent-Type: text/plain; charset=gb2312\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    head = (
+        b"Subject: x\r\nFrom: a\r\nContent-Type: text/plain; charset=gb2312\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    )
     assert read(tmp_path, "a.eml", head + "客户经理朱镕喆负责退货。".encode("gbk")).endswith("客户经理朱镕喆负责退货。")
 
 
@@ -197,15 +208,18 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
     assert "unpacks to more" in reason(tmp_path, "a.docx", packed.getvalue())
 
 
-@given(st.binary(max_size=200), st.sampled_from([".csv", ".xlsx", ".pptx", ".docx", ".eml", ".pdf", ".html", ".md", ".txt"]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([".csv", ".xlsx", ".pptx", ".docx", ".eml", ".pdf", ".html", ".md", ".txt"]),
+)
 @settings(deadline=None)
-def test_whatever_a_file_holds_it_is_read_or_reported(tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: str) -> None:
+def test_whatever_a_file_holds_it_is_read_or_reported(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{kind}"
     path.write_bytes(content)
-    try:
+    with suppress(Unreadable):
         load(path, "any").text.encode()
-    except Unreadable as error:
-        assert str(error)
 
 
 LINE = "The pump is pressed onto the shaft and then secured with the ring that is in the box."

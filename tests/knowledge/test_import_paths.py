@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from serve_app.values import Context
 
 COMMUNITY = "langchain_community.embeddings"
+NAMES = (f"{COMMUNITY}:X", "mine:Made", "openai:embedding-3", "offline", "a:b")
 HERE = f"{__name__}:Constant"
 
 
@@ -62,9 +63,7 @@ def what(settings: EmbeddingSettings) -> str:
 
 
 def test_a_class_path_is_told_from_a_providers_name() -> None:
-    assert [is_class_path(name) for name in (f"{COMMUNITY}:X", "mine:Made", "openai:embedding-3", "offline", "a:b")] == [
-        True, True, False, False, False,
-    ]  # fmt: skip
+    assert [is_class_path(name) for name in NAMES] == [True, True, False, False, False]
 
 
 def test_a_class_that_cannot_be_loaded_says_why() -> None:
