@@ -250,6 +250,8 @@ def _odd(text: str) -> float:
         category = unicodedata.category(character)
         if category in {"Cc", "Co", "Cn", "Cs"} or character == "\ufffd":
             odd += 1
+        elif character in "¿¡" and _narrow(before):
+            odd += 1
         elif category == "Sc" and _narrow(before):
             odd += 1  # sums end with a digit
         elif category in {"So", "Sm", "Sc"} and character not in _SYMBOLS:
@@ -311,13 +313,19 @@ def _in_language(words: list[str], letters: Counter[str], language: Language) ->
 
 def _alphabetic(text: str, name: str, found: dict[str, int]) -> float:
     frequent, least = FREQUENT[name]
-    own = [bare for character in text if script(character) == name for bare in _bare(character)]
+    written = [character for character in text if script(character) == name]
+    own = list(map(_bare, written))
     share = sum(character in frequent for character in own) / len(own)
     rare = sum(character in RARE for character in own) / len(own)
     others = 1 - found[name] / sum(found.values())
     share -= 2 * max(0.0, rare - RARE_SHARE)
+    if sum(map(str.isupper, written)) * 2 > len(written):
+        share *= SHOUTED  # KOI8-R and Windows-1251 swap capitals and small letters
     return _above(share, least) * min(1.0, len(own) / ENOUGH_LETTERS) * max(0.0, 1 - FOREIGN_WEIGHT * others)
 
+
+SHOUTED = 0.8
+"""What is left of the share of frequent letters in a text of capitals."""
 
 KANA_SHARE = 0.1
 """Of an East Asian text, from which it is Japanese: Chinese quotes a name at most."""
