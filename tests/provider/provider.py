@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-HANG_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +85,29 @@ class Provider:
     """By the user's words and the step, how often they were sent."""
     failures: list[str] = field(default_factory=list)
     """Errors of the stub itself."""
-    open: int = 0
-    """Connections that clients hold."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = field(default_factory=dict)
+    """Connections that clients hold, and who answers on each."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers the requests of one connection."""
-        self.open += 1
+        self._open[writer] = asyncio.current_task()
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while await self._exchange(reader, writer):
                 pass
-        self.open -= 1
         writer.close()
+        del self._open[writer]
+
+    async def run(self, ready: threading.Event) -> None:
+        """Listens until it is told to stop, and then resets what is open."""
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 24)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        ready.set()
+        await self.stopping.wait()
+        server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, self._open.values()))
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answers one request; whether the connection goes on."""
@@ -110,7 +121,7 @@ class Provider:
         except Exception as error:  # noqa: BLE001 - shown by the test
             self.failures.append(f"{type(error).__name__}: {error}")
             return False
-        return await _send(reply, writer)
+        return await self._send(reply, writer)
 
     def _reply(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
         ask = Ask(body, headers, 0)
@@ -123,58 +134,43 @@ class Provider:
             return Reply((json.dumps({"error": error}).encode(),), status=400)
         return self.answer(ask)
 
+    async def _send(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(reply.delay_s)
+        chunked = reply.end != "close"
+        framing = ("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")
+        fields = [("Content-Type", reply.content_type), framing, *reply.headers]
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        writer.write(f"HTTP/1.1 {reply.status} S\r\n{head}\r\n".encode("latin-1"))
+        for piece in reply.pieces:
+            if piece:
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # a read of the client's for each piece, as far as the system lets it
+        if reply.end == "abort":
+            await asyncio.sleep(0.02)
+            writer.transport.abort()
+        if reply.end == "hang":
+            await self.stopping.wait()
+        if reply.end == "whole":
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        return reply.end == "whole"
+
     def tries(self, user: str) -> int:
         """How often the first step of a message was asked."""
         return self.counts[user, 0]
-
-
-async def _send(reply: Reply, writer: asyncio.StreamWriter) -> bool:
-    await asyncio.sleep(reply.delay_s)
-    chunked = reply.end != "close"
-    framing = ("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")
-    fields = [("Content-Type", reply.content_type), framing, *reply.headers]
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    writer.write(f"HTTP/1.1 {reply.status} S\r\n{head}\r\n".encode("latin-1"))
-    for piece in reply.pieces:
-        if piece:
-            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            await writer.drain()
-            await asyncio.sleep(0)  # a read of the client's for each piece, as far as the system lets it
-    if reply.end == "abort":
-        await asyncio.sleep(0.02)
-        writer.transport.abort()
-    if reply.end == "hang":
-        await asyncio.sleep(HANG_S)
-    if reply.end == "whole":
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
-    return reply.end == "whole"
 
 
 @contextlib.contextmanager
 def provided(answer: Callable[[Ask], Reply]) -> Iterator[Provider]:
     """A provider in a thread of its own, for the block."""
     provider, ready, loop = Provider(answer), threading.Event(), asyncio.new_event_loop()
-
-    async def run(stop: asyncio.Event) -> None:
-        server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, limit=1 << 24)
-        provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        ready.set()
-        await stop.wait()
-        server.close()
-        current = asyncio.current_task()
-        held = [each for each in asyncio.all_tasks() if each is not current]
-        for each in held:
-            each.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
-
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(stop),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(provider.run(ready),))
     thread.start()
     assert ready.wait(10)
     try:
         yield provider
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(provider.stopping.set)
         thread.join(10)
         loop.close()
