@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,9 +25,11 @@ from reply_tools import deeds_file
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from judging import Told
+    from judging import Played, Told
+    from kinds import Kind
     from provider import Ask, Reply
 
+KINDS = [*CALLS, *TEXTS, *STOPS]
 BYSTANDER_S = 2.0
 """What another's turn may take longer beside an odd reply."""
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +45,26 @@ class Room:
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
+
+    def play(self, kind: Kind, *, stream: bool) -> Played:
+        """A turn with a reply that is known."""
+        provider = self.agent.provider
+        provider.answer = answering(KINDS)
+        played: Played = self.run(self.agent.play(kind, stream=stream))
+        assert not provider.failures, provider.failures
+        return played
+
+    @contextmanager
+    def another(self, redis_url: str, **model: Any) -> Iterator[None]:
+        """An agent with other settings of its model is in the place of the usual one, for the block."""
+        usual, stack = self.agent, AsyncExitStack()
+        usual.provider.asked.clear()
+        self.agent = self.run(stack.enter_async_context(agent(redis_url, usual.provider, **model)))
+        try:
+            yield
+        finally:
+            self.run(stack.aclose())
+            self.agent = usual
 
     def see(self, plan: Plan) -> list[Seen]:
         """What turns with the reply come to: one that is not streamed, and one that is."""
@@ -213,11 +236,32 @@ def test_none_of_the_seven_outcomes_is_seen(room: Room, plan: Plan) -> None:
 
 @pytest.mark.long  # the service's own test has the same table
 def test_each_kind_of_reply_that_is_known_comes_to_what_its_model_said(room: Room) -> None:
-    kinds = [*CALLS, *TEXTS, *STOPS]
-    room.agent.provider.answer = answering(kinds)
+    played = [(room.play(each, stream=False), room.play(each, stream=True)) for each in KINDS]
+    found = [line for both in played for each in both for line in complaints(each)]
+    found += [line for whole, streamed in played for line in two_meanings(whole, streamed)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.long
+def test_a_model_that_is_always_asked_for_a_stream_says_the_same(redis_url: str, room: Room) -> None:
+    with room.another(redis_url, stream="always"):
+        played = [replace(room.play(each, stream=False), stream=True) for each in KINDS]
+    assert all(each.stream for each in room.agent.provider.asked)
+    found = [line for each in played for line in complaints(each)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.long
+def test_a_model_of_another_package_is_held_to_the_same_checks(redis_url: str, room: Room) -> None:
+    options = {"base_url": room.agent.provider.url, "api_key": "none", "model": "odd", "max_retries": 0, "timeout": 5}
+    package = {"name": "langchain_openai.chat_models:ChatOpenAI", "base_url": None, "options": options}
     found = []
-    for each in kinds:
-        whole, streamed = (room.run(room.agent.play(each, stream=way)) for way in (False, True))
-        found += [*complaints(whole), *complaints(streamed), *two_meanings(whole, streamed)]
-    found += room.agent.provider.failures
+    with room.another(redis_url, **package):
+        for kind, stream in itertools.product([*CALLS, *STOPS], (False, True)):
+            seen = room.play(kind, stream=stream)
+            most = [Counter(right.deeds) for right in (*kind.right, *kind.streamed_right)]
+            if not any(Counter(seen.deeds) <= each for each in most):
+                found.append(f"{kind.name}: did {seen.deeds}")
+            if seen.told.outcome == "internal" or seen.after.body.get("result") != NEXT_ANSWER or seen.refused:
+                found.append(f"{kind.name}: {seen.told.outcome}, then {seen.after.outcome} {seen.refused}")
     assert not found, "\n".join(found)

@@ -120,8 +120,8 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     redis = connect(RedisSettings(), redis_url)
     await redis.flushall()
     metrics = RecordedMetrics()
-    given: dict[str, Any] = {"timeout_s": 5, "breaker_failures": 1000, **model}
-    chain = build(ModelSettings(name="openai:odd", base_url=provider.url, **given), metrics)
+    odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
+    chain = build(ModelSettings(**odd | model), metrics)
     tools = Runner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
     tools.start()
     belt = Toolbelt(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
