@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from serve_app.config.class_path import SECRET_OPTION
 from serve_app.config.forms import HttpUrl, VariableName
 from serve_app.config.section import Section
 
@@ -27,7 +28,9 @@ class ModelEndpoint(Section):
     `init_chat_model` knows, such as `anthropic:claude-sonnet-4-5`; or a class by its import path, such as
     `langchain_community.chat_models:ChatTongyi`, constructed with `options`."""
     options: dict[str, Any] = {}
-    """Constructor arguments, for a model that is named by its class or by another provider than `openai`."""
+    """Constructor arguments, for a model named by its class or of another provider than `openai`. No secrets."""
+    options_env: dict[str, VariableName] = {}
+    """Option -> the environment variable that holds it: secrets of a class that `api_key_env` does not fit."""
     profile: ProfileName | None = None
     """How the endpoint differs from OpenAI's own; None tells by the host of `base_url`."""
     base_url: HttpUrl | None = None
@@ -63,12 +66,14 @@ class ModelEndpoint(Section):
     """For one call, first byte to last: half of a turn's time, so that a second call still fits."""
 
     @model_validator(mode="after")
-    def _no_secret_headers(self) -> ModelEndpoint:
+    def _no_secrets(self) -> ModelEndpoint:
         named = sorted(name for name in self.extra_headers if name.lower() in _SECRET_HEADERS)
         if named:
-            raise ValueError(
-                f"extra_headers holds {named[0]}: put the key into the environment and name it by api_key_env"
-            )
+            raise ValueError(f"{named[0]} stands in extra_headers; name the variable that holds it in api_key_env")
+        if unsafe := next((name for name in self.options if SECRET_OPTION.search(name)), None):
+            raise ValueError(f"{unsafe} stands in options; name the variable that holds it in options_env")
+        if self.name.startswith("openai:") and (self.options or self.options_env):
+            raise ValueError("options are for models of other providers; what openai: names are sent is extra_body")
         return self
 
 

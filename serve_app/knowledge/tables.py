@@ -66,7 +66,7 @@ def fill_spans(table: Tag) -> None:
     grid = _grid(rows)
     heads = _head_rows(rows, grid)
     width = max((len(row) for row in grid), default=0)
-    while grid and width > 1 and len({id(cell) for cell in grid[0] if cell is not None}) == 1 and len(grid[0]) == width:
+    while _opens_with_title(grid, width):
         title = grid.pop(0)[0]
         _put_before(table, title.get_text(" ") if title is not None else "")
         heads -= 1
@@ -80,6 +80,13 @@ def fill_spans(table: Tag) -> None:
         made = Tag(name="tr")
         made.extend(cells)
         table.append(made)
+
+
+def _opens_with_title(grid: list[list[Tag | None]], width: int) -> bool:
+    """Whether the first row is one cell over the whole width, and nothing of the rows below."""
+    if not grid or width < 2 or len({id(cell) for cell in grid[0]}) > 1:  # noqa: PLR2004 - columns
+        return False
+    return all(cell is not grid[0][0] for row in grid[1:2] for cell in row)
 
 
 def _move_out(table: Tag) -> None:
@@ -133,7 +140,15 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
                 line[across : across + wide] = [cell] * wide
             left -= wide * high
             across += wide
-    return grid
+    return _narrowed(grid)
+
+
+def _narrowed(grid: list[list[Tag | None]]) -> list[list[Tag | None]]:
+    """Without columns that differ nowhere from the one before: a span may claim more than there are."""
+    width = max((len(row) for row in grid), default=0)
+    full = [[*row, *([None] * (width - len(row)))] for row in grid]
+    kept = [at for at in range(width) if at == 0 or any(row[at] is not row[at - 1] for row in full)]
+    return [[row[at] for at in kept] for row in full]
 
 
 def _span(cell: Tag, name: str) -> int:

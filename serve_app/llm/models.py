@@ -77,6 +77,10 @@ def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
         key = _key(settings)
     except InvalidConfiguration as error:
         missing = [_missing_key(settings, where, each) for each in error.problems]
+    unset = [name for name in settings.options_env.values() if not environment().get(name)]
+    if unset:
+        mend = "Set it, put it into .env, or name another variable"
+        return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", mend) for each in unset]
     constructing = partial(_provided, settings, ANY_KEY if missing else key)
     unbuildable = problem_of(constructing, settings.name, where)
     return [*missing, unbuildable] if unbuildable else missing
@@ -97,6 +101,7 @@ def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatM
         "model_kwargs": settings.extra_body or None,
     }
     given = {name: value for name, value in optional.items() if value is not None} | settings.options
+    given |= {name: secret(variable) for name, variable in settings.options_env.items()}
     if _is_class(settings):
         cls = load_class(settings.name, _chat_model_class())
         built: BaseChatModel = cls(**given)
@@ -111,8 +116,6 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
     """The project's own client, for any endpoint that speaks OpenAI's chat completions."""
     from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
-    if settings.options:
-        raise ValueError("options are for models of other providers; use extra_body")
     optional: dict[str, Any] = {
         "base_url": settings.base_url,
         "api_key": SecretStr(key) if isinstance(key, str) else key,

@@ -10,11 +10,11 @@ import logging
 import re
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from serve_app.errors import InvalidRequest, ModelUnavailable, Problem, ServeAppError
+from serve_app.errors import InvalidConfiguration, InvalidRequest, ModelUnavailable, Problem, ServeAppError
 from serve_app.llm import error_patterns as patterns
 from serve_app.observability.redaction import Redactor
 from serve_app.values.text import valid_text
@@ -144,6 +144,8 @@ def problem_of(construct: Callable[[], object], name: str, where: str) -> Proble
     """Why the model `name` of the section `where` cannot be constructed; None where it can."""
     try:
         construct()
+    except InvalidConfiguration as error:
+        return replace(error.problems[0], where=f"{where}.name")
     except Exception as error:  # noqa: BLE001 - likewise, at construction
         return _problem(error, name, where)
     return None

@@ -30,6 +30,7 @@ ROUNDS = 5
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 PROVIDER = """
 import asyncio, sys
+OK = b"HTTP/1.1 200 OK\\r\\n"
 WHOLE, STREAM = sys.argv[1].encode(), sys.argv[2].encode()
 def chunk(line): return b"%x\\r\\n%s\\r\\n" % (len(line), line)
 async def handle(reader, writer):
@@ -39,7 +40,7 @@ async def handle(reader, writer):
         length = next(int(l.split(b":")[1]) for l in head.split(b"\\r\\n") if l.lower().startswith(b"content-length"))
         body = await reader.readexactly(length)
         if b'"stream": true' in body or b'"stream":true' in body:
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n")
+            writer.write(OK + b"content-type: text/event-stream\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n")
             event = b"data: " + STREAM + b"\\n\\n"
             for _ in range(TOKENS // 20):
                 writer.write(chunk(event) * 20)
@@ -47,7 +48,8 @@ async def handle(reader, writer):
             end = STREAM.replace(b'"finish_reason": null', b'"finish_reason": "stop"')
             writer.write(chunk(b"data: " + end + b"\\n\\ndata: [DONE]\\n\\n") + b"0\\r\\n\\r\\n")
         else:
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(WHOLE) + WHOLE)
+            writer.write(OK + b"content-type: application/json\\r\\n")
+            writer.write(b"content-length: %d\\r\\n\\r\\n" % len(WHOLE) + WHOLE)
         await writer.drain()
     writer.close()
 async def main():

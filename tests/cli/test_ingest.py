@@ -267,3 +267,27 @@ def test_an_interrupt_keeps_what_was_sent_and_says_how_to_go_on(knowledge, docs)
     assert "42 documents:" in result.stdout
     assert len(knowledge.documents) == 42
     assert " unchanged;" in result.stdout
+
+
+def test_a_loader_reads_files_of_any_kind_with_its_arguments(knowledge, docs):
+    (docs / "d.log").write_bytes("größer".encode("cp1252"))
+    loader = ("--loader", "langchain_community.document_loaders:TextLoader", "--arg", "encoding=windows-1252")
+    result = run("docs/d.log", *loader, "--url", knowledge.url)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert knowledge.documents["docs/d.log"]["text"] == "größer"
+
+
+def test_a_loader_that_is_not_there_is_told_before_anything_is_sent(knowledge, docs):
+    result = run("docs", "--loader", "nowhere.at.all:Loader", "--url", knowledge.url)
+    assert "there is no module nowhere" in str(result.exception)
+    assert knowledge.batches == []
+
+
+def test_a_text_whose_encoding_cannot_be_told_is_added_once_it_is_named(knowledge, docs):
+    (docs / "d.txt").write_bytes("größer".encode("cp1252"))
+    result = run("docs/d.txt", "--url", knowledge.url)
+    assert (
+        "docs/d.txt: its encoding cannot be told for sure: convert it to UTF-8, or name its encoding" in result.stderr
+    )
+    assert run("docs/d.txt", "--encoding", "windows-1252", "--url", knowledge.url).exit_code == 0
+    assert knowledge.documents["docs/d.txt"]["text"] == "größer"

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter, defaultdict
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import docx
 import pytest
@@ -21,8 +21,12 @@ from serve_app.knowledge.decoding import Unreadable
 from serve_app.knowledge.hypertext import to_markdown
 from serve_app.knowledge.load import load, valid
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CODECS = {
-    "Big5": "big5hkscs", "CP932": "cp932", "SHIFT_JIS": "cp932", "CP949": "cp949", "EUC-KR": "cp949", "EUC-JP": "euc_jp",
+    "Big5": "big5hkscs", "CP932": "cp932", "SHIFT_JIS": "cp932", "CP949": "cp949", "EUC-KR": "cp949",
+    "EUC-JP": "euc_jp",
     "GB2312": "gb18030", "IBM855": "cp855", "IBM866": "cp866", "Johab": "johab", "KOI8-R": "koi8_r", "ascii": "ascii",
     "MacCyrillic": "mac_cyrillic", "MacRoman": "mac_roman", "TIS-620": "cp874", "iso-2022-jp": "iso2022_jp_ext",
     "iso-2022-kr": "iso2022_kr", "UTF-16": "utf-16", "UTF-16BE": "utf-16-be", "UTF-16LE": "utf-16-le",

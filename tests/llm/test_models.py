@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import yaml
+from langchain_core.language_models import FakeListChatModel
+from pydantic import SecretStr, ValidationError
 
 from serve_app.config import ModelSettings
 from serve_app.errors import InvalidConfiguration
@@ -180,3 +184,80 @@ async def test_each_model_of_a_chain_has_its_own_endpoint_key_and_temperature(
     (first, asked), (second, fell_back) = stub.seen[-2:]
     assert (first["authorization"], second["authorization"]) == ("Bearer sk-ours", "Bearer sk-theirs")
     assert (asked.get("temperature"), fell_back["temperature"]) == (None, 0.5)
+
+
+class Parrot(FakeListChatModel):
+    """A chat model of somebody else's package."""
+
+    secret: SecretStr | None = None
+
+
+async def test_a_model_may_be_any_class_by_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARROT_SECRET", "sk-parrot")
+    monkeypatch.setitem(sys.modules, "somebody.parrots", cast("Any", SimpleNamespace(Parrot=Parrot)))
+    monkeypatch.setitem(sys.modules, "somebody", ModuleType("somebody"))
+    settings = ModelSettings(
+        name="somebody.parrots:Parrot", options={"responses": ["Hello."]}, options_env={"secret": "PARROT_SECRET"}
+    )
+    assert problems(settings) == []
+    model = build(settings)
+    assert (await model.ainvoke("hello")).text == "Hello."
+    assert cast("Parrot", model.links[0].model.inner).secret == SecretStr("sk-parrot")
+
+
+def test_a_class_that_cannot_be_had_is_told_before_the_start() -> None:
+    for name, what in (
+        ("no_such.module:Parrot", "there is no module no_such"),
+        ("langchain_core.messages:Parrot", "has no class Parrot"),
+        ("langchain_core.messages:AIMessage", "is no BaseChatModel"),
+    ):
+        (found,) = problems(ModelSettings(name=name))
+        assert (found.where, what in found.what) == ("model.name", True), found
+    (unset,) = problems(ModelSettings(name="no_such.module:Parrot", options_env={"secret": "NO_SUCH_VARIABLE"}))
+    assert "NO_SUCH_VARIABLE" in unset.what
+
+
+def test_a_secret_has_no_place_in_the_settings_of_a_model() -> None:
+    for name, changed in (
+        ("api_key_env", {"extra_headers": {"Authorization": "Bearer x"}}),
+        ("options_env", {"name": "somebody.parrots:Parrot", "options": {"api_key": "x"}}),
+        ("extra_body", {"name": "openai:x", "options": {"n": 1}}),
+    ):
+        with pytest.raises(ValidationError, match=name):
+            ModelSettings.model_validate({"name": "openai:x", **changed})
+
+
+async def test_what_the_settings_add_to_a_request_is_sent(stub: Stub) -> None:
+    more = {"top_p": 0.5, "seed": 7, "max_tokens": 9, "reasoning_effort": "low"}
+    settings = _stub_settings(stub, extra_body={"enable_thinking": False}, extra_headers={"X-Team": "desk"}, **more)
+    await build(settings).ainvoke("hello")
+    headers, body = stub.seen[-1]
+    assert {name: body[name] for name in more} == more
+    assert (body["enable_thinking"], headers["x-team"], "stream" in body) == (False, "desk", False)
+    await build(_stub_settings(stub, stream="always", stream_usage=False)).ainvoke("hello")
+    assert (stub.seen[-1][1]["stream"], "stream_options" in stub.seen[-1][1]) == (True, False)
+
+
+async def test_a_model_without_tools_is_sent_none(stub: Stub) -> None:
+    tools = [{"type": "function", "function": {"name": "order_query", "parameters": {"type": "object"}}}]
+    await build(_stub_settings(stub, tools=False)).bind_tools(tools).ainvoke("hello")
+    assert "tools" not in stub.seen[-1][1]
+
+
+async def test_the_profile_decides_what_the_settings_leave_open(stub: Stub) -> None:
+    for profile, field in (("openai", "max_completion_tokens"), ("vllm", "max_tokens")):
+        await build(_stub_settings(stub, profile=profile, max_tokens=9)).ainvoke("hello")
+        assert stub.seen[-1][1][field] == 9
+
+
+def test_every_example_of_a_model_in_the_shipped_configuration_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = (Path(__file__).parents[2] / "configs" / "local.yaml").read_text(encoding="utf-8")
+    lines = shipped.partition("model:")[2].partition("# Others")[0].splitlines()
+    written = "\n".join(line.removeprefix("  #   ") if line.startswith("  #   ") else "---" for line in lines)
+    examples = [each for each in yaml.safe_load_all(written) if isinstance(each, dict)]
+    models = [each for each in examples if str(each["name"]).startswith("openai:")]
+    assert len(models) == 8
+    for each in models:
+        if "api_key_env" in each:
+            monkeypatch.setenv(each["api_key_env"], "sk-x")
+        assert problems(ModelSettings.model_validate(each)) == [], each

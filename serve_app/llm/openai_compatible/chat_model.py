@@ -151,38 +151,34 @@ class OpenAICompatibleModel(BaseChatModel):
 
     async def _ask(self, body: dict[str, Any]) -> AsyncGenerator[Delta | Reply, None]:
         """The pieces of the reply, then the reply; asks once more without `stream_options` where they are refused."""
-        try:
-            async with aclosing(self._ask_once(body)) as parts:
-                async for part in parts:
-                    yield part
-        except ProviderError as error:
-            if "stream_options" not in body or error.status not in REFUSED or "stream_options" not in error.text:
-                raise
-            self._usage_refused = True
-        else:
-            return
-        del body["stream_options"]
-        async with aclosing(self._ask_once(body)) as parts:
-            async for part in parts:
-                yield part
-
-    async def _ask_once(self, body: dict[str, Any]) -> AsyncGenerator[Delta | Reply, None]:
-        decoder = ReplyDecoder(accepts_done_as_end=self._dialect.accepts_done_as_end)
-        async with self._transport.post(encode(body)) as response:
+        while True:
+            decoder = ReplyDecoder(accepts_done_as_end=self._dialect.accepts_done_as_end)
             try:
-                async for data in response.content.iter_any():
-                    for delta in decoder.feed(data):
-                        yield delta
-                    if decoder.done:
-                        await drain(response)
-                        break
-            except (TimeoutError, aiohttp.ClientError):
-                if not decoder.finished:  # all that is missing after a finish_reason is the usage
+                async with self._transport.post(encode(body)) as response:
+                    try:
+                        async for data in response.content.iter_any():
+                            for delta in decoder.feed(data):
+                                yield delta
+                            if decoder.done:
+                                await drain(response)
+                                break
+                    except (TimeoutError, aiohttp.ClientError):
+                        if not decoder.finished:  # all that is missing after a finish_reason is the usage
+                            raise
+                break
+            except ProviderError as error:
+                if not self._refuses_stream_options(body, error):
                     raise
-            rest, reply = decoder.close()
+                del body["stream_options"]
+        rest, reply = decoder.close()
         if rest.text or rest.reasoning:
             yield rest
         yield reply
+
+    def _refuses_stream_options(self, body: dict[str, Any], error: ProviderError) -> bool:
+        refuses = "stream_options" in body and error.status in REFUSED and "stream_options" in error.text
+        self._usage_refused = self._usage_refused or refuses
+        return refuses
 
     def _body(
         self, messages: list[BaseMessage], stop: list[str] | None, asked: dict[str, Any], *, stream: bool

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 15.0
 """Below the idle time after which common servers close a connection, so that few calls meet a closed one."""
 MAX_ERROR_BYTES = 256 * 1024
+LINGER_S = 0.5
+"""Sessions outlive their model by this, so that a loop that ends with it closes them itself, and once."""
 _DRAIN_S = 0.2
 _CLOSING: set[asyncio.Task[None]] = set()
 """Holds the tasks that close sessions, since a loop holds its tasks only weakly."""
@@ -76,7 +78,7 @@ class Transport:
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from None
         finally:
             if response is not None:
-                response.close() if not response.content.at_eof() else response.release()
+                response.release()  # closes the connection of an answer that was not read to its end
 
     async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -119,7 +121,7 @@ def _close_all(pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]) -> No
     """Closes the sessions of a transport that nobody holds any more; a closed loop has closed its own."""
     for loop, pool in list(pools.items()):
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_close_soon, loop, pool)
+            loop.call_soon_threadsafe(loop.call_later, LINGER_S, _close_soon, loop, pool)
 
 
 def _close_soon(loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:

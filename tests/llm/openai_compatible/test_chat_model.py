@@ -30,6 +30,7 @@ from serve_app.llm.openai_compatible import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+from serve_app.llm.openai_compatible.transport import LINGER_S
 
 STREAM = "text/event-stream"
 
@@ -265,13 +266,14 @@ def test_event_loops_and_models_that_end_leave_nothing_open(provider: Stub) -> N
         assert asyncio.run(asked.ainvoke("hi")).content
     assert asked.invoke("hi").content
 
-    async def dropped() -> None:
+    async def dropped(after_s: float) -> None:
         await model(provider).ainvoke("hi")
         gc.collect()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(after_s)
 
-    asyncio.run(dropped())
-    gc.collect()
+    for after_s in (0.0, 2 * LINGER_S):
+        asyncio.run(dropped(after_s))
+        gc.collect()
 
 
 async def test_a_copy_asks_like_the_original(provider: Stub) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from llmock.pytest_plugin import LLMock
@@ -17,6 +17,9 @@ from serve_app.llm.openai_compatible import (
     TimedOut,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @pytest.fixture
 def judge() -> Iterator[LLMock]:
@@ -25,8 +28,8 @@ def judge() -> Iterator[LLMock]:
 
 
 @pytest.fixture
-async def model(judge: LLMock) -> AsyncIterator[OpenAICompatibleModel]:
-    yield OpenAICompatibleModel(model="gpt-4o", base_url=judge.base_url("openai"), timeout_s=2.0)
+def model(judge: LLMock) -> OpenAICompatibleModel:
+    return OpenAICompatibleModel(model="gpt-4o", base_url=judge.base_url("openai"), timeout_s=2.0)
 
 
 async def _text(model: OpenAICompatibleModel) -> str:
@@ -36,7 +39,7 @@ async def _text(model: OpenAICompatibleModel) -> str:
 async def test_well_it_answers_both_ways(judge: LLMock, model: OpenAICompatibleModel) -> None:
     assert (await model.ainvoke("hi")).content
     assert await _text(model)
-    assert judge.verdict().ok
+    assert judge.verdict().passed
 
 
 async def test_each_broken_stream_is_an_error_of_its_kind_asked_once(
@@ -57,7 +60,7 @@ async def test_each_broken_stream_is_an_error_of_its_kind_asked_once(
 
 
 async def test_each_refusal_is_raised_at_once_with_its_wait(judge: LLMock, model: OpenAICompatibleModel) -> None:
-    for status, wait in ((429, 3.0), (503, None), (401, None), (400, None)):
+    for status, wait in ((429, 3.0), (503, 1.5), (401, None), (400, None)):
         judge.reset()
         judge.fail(status, retry_after=wait)
         with pytest.raises(ProviderError) as caught:
