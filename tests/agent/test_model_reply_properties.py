@@ -115,7 +115,7 @@ class Seen:
         empty = [each for each in self.plan.bookings if each.form in {"empty", "null"} and each.name in MEANS_BOOK]
         if not whole and self.plan.cut_at is None:
             return []
-        return [*self.plan.booked, *("book 900" for _ in empty)]
+        return [*self.plan.booked, *self.plan.doubles, *("book 900" for _ in empty)]
 
 
 def _deeds() -> list[str]:

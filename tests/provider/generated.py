@@ -89,6 +89,12 @@ class Plan:
         """What is done where all of it is taken."""
         return [f"book {each.seats}" for each in self.bookings if each.sound and each.name in MEANS_BOOK]
 
+    @property
+    def doubles(self) -> list[str]:
+        """What two objects in one call's arguments do where each piece has the name: that may be two calls."""
+        named = self.bookings if self.shape == "named" else ()
+        return [f"book {each.seats}" for each in named if each.form == "two" and each.name in MEANS_BOOK] * 2
+
     def said(self, turn: str) -> Said:
         """The reply for a turn."""
         calls = [each.call(turn, self._id(place)) for place, each in enumerate(self.bookings)]
@@ -202,6 +208,8 @@ def _bookings(draw: st.DrawFn) -> tuple[Booking, ...]:
 
 def told_apart(plan: Plan) -> bool:
     """Whether a client can tell the calls of a stream apart, each by its place, or by its id and its end."""
+    if plan.doubles or any(not each.name and each.form in {"empty", "null"} for each in plan.bookings):
+        return False
     if len(plan.bookings) < 2 or plan.shape in {"indexed", "named", "identified"}:
         return True
     return plan.ids == "own" and all(each.sound and each.name for each in plan.bookings)
