@@ -24,6 +24,8 @@ SOUND: tuple[Form, ...] = ("exact", "spaced", "twice", "fenced", "object")
 """Forms of arguments in which the model said all of them."""
 MEANS_BOOK = ("book", "functions.book", "Book")
 Shape = Literal["indexed", "bare", "null", "zero", "named", "identified"]
+SHAPES: tuple[Shape, ...] = ("indexed", "bare", "null", "zero", "named", "identified")
+"""How the pieces of calls say which call they are of; a call without a name is told by its place only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def plans(draw: st.DrawFn, *, complete: bool | None = None, calls: bool | None =
         bookings=bookings,
         finish=draw(st.sampled_from(INCOMPLETE if broken == "finish" else COMPLETE)),
         usage=draw(usages),
-        shape=draw(st.sampled_from(["indexed", "bare", "null", "zero", "named", "identified"])),
+        shape=draw(st.sampled_from(SHAPES if all(each.name for each in bookings) else SHAPES[:1])),
         ids="own" if len(bookings) > 1 and draw(st.booleans()) else draw(st.sampled_from(["own", "none", "same"])),
         splits=tuple(draw(st.lists(st.integers(1, 70), max_size=8))),
         framing=draw(framings),
@@ -208,8 +210,8 @@ def _bookings(draw: st.DrawFn) -> tuple[Booking, ...]:
 
 def told_apart(plan: Plan) -> bool:
     """Whether a client can tell the calls of a stream apart, each by its place, or by its id and its end."""
-    if plan.doubles or any(not each.name and each.form in {"empty", "null"} for each in plan.bookings):
+    if plan.doubles or not all(each.name for each in plan.bookings):
         return False
     if len(plan.bookings) < 2 or plan.shape in {"indexed", "named", "identified"}:
         return True
-    return plan.ids == "own" and all(each.sound and each.name for each in plan.bookings)
+    return plan.ids == "own" and all(each.sound for each in plan.bookings)
