@@ -219,6 +219,18 @@ PARAMETERS = [
         right=(Right(outcomes=("success", "degraded"), contains=(CLOSING,), calls=(("refund", "ok"),), deeds=("refund 3",)),),
     ),
 ]  # fmt: skip
+
+
+def _reads_little(ask: Ask, turn: str) -> Reply:
+    """A model that reads 3,000 characters beside its prompt, and writes as it likes."""
+    if sum(len(str(each.get("content"))) for each in ask.messages[1:]) > 3_000:
+        return error(400, "This model's maximum context length is 1000 tokens.", "context_length_exceeded")
+    return streamed(text("wordy " * 200)) if ask.stream else whole(text("wordy " * 200))
+
+
+READS_LITTLE = Kind(
+    name="reads-little", whole=_reads_little, streamed=_reads_little, right=(Right(contains=("wordy",)),)
+)
 SLOW = [
     Kind(
         name="a-body-that-stops", whole=lambda ask, turn: replace(whole(text("x")), pieces=(b"{",), end="hang"),

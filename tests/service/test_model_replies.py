@@ -13,7 +13,7 @@ import pytest
 from judging import Played, Told, complaints, two_meanings
 from kinds import NEXT, answering
 from kinds_of_calls import ARGUMENTS, CALLS, DEEDS, ENDS, IDS, NAMES, PLACES, STEPS
-from kinds_of_ends import BODIES, LASTING, OVERFLOWS, PARAMETERS, PASSING, REASONS, SLOW, STOPS, STREAMS
+from kinds_of_ends import BODIES, LASTING, OVERFLOWS, PARAMETERS, PASSING, READS_LITTLE, REASONS, SLOW, STOPS, STREAMS
 from kinds_of_text import CONTENT, COSTS, FRAMING, LETTERS, TEXTS, THINKING
 from provider import provided
 from running_service import beside
@@ -103,7 +103,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(service: Service) -> Iterator[Scene]:
-    with provided(answering([*CALLS, *TEXTS, *STOPS, *SLOW])) as provider:
+    with provided(answering([*CALLS, *TEXTS, *STOPS, *SLOW, READS_LITTLE])) as provider:
         model = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 6, "breaker_failures": 1000}
         settings = {"model": model, "tools": TOOLS, "agent": {"turn_timeout_s": 25}, "knowledge": {"collection": NAME}}
         with beside(service, NAME, settings) as running:
@@ -126,6 +126,14 @@ def _found(scene: Scene, kinds: list[Kind]) -> list[str]:
 def test_each_reply_comes_to_what_its_model_said_and_the_session_goes_on(scene: Scene, family: str) -> None:
     found = _found(scene, FAMILIES[family])
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_session_that_its_model_cannot_read_any_more_goes_on_with_less(scene: Scene, stream: bool) -> None:  # noqa: FBT001
+    told = [scene.ask(f"reply as reads-little in {at}", f"long-{stream}", stream=stream) for at in range(8)]
+    assert all("wordy" in each.body["result"] for each in told)
+    assert [each.body["degraded"] for each in told[:2]] == [[], []]
+    assert all(each.body["degraded"] == ["memory"] for each in told[3:])
 
 
 @pytest.mark.long
