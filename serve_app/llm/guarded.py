@@ -160,8 +160,10 @@ class Guarded(BaseChatModel):
                 yield cast("AIMessageChunk", _with_info(chunk))
 
     def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
-        known = self._gives_reasons or type(self.inner).__module__.startswith(REASON_GIVERS)
-        return ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds, known)
+        package = type(self.inner).__module__
+        others = not package.startswith("serve_app.")  # the project's own client looks for the reason itself
+        wants_reason = others and (self._gives_reasons or package.startswith(REASON_GIVERS))
+        return ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds, wants_reason)
 
     def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
         """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""
