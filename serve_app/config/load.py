@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from serve_app.config.model import ModelEndpoint
+
 CONFIG = "SERVE_APP_CONFIG"
 MODEL = "SERVE_APP_MODEL"
 BASE_URL = "SERVE_APP_MODEL_BASE_URL"
@@ -158,11 +160,14 @@ def _model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem
 def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...]:
     settings = found.settings
     embedding = settings.knowledge.embedding
+    fallbacks = {f"model.fallbacks.{place}": each for place, each in enumerate(settings.model.fallbacks)}
+    models: dict[str, ModelEndpoint] = {"model": settings.model, **fallbacks}
     named = {
-        "model.api_key_env": settings.model.api_key_env,
+        **{f"{where}.api_key_env": each.api_key_env for where, each in models.items()},
         **{
-            f"model.fallbacks.{place}.api_key_env": each.api_key_env
-            for place, each in enumerate(settings.model.fallbacks)
+            f"{where}.options_env.{option}": variable
+            for where, each in models.items()
+            for option, variable in each.options_env.items()
         },
         "knowledge.embedding.api_key_env": embedding.api_key_env if embedding else None,
         **{

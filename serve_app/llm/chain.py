@@ -18,7 +18,7 @@ from pydantic import Field, InstanceOf, SkipValidation
 
 from serve_app.config import FallbackOn  # noqa: TC001 - pydantic reads the annotations
 from serve_app.llm.conversation import MODEL, without_tools
-from serve_app.llm.reply_reader import CUT_CALLS, FINISH, TRUNCATED
+from serve_app.llm.reply_reader import FINISH, TRUNCATED
 from serve_app.llm.telling import told
 from serve_app.llm.tool_schema import for_provider
 from serve_app.llm.translate import CUT_OFF, FILTERED, ContentFiltered, ReplyCutOff
@@ -162,7 +162,7 @@ class Chain(BaseChatModel):
         yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=refusal.response_metadata))
 
     def _judge(self, message: BaseMessage, tries: Tries) -> None:
-        """Go on to the next model where the settings name the reply's end, or nothing but calls was begun and cut off.
+        """Go on to the next model where the settings name the reply's end, or it was cut off before it said anything.
 
         Raises:
             ContentFiltered: the reply is a refusal.
@@ -172,7 +172,7 @@ class Chain(BaseChatModel):
         if finish == "content_filter" and self._falls_back("refusal", tries):
             raise ContentFiltered(FILTERED)
         metadata = message.response_metadata
-        useless = CUT_CALLS in metadata and TRUNCATED not in metadata and tries.another
+        useless = TRUNCATED not in metadata and tries.another
         if finish == "length" and (useless or self._falls_back("length", tries)):
             raise ReplyCutOff(CUT_OFF)
 

@@ -1,4 +1,4 @@
-"""What does a model do that an operator has go wrong?"""
+"""Faults of a model that an operator injects."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ async def stricken(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | Non
     if not await strike(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
         return None
     call = tool_call_chunk(name="", args=GARBAGE, id="call_garbage", index=0)
-    return AIMessageChunk(content="", tool_call_chunks=[call])
+    return AIMessageChunk(content="", tool_call_chunks=[call], response_metadata={"finish_reason": "tool_calls"})

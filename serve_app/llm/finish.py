@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Finish = Literal["stop", "length", "content_filter", "broken", "unknown"]
+Finish = Literal["stop", "length", "content_filter", "broken", "unknown", "absent"]
 
 _NAMES: dict[Finish, str] = {
     "stop": "stop end_turn stop_sequence stop_token eos eos_token complete completed end done tool_calls tool_call "
@@ -23,7 +23,9 @@ _FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 
 
 def finish_of(metadata: Mapping[str, Any]) -> Finish:
-    """Why the reply ended, by its `response_metadata`; a package that gives no reason means its end."""
-    given = next((metadata[name] for name in _FIELDS if metadata.get(name)), "stop")
+    """Why the reply ended, by its `response_metadata`; `absent` where that gives no reason."""
+    given = next((metadata[name] for name in _FIELDS if metadata.get(name)), None)
+    if given is None:
+        return "absent"
     reason = str(given).rpartition(".")[2].lower()  # an enum's name, as FinishReason.STOP
     return _FINISH.get(reason, "unknown")

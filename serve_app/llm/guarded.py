@@ -14,7 +14,7 @@ from pydantic import PrivateAttr
 from serve_app.errors import DeadlineExceeded
 from serve_app.llm.conversation import valid_messages
 from serve_app.llm.faults import stricken
-from serve_app.llm.reply_reader import ReplyReader, finish_reason, tool_names
+from serve_app.llm.reply_reader import CUT_CALLS, ReplyReader, finish_reason, tool_names
 from serve_app.llm.translate import ModelUnreadable, translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
@@ -31,6 +31,18 @@ if TYPE_CHECKING:
 
 
 NO_ANSWER = "The model gave no answer"
+REASON_GIVERS = (
+    "langchain_openai",
+    "langchain_anthropic",
+    "langchain_google",
+    "langchain_mistralai",
+    "langchain_groq",
+    "langchain_deepseek",
+    "langchain_ollama",
+    "langchain_aws",
+    "langchain_xai",
+)
+"""Packages whose providers give a reason for the end of every reply; others are known to once they gave one."""
 
 
 class Guarded(BaseChatModel):
@@ -47,6 +59,8 @@ class Guarded(BaseChatModel):
     """The name by which the configuration knows it."""
     _holds: bool = PrivateAttr(default=False)
     """Whether the model was seen to end its thinking without having begun it."""
+    _gives_reasons: bool = PrivateAttr(default=False)
+    """Whether the model was seen to give a reason for the end of a reply that ended well."""
 
     @property
     def _llm_type(self) -> str:
@@ -85,13 +99,13 @@ class Guarded(BaseChatModel):
     ) -> ChatResult:
         nonempty = kwargs.pop("nonempty", False)
         sent = valid_messages(messages, self.called)
-        reader = ReplyReader(sent, tool_names(kwargs.get("tools", ())))
+        reader = self._reader(sent, kwargs)
         with _in_our_terms(deadline):
             async with asyncio.timeout(self._limit_s(deadline)):
                 message: BaseMessage | None = await stricken(faults, self.called)
                 if message is None:
                     result = await self.inner._agenerate(sent, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
-                    message = result.generations[0].message
+                    message = _with_info(result.generations[0])
             first, last = reader.feed(cast("AIMessage", message)), reader.finish()
         self._see_to(reader, last, nonempty=nonempty)
         reply = message_chunk_to_message(first + last)
@@ -109,7 +123,7 @@ class Guarded(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         nonempty = kwargs.pop("nonempty", False)
         sent = valid_messages(messages, self.called)
-        reader = ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds)
+        reader = self._reader(sent, kwargs)
         until = asyncio.get_running_loop().time() + self._limit_s(deadline)
         with _in_our_terms(deadline):
             chunks = self._chunks(sent, stop, faults, until, kwargs)
@@ -143,16 +157,32 @@ class Guarded(BaseChatModel):
         stream = cast("AsyncGenerator[ChatGenerationChunk]", self.inner._astream(sent, stop, **kwargs))  # noqa: SLF001
         async with aclosing(stream):
             while (chunk := await _next(stream, until)) is not None:
-                yield cast("AIMessageChunk", chunk.message)
+                yield cast("AIMessageChunk", _with_info(chunk))
+
+    def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
+        package = type(self.inner).__module__
+        others = not package.startswith("serve_app.")  # the project's own client looks for the reason itself
+        wants_reason = others and (self._gives_reasons or package.startswith(REASON_GIVERS))
+        return ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds, wants_reason)
 
     def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
         """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""
         self._holds = self._holds or reader.lone_end
-        if nonempty and reader.is_empty and not last.content and finish_reason(last) == "stop":
+        self._gives_reasons = self._gives_reasons or reader.has_reason
+        says_something = last.content or CUT_CALLS in last.response_metadata or finish_reason(last) == "content_filter"
+        if nonempty and reader.is_empty and not says_something:
             raise ModelUnreadable(NO_ANSWER)
 
     def _limit_s(self, deadline: float | None) -> float:
         return self.timeout_s if deadline is None else limit_s(deadline, self.timeout_s)
+
+
+def _with_info(generation: ChatGeneration) -> BaseMessage:
+    """The message with what LangChain's packages say of it beside it, such as why it ended."""
+    message, info = generation.message, generation.generation_info
+    if not info:
+        return message
+    return message.model_copy(update={"response_metadata": {**info, **message.response_metadata}})
 
 
 async def _next(stream: AsyncGenerator[ChatGenerationChunk], until: float) -> ChatGenerationChunk | None:

@@ -175,8 +175,9 @@ def _usual_variable(settings: ModelEndpoint) -> str:
 
 
 def _is_class(settings: ModelEndpoint) -> bool:
-    """Whether the model is named by the import path of its class: only such a name has a dot before its colon."""
-    return "." in _provider(settings)
+    """Whether the model is named by the import path of its class, and not by its provider."""
+    provider = _provider(settings)
+    return "." in provider or provider.startswith("langchain_")
 
 
 def _provider(settings: ModelEndpoint) -> str:

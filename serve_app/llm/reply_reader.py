@@ -62,6 +62,8 @@ class ReplyReader:
     tools: frozenset[str]
     holds: bool = False
     """As of `TextReader`."""
+    wants_reason: bool = False
+    """Whether the provider gives a reason for the end of each reply, so that one without has broken off."""
     _text: TextReader = field(init=False)
     _metadata: dict[str, Any] = field(default_factory=dict)
     _refusal: str = ""
@@ -77,6 +79,11 @@ class ReplyReader:
     def is_empty(self) -> bool:
         """Whether the reply, once it is whole, says nothing and calls nothing."""
         return not self._text.answer.strip() and not self._calls and not self._text.calls
+
+    @property
+    def has_reason(self) -> bool:
+        """Whether the provider said that the reply ended as its model wanted."""
+        return finish_of(self._metadata) == "stop"
 
     @property
     def lone_end(self) -> bool:
@@ -111,8 +118,9 @@ class ReplyReader:
         """
         text, thinking, retracted = _joined(self._text.finish())
         finish = finish_of(self._metadata)
-        if finish == "broken":
+        if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
+        finish = "stop" if finish == "absent" else finish
         calls = [*self._structured(), *map(_written, self._text.calls)]
         if len(calls) > MAX_CALLS:
             raise ModelUnreadable(UNREADABLE)

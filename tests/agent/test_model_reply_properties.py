@@ -252,9 +252,17 @@ def test_a_model_that_is_always_asked_for_a_stream_says_the_same(redis_url: str,
 
 
 @pytest.mark.long
-def test_a_model_of_another_package_is_held_to_the_same_checks(redis_url: str, room: Room) -> None:
-    options = {"base_url": room.agent.provider.url, "api_key": "none", "model": "odd", "max_retries": 0, "timeout": 5}
-    package = {"name": "langchain_openai.chat_models:ChatOpenAI", "base_url": None, "options": options}
+def test_a_model_of_another_package_is_held_to_the_same_checks(
+    redis_url: str, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD_KEY", "none")
+    options = {"base_url": room.agent.provider.url, "model": "odd", "max_retries": 0, "timeout": 5}
+    package = {
+        "name": "langchain_openai.chat_models:ChatOpenAI",
+        "base_url": None,
+        "options": options,
+        "api_key_env": "ODD_KEY",
+    }
     found = []
     with room.another(redis_url, **package):
         for kind, stream in itertools.product([*CALLS, *STOPS], (False, True)):
