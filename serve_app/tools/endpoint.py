@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -86,19 +87,20 @@ class Endpoint:
     async def _said(self, response: httpx.Response) -> Said:
         if is_server_fault(response.status_code):
             raise ServerFault(f"HTTP {response.status_code}")
-        text = await self._text(response)
+        body, note = await self._body(response)
+        why = None if note else _unusable(response, body)
+        if why and self.spec.effect == "pure":
+            return Said(f"error: {self.spec.name} gave no answer that can be used: {why}", well=False)
+        text = (_decoded(response, body) or "(no content)") + note
         if response.status_code >= CLIENT_ERROR:
             return Said(f"error: {self.spec.name} answered {response.status_code}: {text}", well=False)
         return Said(text)
 
-    async def _text(self, response: httpx.Response) -> str:
-        """The body as text, or what can be said of it: the server has done by now what it was asked."""
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            return (
-                f"(HTTP {response.status_code}; its content is compressed, which was not asked for, and was not read)"
-            )
+    async def _body(self, response: httpx.Response) -> tuple[bytes, str]:
+        """The body as far as it is read, and a note where that is not all: the server has done what it was asked."""
         body, note = bytearray(), ""
+        if _is_compressed(response):
+            return b"", ""
         limit = self._settings.max_response_bytes
         try:
             async for chunk in response.aiter_raw():
@@ -110,7 +112,7 @@ class Endpoint:
             if self.spec.effect != "effect":
                 raise
             note = "\n[… the connection broke: the rest was not read …]"
-        return (_decoded(response, bytes(body[:limit])) or "(no content)") + note
+        return bytes(body[:limit]), note
 
     def _misdirected(self, why: str, *, taken: bool) -> Said:
         """The end of redirects that lead nowhere: a server may well have done what it was asked before it redirects."""
@@ -173,9 +175,34 @@ def _within(request: httpx.Request, following: httpx.Request) -> httpx.Request:
     return following
 
 
+def _is_compressed(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-encoding", "identity")) != "identity"
+
+
+def _kind(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).split(";")[0].strip().lower()
+
+
+def _unusable(response: httpx.Response, body: bytes) -> str | None:
+    """Why a whole body is nothing that a tool that only looks may say; None where it is."""
+    kind = _kind(response)
+    if _is_compressed(response):
+        return "it is compressed, which was not asked for"
+    if body and not (kind.startswith("text/") or kind.endswith(TEXTS)):
+        return "it is neither text nor JSON"
+    if body and (kind == "application/json" or kind.endswith("+json")):
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError):
+            return "it is not the JSON that it says it is"
+    return None
+
+
 def _decoded(response: httpx.Response, body: bytes) -> str:
-    """The text of a body, or its kind and size where it is none."""
-    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    """The text of a body, or its kind where it is none."""
+    if _is_compressed(response):
+        return f"(HTTP {response.status_code}; its content is compressed, which was not asked for, and was not read)"
+    kind = _kind(response)
     if body and not (kind.startswith("text/") or kind.endswith(TEXTS)):
         return f"(HTTP {response.status_code}; its content, {kind or 'of no named type'}, is neither text nor JSON)"
     try:

@@ -200,13 +200,29 @@ async def test_wrong_arguments_go_back_to_the_model_and_nothing_is_asked(
     ],
 )
 async def test_an_answer_that_came_is_said_as_well_as_it_can_be(server: Server, given: bytes, what: str) -> None:
-    for effect in ("pure", "effect"):
+    unusable = ("neither text", "not json", "[" * 990, "compressed")
+    for effect in ("effect",) if any(each in what for each in unusable) else ("pure", "effect"):
         server.answers = [given]
         settings = _settings(server.url + "/{id}", max_response_bytes=1000)
         result = await _call(settings.model_copy(update={"effect": effect, "attempts": 1}))
         assert (result.status, result.attempts) == ("ok", 1)
         assert what in result.content
         assert len(result.content) < 1100
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (answer("<html>", kind="image/png"), "neither text nor JSON"),
+        (answer("not json"), "not the JSON that it says it is"),
+        (answer("[" * 990), "not the JSON"),
+        (answer(b"\x1f\x8b", content_encoding="gzip"), "compressed"),
+    ],
+)
+async def test_an_answer_of_a_tool_that_only_looks_has_to_be_one(server: Server, given: bytes, what: str) -> None:
+    server.answers = [given]
+    result = await _call(_settings(server.url + "/{id}", max_response_bytes=1000))
+    assert (result.status, result.attempts, what in result.content) == ("error", 1, True)
 
 
 @pytest.mark.parametrize(
