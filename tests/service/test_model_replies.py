@@ -48,6 +48,8 @@ FAMILIES = {
     "lasting errors": LASTING,
     "parameters": PARAMETERS,
 }
+QUICK = {"deeds", "ends of calls", "streams that stop"}
+"""The families of the wrong deeds; the others take a minute."""
 TOOLS: dict[str, Any] = {
     "look_up": {"function": "reply_tools:look_up"},
     "pack": {"function": "reply_tools:pack"},
@@ -122,7 +124,9 @@ def _found(scene: Scene, kinds: list[Kind]) -> list[str]:
     return found + scene.provider.failures
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [each if each in QUICK else pytest.param(each, marks=pytest.mark.long) for each in FAMILIES]
+)
 def test_each_reply_comes_to_what_its_model_said_and_the_session_goes_on(scene: Scene, family: str) -> None:
     found = _found(scene, FAMILIES[family])
     assert not found, "\n".join(found)
