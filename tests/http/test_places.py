@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded
-from serve_app.http.places import Admission
+from serve_app.http.places import TELL_EVERY_S, Admission
 from serve_app.observability.catalogue import ADMISSION_WAIT_S
 from serve_app.observability.recorders import RecordedMetrics
 from serve_app.resilience.ending import end
@@ -157,3 +158,24 @@ async def test_one_that_fails_gives_its_place_back():
     with suppress(ValueError):
         await failing()
     assert _free(admission)
+
+
+class Failing(RecordedMetrics):
+    """Cannot take a number once."""
+
+    sets = 0
+
+    def set(self, *args: Any, **kwargs: Any) -> None:
+        self.sets += 1
+        if self.sets == 1:
+            raise RuntimeError("poison")
+        super().set(*args, **kwargs)
+
+
+@virtual
+async def test_a_number_that_cannot_be_taken_does_not_end_the_telling_of_the_others():
+    metrics = Failing()
+    going_on = asyncio.create_task(_admission(metrics).go_on())
+    await asyncio.sleep(2.5 * TELL_EVERY_S)
+    assert (metrics.sets, going_on.done()) == (3, False)
+    await end(going_on)
