@@ -121,7 +121,7 @@ class ReplyReader:
         if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
         finish = "stop" if finish == "absent" else finish
-        calls = [*self._structured(), *map(_written, self._text.calls)]
+        calls = self._structured() or [*map(_written, self._text.calls)]
         if len(calls) > MAX_CALLS:
             raise ModelUnreadable(UNREADABLE)
         marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}

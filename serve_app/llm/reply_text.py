@@ -97,14 +97,14 @@ class TextReader:
 
     def _read(self, *, last: bool) -> Iterator[Part]:
         while self._held or (last and self._opened in CALL_MARKS):
-            length = len(self._held)
+            length, opened = len(self._held), self._opened
             if not self._opened:
                 yield from self._in_answer(last=last)
             elif self._opened in CALL_MARKS:
                 yield from self._in_call(last=last)
             else:
                 yield from self._in_thinking(last=last)
-            if len(self._held) == length:
+            if len(self._held) == length and self._opened == opened:
                 return
 
     def _in_answer(self, *, last: bool) -> Iterator[Part]:
@@ -126,6 +126,7 @@ class TextReader:
         elif mark in LONE_ENDS:
             self.lone_end = self.has_thought = True
             thought, self.answer = self.answer, ""
+            self.calls.clear()
             yield Part("retract")
             if thought.strip():
                 yield Part("thinking", thought)
@@ -153,10 +154,13 @@ class TextReader:
         self._held = "" if place < 0 else self._held[place + len(end) :]
         self._opened = ""
         calls = calls_in(mark, block)
+        if place < 0 and end and not block.lstrip().startswith(("{", "[")):
+            calls = []
         if calls and all(map(self.is_call, calls)):
             self.calls += calls
         else:
-            yield from self._said(mark + block + (end if place >= 0 else ""))
+            yield from self._said(mark)
+            self._held = block + (end if place >= 0 else "") + self._held
 
     def _said(self, text: str) -> Iterator[Part]:
         if self.has_thought and not self.answer:

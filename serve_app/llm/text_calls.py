@@ -54,7 +54,9 @@ def _tagged(block: str) -> _Read:
     if block.lstrip().startswith("<function="):
         return _all([_function(*found.groups()) for found in _FUNCTION.finditer(block)])
     if "<arg_key>" in block:
-        name = block.partition("<arg_key>")[0]
+        name, key, rest = block.partition("<arg_key>")
+        if _GLM.sub("", key + rest).strip():
+            return None
         return [(name, {key.strip(): _value(value) for key, value in _GLM.findall(block)})]
     bare = block.strip()
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", bare):  # GLM's call without arguments
@@ -87,6 +89,8 @@ def _opened_function(block: str) -> _Read:
 def _function(name: str, rest: str) -> tuple[str, dict[str, Any]] | None:
     parameters = _PARAMETER.findall(rest)
     if parameters:
+        if _PARAMETER.sub("", rest).strip():
+            return None
         return name, {key: _value(value) for key, value in parameters}
     document = _loaded(rest) if rest.strip() else {}
     return (name, document) if isinstance(document, dict) else None
