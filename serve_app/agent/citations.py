@@ -14,11 +14,12 @@ _ONE_FORM = str.maketrans(
 )
 """One mark for one, so that places in the text stay what they are."""
 
-_CODE = re.compile(r"(?ms)^[ \t]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)|(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)")
+_FENCED = re.compile(r"(?ms)^[ \t]*(`{3,}+|~{3,}+)[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)")
+_TICKS = re.compile("`+")
 _WORD = r"(?:citations?|cite|sources?|passages?|refs?|references?|docs?|来源|出处|引用|资料|段落|文献)[ :#]*"
 _NUMBER = r"\^?\d{1,4}"
 _ITEM = rf"{_NUMBER}(?: ?- ?{_NUMBER})?"
-_CITED = re.compile(rf"(?i)\\?\[ ?(?:{_WORD})?({_ITEM}(?: ?,? ?{_ITEM})*) ?(?:†[^\[\]\n]{{0,200}})?\\?\]")
+_CITED = re.compile(rf"(?i)\\?\[ ?(?:{_WORD})?({_ITEM}(?:(?: ?, ?| |(?=\^)){_ITEM})*) ?(?:†[^\[\]\n]{{0,200}})?\\?\]")
 _DEFINED = re.compile(r"(?m)^[ \t]*\[(\d{1,4})\]:[ \t]*<?(?:[a-z]+://|/|www\.)")
 _INDEXED = re.compile(
     r"(?:(?<![A-Za-z\d])(?<!\d )[A-Za-z]|\w*_\w*|[a-z]{2,}[A-Z][a-z]\w*"
@@ -33,7 +34,7 @@ _NEAR = 40
 
 def cited_numbers(answer: str, count: int) -> set[int]:
     """The numbers from 1 to `count` that `answer` cites."""
-    text = _CODE.sub(lambda code: " " * len(code[0]), answer).translate(_ONE_FORM)
+    text = _without_code(answer).translate(_ONE_FORM)
     labels = {int(label) for label in _DEFINED.findall(text)}
     text = _DEFINED.sub(lambda label: " " * len(label[0]), text)
     found: set[int] = set()
@@ -49,6 +50,26 @@ def cited_numbers(answer: str, count: int) -> set[int]:
         if not is_label:
             found |= numbers
     return found
+
+
+def _without_code(answer: str) -> str:
+    """The answer with blanks for its code: what is fenced, and what stands between as many backticks."""
+    text = _FENCED.sub(lambda code: " " * len(code[0]), answer)
+    runs = list(_TICKS.finditer(text))
+    places: dict[int, list[int]] = {}
+    for place in reversed(range(len(runs))):
+        places.setdefault(len(runs[place][0]), []).append(place)
+    pieces, read, place = [], 0, 0
+    while place < len(runs):
+        same = places[len(runs[place][0])]
+        while same and same[-1] <= place:
+            same.pop()
+        if same:
+            start, end = runs[place].start(), runs[same[-1]].end()
+            pieces += [text[read:start], " " * (end - start)]
+            read, place = end, same[-1]
+        place += 1
+    return "".join([*pieces, text[read:]])
 
 
 def _is_index(before: str, after: str) -> bool:

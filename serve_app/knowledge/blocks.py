@@ -19,7 +19,7 @@ _ATX = re.compile(r" {0,3}(#{1,6})[ \t]")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 _PRE = re.compile(r" {0,3}<pre\b", re.IGNORECASE)
 _HTML_ROW = re.compile(r"\n(?=[ \t]*<tr\b)|(?<=>)(?=<tr\b)", re.IGNORECASE)
-_GRID_RULE = re.compile(r"\s*\+[-=:+]*[-=][-=:+]*\+\s*")
+_GRID_RULE = re.compile(r"\s*\+(?=[:+]*[-=])[-=:+]++(?<=\+)\s*")
 
 _FRAMING_RULES = 3
 """Above the head, below it and at the end, as databases print tables."""

@@ -56,7 +56,7 @@ _SEVEN_BIT = (
     (re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e]){2,}~\}"), "hz"),
 )
 _HEAD_BYTES = 4096
-_NOT_TEXT = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<!\[CDATA\[|\]\]>|<[^<>]*>")
+_NOT_TEXT = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<!\[CDATA\[|\]\]>|<[^<>]*>")
 _MEND = "convert it to UTF-8, or name its encoding with --encoding"
 
 

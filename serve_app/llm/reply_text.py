@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.llm.text_calls import CALL_MARKS, calls_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from serve_app.llm.text_calls import TextCall
 
@@ -47,11 +48,24 @@ LEFTOVERS = (
 )
 """Marks of a template that say nothing to a reader."""
 
+MAX_BROKEN = 128
+"""Marks of a call that begin none: beyond these, such a mark is text, as no reply of use has so many."""
+
 _OPENERS = (*THINKING_MARKS, *CALL_MARKS, *LONE_ENDS, *LEFTOVERS)
-_ANY = re.compile("|".join(map(re.escape, sorted(_OPENERS, key=len, reverse=True))), re.IGNORECASE)
-_LONGEST = max(map(len, (*_OPENERS, *THINKING_MARKS.values())))
+_ENDS = {**THINKING_MARKS, **CALL_MARKS}
+_LONGEST = max(map(len, (*_OPENERS, *_ENDS.values())))
 _STARTS = frozenset("<[◁")
 _FENCE = "```"
+
+
+def _any_of(marks: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))), re.IGNORECASE)
+
+
+_ANY = _any_of(_OPENERS)
+_LONE_END = _any_of(LONE_ENDS)
+_END = {mark: _any_of([end]) for mark, end in _ENDS.items() if end}
+_NEVER = re.compile(r"(?!)")
 
 PartKind = Literal["text", "thinking", "retract"]
 
@@ -66,29 +80,51 @@ class Part:
 
 @dataclass(slots=True)
 class TextReader:
-    """Reads one reply."""
+    """Reads one reply; its cost grows with the length of the text only, whatever the text is."""
 
     is_call: Callable[[TextCall], bool]
     """Whether a call that stands in the text is one; else it stays text."""
     holds: bool = False
     """Whether text waits for the end of the thinking: for a model that never writes its beginning."""
     calls: list[TextCall] = field(default_factory=list)
-    answer: str = ""
-    """The text so far that is the answer's."""
     has_thought: bool = False
     """Whether any thinking was there."""
     lone_end: bool = False
     """Whether the thinking ended without having begun."""
+    _answer: list[str] = field(default_factory=list)
     _held: str = ""
+    _at: int = 0
+    """How far the held text is read."""
+    _pieces: list[str] = field(default_factory=list)
+    """What came after the held text."""
+    _awaited: re.Pattern[str] | None = None
+    """Without which nothing more is certain."""
+    _tail: str = ""
     _opened: str = ""
     """The mark within which the text stands; empty in the answer."""
+    _fences: int = 0
+    """Code fences in the answer."""
+    _ticks: int = 0
+    """The backticks at its end that make no fence yet."""
+    _behind_tick: bool = False
+    _broken: int = 0
+    """Marks of a call that began none."""
+
+    def __post_init__(self) -> None:
+        self._awaited = _LONE_END if self.holds else None
+
+    @property
+    def answer(self) -> str:
+        """The text so far that is the answer's."""
+        return "".join(self._answer)
 
     def feed(self, piece: str) -> list[Part]:
         """The parts that are certain after this piece."""
-        self._held += piece
-        if self.holds and not any(end in self._held for end in LONE_ENDS):
+        self._pieces.append(piece)
+        seen = self._tail + piece
+        self._tail = seen[-_LONGEST:]
+        if self._awaited and not self._awaited.search(seen):
             return []
-        self.holds = False
         return list(self._read(last=False))
 
     def finish(self) -> list[Part]:
@@ -96,83 +132,96 @@ class TextReader:
         return list(self._read(last=True))
 
     def _read(self, *, last: bool) -> Iterator[Part]:
-        while self._held or (last and self._opened in CALL_MARKS):
-            length, opened = len(self._held), self._opened
+        self._held, self._at, self._awaited = self._held + "".join(self._pieces), 0, None
+        self._pieces.clear()
+        before: tuple[int, str] | None = None
+        while before != (self._at, self._opened):
+            before = self._at, self._opened
             if not self._opened:
                 yield from self._in_answer(last=last)
             elif self._opened in CALL_MARKS:
                 yield from self._in_call(last=last)
             else:
                 yield from self._in_thinking(last=last)
-            if len(self._held) == length and self._opened == opened:
-                return
+        self._held = self._held[self._at :]
 
     def _in_answer(self, *, last: bool) -> Iterator[Part]:
-        place = 0
-        while found := _ANY.search(self._held, place):
-            if not self._is_code(found.start()):
-                yield from self._said(self._held[: found.start()])
-                self._held = self._held[found.end() :]
+        held = self._held
+        place = counted = self._at
+        while found := _ANY.search(held, place):
+            self._count(held[counted : found.start()])
+            counted, place = found.start(), found.end()
+            if not (self._behind_tick or self._fences % 2):
+                yield from self._say(held[self._at : counted])
+                self._at = place
                 yield from self._mark(_canonical(found.group()))
                 return
-            place = found.end()
-        certain = len(self._held) if last else max(place, _certain(self._held, _OPENERS))
-        yield from self._said(self._held[:certain])
-        self._held = self._held[certain:]
+        certain = len(held) if last else max(place, _certain(held, _OPENERS))
+        self._count(held[counted:certain])
+        yield from self._say(held[self._at : certain])
+        self._at = certain
 
     def _mark(self, mark: str) -> Iterator[Part]:
-        if mark in THINKING_MARKS or mark in CALL_MARKS:
+        if mark in CALL_MARKS and self._broken >= MAX_BROKEN:
+            yield from self._say(mark)
+        elif mark in _ENDS:
             self._opened = mark
         elif mark in LONE_ENDS:
             self.lone_end = self.has_thought = True
-            thought, self.answer = self.answer, ""
+            thought = self.answer
+            self._answer.clear()
             self.calls.clear()
+            self._fences, self._ticks, self._behind_tick = 0, 0, False
             yield Part("retract")
             if thought.strip():
                 yield Part("thinking", thought)
 
     def _in_thinking(self, *, last: bool) -> Iterator[Part]:
-        end = THINKING_MARKS[self._opened]
-        place = self._held.lower().find(end.lower())
+        found = _END[self._opened].search(self._held, self._at)
         self.has_thought = True
-        if place < 0:
-            certain = len(self._held) if last else _certain(self._held, (end,))
-            thought, self._held = self._held[:certain], self._held[certain:]
-        else:
-            thought, self._held = self._held[:place], self._held[place + len(end) :]
+        if found:
+            certain, after = found.span()
             self._opened = ""
+        else:
+            end = THINKING_MARKS[self._opened]
+            certain = after = len(self._held) if last else max(self._at, _certain(self._held, (end,)))
+        thought, self._at = self._held[self._at : certain], after
         if thought:
             yield Part("thinking", thought)
 
     def _in_call(self, *, last: bool) -> Iterator[Part]:
-        end = CALL_MARKS[self._opened]
-        place = self._held.find(end) if end else -1
-        if place < 0 and not last:
+        mark, end = self._opened, _END.get(self._opened)
+        found = end.search(self._held, self._at) if end else None
+        if not found and not last:
+            self._awaited = end or _NEVER
             return
-        mark = self._opened
-        block = self._held if place < 0 else self._held[:place]
-        self._held = "" if place < 0 else self._held[place + len(end) :]
+        until, after = found.span() if found else (len(self._held), len(self._held))
+        block = self._held[self._at : until]
         self._opened = ""
-        calls = calls_in(mark, block)
-        if place < 0 and end and not block.lstrip().startswith(("{", "[")):
-            calls = []
+        broken_off = end and not found and not block.lstrip().startswith(("{", "["))
+        calls = [] if broken_off else calls_in(mark, block)
         if calls and all(map(self.is_call, calls)):
             self.calls += calls
-        else:
-            yield from self._said(mark)
-            self._held = block + (end if place >= 0 else "") + self._held
+            self._at = after
+        else:  # the mark is text, and what follows is read as such
+            self._broken += 1
+            self._count(mark)
+            yield from self._say(mark)
 
-    def _said(self, text: str) -> Iterator[Part]:
-        if self.has_thought and not self.answer:
+    def _say(self, text: str) -> Iterator[Part]:
+        if self.has_thought and not self._answer:
             text = text.lstrip()
         if text:
-            self.answer += text
+            self._answer.append(text)
             yield Part("text", text)
 
-    def _is_code(self, place: int) -> bool:
-        before = self._held[max(0, place - 1) : place] or self.answer[-1:]
-        fences = (self.answer + self._held[:place]).count(_FENCE)
-        return before == "`" or fences % 2 == 1
+    def _count(self, text: str) -> None:
+        """Take note of the code fences in a text of the answer."""
+        if text:
+            joined = "`" * self._ticks + text
+            self._fences += joined.count(_FENCE)
+            self._ticks = (len(joined) - len(joined.rstrip("`"))) % len(_FENCE)
+            self._behind_tick = joined.endswith("`")
 
 
 def _canonical(mark: str) -> str:
@@ -182,9 +231,11 @@ def _canonical(mark: str) -> str:
 
 def _certain(text: str, marks: tuple[str, ...]) -> int:
     """How many characters at the beginning can belong to no mark whose rest is still to come."""
-    for place in range(max(0, len(text) - _LONGEST), len(text)):
-        if text[place] in _STARTS:
-            tail = text[place:].lower()
-            if any(each.lower().startswith(tail) for each in marks):
-                return place
-    return len(text)
+    begun = _beginnings(marks)
+    places = range(max(0, len(text) - _LONGEST), len(text))
+    return next((place for place in places if text[place] in _STARTS and text[place:].lower() in begun), len(text))
+
+
+@cache
+def _beginnings(marks: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(mark[:length].lower() for mark in marks for length in range(1, len(mark)))

@@ -6,10 +6,11 @@ Hermes and Qwen (`<tool_call>{"name": …, "arguments": …}`), GLM (`<tool_call
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from serve_app.llm.openai_compatible.arguments import Invalid, read_json, unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +25,7 @@ CALL_MARKS: dict[str, str] = {
 }
 """By which a call begins and ends; an empty end is that of the text."""
 
-_GLM = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>]{1,100})>\n?(.*?)\n?</parameter>", re.DOTALL)
-_FUNCTION = re.compile(r"<function=([^>]{1,100})>(.*?)(?:</function>|$)", re.DOTALL)
-_DEEPSEEK = re.compile(r"<｜tool▁call▁begin｜>(.*?)<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", re.DOTALL)
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +48,45 @@ _Read = list[tuple[str, dict[str, Any]]] | None
 
 
 def _tagged(block: str) -> _Read:
-    if block.lstrip().startswith("<function="):
-        return _all([_function(*found.groups()) for found in _FUNCTION.finditer(block)])
-    if "<arg_key>" in block:
-        name, key, rest = block.partition("<arg_key>")
-        if _GLM.sub("", key + rest).strip():
+    block = block.strip()
+    if block.startswith("<function="):
+        whole = block if block.endswith("</function>") else f"{block}</function>"
+        functions = _pairs(whole, "<function=", ">", "</function>")
+        return _all([_function(*each) for each in functions or []])
+    if block.startswith(("{", "[")):
+        return _json(block)
+    name, marked, rest = block.partition("<arg_key>")
+    if marked:
+        return _all([_glm(name, marked + rest)])
+    return [(block, {})] if _NAME.fullmatch(block) else None  # GLM's call without arguments
+
+
+def _pairs(text: str, opening: str, middle: str, closing: str) -> list[tuple[str, str]] | None:
+    """What stands before and behind `middle` in each part between `opening` and `closing`; None beside other text."""
+    before, *parts = text.split(opening)
+    pairs = []
+    for each in parts:
+        part, closed, behind = each.partition(closing)
+        first, divided, second = part.partition(middle)
+        if not (closed and divided) or behind.strip():
             return None
-        return [(name, {key.strip(): _value(value) for key, value in _GLM.findall(block)})]
-    bare = block.strip()
-    if re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", bare):  # GLM's call without arguments
-        return [(bare, {})]
-    return _json(block)
+        pairs.append((first, second))
+    return None if before.strip() else pairs
+
+
+def _glm(name: str, rest: str) -> tuple[str, dict[str, Any]] | None:
+    pairs = _pairs(rest, "<arg_key>", "</arg_key>", "</arg_value>") or []
+    values = [(key.strip(), value.lstrip()) for key, value in pairs]
+    if not values or not all(value.startswith("<arg_value>") for _, value in values):
+        return None
+    return _called(name, [(key, value.removeprefix("<arg_value>")) for key, value in values])
+
+
+def _called(name: str, values: list[tuple[str, str]]) -> tuple[str, dict[str, Any]] | None:
+    try:
+        return name, unique_keys([(key, _value(value)) for key, value in values])
+    except Invalid:
+        return None
 
 
 def _json(block: str) -> _Read:
@@ -87,13 +112,15 @@ def _opened_function(block: str) -> _Read:
 
 
 def _function(name: str, rest: str) -> tuple[str, dict[str, Any]] | None:
-    parameters = _PARAMETER.findall(rest)
-    if parameters:
-        if _PARAMETER.sub("", rest).strip():
-            return None
-        return name, {key: _value(value) for key, value in parameters}
+    if rest.lstrip().startswith("<parameter="):
+        values = _pairs(rest, "<parameter=", ">", "</parameter>")
+        return None if values is None else _called(name, [(key, _unwrapped(value)) for key, value in values])
     document = _loaded(rest) if rest.strip() else {}
     return (name, document) if isinstance(document, dict) else None
+
+
+def _unwrapped(value: str) -> str:
+    return value.removeprefix("\n").removesuffix("\n")
 
 
 def _kimi(block: str) -> _Read:
@@ -113,10 +140,9 @@ def _mistral(block: str) -> _Read:
 
 def _deepseek(block: str) -> _Read:
     read: list[tuple[str, dict[str, Any]] | None] = []
-    for head, tail in _DEEPSEEK.findall(block):
+    for head, tail in _pairs(block, "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>") or []:
         name, _, arguments = tail.partition("\n") if head.strip() == "function" else (head, "", tail)
-        fenced = _FENCED.search(arguments)
-        document = _loaded(fenced.group(1) if fenced else arguments)
+        document = _loaded(arguments)
         read.append((name, document) if isinstance(document, dict) else None)
     return _all(read)
 
@@ -128,15 +154,16 @@ def _all(read: list[tuple[str, dict[str, Any]] | None]) -> _Read:
 
 def _loaded(text: str) -> Any:
     try:
-        return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except Invalid:
         return None
 
 
 def _value(written: str) -> Any:
     """A parameter's value: JSON where it is some, else the text."""
-    document = _loaded(written)
-    return written.strip() if document is None and written.strip() != "null" else document
+    text = written.strip()
+    document = None if text.startswith("```") else _loaded(text)
+    return text if document is None and text != "null" else document
 
 
 _READERS: dict[str, Callable[[str], _Read]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.llm.reply_text import LEFTOVERS, LONE_ENDS, THINKING_MARKS, Part, TextReader
+from serve_app.llm.reply_text import LEFTOVERS, LONE_ENDS, MAX_BROKEN, THINKING_MARKS, Part, TextReader
 from serve_app.llm.text_calls import CALL_MARKS
 
 MARKS = [*THINKING_MARKS, *THINKING_MARKS.values(), *LONE_ENDS, *LEFTOVERS, *CALL_MARKS, *CALL_MARKS.values()]
@@ -69,8 +69,54 @@ def test_what_only_looks_like_a_call_stays_text() -> None:
         '<tool_call>{"name": "no_such_tool", "arguments": {}}</tool_call>',
         '<tool_call>{"name": "order_query", "arguments": {"order_id": "OD',
         "<tool_call>",
+        "<tool_call>order_query<arg_key>order_id</arg_key><arg_value>OD-1</tool_call>",
+        "<tool_call>order_query<arg_key>a</arg_key>",
+        "<function=order_query><parameter=order_id>OD-1</function>",
+        "<function=order_query><parameter=order_id>OD-1</parameter><parameter=order_id>OD-2</parameter></function>",
+        '<tool_call>{"name": "order_query", "arguments": {"order_id": "OD-1", "order_id": "OD-2"}}</tool_call>',
+        '<tool_call>{"name": "order_query", "arguments": {"order_id": NaN}}</tool_call>',
     ):
         assert _read(text) == (text, "", []), text
+
+
+def test_a_call_within_thinking_is_none() -> None:
+    text = f"I could write {SPELLED['hermes']} or not.</think>The answer."
+    assert _read(text)[0::2] == ("The answer.", [])
+    assert _read(text, 3)[0::2] == ("The answer.", [])
+    mention = f"The tag <tool_call> begins one.</think>{SPELLED['hermes']}"
+    assert _read(mention)[0::2] == ("", [("order_query", {"order_id": "OD-1"})])
+
+
+def test_a_call_after_one_that_only_looked_like_it_is_made() -> None:
+    for before in ("The tag <tool_call> begins one. ", "<tool_call>no JSON</tool_call>"):
+        answer, _, calls = _read(before + SPELLED["hermes"])
+        assert (answer, calls) == (before, [("order_query", {"order_id": "OD-1"})]), before
+
+
+def test_values_of_a_written_call_are_what_stands_there() -> None:
+    block = "<tool_call>order_query<arg_key>a</arg_key><arg_value>{value}</arg_value></tool_call>"
+    for value, meant in {
+        "5": 5,
+        " plain words ": "plain words",
+        "```json\n{}\n```": "```json\n{}\n```",
+        "null": None,
+        '{"a": 1, "a": 2}': '{"a": 1, "a": 2}',
+    }.items():
+        assert _read(block.replace("{value}", value))[2] == [("order_query", {"a": meant})], value
+    in_json = '<tool_call>{"name": "order_query", "arguments": {"a": "<arg_key>"}}</tool_call>'
+    assert _read(in_json)[2] == [("order_query", {"a": "<arg_key>"})]
+
+
+def test_code_fences_are_counted_through_pieces_and_thinking() -> None:
+    for text in ("``" + "`\n<think>x</think>\n```", "```\n<tool_call>a\n```\n`<think>`", "``` ``<think>"):
+        for size in (1, 2, 5, 50):
+            assert _read(text, size)[0] == text, (text, size)
+    assert _read("```\ncode\n```\n<think>x</think>y", 4)[:2] == ("```\ncode\n```\ny", "x")
+
+
+def test_more_broken_marks_than_a_reply_of_use_has_are_text() -> None:
+    text = "<tool_call>x</tool_call>" * (MAX_BROKEN + 1) + SPELLED["hermes"]
+    assert _read(text) == (text, "", [])
 
 
 def test_a_model_known_to_end_thinking_it_never_began_shows_nothing_before_that() -> None:

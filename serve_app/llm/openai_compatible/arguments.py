@@ -9,7 +9,8 @@ from typing import Any
 from serve_app.values.text import valid_text
 
 MAX_DEPTH = 64
-_FENCE = re.compile(r"\A```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[A-Za-z]*[ \t]*")
 _WRAPPINGS = 3
 """How often a provider may have wrapped one object: a fence, and JSON inside of a JSON string."""
 
@@ -30,10 +31,26 @@ def read_arguments(raw: str) -> str:
             return write_arguments(value)
         if not isinstance(value, str):
             break
-        value = _parsed(value)
+        value = read_json(value)
     if isinstance(value, dict):
         return write_arguments(value)
     raise Invalid("no JSON object")
+
+
+def read_json(text: str) -> Any:
+    """What the text holds as JSON, perhaps in a code fence.
+
+    Raises:
+        Invalid: it is none, or means no one thing, as with a key that comes twice, or NaN.
+    """
+    text = text.strip()
+    if text.startswith(_FENCE) and text.endswith(_FENCE):
+        language, _, fenced = text[len(_FENCE) : -len(_FENCE)].partition("\n")
+        text = fenced if _LANGUAGE.fullmatch(language) else text
+    try:
+        return json.loads(text, strict=False, object_pairs_hook=unique_keys, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # a ValueError too: an int of over 4,300 digits
+        raise Invalid(str(error)[:100]) from None
 
 
 def write_arguments(value: dict[str, Any]) -> str:
@@ -55,16 +72,6 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise Invalid("a key comes twice")
     return made
-
-
-def _parsed(text: str) -> Any:
-    text = text.strip()
-    if fenced := _FENCE.match(text):
-        text = fenced.group(1)
-    try:
-        return json.loads(text, strict=False, object_pairs_hook=unique_keys, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # a ValueError too: an int of over 4,300 digits
-        raise Invalid(str(error)[:100]) from None
 
 
 def _refuse(constant: str) -> Any:

@@ -1,0 +1,86 @@
+"""A long text costs what its length costs, whatever it is made of: one that costs more stops a process for everybody.
+
+Each text has a million characters: code whose cost grows with the square of the length takes minutes for it, where the
+time limit of a test is ten seconds.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from serve_app.agent.citations import cited_numbers
+from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
+from serve_app.llm.reply_text import TextReader
+from serve_app.observability.redaction import Redactor
+from serve_app.terms import terms
+from serve_app.values.text import capped, valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LENGTH = 1_000_000
+UNITS = (
+    "a word ", "a", " ", "\n", "`", "~", "<", "[", "[1", "1", "[1,", "1 ", '"', "\\", "\ud83d", "中", "{",
+    "(", "+-", "|",
+    "`<think>` ", "<think>", "<think>x</think>", "</think>", "<|im_end|>", "[THINK]",
+    "<tool_call>", "<tool_call>x</tool_call>", '<tool_call>{"name":', "<function=a>", "<function=a><parameter=b>",
+    "</parameter><parameter=b>", "<tool_call>a<arg_key>b</arg_key>", "<tool_call>a<arg_key>b</arg_key><arg_value>",
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>", "[TOOL_CALLS]", "<|python_tag|>{",
+    '<tool_call>{"name": "pay", "arguments": {}}</tool_call>',
+    "a@", "a.", "sk-", "password=", "://a:",
+)  # fmt: skip
+
+
+def _read_text(text: str) -> None:
+    reader = TextReader(lambda call: call.name == "pay")
+    reader.feed(text)
+    reader.finish()
+
+
+def _read_text_in_pieces(text: str) -> None:
+    reader = TextReader(lambda call: call.name == "pay")
+    for place in range(0, len(text), 20):
+        reader.feed(text[place : place + 20])
+    reader.finish()
+
+
+def _read_text_after_thinking(text: str) -> None:
+    reader = TextReader(lambda call: call.name == "pay", holds=True)
+    for place in range(0, len(text), 20):
+        reader.feed(text[place : place + 20])
+    reader.finish()
+
+
+def _read_arguments(text: str) -> None:
+    for written in (text, f"```json\n{text}\n```", f'{{"a": "{text}"}}'):
+        with suppress(Invalid):
+            read_arguments(written)
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "a reply": _read_text,
+    "a stream": _read_text_in_pieces,
+    "a stream of a model that thinks": _read_text_after_thinking,
+    "arguments": _read_arguments,
+    "citations": lambda text: cited_numbers(text, 9),
+    "redaction": lambda text: Redactor(()).text(text),
+    "words": terms,
+    "valid text": lambda text: capped(valid_text(text), 1000),
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", READERS)
+def test_a_long_text_costs_what_its_length_costs(name: str, unit: str) -> None:
+    READERS[name](unit * (LENGTH // len(unit)) + "x")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("unit", ["[11", "[1 1 ", "1", "[^1"])
+def test_an_answer_full_of_numbers_is_searched_for_citations_at_once(unit: str) -> None:
+    assert cited_numbers("[" + unit * 30 + " x", 9) == set()
