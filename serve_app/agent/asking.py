@@ -49,7 +49,9 @@ async def ask(
             chunks = model.astream(messages, restarts=True, span=span, **options)
             reply = await _streamed(chunks, messages, progress, say, heard)
         else:
-            reply = await model.ainvoke(messages, span=span, **options)
+            reply = await model.ainvoke(messages, span=span, given_up=heard.hear, **options)
+            if heard.messages:
+                progress.usage += used(messages, heard)
         span.tell(partial(told, [reply]))
     progress.heard(reply)
     said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}

@@ -36,13 +36,16 @@ BASIC = (
 )
 
 
-def forced(progress: Progress, settings: AgentSettings, tools: AbstractSet[str]) -> str | None:
-    """Why the next reply has to be the answer; None while the model may call `tools`."""
+def forced(progress: Progress, settings: AgentSettings, tools: AbstractSet[str], own_steps: int = 0) -> str | None:
+    """Why the next reply has to be the answer; None while the model may call `tools`.
+
+    Steps that the service made itself, `own_steps`, are not the model's.
+    """
     used = progress.usage.input_tokens + progress.usage.output_tokens
     reasons = {
         "bad output came again": progress.empty + _bad(progress.done, tools) >= BAD_OUTPUTS,
         "one call was made again and again": _most_repeated(progress) >= SAME_CALLS,
-        "max_steps is reached": progress.asked >= settings.max_steps - 1,
+        "max_steps is reached": progress.asked - own_steps >= settings.max_steps - 1,
         "max_tool_calls is reached": len(progress.calls) >= settings.max_tool_calls,
         "max_tokens is reached": used >= settings.max_tokens,
     }

@@ -150,7 +150,8 @@ class Turn:
         elif not self.takes_tools and not progress.steps:
             await self._search_first(run, progress)
         sentence = ""
-        while not (why := forced(progress, self.settings, {spec.name for spec in specs})):
+        own_steps = 0 if self.takes_tools else progress.steps
+        while not (why := forced(progress, self.settings, {spec.name for spec in specs}, own_steps)):
             try:
                 reply = await self._ask(bound, read, progress, sentence)
             except ToolsRefused:
@@ -167,7 +168,7 @@ class Turn:
             else:
                 progress.empty += 1
                 sentence = CUT if reply.response_metadata.get(CUT_CALLS) else EMPTY
-        if progress.asked or why == "the model takes no tools":
+        if progress.asked > own_steps or why == "the model takes no tools":
             logger.warning("run_answers_without_tools", extra={"reason": why})
             progress.force(truncated=sentence == CUT)
         reply = with_calls(await self._ask(unbound, read, progress, BASIC), [])

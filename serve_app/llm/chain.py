@@ -21,7 +21,7 @@ from serve_app.llm.conversation import MODEL, without_tools
 from serve_app.llm.reply_reader import FINISH, TRUNCATED
 from serve_app.llm.telling import told
 from serve_app.llm.tool_schema import for_provider
-from serve_app.llm.translate import CUT_OFF, FILTERED, ContentFiltered, ReplyCutOff
+from serve_app.llm.translate import CUT_OFF, FILTERED, NO_TOOLS, ContentFiltered, ReplyCutOff, ToolsRefused
 from serve_app.llm.tries import Link, Tries
 from serve_app.observability.recorders import SILENT
 from serve_app.observability.untraced import UNRECORDED
@@ -51,7 +51,8 @@ class Chain(BaseChatModel):
 
     A call ends by `deadline=` (Unix time in seconds), and takes its retries from `budget=`. A stream that breaks is an
     error, as everywhere in LangChain; one that is given `restarts=True` goes on with another try, whose first chunk is
-    marked as `RESTART`. Each try is recorded as a part of `span=`, where one is given.
+    marked as `RESTART`. A whole reply that is not taken, because another model is to answer, is passed to `given_up=`.
+    Each try is recorded as a part of `span=`, where one is given.
 
     A provider that refuses what the conversation says gives a reply all the same: without text, its `FINISH` is
     `content_filter`. A call raises:
@@ -110,7 +111,7 @@ class Chain(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        span = kwargs.pop("span", UNRECORDED)
+        span, given_up = kwargs.pop("span", UNRECORDED), kwargs.pop("given_up", None)
         tries = Tries(self.links, self.attempts, deadline, budget, self.metrics, span, partial(told, messages))
         async for link, asking in tries:
             with asking as heard:
@@ -121,6 +122,9 @@ class Chain(BaseChatModel):
                     self._judge(generation.message, tries)
                     self._mark(generation.message, link)
                 return result
+            if given_up:
+                for message in heard.messages:
+                    given_up(message)
             if tries.filtered and not self._falls_back("refusal", tries):
                 break
         return ChatResult(generations=[ChatGeneration(message=self._refusal(tries))])
@@ -205,7 +209,10 @@ def _bound(link: Link, messages: list[BaseMessage], kwargs: dict[str, Any]) -> t
     if not tools:
         return messages, others
     fitting = [_fitting(tool, link) for tool in tools]
-    bound = cast("RunnableBinding[Any, Any]", link.model.bind_tools(fitting, **others))
+    try:
+        bound = cast("RunnableBinding[Any, Any]", link.model.bind_tools(fitting, **others))
+    except NotImplementedError:  # as of LangChain's classes that take no tools
+        raise ToolsRefused(NO_TOOLS) from None
     return messages, dict(bound.kwargs)
 
 

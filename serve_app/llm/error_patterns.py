@@ -65,7 +65,7 @@ NO_MONEY = _kind(
 
 WRONG_KEY = _kind(
     "invalid_api_key invalidapikey authentication_error invalid_authentication_error incorrect_api_key_error "
-    "unrecognizedclientexception 1000 1001 1002 1003 1004",
+    "unrecognizedclientexception 1004",
     r"(?:incorrect|invalid|wrong) api[ _-]?key",
     r"api[ _-]?key (?:is )?(?:not valid|invalid|expired)",
     r"invalid x-api-key",

@@ -24,7 +24,7 @@ def tokens(text: str) -> int:
 
 
 def used(messages: Sequence[BaseMessage], heard: Heard) -> Usage:
-    """By a call that ended early, given `messages`: what the provider has told, else an estimate.
+    """By a call that was given up, asked with `messages`: what the provider has told, else an estimate.
 
     Some providers tell at the start what was read and that next to nothing is written, so that what has come counts
     where it is more.
@@ -33,4 +33,5 @@ def used(messages: Sequence[BaseMessage], heard: Heard) -> Usage:
     return Usage(
         input_tokens=heard.input_tokens or sum(tokens(message.text) for message in messages),
         output_tokens=max(heard.output_tokens, written),
+        estimated=heard.estimated or not heard.input_tokens or written > heard.output_tokens,
     )

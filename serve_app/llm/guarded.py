@@ -14,7 +14,7 @@ from pydantic import PrivateAttr
 from serve_app.errors import DeadlineExceeded
 from serve_app.llm.conversation import valid_messages
 from serve_app.llm.faults import stricken
-from serve_app.llm.reply_reader import CUT_CALLS, ReplyReader, finish_reason, tool_names
+from serve_app.llm.reply_reader import CUT_CALLS, RETRACTED, ReplyReader, finish_reason, tool_names, without_arguments
 from serve_app.llm.translate import ModelUnreadable, translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
@@ -108,6 +108,8 @@ class Guarded(BaseChatModel):
                     message = _with_info(result.generations[0])
             first, last = reader.feed(cast("AIMessage", message)), reader.finish()
         self._see_to(reader, last, nonempty=nonempty)
+        if RETRACTED in last.response_metadata:
+            first = first.model_copy(update={"content": ""})
         reply = message_chunk_to_message(first + last)
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
@@ -160,10 +162,12 @@ class Guarded(BaseChatModel):
                 yield cast("AIMessageChunk", _with_info(chunk))
 
     def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
-        package = type(self.inner).__module__
-        others = not package.startswith("serve_app.")  # the project's own client looks for the reason itself
-        wants_reason = others and (self._gives_reasons or package.startswith(REASON_GIVERS))
-        return ReplyReader(sent, tool_names(kwargs.get("tools", ())), self._holds, wants_reason)
+        packages = [each.__module__ for each in type(self.inner).__mro__]
+        others = not packages[0].startswith("serve_app.")  # the project's own client looks for the reason itself
+        known = any(package.startswith(REASON_GIVERS) for package in packages)
+        wants_reason = others and (self._gives_reasons or known)
+        tools = kwargs.get("tools", ())
+        return ReplyReader(sent, tool_names(tools), self._holds, wants_reason, without_arguments(tools))
 
     def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
         """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""

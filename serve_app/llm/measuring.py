@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, InvalidRequest, ServeAppError
+from serve_app.llm.reply_reader import ESTIMATED
 from serve_app.llm.translate import ModelBusy, ModelRefused, ModelTooSlow, ModelUnreadable
 from serve_app.observability.catalogue import MODEL_CALLS, MODEL_S, MODEL_TOKENS
 
@@ -33,12 +34,15 @@ class Heard:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    estimated: bool = False
+    """Whether the tokens are an estimate."""
     messages: list[Any] = field(default_factory=list)
 
     def hear(self, message: Any) -> None:
         """Take note of the reply, or a chunk of it, and of what it says of tokens."""
         self.messages.append(message)
         usage = getattr(message, "usage_metadata", None)
+        self.estimated = self.estimated or bool(message.response_metadata.get(ESTIMATED))
         if usage:
             self.input_tokens += usage["input_tokens"]
             self.output_tokens += usage["output_tokens"]
@@ -46,6 +50,7 @@ class Heard:
     def forget(self) -> None:
         """Begin anew, with another try."""
         self.input_tokens = self.output_tokens = 0
+        self.estimated = False
         self.messages.clear()
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks, add_usage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
 from serve_app.llm.conversation import REASONING, THINKING, new_id
 from serve_app.llm.estimating import tokens
 from serve_app.llm.finish import finish_of
+from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments, write_arguments
 from serve_app.llm.reply_text import TextReader
 from serve_app.llm.tool_schema import legal_name
 from serve_app.llm.translate import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
@@ -50,6 +51,8 @@ UNKNOWN_TOOL = "unknown_tool"
 MAX_CALLS = 128
 """Of one reply: what is beyond is no reply of use, and would fill the run's log."""
 MAX_ARGUMENT_CHARACTERS = 1_000_000
+NO_ARGUMENTS = '""'
+"""In place of a call's arguments that did not come."""
 
 _PREFIX = re.compile(r"^(?:functions?|tools?|default_api)[.:/]")
 
@@ -64,12 +67,15 @@ class ReplyReader:
     """As of `TextReader`."""
     wants_reason: bool = False
     """Whether the provider gives a reason for the end of each reply, so that one without has broken off."""
+    bare: frozenset[str] = frozenset()
+    """The tools that take no arguments."""
     _text: TextReader = field(init=False)
     _metadata: dict[str, Any] = field(default_factory=dict)
     _refusal: str = ""
     _calls: list[ToolCallChunk] = field(default_factory=list)
-    _chunks: AIMessageChunk | None = None
-    _usage: bool = False
+    _chunks: list[AIMessageChunk] = field(default_factory=list)
+    _counted: UsageMetadata | None = None
+    """The tokens that the provider has counted."""
     _reasoned: int = 0
 
     def __post_init__(self) -> None:
@@ -100,11 +106,11 @@ class ReplyReader:
         content, thinking, retracted = self._content(message)
         if thinking:
             more[THINKING] = thinking
-        metadata = message.response_metadata
+        marks = {RETRACTED: True} if retracted else {}
         return AIMessageChunk(
             content=content,
             additional_kwargs=more,
-            response_metadata={**metadata, RETRACTED: True} if retracted else dict(metadata),
+            response_metadata=marks,
             usage_metadata=message.usage_metadata,
             id=message.id,
         )
@@ -120,8 +126,8 @@ class ReplyReader:
         finish = finish_of(self._metadata)
         if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
+        calls = self._structured(said_in_full=finish != "absent") or [*map(_written, self._text.calls)]
         finish = "stop" if finish == "absent" else finish
-        calls = self._structured() or [*map(_written, self._text.calls)]
         if len(calls) > MAX_CALLS:
             raise ModelUnreadable(UNREADABLE)
         marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}
@@ -135,13 +141,14 @@ class ReplyReader:
         elif self._metadata.get("cut_calls"):
             marks[CUT_CALLS] = self._metadata["cut_calls"]
         self._calls = [self._named(call, place) for place, call in enumerate(calls)] if finish == "stop" else []
-        if not self._usage:
+        missing = self._uncounted()
+        if missing:
             marks[ESTIMATED] = True
         return AIMessageChunk(
             content=text,
             additional_kwargs={THINKING: thinking} if thinking else {},
-            response_metadata={**marks, RETRACTED: True} if retracted else marks,
-            usage_metadata=None if self._usage else self._estimated(),
+            response_metadata={**self._told(), **marks, **({RETRACTED: True} if retracted else {})},
+            usage_metadata=missing,
             tool_call_chunks=self._calls,
             chunk_position="last",
         )
@@ -149,24 +156,36 @@ class ReplyReader:
     def _note(self, message: AIMessage) -> None:
         """Take in what only counts once the reply is whole."""
         self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
-        self._usage = self._usage or bool(message.usage_metadata and message.usage_metadata["input_tokens"])
+        if message.usage_metadata:
+            self._counted = add_usage(self._counted, message.usage_metadata)
         refusal = message.additional_kwargs.get("refusal")
         self._refusal += refusal if isinstance(refusal, str) else ""
         if isinstance(message, AIMessageChunk):
             if message.tool_call_chunks:
-                bare = AIMessageChunk(content="", tool_call_chunks=message.tool_call_chunks)
-                self._chunks = bare if self._chunks is None else self._chunks + bare
+                self._chunks.append(AIMessageChunk(content="", tool_call_chunks=message.tool_call_chunks))
             return
         for call in message.tool_calls:
-            self._calls.append(tool_call_chunk(name=call["name"], args=json.dumps(valid_json(call["args"]))))
+            self._calls.append(tool_call_chunk(name=call["name"], args=_json(call["args"]) if call["args"] else ""))
         for invalid in message.invalid_tool_calls:
-            self._calls.append(tool_call_chunk(name=invalid["name"], args=json.dumps(str(invalid["args"]))))
+            self._calls.append(tool_call_chunk(name=invalid["name"], args=str(invalid["args"] or NO_ARGUMENTS)))
 
-    def _structured(self) -> list[ToolCallChunk]:
-        """The calls that came as calls, each with JSON as its arguments: an object, or a string if they are none."""
-        if self._chunks is None:
-            return self._calls
-        return [{**each, "args": _strict(each["args"])} for each in self._chunks.tool_call_chunks]
+    def _structured(self, *, said_in_full: bool) -> list[ToolCallChunk]:
+        """The calls that came as calls, each with JSON as its arguments: an object, or a string if they are none.
+
+        Where nothing stands for the arguments, a call has none only if the provider has `said_in_full` what it had to.
+        """
+        calls = add_ai_message_chunks(*self._chunks).tool_call_chunks if self._chunks else self._calls
+        read = []
+        for call in calls:
+            complete = said_in_full or self.known(call["name"] or "") in self.bare
+            nothing = "{}" if complete else NO_ARGUMENTS
+            written = (call["args"] or "").strip()
+            read.append(tool_call_chunk(name=call["name"], args=_strict(written) if written else nothing))
+        return read
+
+    def _told(self) -> dict[str, Any]:
+        """What the provider told of the reply, under names that JSON has."""
+        return {str(name): valid_json(each) for name, each in self._metadata.items()}
 
     def _named(self, call: ToolCallChunk, place: int) -> ToolCallChunk:
         return tool_call_chunk(name=self.known(call["name"] or ""), args=call["args"], id=new_id(), index=place)
@@ -197,10 +216,14 @@ class ReplyReader:
                 blocks.append(text if isinstance(block, str) else {**block, "text": text})
         return blocks, thinking, retracted
 
-    def _estimated(self) -> UsageMetadata:
+    def _uncounted(self) -> UsageMetadata | None:
+        """An estimate of the tokens that the provider has not counted; None where it has counted what it read."""
+        if self._counted and self._counted["input_tokens"]:
+            return None
         read = sum(tokens(message.text) for message in self.conversation)
         calls = sum(len(call["args"] or "") for call in self._calls)
-        written = tokens(self._text.answer) + (calls + self._reasoned) // 4
+        counted = self._counted is not None and self._counted["output_tokens"]
+        written = 0 if counted else tokens(self._text.answer) + (calls + self._reasoned) // 4
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
     def _is_call(self, call: TextCall) -> bool:
@@ -241,22 +264,41 @@ def _joined(parts: Sequence[Part]) -> tuple[str, str, bool]:
     return text, thinking, retracted
 
 
+def without_arguments(tools: Iterable[Any]) -> frozenset[str]:
+    """The names of tools, in the form of OpenAI or Anthropic, that take no arguments."""
+    bare = set()
+    for tool in tools:
+        described = (tool.get("function") or tool) if isinstance(tool, dict) else None
+        if isinstance(described, dict):
+            schema = described.get("parameters", described.get("input_schema"))
+            if isinstance(schema, dict) and not schema.get("properties") and not schema.get("additionalProperties"):
+                bare.add(described.get("name"))
+    return frozenset(name for name in bare if isinstance(name, str))
+
+
 def _written(call: TextCall) -> ToolCallChunk:
-    return tool_call_chunk(name=call.name, args=json.dumps(valid_json(call.arguments)))
+    return tool_call_chunk(name=call.name, args=_strict(_json(call.arguments)))
 
 
-def _strict(written: str | None) -> str:
+def _json(arguments: dict[str, Any]) -> str:
+    """Arguments in JSON; as another text where JSON cannot say just the same."""
+    try:
+        return write_arguments(arguments)
+    except Invalid:
+        return str(arguments)
+
+
+def _strict(written: str) -> str:
     """Arguments that are a whole JSON object, in JSON; anything else as a JSON string, which is no call's arguments.
 
     LangChain completes what breaks off: with it a call would be made with arguments that the model did not send.
     """
     try:
-        read = json.loads(written or "{}", strict=False)
-    except (ValueError, RecursionError):
-        read = None
-    if not isinstance(read, dict) or len(written or "") > MAX_ARGUMENT_CHARACTERS:
-        return json.dumps(valid_text((written or "")[:MAX_ARGUMENT_CHARACTERS]))
-    return json.dumps(valid_json(read))
+        if len(written) <= MAX_ARGUMENT_CHARACTERS:
+            return read_arguments(written)
+    except Invalid:
+        pass
+    return json.dumps(valid_text(written[:MAX_ARGUMENT_CHARACTERS]))
 
 
 def _folded(name: str) -> str:

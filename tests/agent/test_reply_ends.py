@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from desk import USAGE, context
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, SystemMessage, ToolMessage
@@ -57,7 +58,7 @@ class Provider(BaseChatModel):
         yield ChatGenerationChunk(message=AIMessageChunk(**fields))
 
 
-def _desk(open_desk: Open, *answering: Answering, **link: Any) -> tuple[Desk, list[Provider]]:
+def _desk(open_desk: Open, *answering: Answering, max_steps: int = 6, **link: Any) -> tuple[Desk, list[Provider]]:
     providers = [Provider(answering=each, asked=[]) for each in answering]
     limit = Limit(failures=1, cool_down_s=10)
     links = [
@@ -65,7 +66,8 @@ def _desk(open_desk: Open, *answering: Answering, **link: Any) -> tuple[Desk, li
         for place, each in enumerate(providers)
     ]
     chain = Chain(links=tuple(links), attempts=2)
-    return open_desk(fallback=chain, takes_tools=link.get("takes_tools", True)), providers
+    desk = open_desk(fallback=chain, takes_tools=link.get("takes_tools", True), max_steps=max_steps)
+    return desk, providers
 
 
 def _ended(text: str, finish: str, **more: Any) -> AIMessage:
@@ -195,6 +197,14 @@ async def test_a_conversation_that_is_too_long_is_shortened_and_the_answer_says_
     assert (await desk.ask()).status in {"success", "degraded"}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reply_that_is_given_up_for_another_model_is_charged_too(open_desk: Open, *, stream: bool) -> None:
+    desk, _ = _desk(open_desk, lambda *_: _ended("", "length"), lambda *_: AIMessage("Hello."))
+    answer = await desk.ask(stream=stream)
+    assert (answer.result, answer.degraded) == ("Hello.", ["model"])
+    assert answer.usage.input_tokens == 2 * USAGE["input_tokens"]
+
+
 async def test_a_tool_result_that_is_too_long_is_shortened(open_desk: Open) -> None:
     def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         if not isinstance(messages[-1], ToolMessage):
@@ -230,7 +240,7 @@ async def test_a_model_without_tools_answers_from_documents_that_are_searched_fo
         assert not any(isinstance(each, ToolMessage) for each in messages)
         return AIMessage("It needs citric acid [1]." if "citric acid" in messages[0].text else "Nothing.")
 
-    desk, _ = _desk(open_desk, answering, takes_tools=False)
+    desk, _ = _desk(open_desk, answering, takes_tools=False, max_steps=1)
     answer = await desk.ask("how to descale?", stream=True)
     assert (answer.result, answer.status) == ("It needs citric acid [1].", "success")
     assert [each.source for each in answer.citations] == ["how to descale?1.md"]

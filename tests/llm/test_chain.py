@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
 from stub_server import SECRET_TEXT
 
 from serve_app.config import ModelSettings
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
-from serve_app.llm.chain import FALLBACK, MODEL, RESTART
+from serve_app.llm.chain import FALLBACK, MODEL, RESTART, Chain
+from serve_app.llm.guarded import Guarded
 from serve_app.llm.models import build
-from serve_app.llm.translate import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused
+from serve_app.llm.translate import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused, ToolsRefused
+from serve_app.llm.tries import Link
+from serve_app.resilience.breaker import Limit
 from serve_app.resilience.budget import Budget
+from serve_app.resilience.circuit import Circuit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from langchain_core.messages import AIMessageChunk
     from stub_server import Stub
-
-    from serve_app.llm.chain import Chain
 
 BOTH = pytest.mark.parametrize("streaming", [False, True])
 WHOLE = "Hello from the stub."
@@ -277,6 +281,16 @@ async def test_tools_are_bound_for_the_model_that_is_asked(stub: Stub, *, stream
     asked = [body for _, body in stub.seen if body["model"] in {pair.primary, pair.fallback}]
     assert [body["tools"][0]["function"]["name"] for body in asked] == ["order_query"] * 2
     assert [body["tool_choice"] for body in asked] == ["required"] * 2
+
+
+@BOTH
+async def test_a_class_that_takes_no_tools_says_so_as_a_model_that_refuses_them(*, streaming: bool) -> None:
+    model = Guarded(inner=GenericFakeChatModel(messages=iter([AIMessage("Hi.")])), timeout_s=5)
+    chain = Chain(links=(Link(model, Circuit("plain", Limit(failures=5, cool_down_s=10))),), attempts=1)
+    bound = chain.bind_tools([{"type": "function", "function": {"name": "pay", "parameters": {}}}])
+    with pytest.raises(ToolsRefused):
+        await anext(bound.astream("hello")) if streaming else await bound.ainvoke("hello")
+    assert (await chain.ainvoke("hello")).text == "Hi."
 
 
 async def test_the_offline_model_may_be_the_last_resort(stub: Stub) -> None:

@@ -24,9 +24,9 @@ def _heard(*counted: tuple[int, int] | None) -> Heard:
 @pytest.mark.parametrize(
     ("heard", "usage"),
     [
-        (_heard(), Usage(input_tokens=5, output_tokens=0)),
-        (_heard(None, None, None), Usage(input_tokens=5, output_tokens=6)),
-        (_heard((40, 1), None, None), Usage(input_tokens=40, output_tokens=6)),
+        (_heard(), Usage(input_tokens=5, output_tokens=0, estimated=True)),
+        (_heard(None, None, None), Usage(input_tokens=5, output_tokens=6, estimated=True)),
+        (_heard((40, 1), None, None), Usage(input_tokens=40, output_tokens=6, estimated=True)),
         (_heard((40, 1), (0, 9)), Usage(input_tokens=40, output_tokens=10)),
     ],
     ids=["nothing heard", "nothing told", "told at the start", "told as it goes"],

@@ -9,12 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.messages.utils import message_chunk_to_message
+from langchain_openai import ChatOpenAI
 from stub_server import REFUSALS, SECRET_TEXT
 
 from serve_app.config import ModelSettings
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, ServeAppError
+from serve_app.llm.guarded import Guarded
 from serve_app.llm.models import build
 from serve_app.llm.translate import (
     FAILED,
@@ -224,3 +227,11 @@ async def test_a_faulty_model_calls_a_tool_in_a_way_that_cannot_be_read(stub: St
         reply = await model.ainvoke("hello", faults=(fault,))
     assert isinstance(reply, AIMessage)
     assert (reply.text, reply.tool_calls, len(reply.invalid_tool_calls)) == ("", [], 1)
+
+
+def test_a_class_made_of_one_whose_provider_gives_reasons_wants_one_too() -> None:
+    class Ours(ChatOpenAI):
+        """A user's own, in the user's package."""
+
+    for inner, wants in ((Ours(model="m", api_key="k"), True), (GenericFakeChatModel(messages=iter([])), False)):  # type: ignore[arg-type]
+        assert Guarded(inner=inner, timeout_s=5)._reader([], {}).wants_reason is wants

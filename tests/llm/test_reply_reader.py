@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 USAGE = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
-TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("order_query", "pay", "wipe")]
+SOME = {"type": "object", "properties": {"amount": {"type": "number"}}}
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": parameters}}
+    for name, parameters in {"order_query": SOME, "pay": SOME, "wipe": SOME, "status": {}}.items()
+]
 
 
 class Provider(BaseChatModel):
@@ -49,7 +53,7 @@ class Provider(BaseChatModel):
         text = self.reply.content
         for place in range(0, len(text), self.size):
             yield ChatGenerationChunk(message=AIMessageChunk(text[place : place + self.size]))
-        calls = [(call["name"], json.dumps(call["args"])) for call in self.reply.tool_calls]
+        calls = [(call["name"], json.dumps(call["args"]) if call["args"] else "") for call in self.reply.tool_calls]
         calls += [(call["name"], call["args"]) for call in self.reply.invalid_tool_calls]
         for place, (name, args) in enumerate(calls):
             for called, piece in ((name, args[: self.size]), (None, args[self.size :])):
@@ -165,6 +169,46 @@ async def test_arguments_that_break_off_are_never_completed() -> None:
     assert len(reply.invalid_tool_calls) == 1
 
 
+async def test_a_call_without_arguments_is_made_only_where_they_cannot_be_missing() -> None:
+    for finish, name, made in (
+        ("tool_calls", "wipe", [{}]),
+        ("", "wipe", []),  # may have been cut off before its arguments
+        ("", "status", [{}]),  # takes none
+        ("", "functions.status", [{}]),
+    ):
+        reply = await _read(_calling(name, {}, finish))
+        assert [call["args"] for call in reply.tool_calls] == made, (finish, name)
+        assert len(reply.invalid_tool_calls) == 1 - len(made)
+
+
+async def test_arguments_that_json_cannot_say_are_not_made_into_others() -> None:
+    block = '<tool_call>{"name": "pay", "arguments": {"amount": 1e999}}</tool_call>'
+    for reply in (*await _both(AIMessage(block)), *await _both(_calling("pay", {"amount": float("inf")}))):
+        assert (reply.tool_calls, len(reply.invalid_tool_calls)) == ([], 1)
+
+
+async def test_a_call_that_comes_as_one_and_as_text_is_made_once() -> None:
+    block = '<tool_call>{"name": "pay", "arguments": {"amount": 5}}</tool_call>'
+    call = {"id": "a", "name": "pay", "args": {"amount": 5}}
+    reply = await _read(AIMessage(block, tool_calls=[call], response_metadata={"finish_reason": "tool_calls"}))
+    assert [call["args"] for call in reply.tool_calls] == [{"amount": 5}]
+
+
+async def test_what_a_provider_says_of_each_piece_is_never_added_up() -> None:
+    class Odd(Provider):
+        async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
+            for place, text in enumerate(("four ", "words ", "are ", "here")):
+                said = {"logprob": place / 3, "created": place, "model_name": "m" if place else None, "sure": {place}}
+                yield ChatGenerationChunk(message=AIMessageChunk(text, response_metadata=said))
+
+    whole: Any = None
+    async for chunk in Guarded(inner=Odd(reply=None), timeout_s=5).astream("hello"):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.text == "four words are here"
+    assert whole.response_metadata["logprob"] == 1.0
+    assert whole.response_metadata["model_name"] == "m"
+
+
 async def test_a_call_written_as_text_is_made_unless_it_is_quoted() -> None:
     block = '<tool_call>{"name": "pay", "arguments": {"amount": 5}}</tool_call>'
     (call,) = (await _read(AIMessage(block))).tool_calls
@@ -177,6 +221,7 @@ async def test_thinking_is_apart_from_the_answer() -> None:
     for text in ("<think>plan</think>The answer.", "plan</think>The answer."):
         reply = await _read(AIMessage(text))
         assert (reply.text, reply.additional_kwargs[THINKING]) == ("The answer.", "plan")
+    assert (await _read(AIMessage("A <tool_call> begins</think>"))).text == ""
     fielded = await _read(AIMessage("The answer.", additional_kwargs={REASONING: "plan \ud83d"}))
     assert (fielded.text, fielded.additional_kwargs[REASONING]) == ("The answer.", "plan \ufffd")
 
@@ -187,6 +232,10 @@ async def test_tokens_that_nobody_counted_are_estimated_and_say_so() -> None:
     assert reply.response_metadata[ESTIMATED] is True
     counted = await _read(AIMessage("four words are here", usage_metadata=USAGE))
     assert (counted.usage_metadata, counted.response_metadata.get(ESTIMATED)) == (USAGE, None)
+    half: Any = {"input_tokens": 0, "output_tokens": 3, "total_tokens": 3}
+    reply = await _read(AIMessage("four words are here", usage_metadata=half))
+    assert reply.usage_metadata == {"input_tokens": 2, "output_tokens": 3, "total_tokens": 5}
+    assert reply.response_metadata[ESTIMATED] is True
 
 
 async def test_one_that_wants_something_is_given_no_empty_reply() -> None:
@@ -210,7 +259,8 @@ odd_text = st.text(st.characters(exclude_categories=()), max_size=30) | st.sampl
 async def test_a_reply_means_the_same_however_it_was_asked_for(
     words: list[str], finish: str, size: int, data: st.DataObject
 ) -> None:
-    args = st.dictionaries(odd_text, st.integers() | st.floats(allow_nan=False) | odd_text, max_size=2)
+    numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    args = st.dictionaries(odd_text, numbers | odd_text, max_size=2)
     calls = data.draw(st.lists(st.fixed_dictionaries({"id": odd_text, "name": odd_text, "args": args}), max_size=2))
     reply = AIMessage("".join(words), tool_calls=calls, response_metadata={"finish_reason": finish})
     whole, streamed = await _both(reply, size)
