@@ -10,9 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 
 from serve_app.agent.citations import cited_numbers
 from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
+from serve_app.llm.reply_reader import ReplyReader
 from serve_app.llm.reply_text import TextReader
 from serve_app.observability.redaction import Redactor
 from serve_app.terms import terms
@@ -54,6 +57,14 @@ def _read_text_after_thinking(text: str) -> None:
     reader.finish()
 
 
+def _read_calls_in_pieces(text: str) -> None:
+    reader = ReplyReader((), frozenset({"pay"}))
+    for place in range(0, len(text) // 10, 20):  # LangChain takes 80 µs to make a piece
+        piece = tool_call_chunk(name=None if place else "pay", args=text[place : place + 20], index=0)
+        reader.feed(AIMessageChunk(content="", tool_call_chunks=[piece]))
+    reader.finish()
+
+
 def _read_arguments(text: str) -> None:
     for written in (text, f"```json\n{text}\n```", f'{{"a": "{text}"}}'):
         with suppress(Invalid):
@@ -64,6 +75,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "a reply": _read_text,
     "a stream": _read_text_in_pieces,
     "a stream of a model that thinks": _read_text_after_thinking,
+    "a call in a stream": _read_calls_in_pieces,
     "arguments": _read_arguments,
     "citations": lambda text: cited_numbers(text, 9),
     "redaction": lambda text: Redactor(()).text(text),

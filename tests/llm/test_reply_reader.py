@@ -16,7 +16,16 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from serve_app.llm.conversation import REASONING, THINKING
 from serve_app.llm.guarded import Guarded
-from serve_app.llm.reply_reader import CUT_CALLS, ESTIMATED, FINISH, RETRACTED, TRUNCATED, UNKNOWN_TOOL, finish_reason
+from serve_app.llm.reply_reader import (
+    CUT_CALLS,
+    ESTIMATED,
+    FINISH,
+    RETRACTED,
+    TRUNCATED,
+    UNKNOWN_TOOL,
+    ReplyReader,
+    finish_reason,
+)
 from serve_app.llm.translate import ModelIncomplete, ModelUnreadable
 
 if TYPE_CHECKING:
@@ -207,6 +216,22 @@ async def test_what_a_provider_says_of_each_piece_is_never_added_up() -> None:
     assert whole.text == "four words are here"
     assert whole.response_metadata["logprob"] == 1.0
     assert whole.response_metadata["model_name"] == "m"
+
+
+def test_pieces_of_a_stream_are_put_together_by_their_index_unless_their_ids_differ() -> None:
+    for pieces, made in (
+        ([("pay", '{"amount"', 0, "a"), (None, ": 5}", 0, None)], [("pay", {"amount": 5})]),
+        ([("pay", '{"amount"', 0, "a"), ("pay", ": 5}", 0, "a")], [("pay", {"amount": 5})]),
+        ([("pay", "{}", 0, "a"), ("wipe", "{}", 0, "b")], [("pay", {}), ("wipe", {})]),
+        ([("pay", '{"amount"', None, "a"), (None, ": 5}", None, None)], []),
+        ([("pay", '{"amount"', 0, "a"), (None, ": 5}", 0, "b")], []),
+    ):
+        reader = ReplyReader((), frozenset({"pay", "wipe"}))
+        for name, args, index, given_id in pieces:
+            chunk = tool_call_chunk(name=name, args=args, index=index, id=given_id)
+            reader.feed(AIMessageChunk(content="", tool_call_chunks=[chunk]))
+        calls = message_chunk_to_message(reader.finish()).tool_calls  # type: ignore[attr-defined]
+        assert [(call["name"], call["args"]) for call in calls] == made, pieces
 
 
 async def test_a_call_written_as_text_is_made_unless_it_is_quoted() -> None:
