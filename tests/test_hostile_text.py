@@ -7,6 +7,7 @@ time limit of a test is ten seconds.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,23 +38,10 @@ UNITS = (
 )  # fmt: skip
 
 
-def _read_text(text: str) -> None:
-    reader = TextReader(lambda call: call.name == "pay")
-    reader.feed(text)
-    reader.finish()
-
-
-def _read_text_in_pieces(text: str) -> None:
-    reader = TextReader(lambda call: call.name == "pay")
-    for place in range(0, len(text), 20):
-        reader.feed(text[place : place + 20])
-    reader.finish()
-
-
-def _read_text_after_thinking(text: str) -> None:
-    reader = TextReader(lambda call: call.name == "pay", holds=True)
-    for place in range(0, len(text), 20):
-        reader.feed(text[place : place + 20])
+def _read_text(text: str, size: int = 2 * LENGTH, *, holds: bool = False) -> None:
+    reader = TextReader(lambda call: call.name == "pay", holds=holds)
+    for place in range(0, len(text), size):
+        reader.feed(text[place : place + size])
     reader.finish()
 
 
@@ -73,8 +61,8 @@ def _read_arguments(text: str) -> None:
 
 READERS: dict[str, Callable[[str], object]] = {
     "a reply": _read_text,
-    "a stream": _read_text_in_pieces,
-    "a stream of a model that thinks": _read_text_after_thinking,
+    "a stream": partial(_read_text, size=20),
+    "a stream of a model that thinks": partial(_read_text, size=20, holds=True),
     "a call in a stream": _read_calls_in_pieces,
     "arguments": _read_arguments,
     "citations": lambda text: cited_numbers(text, 9),

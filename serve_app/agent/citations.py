@@ -56,18 +56,18 @@ def _without_code(answer: str) -> str:
     """The answer with blanks for its code: what is fenced, and what stands between as many backticks."""
     text = _FENCED.sub(lambda code: " " * len(code[0]), answer)
     runs = list(_TICKS.finditer(text))
-    places: dict[int, list[int]] = {}
+    closing: dict[int, int] = {}
+    latest: dict[str, int] = {}
     for place in reversed(range(len(runs))):
-        places.setdefault(len(runs[place][0]), []).append(place)
+        if runs[place][0] in latest:
+            closing[place] = latest[runs[place][0]]
+        latest[runs[place][0]] = place
     pieces, read, place = [], 0, 0
     while place < len(runs):
-        same = places[len(runs[place][0])]
-        while same and same[-1] <= place:
-            same.pop()
-        if same:
-            start, end = runs[place].start(), runs[same[-1]].end()
-            pieces += [text[read:start], " " * (end - start)]
-            read, place = end, same[-1]
+        if place in closing:
+            start, place = runs[place].start(), closing[place]
+            pieces += [text[read:start], " " * (runs[place].end() - start)]
+            read = runs[place].end()
         place += 1
     return "".join([*pieces, text[read:]])
 

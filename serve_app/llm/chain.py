@@ -21,7 +21,7 @@ from serve_app.llm.conversation import MODEL, without_tools
 from serve_app.llm.reply_reader import FINISH, TRUNCATED
 from serve_app.llm.telling import told
 from serve_app.llm.tool_schema import for_provider
-from serve_app.llm.translate import CUT_OFF, FILTERED, NO_TOOLS, ContentFiltered, ReplyCutOff, ToolsRefused
+from serve_app.llm.translate import CUT_OFF, FILTERED, ContentFiltered, ReplyCutOff
 from serve_app.llm.tries import Link, Tries
 from serve_app.observability.recorders import SILENT
 from serve_app.observability.untraced import UNRECORDED
@@ -209,10 +209,7 @@ def _bound(link: Link, messages: list[BaseMessage], kwargs: dict[str, Any]) -> t
     if not tools:
         return messages, others
     fitting = [_fitting(tool, link) for tool in tools]
-    try:
-        bound = cast("RunnableBinding[Any, Any]", link.model.bind_tools(fitting, **others))
-    except NotImplementedError:  # as of LangChain's classes that take no tools
-        raise ToolsRefused(NO_TOOLS) from None
+    bound = cast("RunnableBinding[Any, Any]", link.model.bind_tools(fitting, **others))
     return messages, dict(bound.kwargs)
 
 

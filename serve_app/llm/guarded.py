@@ -15,7 +15,7 @@ from serve_app.errors import DeadlineExceeded
 from serve_app.llm.conversation import valid_messages
 from serve_app.llm.faults import stricken
 from serve_app.llm.reply_reader import CUT_CALLS, RETRACTED, ReplyReader, finish_reason, tool_names, without_arguments
-from serve_app.llm.translate import ModelUnreadable, translated
+from serve_app.llm.translate import NO_TOOLS, ModelUnreadable, ToolsRefused, translated
 from serve_app.resilience.deadline import limit_s, remaining_s
 
 if TYPE_CHECKING:
@@ -73,9 +73,16 @@ class Guarded(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """As the inner model binds them: each provider has its own form for tools."""
+        """As the inner model binds them: each provider has its own form for tools.
+
+        Raises:
+            ToolsRefused: the inner model's class takes none.
+        """
         chosen = {"tool_choice": tool_choice} if tool_choice else {}
-        bound = cast("RunnableBinding[Any, Any]", self.inner.bind_tools(tools, **chosen, **kwargs))
+        try:
+            bound = cast("RunnableBinding[Any, Any]", self.inner.bind_tools(tools, **chosen, **kwargs))
+        except NotImplementedError:  # by which LangChain's classes say so
+            raise ToolsRefused(NO_TOOLS) from None
         return self.bind(**bound.kwargs)
 
     def _generate(

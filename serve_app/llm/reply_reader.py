@@ -26,7 +26,7 @@ from serve_app.llm.translate import INCOMPLETE, UNREADABLE, ModelIncomplete, Mod
 from serve_app.values.text import valid_json, valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from langchain_core.messages import BaseMessage
 
@@ -88,7 +88,6 @@ class ReplyReader:
     _metadata: dict[str, Any] = field(default_factory=dict)
     _refusal: str = ""
     _begun: list[_Begun] = field(default_factory=list)
-    _calls: list[ToolCallChunk] = field(default_factory=list)
     _counted: UsageMetadata | None = None
     """The tokens that the provider has counted."""
     _reasoned: int = 0
@@ -141,8 +140,9 @@ class ReplyReader:
         finish = finish_of(self._metadata)
         if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
-        calls = self._structured(said_in_full=finish != "absent") or [*map(_written, self._text.calls)]
-        finish = "stop" if finish == "absent" else finish
+        said_in_full = finish != "absent"
+        finish = finish if said_in_full else "stop"
+        calls = self._begun or [_Begun(call.name, [_json(call.arguments)]) for call in self._text.calls]
         if len(calls) > MAX_CALLS:
             raise ModelUnreadable(UNREADABLE)
         marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}
@@ -155,16 +155,19 @@ class ReplyReader:
             marks[CUT_CALLS] = len(calls)
         elif self._metadata.get("cut_calls"):
             marks[CUT_CALLS] = self._metadata["cut_calls"]
-        self._calls = [self._named(call, place) for place, call in enumerate(calls)] if finish == "stop" else []
-        missing = self._uncounted()
+        made = [self._made(call, place, said_in_full) for place, call in enumerate(calls)] if finish == "stop" else []
+        missing = self._uncounted(made)
         if missing:
             marks[ESTIMATED] = True
+        if retracted:
+            marks[RETRACTED] = True
+        said = {str(name): valid_json(each) for name, each in self._metadata.items()}
         return AIMessageChunk(
             content=text,
             additional_kwargs={THINKING: thinking} if thinking else {},
-            response_metadata={**self._told(), **marks, **({RETRACTED: True} if retracted else {})},
+            response_metadata={**said, **marks},
             usage_metadata=missing,
-            tool_call_chunks=self._calls,
+            tool_call_chunks=made,
             chunk_position="last",
         )
 
@@ -198,25 +201,14 @@ class ReplyReader:
         elif len(self._begun) <= MAX_CALLS:
             self._begun.append(_Begun(name, [arguments], piece["id"] or "", piece["index"]))
 
-    def _structured(self, *, said_in_full: bool) -> list[ToolCallChunk]:
-        """The calls that came as calls, each with JSON as its arguments: an object, or a string if they are none.
+    def _made(self, call: _Begun, place: int, said_in_full: bool) -> ToolCallChunk:  # noqa: FBT001 - both are of the reply
+        """The call with a name and an id of ours, its arguments a JSON object, or a JSON string where they are none.
 
         Where nothing stands for the arguments, a call has none only if the provider has `said_in_full` what it had to.
         """
-        read = []
-        for call in self._begun:
-            written = "".join(call.pieces).strip()
-            complete = said_in_full or self.known(call.name) in self.bare
-            nothing = "{}" if complete else NO_ARGUMENTS
-            read.append(tool_call_chunk(name=call.name, args=_strict(written) if written else nothing))
-        return read
-
-    def _told(self) -> dict[str, Any]:
-        """What the provider told of the reply, under names that JSON has."""
-        return {str(name): valid_json(each) for name, each in self._metadata.items()}
-
-    def _named(self, call: ToolCallChunk, place: int) -> ToolCallChunk:
-        return tool_call_chunk(name=self.known(call["name"] or ""), args=call["args"], id=new_id(), index=place)
+        name, written = self.known(call.name), "".join(call.pieces).strip()
+        nothing = "{}" if said_in_full or name in self.bare else NO_ARGUMENTS
+        return tool_call_chunk(name=name, args=_strict(written) if written else nothing, id=new_id(), index=place)
 
     def known(self, name: str) -> str:
         """The tool that a name means, mended a little; a name that every provider takes where there is none."""
@@ -244,12 +236,12 @@ class ReplyReader:
                 blocks.append(text if isinstance(block, str) else {**block, "text": text})
         return blocks, thinking, retracted
 
-    def _uncounted(self) -> UsageMetadata | None:
+    def _uncounted(self, made: list[ToolCallChunk]) -> UsageMetadata | None:
         """An estimate of the tokens that the provider has not counted; None where it has counted what it read."""
         if self._counted and self._counted["input_tokens"]:
             return None
         read = sum(tokens(message.text) for message in self.conversation)
-        calls = sum(len(call["args"] or "") for call in self._calls)
+        calls = sum(len(call["args"] or "") for call in made)
         counted = self._counted is not None and self._counted["output_tokens"]
         written = 0 if counted else tokens(self._text.answer) + (calls + self._reasoned) // 4
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
@@ -263,14 +255,30 @@ class ReplyReader:
 
 def tool_names(tools: Iterable[Any]) -> frozenset[str]:
     """The names of tools in any provider's form, as far as they can be told."""
-    named = set()
+    return frozenset(name for name, _ in _described(tools))
+
+
+def without_arguments(tools: Iterable[Any]) -> frozenset[str]:
+    """The names of those tools that take no arguments, as far as that can be told."""
+    return frozenset(name for name, schema in _described(tools) if schema is not None and not _has_properties(schema))
+
+
+def _described(tools: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The name and the schema of each tool; of OpenAI's and Anthropic's forms, and of objects the name alone."""
     for tool in tools:
+        schema = None
         if isinstance(tool, dict):
             inner = tool.get("function")
-            named.add(inner.get("name") if isinstance(inner, dict) else tool.get("name"))
+            told = inner if isinstance(inner, dict) else tool
+            name, schema = told.get("name"), told.get("parameters", told.get("input_schema"))
         else:
-            named.add(getattr(tool, "name", None) or getattr(tool, "__name__", None))
-    return frozenset(name for name in named if isinstance(name, str))
+            name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+        if isinstance(name, str):
+            yield name, schema if isinstance(schema, dict) else None
+
+
+def _has_properties(schema: dict[str, Any]) -> bool:
+    return bool(schema.get("properties") or schema.get("additionalProperties"))
 
 
 def finish_reason(message: AIMessage) -> FinishReason:
@@ -290,22 +298,6 @@ def _joined(parts: Sequence[Part]) -> tuple[str, str, bool]:
         else:
             text, retracted = "", True
     return text, thinking, retracted
-
-
-def without_arguments(tools: Iterable[Any]) -> frozenset[str]:
-    """The names of tools, in the form of OpenAI or Anthropic, that take no arguments."""
-    bare = set()
-    for tool in tools:
-        described = (tool.get("function") or tool) if isinstance(tool, dict) else None
-        if isinstance(described, dict):
-            schema = described.get("parameters", described.get("input_schema"))
-            if isinstance(schema, dict) and not schema.get("properties") and not schema.get("additionalProperties"):
-                bare.add(described.get("name"))
-    return frozenset(name for name in bare if isinstance(name, str))
-
-
-def _written(call: TextCall) -> ToolCallChunk:
-    return tool_call_chunk(name=call.name, args=_strict(_json(call.arguments)))
 
 
 def _json(arguments: dict[str, Any]) -> str:

@@ -115,8 +115,7 @@ def _function(name: str, rest: str) -> tuple[str, dict[str, Any]] | None:
     if rest.lstrip().startswith("<parameter="):
         values = _pairs(rest, "<parameter=", ">", "</parameter>")
         return None if values is None else _called(name, [(key, _unwrapped(value)) for key, value in values])
-    document = _loaded(rest) if rest.strip() else {}
-    return (name, document) if isinstance(document, dict) else None
+    return _with_object(name, rest if rest.strip() else "{}")
 
 
 def _unwrapped(value: str) -> str:
@@ -124,32 +123,33 @@ def _unwrapped(value: str) -> str:
 
 
 def _kimi(block: str) -> _Read:
-    name, marked, arguments = block.partition("<|tool_call_argument_begin|>")
-    document = _loaded(arguments) if marked else None
-    name = re.sub(r":\d+\s*$", "", name.strip())
-    return [(name, document)] if isinstance(document, dict) else None
+    name, _, arguments = block.partition("<|tool_call_argument_begin|>")
+    return _all([_with_object(re.sub(r":\d+\s*$", "", name.strip()), arguments)])
 
 
 def _mistral(block: str) -> _Read:
     if block.lstrip().startswith(("[", "{")):
         return _json(block)
-    name, marked, arguments = block.partition("[ARGS]")
-    document = _loaded(arguments) if marked else None
-    return [(name, document)] if isinstance(document, dict) else None
+    name, _, arguments = block.partition("[ARGS]")
+    return _all([_with_object(name, arguments)])
 
 
 def _deepseek(block: str) -> _Read:
     read: list[tuple[str, dict[str, Any]] | None] = []
     for head, tail in _pairs(block, "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>") or []:
         name, _, arguments = tail.partition("\n") if head.strip() == "function" else (head, "", tail)
-        document = _loaded(arguments)
-        read.append((name, document) if isinstance(document, dict) else None)
+        read.append(_with_object(name, arguments))
     return _all(read)
 
 
 def _all(read: list[tuple[str, dict[str, Any]] | None]) -> _Read:
     known = [each for each in read if each is not None]
     return known if known and len(known) == len(read) else None
+
+
+def _with_object(name: str, written: str) -> tuple[str, dict[str, Any]] | None:
+    document = _loaded(written)
+    return (name, document) if isinstance(document, dict) else None
 
 
 def _loaded(text: str) -> Any:
