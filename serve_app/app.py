@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from ray.serve import Application
 
 from serve_app import preflight
-from serve_app.config import EMBEDDED, Settings, data_dir, load
+from serve_app.config import EMBEDDED, Settings, data_dir, load_settings
 from serve_app.deployments.agent import Agent
 from serve_app.deployments.binding import binding_problems, host_of_serve
 from serve_app.deployments.data_folder import embedded_ports
@@ -33,7 +33,7 @@ def build(arguments: Arguments) -> Application:
         InvalidConfiguration: with every problem found; each is logged on a line of its own.
     """
     _refuse(preflight.problems(arguments.config))
-    settings = load(arguments.config)
+    settings = load_settings(arguments.config)
     _refuse(tuple(binding_problems(settings, host_of_serve(), "http_options.host")))
     settings, stores = _embedded(settings)
     retriever = Retriever.bind(settings, stores)

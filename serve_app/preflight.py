@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from serve_app.config import EMBEDDED, data_dir, draft
+from serve_app.config import EMBEDDED, data_dir, draft_settings
 from serve_app.errors import InvalidConfiguration, Problem
 from serve_app.stores.probe import milvus_problems, redis_problems
 
@@ -27,7 +27,7 @@ def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
     so: it is asked again for each new version of a service that runs.
     """
     try:
-        found = draft(path)
+        found = draft_settings(path)
     except InvalidConfiguration as error:
         return error.problems
     settings = found.settings
@@ -68,27 +68,27 @@ def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
 def _tools(settings: Settings) -> Iterator[Problem]:
     from serve_app.tools.registry import load
 
-    _, unusable = load(settings.tools.named, supplies=[settings.orders])
+    _, unusable = load(settings.tools.by_name, supplies=[settings.orders])
     yield from unusable.values()
     yield from _references(settings.tools)
 
 
 def _references(tools: ToolsSettings) -> Iterator[Problem]:
     """The names of tools that stand for none, or that cannot stand where they do."""
-    valid = f"The tools are: {', '.join(tools.named)}"
-    for name, tool in tools.named.items():
+    valid = f"The tools are: {', '.join(tools.by_name)}"
+    for name, tool in tools.by_name.items():
         where = f"tools.{name}.fallback"
         if tool.fallback == name:
             yield Problem(where, "a tool cannot stand in for itself", "Name another one, or an http.standby_url")
-        elif tool.fallback and tool.fallback not in tools.named:
+        elif tool.fallback and tool.fallback not in tools.by_name:
             yield Problem(where, f"there is no tool {tool.fallback}", valid)
-        elif tool.fallback and tools.named[tool.fallback].effect == "effect":
+        elif tool.fallback and tools.by_name[tool.fallback].effect == "effect":
             yield Problem(where, f"{tool.fallback} has an effect, so that it stands in for nothing", valid)
     groups: dict[str, str] = {}
     for group, section in tools.groups.items():
         for index, name in enumerate(section.tools):
             where = f"tools.groups.{group}.tools.{index}"
-            if name not in tools.named:
+            if name not in tools.by_name:
                 yield Problem(where, f"there is no tool {name}", valid)
             elif name in groups:
                 yield Problem(where, f"{name} is in the group {groups[name]} already", "A tool is in one group")
@@ -96,15 +96,15 @@ def _references(tools: ToolsSettings) -> Iterator[Problem]:
 
 
 def _cache(settings: Settings) -> Iterator[Problem]:
-    listed_later = any(tool.mcp and tool.mcp.tools for tool in settings.tools.named.values())
+    listed_later = any(tool.mcp and tool.mcp.tools for tool in settings.tools.by_name.values())
     for index, name in enumerate(settings.cache.live_tools):
-        if name not in settings.tools.named and not listed_later:
+        if name not in settings.tools.by_name and not listed_later:
             yield Problem(f"cache.live_tools.{index}", f"there is no tool {name}", "Name a tool of the section tools")
 
 
 def _orders(settings: Settings) -> Iterator[Problem]:
     file = settings.orders.file
-    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.named.values()):
+    if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.by_name.values()):
         return
     mend = 'It holds {"order id": "state", …}; orders.url names a backend instead'
     try:

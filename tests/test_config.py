@@ -9,8 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serve_app.config import HttpSettings, Settings, data_dir, draft, environment, load, read, secret
-from serve_app.config.tree import MilvusSettings, OrdersSettings, RedisSettings
+from serve_app.config import (
+    HttpSettings,
+    MilvusSettings,
+    OrdersSettings,
+    RedisSettings,
+    Settings,
+    data_dir,
+    draft_settings,
+    load_settings,
+    read_environment,
+    read_secret,
+    read_yaml,
+)
 from serve_app.errors import InvalidConfiguration
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def lines(path: str | Path = "app.yaml") -> list[str]:
-    return [str(problem) for problem in draft(path).problems]
+    return [str(problem) for problem in draft_settings(path).problems]
 
 
 def write(text: str, name: str = "app.yaml") -> Path:
@@ -44,7 +55,7 @@ def write(text: str, name: str = "app.yaml") -> Path:
 
 @pytest.mark.parametrize("text", ["", "model:\nagent:\n", "# nothing\n"])
 def test_what_is_left_out_or_left_empty_has_its_default(text: str) -> None:
-    settings = load(write(text))
+    settings = load_settings(write(text))
     assert settings.model == Settings().model
     assert settings.agent == Settings().agent
 
@@ -53,7 +64,7 @@ def test_what_is_left_out_or_left_empty_has_its_default(text: str) -> None:
 def test_the_configurations_that_we_ship_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for secret_name in ("ZHIPU_API_KEY", "SERVE_APP_REDIS_PASSWORD", "SERVE_APP_MILVUS_TOKEN", "SERVE_APP_ADMIN_KEY"):
         monkeypatch.setenv(secret_name, "x" * 32)
-    settings = load(ROOT / "configs" / name)
+    settings = load_settings(ROOT / "configs" / name)
     assert settings.orders.file == ROOT / "configs" / "orders.json"
 
 
@@ -78,7 +89,7 @@ def test_the_operators_key_cannot_be_guessed(key: str | None, what: str, monkeyp
 
 
 def test_proxies_that_are_trusted_are_addresses_and_networks() -> None:
-    settings = load(write("access: {trusted_proxies: [10.0.0.0/8, 127.0.0.1, 'fd00::/8']}"))
+    settings = load_settings(write("access: {trusted_proxies: [10.0.0.0/8, 127.0.0.1, 'fd00::/8']}"))
     assert settings.access.trusted_proxies == ("10.0.0.0/8", "127.0.0.1/32", "fd00::/8")
     for wrong in ("nginx", "10.0.0.1/8", "'*'"):
         [line] = lines(write(f"access: {{trusted_proxies: [{wrong}]}}"))
@@ -86,26 +97,26 @@ def test_proxies_that_are_trusted_are_addresses_and_networks() -> None:
 
 
 def test_a_standby_is_a_server_of_its_own() -> None:
-    settings = load(write("milvus: {url: 'http://a:19530', standby: 'http://b:19530'}\n"))
+    settings = load_settings(write("milvus: {url: 'http://a:19530', standby: 'http://b:19530'}\n"))
     assert settings.milvus == MilvusSettings(url="http://a:19530", standby="http://b:19530")
     [line] = lines(write("milvus: {standby: embedded}\n"))
     assert "not an http:// or https:// URL" in line
 
 
 def test_a_search_is_short_and_nothing_fails_on_purpose_by_default() -> None:
-    assert (Settings().knowledge.timeout_s, Settings().knowledge.patience_s) == (0.5, 2)
+    assert (Settings().knowledge.timeout_s, Settings().knowledge.total_timeout_s) == (0.5, 2)
     assert not Settings().faults.enabled
 
 
 def test_no_answer_is_kept_unless_a_time_is_given() -> None:
     assert Settings().cache.ttl_s is None
-    assert load(write("cache: {ttl_s: 600}\n")).cache.ttl_s == 600
+    assert load_settings(write("cache: {ttl_s: 600}\n")).cache.ttl_s == 600
     [line] = lines(write("cache: {ttl_s: 0}\n"))
     assert "cache.ttl_s" in line
 
 
 def test_a_store_may_be_written_as_its_url_alone() -> None:
-    settings = load(write("redis: redis://cache:6379/1\nmilvus: {url: 'http://vectors:19530'}\n"))
+    settings = load_settings(write("redis: redis://cache:6379/1\nmilvus: {url: 'http://vectors:19530'}\n"))
     assert settings.redis == RedisSettings(url="redis://cache:6379/1")
     assert settings.milvus == MilvusSettings(url="http://vectors:19530")
 
@@ -149,7 +160,7 @@ knowledge:
         ),
     }
     with pytest.raises(InvalidConfiguration) as raised:
-        load("app.yaml")
+        load_settings("app.yaml")
     assert [str(problem) for problem in raised.value.problems] == lines()
 
 
@@ -170,10 +181,10 @@ tools:
   "no name": {function: 'json:dumps'}
 """
     )
-    found = draft("app.yaml")
+    found = draft_settings("app.yaml")
     assert found.settings.model.name == "openai:glm-4"
     assert found.settings.model.timeout_s == 30
-    assert list(found.settings.tools.named) == ["good"]
+    assert list(found.settings.tools.by_name) == ["good"]
     assert len(found.problems) == 4
 
 
@@ -203,7 +214,7 @@ memory: {window: 5}
             "Set it, or put it into .env"
         ),
     ]
-    settings = draft("app.yaml").settings
+    settings = draft_settings("app.yaml").settings
     assert [each.name for each in settings.model.fallbacks] == ["openai:a", "openai:b"]
     assert settings.memory.window == 5
 
@@ -252,7 +263,7 @@ def test_a_file_and_the_environment_are_told_together(monkeypatch: pytest.Monkey
 def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
     write("memory: {window: 7}\n", "other.yaml")
     monkeypatch.setenv("SERVE_APP_CONFIG", "other.yaml")
-    assert load("app.yaml").memory.window == 7
+    assert load_settings("app.yaml").memory.window == 7
     monkeypatch.setenv("SERVE_APP_CONFIG", "gone.yaml")
     assert lines()[0].startswith("SERVE_APP_CONFIG=gone.yaml: no such file")
 
@@ -260,18 +271,20 @@ def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch) -> 
 def test_another_model_brings_its_own_endpoint_and_key_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     write("model: {name: 'openai:a', base_url: 'http://a/v1', api_key_env: A_KEY, timeout_s: 9}\n")
     monkeypatch.setenv("SERVE_APP_MODEL", "ollama:b")
-    model = load("app.yaml").model
+    model = load_settings("app.yaml").model
     assert (model.name, model.base_url, model.api_key_env, model.timeout_s) == ("ollama:b", None, None, 9)
     monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
     monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
-    model = load("app.yaml").model
+    model = load_settings("app.yaml").model
     assert (model.base_url, model.api_key_env) == ("http://b/v1", "SERVE_APP_MODEL_API_KEY")
 
 
 def test_another_model_has_the_same_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVE_APP_MODEL", "openai:other")
     monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "sk-other")
-    settings = load(write("model: {name: 'openai:glm-4', fallbacks: [{name: offline, base_url: 'http://h'}]}\n"))
+    settings = load_settings(
+        write("model: {name: 'openai:glm-4', fallbacks: [{name: offline, base_url: 'http://h'}]}\n")
+    )
     assert settings.model.name == "openai:other"
     (fallback,) = settings.model.fallbacks
     assert (fallback.name, fallback.base_url, fallback.api_key_env) == ("offline", "http://h", None)
@@ -281,7 +294,7 @@ def test_an_endpoint_and_a_key_alone_are_those_of_the_files_model(monkeypatch: p
     write("model: {name: 'openai:a'}\n")
     monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
     monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
-    model = load("app.yaml").model
+    model = load_settings("app.yaml").model
     assert (model.name, model.base_url, model.api_key_env) == ("openai:a", "http://b/v1", "SERVE_APP_MODEL_API_KEY")
 
 
@@ -295,7 +308,7 @@ def test_a_key_without_a_model_is_told_because_the_answers_would_stay_offline(mo
 def test_empty_variables_as_of_a_copied_env_example_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")
-    assert load(write("")).model == Settings().model
+    assert load_settings(write("")).model == Settings().model
     assert data_dir().name == ".serve_app"
 
 
@@ -325,10 +338,10 @@ def test_a_secret_that_stands_in_the_file_is_refused_without_being_shown() -> No
 def test_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     write("FROM_FILE=file\nFROM_BOTH=file\n", ".env")
     monkeypatch.setenv("FROM_BOTH", "process")
-    assert environment()["FROM_FILE"] == "file"
-    assert secret("FROM_BOTH").get_secret_value() == "process"
+    assert read_environment()["FROM_FILE"] == "file"
+    assert read_secret("FROM_BOTH").get_secret_value() == "process"
     with pytest.raises(InvalidConfiguration, match="NOT_THERE: the environment variable is not set"):
-        secret("NOT_THERE")
+        read_secret("NOT_THERE")
 
 
 def test_a_malformed_env_file_is_told_by_line(here: Path) -> None:
@@ -337,7 +350,7 @@ def test_a_malformed_env_file_is_told_by_line(here: Path) -> None:
     assert lines() == [".env:2: not of the form NAME=value. Mend the line, or put # before it"]
     (here / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidConfiguration, match=r"^\.env: cannot be read"):
-        draft("app.yaml")
+        draft_settings("app.yaml")
 
 
 def test_the_data_folder_is_where_the_environment_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,8 +418,8 @@ def test_a_time_out_is_a_positive_number_of_seconds(place: int, wrong: str) -> N
 def test_each_time_out_can_be_set() -> None:
     write(TIMEOUTS)
     assert lines() == []
-    settings = draft("app.yaml").settings
-    tools, embedding = settings.tools.named, settings.knowledge.embedding
+    settings = draft_settings("app.yaml").settings
+    tools, embedding = settings.tools.by_name, settings.knowledge.embedding
     assert settings.agent.turn_timeout_s == settings.model.timeout_s == settings.model.fallbacks[0].timeout_s == 1
     assert tools["lookup"].timeout_s == tools["search"].timeout_s == 1
     assert tools["search"].mcp
@@ -423,13 +436,13 @@ def test_settings_do_not_change() -> None:
 
 def test_an_effect_has_one_attempt() -> None:
     write("tools:\n  pay: {function: 'a:b', effect: effect}\n  send: {function: 'a:b', effect: effect, attempts: 2}\n")
-    assert draft("app.yaml").settings.tools.named["pay"].attempts == 1
+    assert draft_settings("app.yaml").settings.tools.by_name["pay"].attempts == 1
     (line,) = lines()
     assert line.startswith("app.yaml:3: tools.send: a tool with effect: effect has one attempt")
 
 
 def test_the_line_of_a_key_is_that_of_its_nearest_enclosing_key() -> None:
-    source = read(write("a:\n  b: [1,\n    {c: 2}]\n"))
+    source = read_yaml(write("a:\n  b: [1,\n    {c: 2}]\n"))
     assert source.where("a", "b", 1, "c") == "app.yaml:3: a.b.1.c"
     assert source.where("a", "x", "y") == "app.yaml:1: a.x.y"
     assert source.where("z") == "app.yaml: z"
@@ -457,7 +470,7 @@ def test_any_tree_becomes_settings_or_problems_of_one_line_each(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "any.yaml"
     file.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
-    found = draft(file)
+    found = draft_settings(file)
     assert isinstance(found.settings, Settings)
     assert all("\n" not in str(problem) for problem in found.problems)
 
@@ -468,7 +481,7 @@ def test_a_misspelled_variable_is_a_problem_with_the_nearest_name(
 ) -> None:
     (tmp_path / "c.yaml").write_text("model: {name: offline}")
     monkeypatch.setenv(name, "x")
-    problems = draft(tmp_path / "c.yaml").problems
+    problems = draft_settings(tmp_path / "c.yaml").problems
     assert [problem.where for problem in problems] == [name]
     assert problems[0].mend.startswith("Did you mean SERVE_APP_")
 
@@ -478,7 +491,7 @@ def test_a_secret_that_another_configuration_names_is_no_problem(
 ) -> None:
     (tmp_path / "c.yaml").write_text("model: {name: offline}")
     monkeypatch.setenv("SERVE_APP_REDIS_PASSWORD", "x")
-    assert draft(tmp_path / "c.yaml").problems == ()
+    assert draft_settings(tmp_path / "c.yaml").problems == ()
 
 
 HTTP = "http: {url: 'http://orders/{id}', description: Look up.}"
@@ -517,14 +530,14 @@ def test_a_tool_that_cannot_be_meant_is_told(section: str, what: str) -> None:
 
 
 def test_groups_stand_beside_the_tools() -> None:
-    tools = load(
+    tools = load_settings(
         write(
             "tools:\n  a: {function: 'm:a'}\n  b: {function: 'm:b'}\n  copy: {function: 'm:c'}\n"
             "  groups: {risky: {tools: [b], memory_mb: 512}}\n"
         )
     ).tools
-    assert list(tools.named) == ["a", "b", "copy"]
-    assert (tools.of_group(None), tools.of_group("risky")) == (["a", "copy"], ["b"])
+    assert list(tools.by_name) == ["a", "b", "copy"]
+    assert (tools.names_of_group(None), tools.names_of_group("risky")) == (["a", "copy"], ["b"])
     assert tools.groups["risky"].memory_mb == 512
 
 
@@ -533,8 +546,8 @@ def test_a_wrong_group_or_host_leaves_the_rest_as_it_is() -> None:
         "tools:\n  a: {function: 'm:a'}\n  groups:\n    no-name: {tools: [a]}\n    empty: {tools: []}\n"
         "egress: {private_hosts: ['h:80', 'h/path']}\nmemory: {window: 9}\n"
     )
-    found = draft("app.yaml")
-    assert (list(found.settings.tools.named), found.settings.memory.window) == (["a"], 9)
+    found = draft_settings("app.yaml")
+    assert (list(found.settings.tools.by_name), found.settings.memory.window) == (["a"], 9)
     assert [str(each).split(". ")[0] for each in found.problems] == [
         "app.yaml:4: tools.groups.no-name: a group's name is 1-64 letters, digits or _",
         "app.yaml:5: tools.groups.empty.tools: List should have at least 1 item after validation, not 0",

@@ -20,7 +20,7 @@ from serve_app.llm.reply_reader import ReplyReader
 from serve_app.llm.reply_text import TextReader
 from serve_app.observability.redaction import Redactor
 from serve_app.terms import terms
-from serve_app.values.text import capped, valid_text
+from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "citations": lambda text: cited_numbers(text, 9),
     "redaction": lambda text: Redactor(()).text(text),
     "words": terms,
-    "valid text": lambda text: capped(valid_text(text), 1000),
+    "valid text": lambda text: truncate(sanitize_text(text), 1000),
 }
 
 

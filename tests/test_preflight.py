@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from serve_app.config import environment
+from serve_app.config import read_environment
 from serve_app.deployments.data_folder import hold
 from serve_app.deployments.embedded import redis_server
 from serve_app.preflight import problems
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a team's modules in it, and an environment that says nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in environment():
+    for name in read_environment():
         if name.startswith("SERVE_APP_") or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
     return tmp_path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 
-from serve_app.values.text import capped
+from serve_app.values.sanitize import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,6 @@ def with_shorter_result(messages: Sequence[BaseMessage]) -> list[BaseMessage] | 
     if longest is None or len(longest.text) <= SHORTEST_RESULT:
         return None
     short = longest.model_copy(
-        update={"content": capped(longest.text, max(len(longest.text) // SHORTER_BY, SHORTEST_RESULT))}
+        update={"content": truncate(longest.text, max(len(longest.text) // SHORTER_BY, SHORTEST_RESULT))}
     )
     return [short if message is longest else message for message in messages]

@@ -18,7 +18,7 @@ from serve_app.llm.chain import FALLBACK
 from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.budget import Budget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
-from serve_app.values.text import capped, valid_text
+from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,7 +134,7 @@ class Progress:
         outcomes = [outcome for _, outcome in sorted(step.outcomes.items())]
         contents: list[str] = []
         for outcome in outcomes:
-            contents.append(valid_text(content_of(outcome, self.passages)))
+            contents.append(sanitize_text(content_of(outcome, self.passages)))
             self.passages.extend(outcome.passages)
             self.calls.append(outcome.call)
             self.missing[outcome.purpose] = outcome.missing
@@ -146,7 +146,9 @@ class Progress:
     def _within(self, contents: list[str]) -> list[str]:
         """The results as the model reads them, within what the turn may still read."""
         allowed = shares([len(content) for content in contents], self.characters)
-        cut = [capped(content, max(share, LEAST_CHARACTERS)) for content, share in zip(contents, allowed, strict=True)]
+        cut = [
+            truncate(content, max(share, LEAST_CHARACTERS)) for content, share in zip(contents, allowed, strict=True)
+        ]
         self.characters -= sum(map(len, cut))
         return cut
 

@@ -48,7 +48,7 @@ def knowledge_search(settings: KnowledgeSettings) -> ToolSpec:
         name=KNOWLEDGE_SEARCH,
         description=settings.description,
         parameters={"type": "object", "properties": {"query": query}, "required": ["query"]},
-        timeout_s=settings.patience_s,
+        timeout_s=settings.total_timeout_s,
         attempts=1,
         effect="pure",
     )

@@ -149,7 +149,7 @@ class Toolbelt:
     def hidden(self, request: ToolRequest) -> list[Any]:
         """The values among the arguments that must not leave the service."""
         spec = self._spec(request.name)
-        return spec.hidden(request.arguments) if spec else []
+        return spec.sensitive_values(request.arguments) if spec else []
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
@@ -222,7 +222,7 @@ def _without_answer(name: str, spec: ToolSpec | None, error: TimeoutError | Serv
     if spec is not None and spec.effect == "effect" and not isinstance(error, Overloaded):
         return ToolResult.unknown(name, 1, elapsed_ms(begun))
     if isinstance(error, TimeoutError | DeadlineExceeded):
-        return ToolResult.late(name, 1, elapsed_ms(begun))
+        return ToolResult.timed_out(name, 1, elapsed_ms(begun))
     content = f"error: {name} is not available now"
     return ToolResult(content=content, status="error", attempts=1, elapsed_ms=elapsed_ms(begun))
 

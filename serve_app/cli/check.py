@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from serve_app.config import Settings, Source
+    from serve_app.config import Settings, YamlFile
     from serve_app.errors import Problem
 
 
@@ -30,10 +30,10 @@ def check(config: Path) -> None:
     The environment counts: SERVE_APP_CONFIG names another file of settings, SERVE_APP_MODEL another model.
     """
     from serve_app.cli.serve_file import is_serve_file
-    from serve_app.config import read
+    from serve_app.config import read_yaml
 
     sys.path.insert(0, str(Path.cwd()))  # where `serve run` finds a team's own tools
-    source = read(config)
+    source = read_yaml(config)
     found = source.problems
     if not found:
         found = tuple(_of_serve_file(source)) if is_serve_file(source) else tuple(_of_settings(source))
@@ -44,7 +44,7 @@ def check(config: Path) -> None:
     _report(source)
 
 
-def _of_serve_file(source: Source) -> Iterator[Problem]:
+def _of_serve_file(source: YamlFile) -> Iterator[Problem]:
     from serve_app.cli.serve_file import address_of, config_of, port_problems, room_problems, serve_problems
     from serve_app.deployments.binding import binding_problems
     from serve_app.preflight import problems
@@ -61,27 +61,27 @@ def _of_serve_file(source: Source) -> Iterator[Problem]:
 
 def _settings(config: str) -> Settings | None:
     """The settings, as far as they can be read."""
-    from serve_app.config import draft
+    from serve_app.config import draft_settings
     from serve_app.errors import InvalidConfiguration
 
     try:
-        return draft(config).settings
+        return draft_settings(config).settings
     except InvalidConfiguration:
         return None
 
 
-def _of_settings(source: Source) -> Iterator[Problem]:
+def _of_settings(source: YamlFile) -> Iterator[Problem]:
     from serve_app.preflight import problems
 
     yield from problems(source.path)
 
 
-def _report(source: Source) -> None:
+def _report(source: YamlFile) -> None:
     from serve_app.cli.serve_file import address_of, config_of, is_serve_file
-    from serve_app.config import draft
+    from serve_app.config import draft_settings
 
     served = is_serve_file(source)
-    found = draft(config_of(source) if served else source.path)
+    found = draft_settings(config_of(source) if served else source.path)
     files = [source.path, found.source.path] if served else [found.source.path]
     click.echo(f"ok: {' with '.join(map(str, files))}")
     address = address_of(source) if served else None
@@ -101,7 +101,7 @@ def _rows(settings: Settings) -> dict[str, str]:
         "model": settings.model.name + (offline if settings.model.name == "offline" else ""),
         "endpoint": settings.model.base_url or "",
         "fallbacks": ", ".join(each.name for each in settings.model.fallbacks),
-        "tools": ", ".join([*settings.tools.named, "knowledge_search"]),
+        "tools": ", ".join([*settings.tools.by_name, "knowledge_search"]),
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _shown(settings.redis.url),
         "milvus": _shown(settings.milvus.url),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import httpx
 
-from serve_app.config import KEY, environment
+from serve_app.config import KEY, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def _headers() -> dict[str, str]:
         InvalidConfiguration: `.env` cannot be read.
     """
     context = click.get_current_context(silent=True)
-    key = (context.meta.get(_HEADER) if context else None) or environment().get(KEY, "").strip()
+    key = (context.meta.get(_HEADER) if context else None) or read_environment().get(KEY, "").strip()
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise click.ClickException(f"the key holds a character that no header can carry; see --key and {KEY}")
     return {_HEADER: f"Bearer {key}"} if key else {}

@@ -12,7 +12,7 @@ import httpx
 
 from serve_app.cli.client import check, refusal, service, silence
 from serve_app.cli.frames import frames
-from serve_app.values import Answer, Cancelled, Failed, Run, RunStarted
+from serve_app.values import Answer, Cancelled, Failed, RunRecord, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,5 +136,5 @@ def _waits() -> Iterator[float]:
     return chain(WAITS_S, repeat(WAITS_S[-1]))
 
 
-def _run(response: httpx.Response) -> Run:
-    return Run.model_validate_json(check(response).content, extra="ignore")
+def _run(response: httpx.Response) -> RunRecord:
+    return RunRecord.model_validate_json(check(response).content, extra="ignore")

@@ -14,7 +14,7 @@ import click
 from serve_app.cli.client import check, service, url_option
 from serve_app.cli.files import find, is_below, source_of
 from serve_app.cli.upload import Parcel, Upload, batches
-from serve_app.values import Catalogue, DocumentSummary
+from serve_app.values import DocumentList, DocumentSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from serve_app.knowledge.loaders import Loader
-    from serve_app.values import Document, Indexed
+    from serve_app.values import Document, IndexingResult
 
 INDEXING_S = 330.0
 """For one batch; a little longer than the service gives itself."""
@@ -43,7 +43,7 @@ class Tally:
     passages: int = 0
     failures: list[str] = field(default_factory=list)
 
-    def count(self, results: Iterable[Indexed]) -> None:
+    def count(self, results: Iterable[IndexingResult]) -> None:
         for result in results:
             if result.status == "failed":
                 self.fail(result.source, result.reason or "the service gives no reason")
@@ -206,7 +206,7 @@ def _listed(client: httpx.Client) -> Iterator[DocumentSummary]:
     offset = 0
     while True:
         response = client.get("/knowledge/documents", params={"offset": offset, "limit": PAGE})
-        page = Catalogue.model_validate(check(response).json())
+        page = DocumentList.model_validate(check(response).json())
         yield from page.documents
         offset += len(page.documents)
         if not page.documents or offset >= page.total:

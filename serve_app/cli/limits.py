@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from serve_app.values import Limits
+from serve_app.values import RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ class Bound(click.ParamType[Any]):
 
 def limit_options(command: F) -> F:
     """One option for each limit."""
-    for name in reversed(Limits.model_fields):
+    for name in reversed(RateLimits.model_fields):
         of, _, kind = name.partition("_")
         said = f"{of.capitalize()} {'a minute' if kind == 'per_minute' else 'at once'}; '{NONE}' takes the limit away."
         command = click.option(f"--{name.replace('_', '-')}", type=Bound(), help=said)(command)
@@ -40,10 +40,10 @@ def limit_options(command: F) -> F:
 
 def given(options: dict[str, Any]) -> dict[str, float | None]:
     """The limits that were named, as the service takes them."""
-    named = {name: options[name] for name in Limits.model_fields if options.get(name) is not None}
+    named = {name: options[name] for name in RateLimits.model_fields if options.get(name) is not None}
     return {name: None if value == NONE else value for name, value in named.items()}
 
 
-def shown(limits: Limits) -> tuple[str, ...]:
+def shown(limits: RateLimits) -> tuple[str, ...]:
     """A table's cells."""
     return tuple("-" if value is None else f"{value:,g}" for value in dict(limits).values())

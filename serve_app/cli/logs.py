@@ -11,12 +11,12 @@ from click import style
 
 from serve_app.cli.client import check, service, url_option
 from serve_app.cli.transcript import CONTROLS
-from serve_app.values import RunLines
+from serve_app.values import RunLogLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from serve_app.values import RunLine
+    from serve_app.values import RunLogLine
 
 ANSWER_S = 30.0
 COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
@@ -36,14 +36,14 @@ def logs(run_id: str, url: str) -> None:
     with service(url, ANSWER_S) as client:
         response = check(client.get(f"/admin/runs/{run_id}/logs"))
     try:
-        told = RunLines.model_validate_json(response.content, extra="ignore")
+        told = RunLogLines.model_validate_json(response.content, extra="ignore")
     except ValueError as error:
         raise click.ClickException(f"what {url} answers is not understood ({type(error).__name__})") from error
     for line in _shown(told.lines):
         click.echo(line)
 
 
-def _shown(lines: tuple[RunLine, ...]) -> Iterator[str]:
+def _shown(lines: tuple[RunLogLine, ...]) -> Iterator[str]:
     if not lines:
         yield "Nothing was told of this run."
         return

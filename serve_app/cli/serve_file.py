@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from errno import EADDRINUSE
 from typing import TYPE_CHECKING, Any
 
-from serve_app.config import standing
+from serve_app.config import existing_path
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from serve_app.config import AdmissionSettings, Source
+    from serve_app.config import AdmissionSettings, YamlFile
 
 IMPORT_PATH = "serve_app.app:build"
 CONFIG = "configs/local.yaml"
@@ -33,19 +33,19 @@ SERVES_OWN = 5
 DEPLOYMENTS = ("Ingress", "Agent", "Retriever", "Tools", "Stores")
 
 
-def is_serve_file(source: Source) -> bool:
+def is_serve_file(source: YamlFile) -> bool:
     """Whether the file is meant for Serve, and not a file of settings."""
     return not source.tree.keys().isdisjoint({"applications", "http_options", "proxy_location"})
 
 
-def config_of(source: Source) -> str:
+def config_of(source: YamlFile) -> str:
     """The file of settings that the application is built from."""
     arguments = _application(source)[1].get("args")
     named = arguments.get("config") if isinstance(arguments, dict) else None
     return named if isinstance(named, str) else CONFIG
 
 
-def serve_problems(source: Source, groups: Iterable[str] = ()) -> Iterator[Problem]:
+def serve_problems(source: YamlFile, groups: Iterable[str] = ()) -> Iterator[Problem]:
     """What Serve would refuse, the names it would silently pass over, and the `groups` of tools without an entry."""
     from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
@@ -66,7 +66,7 @@ def serve_problems(source: Source, groups: Iterable[str] = ()) -> Iterator[Probl
         yield from _deployment(source, (*steps, number), deployment)
 
 
-def _names(source: Source, steps: tuple[str | int, ...], names: list[Any], groups: list[str]) -> Iterator[Problem]:
+def _names(source: YamlFile, steps: tuple[str | int, ...], names: list[Any], groups: list[str]) -> Iterator[Problem]:
     known = (*DEPLOYMENTS, *groups)
     for number, name in enumerate(names):
         if isinstance(name, str) and name not in known:
@@ -78,7 +78,7 @@ def _names(source: Source, steps: tuple[str | int, ...], names: list[Any], group
             yield Problem(source.where(*steps), f"no entry for {name}, which tools.groups makes", mend)
 
 
-def _deployment(source: Source, steps: tuple[str | int, ...], deployment: dict[str, Any]) -> Iterator[Problem]:
+def _deployment(source: YamlFile, steps: tuple[str | int, ...], deployment: dict[str, Any]) -> Iterator[Problem]:
     from ray.serve.config import AutoscalingConfig
     from ray.serve.schema import DeploymentSchema
 
@@ -89,7 +89,7 @@ def _deployment(source: Source, steps: tuple[str | int, ...], deployment: dict[s
         yield from _unknown(source, scaling, AutoscalingConfig.model_fields)
 
 
-def room_problems(source: Source, admission: AdmissionSettings) -> Iterator[Problem]:
+def room_problems(source: YamlFile, admission: AdmissionSettings) -> Iterator[Problem]:
     """Whether Ingress takes as many requests as admission lets turns in and wait, and others beside them."""
     index, application = _application(source)
     wanted = admission.max_turns + admission.max_waiting + ROOM
@@ -103,7 +103,7 @@ def room_problems(source: Source, admission: AdmissionSettings) -> Iterator[Prob
             yield Problem(where, what, f"Make it {wanted} at least, or Serve refuses turns in plain text")
 
 
-def address_of(source: Source) -> tuple[str, int] | None:
+def address_of(source: YamlFile) -> tuple[str, int] | None:
     """Where Serve would listen; None where the file is wrong about it."""
     from pydantic import ValidationError
     from ray.serve.schema import HTTPOptionsSchema
@@ -115,7 +115,7 @@ def address_of(source: Source) -> tuple[str, int] | None:
     return options.host, options.port
 
 
-def port_problems(source: Source) -> Iterator[Problem]:
+def port_problems(source: YamlFile) -> Iterator[Problem]:
     """Whether Serve could listen where the file says; a service that runs already is a taken port, too."""
     address = address_of(source)
     if address is None:
@@ -138,7 +138,7 @@ def port_problems(source: Source) -> Iterator[Problem]:
             yield Problem(where, f"nothing can listen on {host}:{port} ({error.strerror})", "Choose another address")
 
 
-def _application(source: Source) -> tuple[int, dict[str, Any]]:
+def _application(source: YamlFile) -> tuple[int, dict[str, Any]]:
     applications = source.tree.get("applications")
     for index, each in enumerate(applications if isinstance(applications, list) else ()):
         if isinstance(each, dict) and each.get("import_path") == IMPORT_PATH:
@@ -146,7 +146,7 @@ def _application(source: Source) -> tuple[int, dict[str, Any]]:
     return 0, {}
 
 
-def _refused(source: Source, steps: tuple[str | int, ...], schema: type[BaseModel]) -> Iterator[Problem]:
+def _refused(source: YamlFile, steps: tuple[str | int, ...], schema: type[BaseModel]) -> Iterator[Problem]:
     from pydantic import ValidationError
 
     try:
@@ -158,13 +158,13 @@ def _refused(source: Source, steps: tuple[str | int, ...], schema: type[BaseMode
         for each in error.errors():
             loc = (*steps, *each["loc"])
             # Each way to read a value that may be of several types is refused on its own: the first one is told.
-            found.setdefault(loc if each["type"] == "missing" else standing(source.tree, loc), each["msg"])
+            found.setdefault(loc if each["type"] == "missing" else existing_path(source.tree, loc), each["msg"])
         for loc, message in found.items():
             what = message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
             yield Problem(source.where(*loc), what, MEND)
 
 
-def _unknown(source: Source, steps: tuple[str | int, ...], known: Iterable[str]) -> Iterator[Problem]:
+def _unknown(source: YamlFile, steps: tuple[str | int, ...], known: Iterable[str]) -> Iterator[Problem]:
     """Serve accepts any key, for the sake of newer versions, and ignores those it does not know."""
     node = _at(source, steps)
     for key in node if isinstance(node, dict) else ():
@@ -172,7 +172,7 @@ def _unknown(source: Source, steps: tuple[str | int, ...], known: Iterable[str])
             yield Problem(source.where(*steps, key), "unknown key, which Serve would ignore", _nearest(str(key), known))
 
 
-def _at(source: Source, steps: tuple[str | int, ...]) -> Any:
+def _at(source: YamlFile, steps: tuple[str | int, ...]) -> Any:
     """What stands there; an empty section where nothing does."""
     node: Any = source.tree
     for step in steps:

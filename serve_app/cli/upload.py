@@ -9,7 +9,7 @@ import click
 import httpx
 
 from serve_app.cli.client import check, refusal, silence
-from serve_app.values import Document, Indexed
+from serve_app.values import Document, IndexingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +67,7 @@ class Upload:
         self._client = client
         self._sleep = sleep
 
-    def send(self, batch: list[Parcel]) -> list[Indexed]:
+    def send(self, batch: list[Parcel]) -> list[IndexingResult]:
         """One result per parcel, in order; what the service cannot take has failed, and does not take the others along.
 
         Raises:
@@ -78,7 +78,7 @@ class Upload:
             return [_failed(batch[0], f"its text is larger than the service takes ({MAX_BODY_BYTES >> 20} MB)")]
         response = self._post(body)
         if not response.is_error or response.status_code in _TAKES_NO_DOCUMENTS:
-            return [Indexed.model_validate(result) for result in check(response).json()["documents"]]
+            return [IndexingResult.model_validate(result) for result in check(response).json()["documents"]]
         if len(batch) == 1:
             return [_failed(batch[0], refusal(response))]
         return [result for parcel in batch for result in self.send([parcel])]
@@ -107,5 +107,5 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     return float(value) if value.isdecimal() else None
 
 
-def _failed(parcel: Parcel, reason: str) -> Indexed:
-    return Indexed(id="", source=parcel.source, status="failed", reason=reason)
+def _failed(parcel: Parcel, reason: str) -> IndexingResult:
+    return IndexingResult(id="", source=parcel.source, status="failed", reason=reason)

@@ -1,15 +1,44 @@
 """How an installation behaves: the settings tree, the file it is loaded from, the environment."""
 
-from serve_app.config.access import AccessSettings
-from serve_app.config.cache import CacheSettings
-from serve_app.config.environment import data_dir, environment, secret
-from serve_app.config.exporters import LangSmithTarget, OtlpTarget, langsmith_target, otlp_target
-from serve_app.config.forms import EMBEDDED
-from serve_app.config.http import HttpSettings
-from serve_app.config.limits import AdmissionSettings, LimitSettings
-from serve_app.config.load import KEY, Draft, draft, load
-from serve_app.config.model import FallbackOn, ModelEndpoint, ModelSettings
-from serve_app.config.source import Source, read, standing
+from serve_app.config.environment import (
+    LangSmithTarget,
+    OtlpTarget,
+    data_dir,
+    langsmith_target,
+    otlp_target,
+    read_environment,
+    read_secret,
+)
+from serve_app.config.load import (
+    KEY,
+    SettingsDraft,
+    draft_settings,
+    load_settings,
+)
+from serve_app.config.model import (
+    FallbackOn,
+    ModelEndpoint,
+    ModelSettings,
+)
+from serve_app.config.settings import (
+    AccessSettings,
+    AdmissionSettings,
+    AgentSettings,
+    CacheSettings,
+    EmbeddingSettings,
+    FaultSettings,
+    FeedbackSettings,
+    HttpSettings,
+    KnowledgeSettings,
+    LimitSettings,
+    MemorySettings,
+    MilvusSettings,
+    ObservabilitySettings,
+    OrdersSettings,
+    RedisSettings,
+    RunSettings,
+    Settings,
+)
 from serve_app.config.tools import (
     BreakerSettings,
     EgressSettings,
@@ -20,19 +49,13 @@ from serve_app.config.tools import (
     ToolSettings,
     ToolsSettings,
 )
-from serve_app.config.tree import (
-    AgentSettings,
-    EmbeddingSettings,
-    FaultSettings,
-    FeedbackSettings,
-    KnowledgeSettings,
-    MemorySettings,
-    MilvusSettings,
-    ObservabilitySettings,
-    OrdersSettings,
-    RedisSettings,
-    RunSettings,
-    Settings,
+from serve_app.config.validators import (
+    EMBEDDED,
+)
+from serve_app.config.yaml_file import (
+    YamlFile,
+    existing_path,
+    read_yaml,
 )
 
 __all__ = [
@@ -43,7 +66,6 @@ __all__ = [
     "AgentSettings",
     "BreakerSettings",
     "CacheSettings",
-    "Draft",
     "EgressSettings",
     "EmbeddingSettings",
     "FallbackOn",
@@ -67,16 +89,17 @@ __all__ = [
     "RetryOn",
     "RunSettings",
     "Settings",
-    "Source",
+    "SettingsDraft",
     "ToolSettings",
     "ToolsSettings",
+    "YamlFile",
     "data_dir",
-    "draft",
-    "environment",
+    "draft_settings",
+    "existing_path",
     "langsmith_target",
-    "load",
+    "load_settings",
     "otlp_target",
-    "read",
-    "secret",
-    "standing",
+    "read_environment",
+    "read_secret",
+    "read_yaml",
 ]

@@ -35,7 +35,7 @@ def load_class(path: str, base: type | None = None, where: str = "configuration"
     module_name, _, class_name = path.partition(":")
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path):
         raise _invalid(where, f"{path!r} is no import path", _FORM_HELP)
-    with sunset_is_known():
+    with silence_community_notice():
         try:
             module = import_module(module_name)
         except ModuleNotFoundError as error:
@@ -61,7 +61,7 @@ def load_class(path: str, base: type | None = None, where: str = "configuration"
 
 
 @contextmanager
-def sunset_is_known() -> Iterator[None]:
+def silence_community_notice() -> Iterator[None]:
     """Silences langchain-community's notice that its parts move to packages of their own, and nothing else."""
     with catch_warnings():
         filterwarnings("ignore", message=r"(?s).*langchain.community", category=DeprecationWarning)

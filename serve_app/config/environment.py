@@ -1,10 +1,12 @@
-"""What does the environment say? The only place that reads it."""
+"""Environment variables and `.env`: the only place that reads them."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -12,12 +14,15 @@ from pydantic import SecretStr
 
 from serve_app.errors import InvalidConfiguration, Problem
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DATA_DIR = "SERVE_APP_DATA_DIR"
 
 logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem, told once
 
 
-def environment() -> dict[str, str]:
+def read_environment() -> dict[str, str]:
     """The process's environment over what `.env` in the working directory says.
 
     Raises:
@@ -44,13 +49,13 @@ def malformed() -> tuple[Problem, ...]:
         )
 
 
-def secret(name: str) -> SecretStr:
+def read_secret(name: str) -> SecretStr:
     """The secret that the environment variable `name` holds.
 
     Raises:
         InvalidConfiguration: it is not set.
     """
-    value = environment().get(name)
+    value = read_environment().get(name)
     if not value:
         problem = Problem(name, "the environment variable is not set", "Set it, or put it into .env")
         raise InvalidConfiguration((problem,))
@@ -59,4 +64,71 @@ def secret(name: str) -> SecretStr:
 
 def data_dir() -> Path:
     """The folder of the embedded stores, `SERVE_APP_DATA_DIR` or `.serve_app`."""
-    return Path(environment().get(DATA_DIR) or ".serve_app").expanduser().resolve()
+    return Path(read_environment().get(DATA_DIR) or ".serve_app").expanduser().resolve()
+
+
+logger = logging.getLogger(__name__)
+
+LANGSMITH = ("LANGSMITH_", "LANGCHAIN_")
+"""The second is the older one; LangSmith reads both."""
+OTLP = "OTEL_EXPORTER_OTLP_"
+OTLP_FORM = "http/protobuf"
+
+
+@dataclass(frozen=True, slots=True)
+class LangSmithTarget:
+    """A project of LangSmith; None leaves it to LangSmith's client."""
+
+    url: str | None
+    key: SecretStr | None
+    workspace: str | None
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpTarget:
+    """A collector that takes OTLP over HTTP."""
+
+    url: str
+    headers: SecretStr | None
+    """As the variable has them: `name=value,name=value`."""
+
+
+def langsmith_target() -> LangSmithTarget | None:
+    """Where LangSmith is, if it is switched on; by the word that LangSmith itself wants, and no other."""
+    known = {
+        name.removeprefix(prefix): value
+        for prefix in reversed(LANGSMITH)
+        for name, value in read_environment().items()
+        if value and name.startswith(prefix)
+    }
+    switch = known.get("TRACING_V2") or known.get("TRACING") or ""
+    if switch != "true":
+        if switch.lower() in {"true", "1", "yes", "on"}:
+            logger.warning("%sTRACING is %r: only `true`, in lower case, switches it on", LANGSMITH[0], switch)
+        return None
+    return LangSmithTarget(
+        url=known.get("ENDPOINT"),
+        key=_secret(known, "API_KEY"),
+        workspace=known.get("WORKSPACE_ID"),
+        project=known.get("PROJECT", "default"),
+    )
+
+
+def otlp_target() -> OtlpTarget | None:
+    """Where the collector is, if one is named."""
+    known = read_environment()
+    base = known.get(OTLP + "ENDPOINT", "").rstrip("/")
+    url = known.get(OTLP + "TRACES_ENDPOINT") or (f"{base}/v1/traces" if base else "")
+    if not url or known.get("OTEL_SDK_DISABLED", "").lower() == "true" or known.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    form = known.get(OTLP + "TRACES_PROTOCOL") or known.get(OTLP + "PROTOCOL") or OTLP_FORM
+    if form != OTLP_FORM:
+        logger.warning("traces are not sent: %sPROTOCOL is %s, and only %s is spoken", OTLP, form, OTLP_FORM)
+        return None
+    return OtlpTarget(url, _secret(known, OTLP + "TRACES_HEADERS") or _secret(known, OTLP + "HEADERS"))
+
+
+def _secret(known: Mapping[str, str], name: str) -> SecretStr | None:
+    value = known.get(name)
+    return SecretStr(value) if value else None

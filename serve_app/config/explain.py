@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from serve_app.config.section import Section
-from serve_app.config.tree import Settings
+from serve_app.config.settings import Settings
+from serve_app.config.validators import Section
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.config.environment import DATA_DIR, environment, malformed
+from serve_app.config.environment import DATA_DIR, malformed, read_environment
 from serve_app.config.explain import explain, steps_to
-from serve_app.config.source import Source, read, standing
-from serve_app.config.tree import Settings
+from serve_app.config.settings import Settings
+from serve_app.config.yaml_file import YamlFile, existing_path, read_yaml
 from serve_app.errors import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ ALMOST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class SettingsDraft:
     """Settings of which some keys may be wrong: those have their defaults, and stand in `problems`."""
 
     settings: Settings
     problems: tuple[Problem, ...]
-    source: Source
+    source: YamlFile
     variables: Mapping[str, str]
     """Key -> the environment variable that sets it in place of the file."""
 
@@ -53,38 +53,38 @@ class Draft:
         return self.variables.get(key) or self.source.where(*key.split("."))
 
 
-def load(path: str | Path) -> Settings:
+def load_settings(path: str | Path) -> Settings:
     """The settings that `path` holds; `SERVE_APP_CONFIG` names another file, `SERVE_APP_MODEL…` another model.
 
     Raises:
         InvalidConfiguration: with every problem of the file and of the environment variables.
     """
-    found = draft(path)
+    found = draft_settings(path)
     if found.problems:
         raise InvalidConfiguration(found.problems)
     return found.settings
 
 
-def draft(path: str | Path) -> Draft:
+def draft_settings(path: str | Path) -> SettingsDraft:
     """What can be made of `path` and the environment, so that the rest can be checked beside what is wrong.
 
     Raises:
         InvalidConfiguration: `.env` cannot be read.
     """
-    env = environment()
+    env = read_environment()
     source = _read(env, path)
     tree, variables = _with_model_of(env, source.tree)
     settings, errors = _salvaged({key: value for key, value in tree.items() if value is not None})
-    found = Draft(_beside(source.path, settings), (), source, variables)
+    found = SettingsDraft(_beside(source.path, settings), (), source, variables)
     wrong = tuple(explain(each, found.where(".".join(map(str, steps_to(each))))) for each in errors)
     of_variables = _misspelled(env) + _model_problems(env, settings) + _secret_problems(env, found)
     return replace(found, problems=malformed() + source.problems + wrong + of_variables)
 
 
-def _read(env: Mapping[str, str], path: str | Path) -> Source:
+def _read(env: Mapping[str, str], path: str | Path) -> YamlFile:
     if not env.get(CONFIG):
-        return read(Path(path))
-    source = read(Path(env[CONFIG]))
+        return read_yaml(Path(path))
+    source = read_yaml(Path(env[CONFIG]))
     return replace(source, problems=tuple(replace(each, where=f"{CONFIG}={each.where}") for each in source.problems))
 
 
@@ -112,7 +112,7 @@ def _salvaged(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
     except ValidationError as error:
         errors = error.errors()
     rest = tree
-    for steps in [standing(tree, steps_to(each)) for each in errors]:
+    for steps in [existing_path(tree, steps_to(each)) for each in errors]:
         rest = _without(rest, steps)
     settings, _ = (Settings(), []) if rest == tree else _salvaged(rest)
     return settings, errors
@@ -123,7 +123,7 @@ def _without(tree: Any, steps: Sequence[Any]) -> Any:
 
     With an item of a list go those after it: they would stand where they do not in the file.
     """
-    if not steps or not standing(tree, steps[:1]):
+    if not steps or not existing_path(tree, steps[:1]):
         return tree
     head, *rest = steps
     changed = copy(tree)
@@ -157,7 +157,7 @@ def _model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem
     return (Problem(MODEL, what, f"Name the model, such as openai:glm-4, or unset {' and '.join(lonely)}"),)
 
 
-def _secret_problems(env: Mapping[str, str], found: Draft) -> tuple[Problem, ...]:
+def _secret_problems(env: Mapping[str, str], found: SettingsDraft) -> tuple[Problem, ...]:
     settings = found.settings
     embedding = settings.knowledge.embedding
     fallbacks = {f"model.fallbacks.{place}": each for place, each in enumerate(settings.model.fallbacks)}
@@ -210,7 +210,7 @@ def _weak(key: str) -> list[tuple[str, str]]:
 def _tool_secrets(settings: Settings) -> dict[str, str]:
     """Key -> the variable that it names."""
     named: dict[str, str] = {}
-    for name, tool in settings.tools.named.items():
+    for name, tool in settings.tools.by_name.items():
         for kind, section in (("http", tool.http), ("mcp", tool.mcp)):
             for header, variable in (section.headers_env if section else {}).items():
                 named[f"tools.{name}.{kind}.headers_env.{header}"] = variable

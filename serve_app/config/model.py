@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from serve_app.config.class_path import SECRET_OPTION
-from serve_app.config.forms import HttpUrl, VariableName
-from serve_app.config.section import Section
+from serve_app.config.validators import HttpUrl, Section, VariableName
 
 FallbackOn = Literal["refusal", "length"]
 ProfileName = Literal[

@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from serve_app.config.forms import (
+from serve_app.config.validators import (
     FunctionPath,
     GroupName,
     HeaderName,
     HostName,
     HttpUrl,
+    Section,
     ToolName,
     UrlTemplate,
     VariableName,
 )
-from serve_app.config.section import Section
 from serve_app.values import Effect
 
 RetryOn = Literal["timeout", "connection", "server_error"]
@@ -153,16 +153,16 @@ class ToolsSettings(Section):
     groups: dict[GroupName, GroupSettings] = {}
 
     @property
-    def named(self) -> dict[str, ToolSettings]:
+    def by_name(self) -> dict[str, ToolSettings]:
         """All tools."""
         return dict(self.__pydantic_extra__)
 
-    def of_group(self, group: str | None) -> list[str]:
+    def names_of_group(self, group: str | None) -> list[str]:
         """The names of a group's tools; of those in no group for None."""
         if group is not None:
-            return [name for name in self.groups[group].tools if name in self.named]
+            return [name for name in self.groups[group].tools if name in self.by_name]
         grouped = {name for each in self.groups.values() for name in each.tools}
-        return [name for name in self.named if name not in grouped]
+        return [name for name in self.by_name if name not in grouped]
 
 
 class EgressSettings(Section):

@@ -38,7 +38,7 @@ from serve_app.stores.limiter import RedisMeter
 from serve_app.stores.pulse import Pulse
 from serve_app.stores.redis import connect
 from serve_app.stores.run_lines import Lines
-from serve_app.values import Check
+from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from serve_app.config import Settings
     from serve_app.llm.chain import Chain
     from serve_app.ports import Metrics
-    from serve_app.values import ChatRequest, Context, Event, Session, SessionSizes
+    from serve_app.values import ChatRequest, Context, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Agent:
         )
         self._pulse = Pulse(self._redis)
         self._window = Window(self._redis, settings.memory, metrics)
-        self._tally = Tally(metrics, frozenset(settings.tools.named))
+        self._tally = Tally(metrics, frozenset(settings.tools.by_name))
         self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._problem: str | None = None
         self._host: Host | None = None
@@ -104,7 +104,7 @@ class Agent:
         means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 
-    async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
+    async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._running().follow(context, request, after):
             if request.stream or event.last:
                 yield event
@@ -123,9 +123,9 @@ class Agent:
         if holder:
             await cancel(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         models = self._model.checks() if self._model else []
-        model = [Check(name="model", ok=self._model is not None, reason=self._problem), *models]
+        model = [DependencyCheck(name="model", ok=self._model is not None, reason=self._problem), *models]
         return [*model, *await self._pulse.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:

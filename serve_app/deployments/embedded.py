@@ -11,7 +11,7 @@ from serve_app.deployments import loopback
 from serve_app.deployments.children import Child, Program
 from serve_app.deployments.data_folder import hold
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.values import Check
+from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
     from serve_app.deployments.data_folder import Ports
@@ -54,7 +54,7 @@ class EmbeddedStores:
         for child in self._children:
             child.wait_until_it_answers(START_S)
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DependencyCheck]:
         """The state of each store, asked now."""
         return [_check(child) for child in self._children]
 
@@ -117,7 +117,7 @@ def _milvus(data_dir: Path, port: int) -> Program:
 PROGRAMS = {"redis": _redis, "milvus": _milvus}
 
 
-def _check(child: Child) -> Check:
+def _check(child: Child) -> DependencyCheck:
     if child.answers():
-        return Check(name=child.program.name, ok=True)
-    return Check(name=child.program.name, ok=False, reason="it does not answer; it is being started again")
+        return DependencyCheck(name=child.program.name, ok=True)
+    return DependencyCheck(name=child.program.name, ok=False, reason="it does not answer; it is being started again")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from serve_app.config import secret
+from serve_app.config import read_secret
 from serve_app.deployments.leaving import ClientsLeave
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import RayNodes, metrics_of
@@ -58,7 +58,7 @@ class Ingress:
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
         admin = settings.access.admin_key_env
-        self._access = AccessBook(redis, secret(admin) if admin else None, self._metrics)
+        self._access = AccessBook(redis, read_secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
         self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
         self._parts = Parts(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from serve_app.ports import Metrics
-    from serve_app.values.metric import Metric
+    from serve_app.values import Metric
 
 logger = logging.getLogger(__name__)
 

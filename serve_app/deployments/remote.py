@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
     from serve_app.config import ToolsSettings
     from serve_app.values import (
-        Catalogue,
         ChatRequest,
-        Check,
         Context,
+        DependencyCheck,
         Document,
+        DocumentList,
         DocumentSummary,
-        Event,
-        Found,
         IdempotencyKey,
-        Indexed,
+        IndexingResult,
+        RunEvent,
+        SearchResult,
         Session,
         SessionSizes,
         ToolRequest,
@@ -72,7 +72,7 @@ class RemoteAgent:
         self._handle = handle
         self._streaming = handle.options(stream=True)
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         follow, given_up_at = _called(self._streaming.turn, context, request, after), until(context)
         try:
             while True:
@@ -98,7 +98,7 @@ class RemoteAgent:
     async def forget(self, context: Context) -> None:
         await _ask(_called(self._handle.forget, context), context, AgentUnavailable)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await _ask(self._handle.checks.remote(), None, AgentUnavailable)
 
 
@@ -108,19 +108,19 @@ class RemoteRetriever:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         return await _ask(_called(self._handle.search, context, query), context, RetrieverUnavailable)
 
-    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+    async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
         return await _ask(_called(self._handle.add, context, documents), context, RetrieverUnavailable)
 
-    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+    async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         return await _ask(_called(self._handle.documents, context, offset, limit), context, RetrieverUnavailable)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
         return await _ask(_called(self._handle.remove, context, document_id), context, RetrieverUnavailable)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await _ask(self._handle.checks.remote(), None, RetrieverUnavailable)
 
 
@@ -136,13 +136,13 @@ class RemoteTools:
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         return await _ask(_called(self._handle.call, context, request, key), context, ToolUnavailable)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
 
 
 def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> Grouped:
     """All tools, each of its group's deployment; under None is the deployment of those in no group."""
-    owned = {group: {name: settings.named[name] for name in settings.of_group(group)} for group in handles}
+    owned = {group: {name: settings.by_name[name] for name in settings.names_of_group(group)} for group in handles}
     return Grouped(*(Part(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
 
 

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
     from serve_app.config import Settings
     from serve_app.knowledge.index import Entry
-    from serve_app.values import Catalogue, Check, Context, Document, DocumentSummary, Found, Indexed
+    from serve_app.values import (
+        Context,
+        DependencyCheck,
+        Document,
+        DocumentList,
+        DocumentSummary,
+        IndexingResult,
+        SearchResult,
+    )
 
 
 logger = logging.getLogger(__name__)
@@ -57,7 +65,7 @@ class Retriever:
     async def _prepared(self, document: Document) -> list[Entry]:
         return await self._split.remote(document)
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         with about(context.ids):
             begun = time.monotonic()
             found = await self._index.search(context, query)
@@ -65,17 +73,17 @@ class Retriever:
             logger.debug("searched", extra={**told, "elapsed_ms": elapsed_ms(begun)})
             return found
 
-    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+    async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
         with about({"request_id": context.request_id}):
             return await self._index.add(context, documents)
 
-    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+    async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         return await self._index.documents(context, offset, limit)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
         return await self._index.remove(context, document_id)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await self._index.checks()
 
     def _breakers(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import ObservabilitySettings
     from serve_app.deployments.data_folder import Ports
-    from serve_app.values import Check
+    from serve_app.values import DependencyCheck
 
 
 @serve.deployment(
@@ -44,7 +44,7 @@ class Stores:
         self._stores.start()
         self._beating = asyncio.create_task(beat(metrics_of(exported=telling.metrics)), context=contextvars.Context())
 
-    async def ready(self) -> list[Check]:
+    async def ready(self) -> list[DependencyCheck]:
         """The state of each store, asked now."""
         return await asyncio.to_thread(self._stores.checks)
 

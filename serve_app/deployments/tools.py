@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
     from serve_app.config import Settings
-    from serve_app.values import Check, Context, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
+    from serve_app.values import Context, DependencyCheck, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
 
 
 @serve.deployment
@@ -32,7 +32,9 @@ class Tools:
         screen_logs(settings.observability)
         untraced_by_langchain()
         tools = settings.tools
-        self._runner = Runner(tools.named, [settings.orders], settings.egress.private_hosts, tools.of_group(group))
+        self._runner = Runner(
+            tools.by_name, [settings.orders], settings.egress.private_hosts, tools.names_of_group(group)
+        )
         self._runner.start()
         beating = beat(metrics_of(exported=settings.observability.metrics), self._breakers)
         self._beating = asyncio.create_task(beating, context=contextvars.Context())
@@ -46,7 +48,7 @@ class Tools:
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         return await self._runner.call(context, request, key)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await self._runner.checks()
 
     def check_health(self) -> None:

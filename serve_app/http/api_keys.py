@@ -13,7 +13,7 @@ from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.parts import Parts
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.ports import Keys
-from serve_app.values import ApiKey, ApiKeyList, KeyId, KeyOrder, Limits, NewApiKey
+from serve_app.values import ApiKey, ApiKeyList, ApiKeyRequest, KeyId, NewApiKey, RateLimits
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def _add_create(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         response_description="The key, which is told this once: only a hash of it is kept.",
         responses=body_refusals(404),
     )
-    async def create(request: Request, order: KeyOrder) -> Response:
+    async def create(request: Request, order: ApiKeyRequest) -> Response:
         """For keys of the tenant `default` with the scope `admin`. It opens what it is for within two seconds."""
         async with within(patience_s(contexts.of(request))):
             made = await _asked_for(parts).create(order)
@@ -74,7 +74,7 @@ def _add_limit(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         response_description="The key as it is now.",
         responses=body_refusals(404, 409),
     )
-    async def limit(request: Request, key_id: _KeyId, limits: Limits) -> Response:
+    async def limit(request: Request, key_id: _KeyId, limits: RateLimits) -> Response:
         """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
         changes = {name: getattr(limits, name) for name in limits.model_fields_set}
         async with within(patience_s(contexts.of(request))):

@@ -15,7 +15,7 @@ from serve_app.http.preferences import RespondsAsync
 from serve_app.http.rehearsal import rehearsed
 from serve_app.http.replies import answer_of, stream_of
 from serve_app.http.responses import body_refusals
-from serve_app.values import Answer, ChatRequest, Run
+from serve_app.values import Answer, ChatRequest, RunRecord
 
 
 def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
@@ -27,7 +27,7 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         summary="Say something and get the answer",
         response_model=Answer,
         response_description="The answer; with `stream: true`, the run's events as they happen.",
-        responses={200: examples.CHAT, 202: {"model": Run, **examples.ACCEPTED}, **body_refusals(409, 429)},
+        responses={200: examples.CHAT, 202: {"model": RunRecord, **examples.ACCEPTED}, **body_refusals(409, 429)},
     )
     async def chat(
         request: Request,

@@ -12,7 +12,7 @@ from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.observability.catalogue import FEEDBACK
 from serve_app.ports import Feedback, Metrics
-from serve_app.values import FeedbackList, Rating, Value, Vote
+from serve_app.values import FeedbackList, FeedbackRequest, Rating, Value
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ def add_feedback(api: FastAPI, feedback: Feedback, contexts: Contexts, metrics: 
         "/agent/feedback",
         tags=["Conversations"],
         summary="Rate an answer",
-        response_model=Vote,
+        response_model=FeedbackRequest,
         response_description="The vote as it is kept.",
         responses=body_refusals(404, 409),
     )
-    async def vote(request: Request, body: Vote) -> Response:
+    async def vote(request: Request, body: FeedbackRequest) -> Response:
         """One vote a run: a second one takes the first one's place. The operator reads it beside question and answer.
 
         A run that has not ended cannot be rated yet.

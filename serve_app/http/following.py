@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from serve_app.values import Event
+    from serve_app.values import RunEvent
 
 CLOSE_S = 5.0
 """For a generator to close: it has a remote call to cancel at most."""
@@ -18,12 +18,12 @@ CLOSE_S = 5.0
 class Following:
     """A run's events, read in a task of their own: a pause for a keep-alive must not cancel the reading."""
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
-        self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
+    def __init__(self, events: AsyncGenerator[RunEvent, None]) -> None:
+        self._inbox: asyncio.Queue[RunEvent | None] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read(events))
         self.ended = False
 
-    async def next(self, timeout_s: float) -> Event | None:
+    async def next(self, timeout_s: float) -> RunEvent | None:
         """The next event; None when there was none for `timeout_s` seconds, or when they have `ended`.
 
         Raises:
@@ -46,7 +46,7 @@ class Following:
             async with asyncio.timeout(CLOSE_S):
                 await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _read(self, events: AsyncGenerator[Event, None]) -> None:
+    async def _read(self, events: AsyncGenerator[RunEvent, None]) -> None:
         try:
             async with aclosing(events):
                 async for event in events:

@@ -14,7 +14,7 @@ from serve_app.http.errors import or_failed
 from serve_app.http.parts import Parts
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
-from serve_app.values import Check, Failed, Value
+from serve_app.values import DependencyCheck, Failed, Value
 
 DISPENSABLE = "retriever"
 """The part of the service without which turns are answered."""
@@ -34,7 +34,7 @@ class Readiness(Value):
     """Whether a turn can be answered now, and what stands in its way, or in the way of a whole answer."""
 
     ready: bool
-    checks: list[Check]
+    checks: list[DependencyCheck]
 
 
 def add_health(api: FastAPI, parts: Parts) -> None:
@@ -63,10 +63,10 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         asked = {"agent": parts.agent.checks, "retriever": parts.retriever.checks, "tools": parts.tools.checks}
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(*(or_failed(_asked(checks()), request_id) for checks in asked.values()))
-        checks: list[Check] = []
+        checks: list[DependencyCheck] = []
         for part, found in zip(asked, told, strict=True):
             if isinstance(found, Failed):  # a part that tells nothing is a failed check of its own
-                checks.append(Check(name=part, ok=False, reason=found.error.message, required=required(part)))
+                checks.append(DependencyCheck(name=part, ok=False, reason=found.error.message, required=required(part)))
             else:
                 heard.add(part)
                 checks += found
@@ -77,6 +77,6 @@ def add_health(api: FastAPI, parts: Parts) -> None:
         return response
 
 
-async def _asked(asking: Awaitable[list[Check]]) -> list[Check]:
+async def _asked(asking: Awaitable[list[DependencyCheck]]) -> list[DependencyCheck]:
     async with within(CHECK_S, f"No answer within {CHECK_S:.0f} seconds"):
         return await asking

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from serve_app.errors import Internal, Overloaded, StoreUnavailable
 from serve_app.http.headers import once
 from serve_app.http.parts import Parts
-from serve_app.values import ChatRequest, Claim, Context, Event
+from serve_app.values import ChatRequest, Claim, Context, RunEvent
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ def _key(request: Request, key: _KeyHeader) -> str | None:
 Key = Annotated[str | None, Depends(_key)]
 
 
-async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[Event, None]:
+async def events_of(
+    parts: Parts, context: Context, body: ChatRequest, key: str | None
+) -> AsyncGenerator[RunEvent, None]:
     """The run's events to its last one: from the agent where it begins here, else from its log.
 
     Without a key it is always a new run, which the agent registers.
@@ -60,7 +62,7 @@ async def events_of(parts: Parts, context: Context, body: ChatRequest, key: str 
     raise Internal("The run ended without its last event")
 
 
-async def _begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[Event, None]:
+async def _begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[RunEvent, None]:
     """The events of a run that begins; one that the agents refuse is withdrawn, lest they run it when nobody asks."""
     try:
         async with aclosing(parts.agent.turn(context, body)) as events:

@@ -11,7 +11,7 @@ from serve_app.http import examples
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.ports import Retriever
-from serve_app.values import Catalogue, Document, DocumentSummary, Indexed, Value
+from serve_app.values import Document, DocumentList, DocumentSummary, IndexingResult, Value
 
 ADD_S = 300.0
 """For one batch of documents: an embedding model may take minutes over it."""
@@ -28,7 +28,7 @@ class Batch(Value):
 class BatchResult(Value):
     """What became of each document of the batch, in its order."""
 
-    documents: list[Indexed]
+    documents: list[IndexingResult]
 
 
 class Page(Value):
@@ -63,7 +63,7 @@ def add_knowledge(api: FastAPI, retriever: Retriever, contexts: Contexts) -> Non
         "/knowledge/documents",
         tags=["Knowledge"],
         summary="List the documents",
-        response_model=Catalogue,
+        response_model=DocumentList,
         response_description="A page of them, by source; `total` and `passages` count all.",
         responses=refusals(),
     )

@@ -19,7 +19,7 @@ from serve_app.values import Answer, Cancelled, Failed
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from serve_app.values import Context, Event
+    from serve_app.values import Context, RunEvent
 
 DEGRADED = "X-Degraded"
 _NO_HEADER = re.compile(r"[^ -~]")
@@ -31,7 +31,7 @@ LOOK_UP_S = 1.0
 """Time enough to learn that there is no such run, or that it is over; a stream that is resumed opens no later."""
 
 
-async def answer_of(events: AsyncGenerator[Event, None], context: Context) -> Response:
+async def answer_of(events: AsyncGenerator[RunEvent, None], context: Context) -> Response:
     """What the run ends with, as one JSON body.
 
     Raises:
@@ -41,7 +41,7 @@ async def answer_of(events: AsyncGenerator[Event, None], context: Context) -> Re
     return refusal(last.error) if isinstance(last, Failed) else marked(json_response(last), last)
 
 
-async def end_of(events: AsyncGenerator[Event, None], context: Context) -> Answer | Failed:
+async def end_of(events: AsyncGenerator[RunEvent, None], context: Context) -> Answer | Failed:
     """What the run ends with.
 
     Raises:
@@ -64,18 +64,18 @@ def marked(response: Response, answer: Answer) -> Response:
     return response
 
 
-async def stream_of(events: AsyncGenerator[Event, None], context: Context) -> Response:
+async def stream_of(events: AsyncGenerator[RunEvent, None], context: Context) -> Response:
     """A new stream: what fails before its first frame is a status, a run that does so included."""
     return await _opened(events, context, FIRST_EVENT_S, failed_is_status=True)
 
 
-async def resumed(events: AsyncGenerator[Event, None], context: Context) -> Response:
+async def resumed(events: AsyncGenerator[RunEvent, None], context: Context) -> Response:
     """The rest of a stream: the same frames, one that tells of a failed run included; 204 where nothing is left."""
     return await _opened(events, context, LOOK_UP_S, failed_is_status=False)
 
 
 async def _opened(
-    events: AsyncGenerator[Event, None], context: Context, wait_s: float, *, failed_is_status: bool
+    events: AsyncGenerator[RunEvent, None], context: Context, wait_s: float, *, failed_is_status: bool
 ) -> Response:
     """The first event is awaited here for a while, where a failure can still become a status."""
     async with AsyncExitStack() as undo:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import json_response, refusals
 from serve_app.ports import Lines
-from serve_app.values import RunLines
+from serve_app.values import RunLogLines
 
 _RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's answer has it.")]
 
@@ -21,7 +21,7 @@ def add_run_lines(api: FastAPI, lines: Lines, contexts: Contexts) -> None:
         "/admin/runs/{run_id}/logs",
         tags=["Admin"],
         summary="Read what the logs say of a run",
-        response_model=RunLines,
+        response_model=RunLogLines,
         response_description="The latest two hundred lines, in order.",
         responses=refusals(404),
     )

@@ -12,7 +12,7 @@ from serve_app.http.headers import once
 from serve_app.http.replies import resumed
 from serve_app.http.responses import json_response, refusals
 from serve_app.ports import Runs
-from serve_app.values import Run
+from serve_app.values import RunRecord
 
 HEADER = "Last-Event-ID"
 
@@ -47,7 +47,7 @@ def _add_read(api: FastAPI, runs: Runs, contexts: Contexts) -> None:
         _PATH,
         tags=["Runs"],
         summary="Read the state of a run",
-        response_model=Run,
+        response_model=RunRecord,
         response_description="Its state, with the answer once it has answered, or the error where it failed.",
         responses=refusals(404),
     )
@@ -82,7 +82,7 @@ def _add_cancel(api: FastAPI, runs: Runs, contexts: Contexts) -> None:
         f"{_PATH}/cancel",
         tags=["Runs"],
         summary="Cancel a run",
-        response_model=Run,
+        response_model=RunRecord,
         response_description="What became of the run.",
         responses=refusals(404),
     )

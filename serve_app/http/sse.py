@@ -11,7 +11,7 @@ from starlette.responses import Response
 from serve_app.errors import DeadlineExceeded
 from serve_app.http.contexts import patience_s
 from serve_app.http.errors import or_failed
-from serve_app.values import Event, Failed
+from serve_app.values import Failed, RunEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,21 +33,21 @@ HEADERS = {
 """The last one keeps nginx from holding frames back."""
 
 
-def frame(event: Event) -> bytes:
+def frame(event: RunEvent) -> bytes:
     """One event; its JSON has no line breaks, because JSON escapes those within strings."""
     return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
 
 
-def broken_off(failed: Failed, last: Event | None) -> bytes:
+def broken_off(failed: Failed, last: RunEvent | None) -> bytes:
     """A failure of the stream, not of the run: it repeats the id of the last event, so that none is skipped."""
-    return frame(Event(id=last.id if last else 0, data=failed))
+    return frame(RunEvent(id=last.id if last else 0, data=failed))
 
 
 async def frames(
-    following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+    following: Following, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[bytes, None]:
     """The steps as they travel."""
-    last: Event | None = None
+    last: RunEvent | None = None
     async with aclosing(steps(following, first, context, keep_alive_s)) as told:
         async for step in told:
             if isinstance(step, Failed):
@@ -58,8 +58,8 @@ async def frames(
 
 
 async def steps(
-    following: Following, first: Event | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
-) -> AsyncGenerator[Event | Failed | None, None]:
+    following: Following, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncGenerator[RunEvent | Failed | None, None]:
     """`first`, if it is there, and what follows, to the last event or to the failure that keeps it away.
 
     None stands for a silence after which the client wants a sign of life.
@@ -76,7 +76,7 @@ async def steps(
         event = step or event
 
 
-async def _next(following: Following, context: Context, keep_alive_s: float) -> Event | None:
+async def _next(following: Following, context: Context, keep_alive_s: float) -> RunEvent | None:
     left_s = patience_s(context)
     event = await following.next(min(left_s, keep_alive_s))
     if event is None and left_s <= keep_alive_s and not following.ended:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from serve_app.config import secret
-from serve_app.config.class_path import is_class_path, load_class, sunset_is_known
+from serve_app.config import read_secret
+from serve_app.config.class_path import is_class_path, load_class, silence_community_notice
 from serve_app.errors import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
         return made
     name = settings.model or ""
     if is_class_path(name):
-        given = {option: secret(variable).get_secret_value() for option, variable in settings.options_env.items()}
-        key = secret(settings.api_key_env).get_secret_value() if settings.api_key_env else None
+        given = {option: read_secret(variable).get_secret_value() for option, variable in settings.options_env.items()}
+        key = read_secret(settings.api_key_env).get_secret_value() if settings.api_key_env else None
         return _of_class(settings, given, key)
     from langchain.embeddings import init_embeddings
 
@@ -42,7 +42,7 @@ def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
     if settings.base_url is not None:
         options["base_url"] = settings.base_url
     if settings.api_key_env is not None:
-        options["api_key"] = secret(settings.api_key_env)
+        options["api_key"] = read_secret(settings.api_key_env)
     if name.startswith("openai:"):
         # The check would download a tokenizer; retries are the caller's.
         options |= {"check_embedding_ctx_length": False, "max_retries": 0, "timeout": settings.timeout_s}
@@ -81,7 +81,7 @@ def _of_class(settings: EmbeddingSettings, given: dict[str, str], key: str | Non
         what = f"{path} has no option {', '.join(unknown)}"
         raise InvalidConfiguration((Problem(OPTIONS, what, f"It has: {', '.join(sorted(known))}"),))
     try:
-        with sunset_is_known():
+        with silence_community_notice():
             made: Embeddings = chosen(**options)
     except ImportError as error:
         raise InvalidConfiguration((Problem(MODEL, f"{path} needs another package", _first_line(error)),)) from error

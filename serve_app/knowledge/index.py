@@ -16,7 +16,7 @@ from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
 from serve_app.knowledge.writer import writing
 from serve_app.resilience.deadline import limit_s, until
-from serve_app.values import Catalogue, Check, Found
+from serve_app.values import DependencyCheck, DocumentList, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app.knowledge.servers import Servers
     from serve_app.resilience.circuit import Circuit
     from serve_app.stores.lease import Lease
-    from serve_app.values import Context, Document, DocumentSummary, Indexed
+    from serve_app.values import Context, Document, DocumentSummary, IndexingResult
 
 __all__ = ["Entry", "Index", "entries"]
 
@@ -67,19 +67,19 @@ class Index:
         circuits = [server.circuit for server in self._servers.all]
         return {each.name: each for each in [*circuits, *([self._embedder.circuit] if self._embedder else [])]}
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         """The passages that bear on `query`.
 
         Raises:
             StoreUnavailable: Redis, all of Milvus or an embedding model that is needed did not answer.
             DeadlineExceeded: the request has no time left.
         """
-        timeout_s = limit_s(until(context), self._settings.patience_s)
+        timeout_s = limit_s(until(context), self._settings.total_timeout_s)
         search = Search(context, self._registry(context.tenant), self._servers, self._settings, self._embedder)
         try:
             async with asyncio.timeout(timeout_s):
                 if not await self._layout.check():
-                    return Found()
+                    return SearchResult()
                 return await search.find(query)
         except TimeoutError as error:
             raise StoreUnavailable("The search took too long") from error
@@ -92,7 +92,7 @@ class Index:
         except ServeAppError as error:
             logger.warning("not_warmed", extra={"error": error.message})
 
-    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+    async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
         """Index `documents`, each replacing what its source held; one result per document, in order.
 
         Sent again after an error or an interruption, it goes on where it was.
@@ -119,14 +119,14 @@ class Index:
             finally:
                 await self._passages.settle()
 
-    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+    async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         """A page of the documents, by source.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         page = await self._registry(context.tenant).page(offset, limit)
-        return Catalogue(documents=page.documents, total=page.total, passages=page.passages)
+        return DocumentList(documents=page.documents, total=page.total, passages=page.passages)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
         """Remove a document and its passages; what it was.
@@ -142,7 +142,7 @@ class Index:
             await self._passages.settle()
         return summary
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         """Whether each Milvus and the embedding answer, and whether the collection holds what is searched here."""
         asked: dict[str, tuple[Awaitable[object], Circuit | None]] = {
             server.circuit.name: (server.passages.ping(CHECK_S), server.circuit) for server in self._servers.all
@@ -163,7 +163,7 @@ class Index:
         return Ingest(tenant, self._registry(tenant), self._passages, self._prepare, self._embedder)
 
 
-async def _put(ingest: Ingest, lease: Lease, document: Document) -> Indexed:
+async def _put(ingest: Ingest, lease: Lease, document: Document) -> IndexingResult:
     """What became of one document: whatever is wrong with it stops no other; only a store that is away stops all."""
     try:
         return await ingest.put(lease, document)
@@ -174,7 +174,7 @@ async def _put(ingest: Ingest, lease: Lease, document: Document) -> Indexed:
         return ingest.failed(document, "The document could not be indexed")
 
 
-async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) -> Check:
+async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) -> DependencyCheck:
     """Turns are answered without knowledge; a breaker that is half open waits for the next search to try."""
     reasons = []
     try:
@@ -186,4 +186,4 @@ async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) 
         reasons.append(f"No answer within {CHECK_S:.0f} second")
     if circuit is not None and circuit.state == "open":
         reasons.append(f"searches failed again and again and go without it for {circuit.retry_after_s:.0f} s")
-    return Check(name=name, ok=not reasons, reason="; ".join(reasons) or None, required=False)
+    return DependencyCheck(name=name, ok=not reasons, reason="; ".join(reasons) or None, required=False)

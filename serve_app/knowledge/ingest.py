@@ -17,7 +17,7 @@ from serve_app.knowledge.entry import Entry, digest, document_id
 from serve_app.knowledge.passages import Origin
 from serve_app.knowledge.registry import Record
 from serve_app.knowledge.sparse import frequencies
-from serve_app.values import Indexed
+from serve_app.values import IndexingResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Ingest:
         self._prepare = prepare
         self._embedder = embedder
 
-    async def is_done(self, documents: list[Document]) -> list[Indexed] | None:
+    async def is_done(self, documents: list[Document]) -> list[IndexingResult] | None:
         """The results, where nothing is left to do."""
         records = await self._registry.records(self._id(each) for each in documents)
         if await self._registry.unsettled() or any(not self._unchanged(each, records) for each in documents):
@@ -64,7 +64,7 @@ class Ingest:
             except StoreCorrupt:
                 logger.exception("document_not_settled", extra={"document": document})
 
-    async def put(self, lease: Lease, document: Document) -> Indexed:
+    async def put(self, lease: Lease, document: Document) -> IndexingResult:
         """Index `document`, replacing what its source held.
 
         Raises:
@@ -130,8 +130,8 @@ class Ingest:
         record = records.get(self._id(document))
         return record is not None and record.digest == digest(document)
 
-    def _indexed(self, document: Document, status: Status, passages: int) -> Indexed:
-        return Indexed(id=self._id(document), source=document.source, status=status, passages=passages)
+    def _indexed(self, document: Document, status: Status, passages: int) -> IndexingResult:
+        return IndexingResult(id=self._id(document), source=document.source, status=status, passages=passages)
 
-    def failed(self, document: Document, reason: str) -> Indexed:
-        return Indexed(id=self._id(document), source=document.source, status="failed", reason=reason)
+    def failed(self, document: Document, reason: str) -> IndexingResult:
+        return IndexingResult(id=self._id(document), source=document.source, status="failed", reason=reason)

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from serve_app.config.class_path import load_class, sunset_is_known
+from serve_app.config.class_path import load_class, silence_community_notice
 from serve_app.knowledge.decoding import Unreadable
 from serve_app.knowledge.load import document
 
@@ -66,7 +66,7 @@ class Loader:
             yield document(source, title, "\n\n".join(text for text, _ in parts), is_text=True)
 
     def _parts(self, *path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        with sunset_is_known(), warnings.catch_warnings():
+        with silence_community_notice(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a loader's own, of the packages that it wraps
             try:
                 loader = self.made_of(*path, **self.arguments)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from serve_app.errors import ModelUnavailable, StoreUnavailable
 from serve_app.knowledge.question import Question
 from serve_app.knowledge.rank import Candidate, bearing, distinct, fused
-from serve_app.values import Found
+from serve_app.values import SearchResult
 
 if TYPE_CHECKING:
     from serve_app.config import KnowledgeSettings
@@ -40,7 +40,7 @@ class Search:
         self._embedder = embedder
         self._fetched = max(FETCHED, 3 * settings.limit)
 
-    async def find(self, query: str) -> Found:
+    async def find(self, query: str) -> SearchResult:
         """The passages that bear on `query`, best first.
 
         Raises:
@@ -49,7 +49,7 @@ class Search:
         question = Question.of(query)
         total, frequencies = await self._registry.statistics(question.ids())
         if not total:
-            return Found()
+            return SearchResult()
         weighed = question.weighed(total, frequencies)
         vectors: dict[str, Vector] = {}
         if self._settings.mode != "dense" and any(frequencies.values()):
@@ -58,11 +58,11 @@ class Search:
         if dense:
             vectors["dense"] = dense
         if not vectors:
-            return Found(lexical_only=self._embedder is not None)
+            return SearchResult(lexical_only=self._embedder is not None)
         near = await self._servers.near(self._context, vectors, self._fetched)
         ranked = fused(_by_words(near.hits.get("sparse", []), weighed), _by_meaning(near.hits.get("dense", [])))
         current = await self._current(bearing(ranked, self._settings.min_score))
-        return Found(
+        return SearchResult(
             passages=[each.passage for each in distinct(current, self._settings.limit)],
             standby=near.standby,
             lexical_only=self._embedder is not None and not dense,

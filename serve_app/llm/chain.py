@@ -26,7 +26,7 @@ from serve_app.llm.tries import Link, Tries
 from serve_app.observability.recorders import SILENT
 from serve_app.observability.untraced import UNRECORDED
 from serve_app.ports import Metrics  # noqa: TC001 - pydantic reads the annotations
-from serve_app.values import Check
+from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -76,7 +76,7 @@ class Chain(BaseChatModel):
     def _llm_type(self) -> str:
         return "chain"
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DependencyCheck]:
         """Whether each model is asked now; none is required while another one is."""
         answerable = any(link.circuit.admits and not link.problem for link in self.links)
         return [_check(link, required=not answerable) for link in self.links]
@@ -222,11 +222,11 @@ def _fitting(tool: Any, link: Link) -> Any:
     return {**tool, "function": {**function, "parameters": parameters}}
 
 
-def _check(link: Link, *, required: bool) -> Check:
+def _check(link: Link, *, required: bool) -> DependencyCheck:
     name = f"model:{link.name}"
     if link.problem:
-        return Check(name=name, ok=False, reason=link.problem, required=required)
+        return DependencyCheck(name=name, ok=False, reason=link.problem, required=required)
     if link.circuit.admits:
-        return Check(name=name, ok=True, required=required)
+        return DependencyCheck(name=name, ok=True, required=required)
     reason = f"It has failed again and again, and is left alone for {math.ceil(link.circuit.retry_after_s)} s"
-    return Check(name=name, ok=False, reason=reason, required=required)
+    return DependencyCheck(name=name, ok=False, reason=reason, required=required)

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from serve_app.llm.tool_schema import legal_name
-from serve_app.values.sessions import NO_RESULT
-from serve_app.values.text import valid_json, valid_text
+from serve_app.llm.tool_schema import make_tool_name
+from serve_app.values import NO_RESULT
+from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -132,8 +132,8 @@ class _Keeper:
         if call_id in self._ids or not _ID.fullmatch(call_id):
             call_id = new_id()
         self._ids.add(call_id)
-        name = call["name"] if _NAME.fullmatch(call["name"] or "") else legal_name(call["name"] or "")
-        arguments: dict[str, Any] = valid_json(call["args"])
+        name = call["name"] if _NAME.fullmatch(call["name"] or "") else make_tool_name(call["name"] or "")
+        arguments: dict[str, Any] = sanitize_json(call["args"])
         return {"id": call_id, "name": name, "args": arguments, "type": "tool_call"}
 
 
@@ -160,8 +160,8 @@ def _changed(message: BaseMessage, **fields: Any) -> BaseMessage:
 
 def _content(content: str | list[str | dict[str, Any]]) -> str | list[str | dict[str, Any]]:
     if isinstance(content, str):
-        return valid_text(content)
-    blocks: list[str | dict[str, Any]] = valid_json(content)
+        return sanitize_text(content)
+    blocks: list[str | dict[str, Any]] = sanitize_json(content)
     return blocks
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from serve_app.config import environment, secret
+from serve_app.config import read_environment, read_secret
 from serve_app.config.class_path import load_class
 from serve_app.errors import InvalidConfiguration, Problem
 from serve_app.llm.chain import Chain
@@ -77,7 +77,7 @@ def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
         key = _key(settings)
     except InvalidConfiguration as error:
         missing = [_missing_key(settings, where, each) for each in error.problems]
-    unset = [name for name in settings.options_env.values() if not environment().get(name)]
+    unset = [name for name in settings.options_env.values() if not read_environment().get(name)]
     if unset:
         mend = "Set it, put it into .env, or name another variable"
         return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", mend) for each in unset]
@@ -101,7 +101,7 @@ def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatM
         "model_kwargs": settings.extra_body or None,
     }
     given = {name: value for name, value in optional.items() if value is not None} | settings.options
-    given |= {name: secret(variable) for name, variable in settings.options_env.items()}
+    given |= {name: read_secret(variable) for name, variable in settings.options_env.items()}
     if _is_class(settings):
         cls = load_class(settings.name, _chat_model_class())
         built: BaseChatModel = cls(**given)
@@ -161,12 +161,12 @@ def _key(settings: ModelEndpoint) -> SecretStr | str | None:
         InvalidConfiguration: OpenAI's own endpoint is asked, and there is no key.
     """
     if settings.api_key_env:
-        return secret(settings.api_key_env)
+        return read_secret(settings.api_key_env)
     if settings.base_url or _is_class(settings):
         return None
     usual = _usual_variable(settings)
-    if environment().get(usual) or _provider(settings) == OPENAI:
-        return secret(usual)
+    if read_environment().get(usual) or _provider(settings) == OPENAI:
+        return read_secret(usual)
     return None
 
 

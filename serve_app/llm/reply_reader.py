@@ -21,9 +21,9 @@ from serve_app.llm.estimating import tokens
 from serve_app.llm.finish import finish_of
 from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments, write_arguments
 from serve_app.llm.reply_text import TextReader
-from serve_app.llm.tool_schema import legal_name
+from serve_app.llm.tool_schema import make_tool_name
 from serve_app.llm.translate import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
-from serve_app.values.text import valid_json, valid_text
+from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -115,7 +115,7 @@ class ReplyReader:
         self._note(message)
         more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
         if REASONING in more:
-            more[REASONING] = valid_text(str(more[REASONING]))
+            more[REASONING] = sanitize_text(str(more[REASONING]))
             self._reasoned += len(more[REASONING])
         content, thinking, retracted = self._content(message)
         if thinking:
@@ -147,7 +147,7 @@ class ReplyReader:
             raise ModelUnreadable(UNREADABLE)
         marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}
         if self._refusal and not calls and not self._text.answer.strip():
-            text, marks[FINISH] = valid_text(self._refusal), "content_filter"
+            text, marks[FINISH] = sanitize_text(self._refusal), "content_filter"
         elif finish in {"length", "content_filter"} and self._text.answer.strip():
             marks[TRUNCATED] = True
         if calls and finish != "stop":
@@ -161,7 +161,7 @@ class ReplyReader:
             marks[ESTIMATED] = True
         if retracted:
             marks[RETRACTED] = True
-        said = {str(name): valid_json(each) for name, each in self._metadata.items()}
+        said = {str(name): sanitize_json(each) for name, each in self._metadata.items()}
         return AIMessageChunk(
             content=text,
             additional_kwargs={THINKING: thinking} if thinking else {},
@@ -217,20 +217,20 @@ class ReplyReader:
         bare = _PREFIX.sub("", name.strip())
         folded = _folded(bare)
         same = [each for each in self.tools if _folded(each) == folded]
-        return same[0] if len(same) == 1 else legal_name(bare) if bare else UNKNOWN_TOOL
+        return same[0] if len(same) == 1 else make_tool_name(bare) if bare else UNKNOWN_TOOL
 
     def _content(self, message: AIMessage) -> tuple[Any, str, bool]:
         """The content without thinking and calls; the thinking; whether the text before was thinking."""
         if isinstance(message.content, str):
-            return _joined(self._text.feed(valid_text(message.content))) if message.content else ("", "", False)
+            return _joined(self._text.feed(sanitize_text(message.content))) if message.content else ("", "", False)
         blocks: list[Any] = []
         thinking, retracted = "", False
         for block in message.content:
             written = block if isinstance(block, str) else block.get("text") if block.get("type") == "text" else None
             if not isinstance(written, str):
-                blocks.append(valid_json(block))
+                blocks.append(sanitize_json(block))
                 continue
-            text, thought, lone = _joined(self._text.feed(valid_text(written)))
+            text, thought, lone = _joined(self._text.feed(sanitize_text(written)))
             thinking, retracted = thinking + thought, retracted or lone
             if text:
                 blocks.append(text if isinstance(block, str) else {**block, "text": text})
@@ -318,7 +318,7 @@ def _strict(written: str) -> str:
             return read_arguments(written)
     except Invalid:
         pass
-    return json.dumps(valid_text(written[:MAX_ARGUMENT_CHARACTERS]))
+    return json.dumps(sanitize_text(written[:MAX_ARGUMENT_CHARACTERS]))
 
 
 def _folded(name: str) -> str:

@@ -12,10 +12,10 @@ import json
 import math
 from typing import Any, Literal, TypeGuard
 
-from serve_app.values import legal_name
-from serve_app.values.text import capped, valid_json
+from serve_app.values import make_tool_name
+from serve_app.values.sanitize import sanitize_json, truncate
 
-__all__ = ["Dialect", "for_provider", "legal_name"]
+__all__ = ["Dialect", "for_provider", "make_tool_name"]
 
 Dialect = Literal["full", "simple"]
 Schema = dict[str, Any]
@@ -53,7 +53,7 @@ def for_provider(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]
     `full` is the schema as it is, without marks that are not for models, and with its root plainly an object. `simple`
     has only type, description, enum of strings, properties, required, items, nullable, and bounds of numbers and lists.
     """
-    valid = valid_json(parameters)
+    valid = sanitize_json(parameters)
     root: Schema = valid if isinstance(valid, dict) else {}
     if dialect == "simple" or any(word in root for word in (*COMBINED, "$ref")):
         plain = _Simplifier(root).object()
@@ -144,7 +144,7 @@ class _Simplifier:
         own = schema.get("description")
         described = " ".join([*([own.strip()] if isinstance(own, str) and own.strip() else []), *notes])
         if described:
-            found["description"] = capped(described, MAX_DESCRIPTION)
+            found["description"] = truncate(described, MAX_DESCRIPTION)
         return found
 
     def _fill(self, schema: Schema, found: Schema, references: tuple[str, ...], depth: int) -> list[str]:
@@ -271,7 +271,7 @@ def _typed(schema: Schema) -> Schema:
     """The schema with a type, and what each type must have."""
     if "type" not in schema:
         told = " ".join([*([schema["description"]] if "description" in schema else []), "Any JSON value."])
-        schema = {**schema, "type": "string", "description": capped(told, MAX_DESCRIPTION)}
+        schema = {**schema, "type": "string", "description": truncate(told, MAX_DESCRIPTION)}
         schema.pop("enum", None)
     if schema["type"] == "array" and "items" not in schema:
         return {**schema, "items": _typed({})}
@@ -283,7 +283,7 @@ def _typed(schema: Schema) -> Schema:
 def _described(*parts: Schema) -> Schema:
     """The descriptions of several schemas as one."""
     told = list(dict.fromkeys(part["description"] for part in parts if part.get("description")))
-    return {"description": capped(" ".join(told), MAX_DESCRIPTION)} if told else {}
+    return {"description": truncate(" ".join(told), MAX_DESCRIPTION)} if told else {}
 
 
 def _any_of(parts: list[Schema | None]) -> Schema | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from serve_app.errors import InvalidConfiguration, InvalidRequest, ModelUnavailable, Problem, ServeAppError
 from serve_app.llm import error_patterns as patterns
 from serve_app.observability.redaction import Redactor
-from serve_app.values.text import valid_text
+from serve_app.values.sanitize import sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -234,7 +234,7 @@ def _described(error: Exception, said: _Refusal) -> str:
 
 
 def _masked(said: _Refusal) -> str:
-    return _MASK.text(valid_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
+    return _MASK.text(sanitize_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
 
 
 def _written(error: Exception) -> str:

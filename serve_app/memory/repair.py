@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serve_app.values import Message
-from serve_app.values.sessions import NO_RESULT
+from serve_app.values import NO_RESULT, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

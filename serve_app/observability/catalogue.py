@@ -6,7 +6,7 @@ few microseconds: there is one per request or step, and none per token.
 
 from __future__ import annotations
 
-from serve_app.values.metric import Metric
+from serve_app.values import Metric
 
 ANSWER_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """With the 2 s and 5 s of the objectives among them."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.redaction import leaves
-from serve_app.values.text import valid_json
+from serve_app.values.sanitize import sanitize_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,7 +103,7 @@ def cut(value: Any) -> Any:
 
 def _sendable(value: Any) -> Any:
     """The same as JSON, with integers that a sink has room for."""
-    return _short_integers(valid_json(value))
+    return _short_integers(sanitize_json(value))
 
 
 def _short_integers(value: Any) -> Any:

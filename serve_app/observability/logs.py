@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.redaction import leaves
-from serve_app.values.text import valid_json, valid_text
+from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -163,7 +163,7 @@ class Readable(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         fields = [f"{name}={_short(value)}" for name, value in fields_of(record).items()]
         line = " ".join([record.levelname, at, self._name, record.getMessage(), *fields])
-        return valid_text(f"{line}\n{record.exc_text}" if record.exc_text else line)
+        return sanitize_text(f"{line}\n{record.exc_text}" if record.exc_text else line)
 
 
 _FORMATTER = logging.Formatter()
@@ -173,9 +173,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 def JSON(value: Any) -> str:  # noqa: N802 - read as a word in the places that use it
     """The value on one line of valid text, whatever it is."""
     try:
-        return valid_text(_encode(value))
+        return sanitize_text(_encode(value))
     except Exception:  # noqa: BLE001 - a value in a record may be anybody's
-        return _encode(valid_json(value))
+        return _encode(sanitize_json(value))
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from serve_app.values.metric import Kind, Metric
+    from serve_app.values import Metric, MetricKind
 
 
 class NoMetrics:
@@ -60,7 +60,7 @@ class RecordedMetrics:
         return {labels[0][1] if len(labels) == 1 else labels: value for labels, value in held.items()}
 
 
-def _checked(metric: Metric, kind: Kind, labels: dict[str, str]) -> Labels:
+def _checked(metric: Metric, kind: MetricKind, labels: dict[str, str]) -> Labels:
     """The labels in the catalogue's order.
 
     Raises:

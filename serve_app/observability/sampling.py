@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serve_app.observability.traceparent import Origin
-    from serve_app.values import TurnEnd
+    from serve_app.values import FinalStatus
 
 RANDOM_DIGITS = 14
 """The last 56 bits of a trace id are random, says W3C Trace Context level 2; those of a UUID are too."""
-ALWAYS_KEPT: frozenset[TurnEnd] = frozenset({"failed", "degraded"})
+ALWAYS_KEPT: frozenset[FinalStatus] = frozenset({"failed", "degraded"})
 
 
 def sampled(origin: Origin, share: float) -> bool:
@@ -22,6 +22,6 @@ def sampled(origin: Origin, share: float) -> bool:
     return origin.sampled or int(origin.trace_id[-RANDOM_DIGITS:], 16) >= (1 - share) * 16**RANDOM_DIGITS
 
 
-def kept(end: TurnEnd, *, sampled: bool) -> bool:
+def kept(end: FinalStatus, *, sampled: bool) -> bool:
     """Whether the trace of a turn that has ended so is kept."""
     return sampled or end in ALWAYS_KEPT

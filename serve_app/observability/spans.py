@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from serve_app.observability.traceparent import Origin
     from serve_app.ports import Fact, SpanKind, Telling
-    from serve_app.values import ChatRequest, Context, Failed, TurnEnd
+    from serve_app.values import ChatRequest, Context, Failed, FinalStatus
 
 CANCELLED = "cancelled"
 
@@ -61,7 +61,7 @@ class Recorded:
     ended_ns: int = 0
     error: str = ""
     facts: dict[str, Fact] = field(default_factory=dict)
-    end: TurnEnd | None = None
+    end: FinalStatus | None = None
 
     @property
     def traceparent(self) -> str:
@@ -83,7 +83,7 @@ class Recorded:
     def hide(self, values: Iterable[Any]) -> None:
         self.recording.hidden += values
 
-    def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:
+    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
         self.end = end
         self.note(status=end, **_facts(last))
         if last:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from serve_app.ports import Fact, SpanKind, Telling
-    from serve_app.values import Answer, ChatRequest, Context, Failed, TurnEnd
+    from serve_app.values import Answer, ChatRequest, Context, Failed, FinalStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Unrecorded:
     def hide(self, values: Iterable[Any]) -> None:
         """Not recorded."""
 
-    def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:
+    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
         """Not recorded."""
 
     def __enter__(self) -> Unrecorded:

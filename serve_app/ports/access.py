@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serve_app.values import ApiKey, Caller, KeyOrder, NewApiKey, TenantEntry, TenantLimits
+    from serve_app.values import ApiKey, ApiKeyRequest, Caller, NewApiKey, TenantEntry, TenantLimits
 
 
 class Access(Protocol):
@@ -32,7 +32,7 @@ class Keys(Protocol):
     What it changes is in force in this process at once, and in all others within two seconds.
     """
 
-    async def create(self, order: KeyOrder) -> NewApiKey:
+    async def create(self, order: ApiKeyRequest) -> NewApiKey:
         """Make a key."""
         ...
 

@@ -9,35 +9,35 @@ if TYPE_CHECKING:
 
     from serve_app.errors import Overloaded
     from serve_app.values import (
-        Catalogue,
         ChatRequest,
-        Check,
         Claim,
         Context,
+        DependencyCheck,
         Document,
+        DocumentList,
         DocumentSummary,
-        Event,
         Fault,
         FeedbackList,
-        Found,
+        FeedbackRequest,
         IdempotencyKey,
-        Indexed,
+        IndexingResult,
         Rating,
-        Run,
-        RunLines,
+        RunEvent,
+        RunLogLines,
+        RunRecord,
+        SearchResult,
         Session,
         SessionSizes,
         ToolRequest,
         ToolResult,
         ToolSpec,
-        Vote,
     )
 
 
 class Agent(Protocol):
     """Runs turns and keeps conversations."""
 
-    def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The events of the run `context.run_id` that come after the event `after`, in order.
 
         Begins the run, or takes it over where the process that ran it is gone. Without `request.stream` the last event
@@ -78,7 +78,7 @@ class Agent(Protocol):
         """
         ...
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         """The state of what turns depend on: the model, memory, the tools that are bound."""
         ...
 
@@ -108,7 +108,7 @@ class Runs(Protocol):
         """
         ...
 
-    async def run(self, context: Context, run_id: str) -> Run:
+    async def run(self, context: Context, run_id: str) -> RunRecord:
         """The state of a run.
 
         Raises:
@@ -117,7 +117,7 @@ class Runs(Protocol):
         """
         ...
 
-    def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+    def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The run's events that come after the event `after`, to its last one, as they happen.
 
         Raises:
@@ -126,7 +126,7 @@ class Runs(Protocol):
         """
         ...
 
-    async def cancel(self, context: Context, run_id: str) -> Run:
+    async def cancel(self, context: Context, run_id: str) -> RunRecord:
         """End a run without an answer; one that has ended stays as it is. What became of it.
 
         Raises:
@@ -139,7 +139,7 @@ class Runs(Protocol):
 class Retriever(Protocol):
     """Finds passages and keeps the documents they come from."""
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         """The passages that bear on `query`.
 
         Raises:
@@ -148,11 +148,11 @@ class Retriever(Protocol):
         """
         ...
 
-    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+    async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
         """Index `documents`, each replacing what its source held; one result per document, in order."""
         ...
 
-    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+    async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         """A page of the documents, by source."""
         ...
 
@@ -164,7 +164,7 @@ class Retriever(Protocol):
         """
         ...
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         """The state of Milvus and of the embedding model."""
         ...
 
@@ -194,7 +194,7 @@ class Tools(Protocol):
         """
         ...
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         """One check per configured tool: whether it can be called now."""
         ...
 
@@ -202,7 +202,7 @@ class Tools(Protocol):
 class Lines(Protocol):
     """Knows what the logs of all processes say of a run."""
 
-    async def listed(self, context: Context, run_id: str) -> RunLines:
+    async def listed(self, context: Context, run_id: str) -> RunLogLines:
         """The latest lines about the run, in order.
 
         Raises:
@@ -215,7 +215,7 @@ class Lines(Protocol):
 class Feedback(Protocol):
     """Keeps what users thought of answers."""
 
-    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+    async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
         """Rate a run; a second vote takes the first one's place. What the run was rated before.
 
         Raises:

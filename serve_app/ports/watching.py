@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
-    from serve_app.values import Answer, ChatRequest, Context, Failed, TurnEnd
-    from serve_app.values.metric import Metric
+    from serve_app.values import Answer, ChatRequest, Context, Failed, FinalStatus, Metric
 
 SpanKind = Literal["turn", "step", "model", "tool", "retrieval", "memory"]
 """What a part of a turn is: the whole, a thinking step, a call of a model, of a tool, a search, a use of memory."""
@@ -82,7 +81,7 @@ class Span(Protocol):
 class TurnSpan(Span, Protocol):
     """What is recorded of a turn."""
 
-    def conclude(self, end: TurnEnd, last: Answer | Failed | None = None) -> None:
+    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
         """Say how the turn has ended; one that goes on in another process is told by that one."""
         ...
 

@@ -17,7 +17,7 @@ from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
 from serve_app.runs.run import NotOurs, Run
-from serve_app.values import Answer, Event, Failed, Failure, RunStarted
+from serve_app.values import Answer, Failed, Failure, RunEvent, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -245,7 +245,7 @@ class Course:
         failed = Failed(error=Failure.of(error, self.context.request_id))
         last = self.feed.last
         if last is None or not last.last:
-            self.feed.add([Event(id=max(self.after, last.id if last else 0) + 1, data=failed)])
+            self.feed.add([RunEvent(id=max(self.after, last.id if last else 0) + 1, data=failed)])
         await self.means.registry.end(self.context, "failed", failed, self.means.registry.owner)
         if self.run and not self.run.detached:
             await self.means.registry.abandon(self.context, self.run.held.epoch)

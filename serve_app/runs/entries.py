@@ -11,10 +11,10 @@ from serve_app.errors import Internal, StoreCorrupt
 from serve_app.values import (
     Answer,
     Cancelled,
-    Event,
     Failed,
     Failure,
     Reasoning,
+    RunEvent,
     RunStarted,
     Token,
     ToolCall,
@@ -38,7 +38,7 @@ LAST = {Answer.event, Failed.event, Cancelled.event}
 class Entry:
     """An event, and in `state` what a process that goes on with the run needs besides: its writer's own words."""
 
-    event: Event
+    event: RunEvent
     state: str = ""
 
     @cached_property
@@ -60,7 +60,7 @@ def entry(stream_id: str, fields: Mapping[str, str]) -> Entry:
     """
     try:
         data: EventData = KINDS[fields["event"]].model_validate_json(fields["data"], extra="ignore")
-        return Entry(Event(id=_number(stream_id), data=data), fields.get("state", ""))
+        return Entry(RunEvent(id=_number(stream_id), data=data), fields.get("state", ""))
     except (KeyError, ValueError) as error:
         raise StoreCorrupt("An event of the run cannot be read") from error
 
@@ -86,7 +86,7 @@ def _shown(stream_id: str, fields: Mapping[str, str]) -> Entry | None:
     if fields.get("event") not in LAST:
         return None
     failed = Failed(error=Failure.of(Internal("The last event of the run cannot be read"), ""))
-    return Entry(Event(id=_number(stream_id), data=failed))
+    return Entry(RunEvent(id=_number(stream_id), data=failed))
 
 
 def _number(stream_id: str) -> int:

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from serve_app.values import Event
+    from serve_app.values import RunEvent
 
 
 class Feed:
     """A run's events from the first on, for any number of followers; whoever adds one never waits."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[RunEvent] = []
         self._closed = False
         self._news = asyncio.Event()
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[RunEvent]) -> None:
         """Add the next events."""
         self._events.extend(events)
         self._wake()
 
     @property
-    def last(self) -> Event | None:
+    def last(self) -> RunEvent | None:
         """The latest event."""
         return self._events[-1] if self._events else None
 
@@ -34,7 +34,7 @@ class Feed:
         self._closed = True
         self._wake()
 
-    async def events(self, after: int, for_s: float) -> AsyncIterator[Event]:
+    async def events(self, after: int, for_s: float) -> AsyncIterator[RunEvent]:
         """The events after the event `after`: until the last, until the feed is closed, or for `for_s` seconds."""
         position = 0
         until = asyncio.get_running_loop().time() + for_s

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import FeedbackSettings
-    from serve_app.values import Context, Rating, Vote
+    from serve_app.values import Context, FeedbackRequest, Rating
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class FeedbackBook:
         self._redis: Any = redis
         self._ttl_s = settings.ttl_s
 
-    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+    async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
         kept = await self._of(context, vote)
         keys = FeedbackKeys(context.tenant)
         mine, other = keys.rated(vote.rating), keys.rated(OTHER[vote.rating])
@@ -64,7 +64,7 @@ class FeedbackBook:
         feedback = tuple(vote for each in votes if (vote := _readable(each)))
         return FeedbackList(feedback=feedback, up=up, down=down)
 
-    async def _of(self, context: Context, vote: Vote) -> Feedback:
+    async def _of(self, context: Context, vote: FeedbackRequest) -> Feedback:
         """The vote with what it is about.
 
         Raises:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from serve_app.runs.course import Means
-    from serve_app.values import ChatRequest, Context, Event
+    from serve_app.values import ChatRequest, Context, RunEvent
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Host:
         going_on = (means.writer.go_on(), self._tail.go_on(), self._look(), self._listen())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
 
-    async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
+    async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         """The run's events after the event `after`, for as long as it is run here, and at most for `FOLLOW_S`.
 
         Raises:

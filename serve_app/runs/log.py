@@ -17,7 +17,7 @@ from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
 from serve_app.stores.redis import translated
 from serve_app.stores.tail import Tail
-from serve_app.values import Answer, Claim, Failed, Failure, Run
+from serve_app.values import Answer, Claim, Failed, Failure, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serve_app.config import RunSettings
     from serve_app.errors import Overloaded
     from serve_app.runs.tally import Tally
-    from serve_app.values import ChatRequest, Context, Event
+    from serve_app.values import ChatRequest, Context, RunEvent
 
     T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class RunLog:
             await self._asked(lambda: self._redis.eval(scripts.WITHDRAW, len(keys), *keys, run.member, *ending))
         )
 
-    async def run(self, context: Context, run_id: str) -> Run:
+    async def run(self, context: Context, run_id: str) -> RunRecord:
         keys = RunKeys(context.tenant, run_id)
         fields = ("session_id", "status", "created_at", "adoptions", "last")
         session_id, status, created_at, adoptions, last = await self._asked(
@@ -91,7 +91,7 @@ class RunLog:
         ended = readable(await self._asked(lambda: self._redis.xrevrange(keys.steps, count=1)))
         data = ended[0].event.data if ended else None
         try:
-            return Run(
+            return RunRecord(
                 run_id=run_id,
                 session_id=session_id,
                 status=status,
@@ -104,7 +104,7 @@ class RunLog:
         except ValidationError as error:
             raise StoreCorrupt("What Redis keeps of this run cannot be read") from error
 
-    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         keys = RunKeys(context.tenant, run_id)
         status, last = await self._asked(lambda: self._redis.hmget(keys.run, "status", "last"))
         if status is None:
@@ -122,7 +122,7 @@ class RunLog:
                         return
                 entries = readable(await inbox.get())
 
-    async def cancel(self, context: Context, run_id: str) -> Run:
+    async def cancel(self, context: Context, run_id: str) -> RunRecord:
         keys = RunKeys(context.tenant, run_id)
         if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)):
             raise _no_such(run_id)

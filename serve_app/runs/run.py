@@ -12,7 +12,7 @@ from serve_app.observability.untraced import UNRECORDED
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
-from serve_app.values import Event, Token, Usage
+from serve_app.values import RunEvent, Token, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +167,7 @@ class Run:
     def tell(self, last: Failed) -> None:
         """Show the followers here how the run ended, where that cannot be logged."""
         self._last += 1
-        self.feed.add([Event(id=self._last, data=last)])
+        self.feed.add([RunEvent(id=self._last, data=last)])
 
     @property
     def urgent(self) -> bool:
@@ -182,7 +182,7 @@ class Run:
         """
         steps = merged(self._unwritten)
         entries = [
-            Entry(Event(id=self._last + number, data=data.made_valid()), state)
+            Entry(RunEvent(id=self._last + number, data=data.sanitize()), state)
             for number, (data, state) in enumerate(steps, 1)
         ]
         self._bytes += sum(each.size for each in entries)

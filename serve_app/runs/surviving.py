@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from serve_app.ports import Agent, Runs
-    from serve_app.values import ChatRequest, Check, Context, Event, Session, SessionSizes
+    from serve_app.values import ChatRequest, Context, DependencyCheck, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SurvivingAgent:
         self._agent = agent
         self._runs = runs
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         again_s, given_up_at = AGAIN_MIN_S, until(context)
         while True:
             try:
@@ -60,7 +60,7 @@ class SurvivingAgent:
                 if request.stream or event.last:
                     yield event
 
-    async def _elsewhere(self, context: Context, after: int) -> AsyncGenerator[Event, None]:
+    async def _elsewhere(self, context: Context, after: int) -> AsyncGenerator[RunEvent, None]:
         try:
             async with aclosing(self._runs.events(context, context.run_id, after)) as events:
                 async for event in events:
@@ -68,7 +68,7 @@ class SurvivingAgent:
         except NotFound:
             raise AgentUnavailable("The replica is gone, and nothing is known of its run") from None
 
-    async def _here(self, context: Context, request: ChatRequest, after: int) -> AsyncGenerator[Event, None]:
+    async def _here(self, context: Context, request: ChatRequest, after: int) -> AsyncGenerator[RunEvent, None]:
         """What the replica tells, as long as it tells what the log has: nobody says of a frozen one that it is dead."""
         async with aclosing(self._agent.turn(context, request, after)) as events:
             while True:
@@ -110,5 +110,5 @@ class SurvivingAgent:
     async def forget(self, context: Context) -> None:
         await self._agent.forget(context)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await self._agent.checks()

@@ -11,7 +11,7 @@ from serve_app.stores.access import readable
 from serve_app.stores.keys import ACCESS_VERSION, API_KEYS, TENANTS
 from serve_app.stores.redis import translated
 from serve_app.stores.secrets import StoredKey, new_id, new_key
-from serve_app.values import ApiKey, KeyOrder, Limits, NewApiKey, TenantEntry, TenantLimits
+from serve_app.values import ApiKey, ApiKeyRequest, NewApiKey, RateLimits, TenantEntry, TenantLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ class KeyBook:
         self._redis: Any = redis
         self._access = access
 
-    async def create(self, order: KeyOrder) -> NewApiKey:
+    async def create(self, order: ApiKeyRequest) -> NewApiKey:
         key_id = new_id()
         made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=new_key(key_id))
         await self._put(API_KEYS, key_id, StoredKey.of(made).model_dump_json())
@@ -66,7 +66,7 @@ class KeyBook:
             stored = readable(StoredKey, {key_id: before}).get(key_id)
             if stored is None:
                 raise _no_key(key_id)
-            limits = Limits(**{**dict(stored.limits), **changes})
+            limits = RateLimits(**{**dict(stored.limits), **changes})
             after = stored.model_copy(update={"limits": limits})
             given = (key_id, before, after.model_dump_json(), uuid4().hex)
             with translated():

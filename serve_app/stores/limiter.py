@@ -21,7 +21,7 @@ from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.stores.keys import allowance
 from serve_app.stores.redis import of_one_key, translated
-from serve_app.values import Limits, Metering
+from serve_app.values import Metering, RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,17 +149,17 @@ class RedisMeter:
 
 
 NOBODY = Metering()
-NOTHING_SET = Limits()
+NOTHING_SET = RateLimits()
 
 
-def _or(limits: Limits, default: Limits) -> Limits:
+def _or(limits: RateLimits, default: RateLimits) -> RateLimits:
     """What was set, and where nothing was, the default."""
     if limits == NOTHING_SET:
         return default
     return default.model_copy(update=limits.model_dump(exclude_none=True))
 
 
-def _asked(caller: Caller, whose: str, limits: Limits) -> Iterator[Asked]:
+def _asked(caller: Caller, whose: str, limits: RateLimits) -> Iterator[Asked]:
     key_id = caller.key_id if whose == "key" else ""
     if (per_minute := limits.turns_per_minute) is not None:
         key = allowance(caller.tenant, key_id, "turns", per_minute)

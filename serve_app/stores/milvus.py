@@ -11,7 +11,7 @@ from grpc import RpcError
 from pymilvus import AsyncMilvusClient, MilvusClient
 from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
-from serve_app.config import secret
+from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.recorders import SILENT
 from serve_app.resilience.shared import Shared
@@ -75,7 +75,7 @@ class Collection:
         self._metrics = metrics
         self._url = settings.url
         self._timeout_s = settings.timeout_s
-        self._token = secret(settings.token_env).get_secret_value() if settings.token_env else ""
+        self._token = read_secret(settings.token_env).get_secret_value() if settings.token_env else ""
         self._client = AsyncMilvusClient(
             self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
         )

@@ -6,7 +6,7 @@ import logging
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from serve_app.config import EMBEDDED, environment
+from serve_app.config import EMBEDDED, read_environment
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def milvus_problems(settings: MilvusSettings) -> Iterator[Problem]:
 
 
 def _secret(name: str | None) -> str | None:
-    return environment().get(name) if name else None
+    return read_environment().get(name) if name else None
 
 
 def _is_refusal(error: BaseException | None) -> bool:

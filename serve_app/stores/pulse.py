@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import StoreUnavailable
 from serve_app.stores.redis import translated
-from serve_app.values import Check
+from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Pulse:
         self._clock = clock
         self._heard = False
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         """Whether it answers, and whether a request's deadline means here what it means elsewhere."""
         asked_at = self._clock()
         try:
@@ -41,16 +41,16 @@ class Pulse:
                 async with asyncio.timeout(ASK_S):
                     seconds, microseconds = await self._redis.time()
         except StoreUnavailable as error:
-            return [Check(name="redis", ok=False, reason=error.message, required=not self._heard)]
+            return [DependencyCheck(name="redis", ok=False, reason=error.message, required=not self._heard)]
         self._heard = True
-        return [Check(name="redis", ok=True), clock(asked_at, seconds + microseconds / 1e6, self._clock())]
+        return [DependencyCheck(name="redis", ok=True), clock(asked_at, seconds + microseconds / 1e6, self._clock())]
 
 
-def clock(asked_at: float, told: float, heard_at: float) -> Check:
+def clock(asked_at: float, told: float, heard_at: float) -> DependencyCheck:
     """Whether the time `told` by another machine, asked at `asked_at` and heard at `heard_at`, is that of here."""
     ahead_s = max(asked_at - told, 0.0) or min(heard_at - told, 0.0)
     if abs(ahead_s) <= SKEW_S:
-        return Check(name="clock", ok=True, required=False)
+        return DependencyCheck(name="clock", ok=True, required=False)
     does = "ahead of Redis's: requests end too early here" if ahead_s > 0 else "behind Redis's: requests may end late"
     reason = f"The clock of this machine is {abs(ahead_s):.0f} s {does}. Synchronise the clocks"
-    return Check(name="clock", ok=False, reason=reason, required=False)
+    return DependencyCheck(name="clock", ok=False, reason=reason, required=False)

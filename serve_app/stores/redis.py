@@ -12,7 +12,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, RedisError, ResponseError
 
-from serve_app.config import secret
+from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.recorders import SILENT
 from serve_app.stores.measuring import MeasuredRedis
@@ -44,7 +44,7 @@ def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Me
     A command is tried again on a lost connection only, every `PAUSE_S`: the server may have restarted. It gives up
     after `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
     """
-    password = secret(settings.password_env).get_secret_value() if settings.password_env else None
+    password = read_secret(settings.password_env).get_secret_value() if settings.password_env else None
     pool = BlockingConnectionPool.from_url(
         url,
         password=password,

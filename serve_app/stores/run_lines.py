@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from serve_app.errors import NotFound, StoreUnavailable
 from serve_app.stores.keys import RunKeys
 from serve_app.stores.redis import failure_of, of_one_key, translated
-from serve_app.values import RunLine, RunLines
+from serve_app.values import RunLogLine, RunLogLines
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,7 +62,7 @@ class Lines:
                 dropped, trail.dropped = trail.dropped, 0
                 logger.warning("run_lines_dropped", extra={"count": dropped})
 
-    async def listed(self, context: Context, run_id: str) -> RunLines:
+    async def listed(self, context: Context, run_id: str) -> RunLogLines:
         keys = RunKeys(context.tenant, run_id)
         with translated():
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -73,7 +73,7 @@ class Lines:
             raise NotFound(f"There is no run {run_id}")
         texts = [line for _, fields in entries for line in fields.get("line", "").split("\n")]
         lines = [line for text in texts if (line := _readable(text))]
-        return RunLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)[-MOST_LINES:]))
+        return RunLogLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)[-MOST_LINES:]))
 
     async def _write(self, told: list[tuple[str, str, str]]) -> int:
         """Write what can be; how many lines found no place, because their run's key is corrupt."""
@@ -93,7 +93,7 @@ class Lines:
         return sum(refused)
 
 
-def _readable(text: str) -> RunLine | None:
+def _readable(text: str) -> RunLogLine | None:
     """The line; None of one that nobody can read."""
     try:
         return _line(json.loads(text))
@@ -102,8 +102,8 @@ def _readable(text: str) -> RunLine | None:
         return None
 
 
-def _line(told: dict[str, Any]) -> RunLine:
-    return RunLine(
+def _line(told: dict[str, Any]) -> RunLogLine:
+    return RunLogLine(
         ts=told["ts"],
         level=told["level"],
         process=" ".join(filter(None, (told.get("deployment"), told.get("replica")))),

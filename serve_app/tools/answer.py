@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from serve_app.values.text import valid_json
+from serve_app.values.sanitize import sanitize_json
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def text_of(value: Any) -> str:
     The deed is done by now, so nothing that goes wrong here is raised.
     """
     try:
-        said = valid_json(value)
+        said = sanitize_json(value)
         if isinstance(said, str):
             return said
         separators = (",", ":") if isinstance(value, BaseModel) else None

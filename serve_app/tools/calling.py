@@ -145,6 +145,6 @@ class Call:
         if self.attempts and spec.effect == "effect" and not isinstance(failure, Unreachable):
             return ToolResult.unknown(name, self.attempts, taken_ms)
         if isinstance(failure, Late | DeadlineExceeded):
-            return ToolResult.late(name, self.attempts, taken_ms)
+            return ToolResult.timed_out(name, self.attempts, taken_ms)
         what = failure.what if isinstance(failure, Transient) else Unreachable.what
         return ToolResult(content=f"error: {name} {what}", status="error", attempts=self.attempts, elapsed_ms=taken_ms)

@@ -16,7 +16,7 @@ import httpx
 
 from serve_app.tools.egress import EgressRefused
 from serve_app.tools.failures import is_server_fault
-from serve_app.values.text import capped, valid_text
+from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -172,7 +172,7 @@ async def _failed(request: httpx.Request, response: httpx.Response) -> httpx.Res
         body += repr(error).encode()
     finally:
         await response.aclose()
-    said = capped(valid_text(body.decode("utf-8", "replace")), READ_OF_ERROR)
+    said = truncate(sanitize_text(body.decode("utf-8", "replace")), READ_OF_ERROR)
     what = f"HTTP {response.status_code}: {said}"
     status = response.status_code
     in_session = SESSION_HEADER in request.headers

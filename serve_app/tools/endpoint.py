@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from serve_app.config import secret
+from serve_app.config import read_secret
 from serve_app.errors import InvalidConfiguration, Problem
 from serve_app.observability.traceparent import HEADER, current
 from serve_app.tools.egress import CheckedTransport, Egress, EgressRefused
@@ -161,7 +161,7 @@ def _headers(name: str, settings: HttpToolSettings) -> dict[str, str]:
     headers: dict[str, str] = {}
     for header, variable in settings.headers_env.items():
         try:
-            headers[header] = secret(variable).get_secret_value()
+            headers[header] = read_secret(variable).get_secret_value()
         except InvalidConfiguration:
             where = f"tools.{name}.http.headers_env.{header}"
             raise _invalid(where, f"the environment variable {variable} is not set") from None

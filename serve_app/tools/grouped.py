@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from serve_app.errors import Overloaded, Unavailable
 from serve_app.tools.tool import absent
-from serve_app.values import Check, ToolResult
+from serve_app.values import DependencyCheck, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -41,14 +41,16 @@ class Part:
         """Whether a call by this name is for it."""
         return name in self.own or any(spec.name == name for spec in self.known)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await self.tools.checks()
 
     def unanswered_specs(self, _: Unavailable | Overloaded) -> list[ToolSpec]:
         return self.known or [absent(name, settings) for name, settings in self.own.items()]
 
-    def unanswered_checks(self, error: Unavailable | Overloaded) -> list[Check]:
-        return [Check(name=f"tool:{name}", ok=False, reason=error.message, required=False) for name in self.own]
+    def unanswered_checks(self, error: Unavailable | Overloaded) -> list[DependencyCheck]:
+        return [
+            DependencyCheck(name=f"tool:{name}", ok=False, reason=error.message, required=False) for name in self.own
+        ]
 
 
 class Grouped:
@@ -69,7 +71,7 @@ class Grouped:
                 return await part.tools.call(context, request, key)
         return ToolResult.no_such_tool(request.name, (name for part in self._parts for name in part.names))
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return await self._told(Part.checks, Part.unanswered_checks)
 
     async def _told(

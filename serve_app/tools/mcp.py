@@ -12,14 +12,14 @@ from mcp import McpError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from serve_app.config import secret
+from serve_app.config import read_secret
 from serve_app.tools.capped import CappedTransport, fault_of
 from serve_app.tools.egress import CheckedTransport, Egress
 from serve_app.tools.failures import Unreachable
 from serve_app.tools.mcp_session import Asked
 from serve_app.tools.tool import Said, absent, spec_of
-from serve_app.values import legal_name
-from serve_app.values.text import capped, valid_json, valid_text
+from serve_app.values import make_tool_name
+from serve_app.values.sanitize import sanitize_json, sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -75,9 +75,9 @@ class McpTool:
             if fault_of(error.error) == "too_long":
                 what = f"it is longer than {self._mcp.max_response_bytes} bytes, and was not read"
                 return Said(f"({self._name} gave an answer that cannot be told: {what})", well=effect != "pure")
-            said = capped(valid_text(str(error.error.message)), self._mcp.max_response_bytes)
+            said = truncate(sanitize_text(str(error.error.message)), self._mcp.max_response_bytes)
             return Said(f"error: {self._name} does not take the call: {said}", well=False)
-        text = capped(_text(reply.content, reply.structuredContent), self._mcp.max_response_bytes)
+        text = truncate(_text(reply.content, reply.structuredContent), self._mcp.max_response_bytes)
         return Said(f"error: {self._name} says: {text}", well=False) if reply.isError else Said(text)
 
     async def close(self) -> None:
@@ -116,7 +116,7 @@ class McpTools:
             self._known = self._server.offered
             found: dict[str, McpTool] = {}
             for original in sorted(self._known):
-                name = _free(legal_name(self._mcp.prefix + original), {*self._taken, *found})
+                name = _free(make_tool_name(self._mcp.prefix + original), {*self._taken, *found})
                 found[name] = self._tool(name, original)
             self._tools = found
         return self._tools
@@ -151,10 +151,10 @@ def connection(mcp: McpToolSettings, rules: Egress) -> Connect:
         InvalidConfiguration: a secret is not set.
     """
     if mcp.url:
-        headers = {header: secret(variable).get_secret_value() for header, variable in mcp.headers_env.items()}
+        headers = {header: read_secret(variable).get_secret_value() for header, variable in mcp.headers_env.items()}
         return _by_url(mcp.url, headers, rules, mcp.max_response_bytes)
     command, *args = mcp.command or []
-    given = {variable: secret(variable).get_secret_value() for variable in mcp.environment}
+    given = {variable: read_secret(variable).get_secret_value() for variable in mcp.environment}
     program = StdioServerParameters(command=command, args=args, env=given, encoding_error_handler="replace")
     return lambda: stdio_client(program)
 
@@ -184,15 +184,15 @@ def _text(content: Any, structured: Any) -> str:
     blocks = content if isinstance(content, list) else [] if content is None else [content]
     text = "\n".join(filter(None, map(_block, blocks)))
     if structured is not None and not _says(text, structured):
-        said = json.dumps(valid_json(structured), ensure_ascii=False)
+        said = json.dumps(sanitize_json(structured), ensure_ascii=False)
         text = f"{text}\n{said}" if text else said
-    return valid_text(text) or "(no content)"
+    return sanitize_text(text) or "(no content)"
 
 
 def _block(block: Any) -> str:
     """A block as text; of what is no text, what it is."""
     if not isinstance(block, dict):
-        return block if isinstance(block, str) else json.dumps(valid_json(block), ensure_ascii=False)
+        return block if isinstance(block, str) else json.dumps(sanitize_json(block), ensure_ascii=False)
     if isinstance(block.get("text"), str):
         return str(block["text"])
     kind = str(block.get("type"))
@@ -206,7 +206,7 @@ def _block(block: Any) -> str:
     if isinstance(data, str):
         told.append(f"{len(data) * 3 // 4:,} bytes")
     if not told:
-        return json.dumps(valid_json(block), ensure_ascii=False)
+        return json.dumps(sanitize_json(block), ensure_ascii=False)
     return f"[{kind}: {', '.join(told)}]"
 
 

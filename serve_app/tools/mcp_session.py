@@ -33,7 +33,7 @@ from serve_app.resilience.retry import insist
 from serve_app.tools.capped import CODE, MARK, fault_of
 from serve_app.tools.failures import Lost, ServerFault, Unreachable
 from serve_app.tools.schema import Arguments
-from serve_app.values.text import capped, valid_json, valid_text
+from serve_app.values.sanitize import sanitize_json, sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -196,7 +196,7 @@ class McpServer:
             if fault == "lost":
                 raise Lost from error
             if fault == "server_fault":
-                raise ServerFault(capped(error.error.message, 200)) from error
+                raise ServerFault(truncate(error.error.message, 200)) from error
             raise
 
     def _replace(self, joined: _Joined, error: Exception) -> None:
@@ -309,7 +309,7 @@ class McpServer:
             try:
                 found.setdefault(each["name"], _offered(each))
             except Exception as error:  # noqa: BLE001 - one tool of many, in whatever form
-                said = capped(valid_text(repr(error)), 200)
+                said = truncate(sanitize_text(repr(error)), 200)
                 logger.warning("tool_unusable", extra={"server": self._name, "tool": str(each)[:200], "error": said})
         return found
 
@@ -319,8 +319,8 @@ def _offered(tool: dict[str, Any]) -> Offered:
     if not isinstance(tool["name"], str):
         raise TypeError("its name is no text")
     description = tool.get("description") or tool.get("title") or ""
-    said = capped(valid_text(str(description)), MAX_DESCRIPTION)
-    schema = valid_json(tool.get("inputSchema") or {"type": "object"})
+    said = truncate(sanitize_text(str(description)), MAX_DESCRIPTION)
+    schema = sanitize_json(tool.get("inputSchema") or {"type": "object"})
     return Offered(said, Arguments(schema))
 
 
@@ -367,7 +367,7 @@ def _readable(error: ValidationError) -> SessionMessage | Exception:
     given = error.errors(include_url=False)[0].get("input")
     text = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
     try:
-        return SessionMessage(JSONRPCMessage.model_validate(valid_json(json.loads(text, strict=False))))
+        return SessionMessage(JSONRPCMessage.model_validate(sanitize_json(json.loads(text, strict=False))))
     except (ValueError, RecursionError):
         named = ID.search(text[:1000]) or ID.search(text[-1000:])
         if named is None:

@@ -11,7 +11,7 @@ from serve_app.observability.logs import about, hiding
 from serve_app.tools.calling import Call
 from serve_app.tools.registry import line_of, load
 from serve_app.tools.tool import ServerTools, absent
-from serve_app.values import Check, ToolResult
+from serve_app.values import DependencyCheck, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -87,9 +87,9 @@ class Runner:
         ]
         return told + [line.spec for line in self._all().values()]
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return [
-            Check(name=f"tool:{name}", ok=reason is None, reason=reason, required=False)
+            DependencyCheck(name=f"tool:{name}", ok=reason is None, reason=reason, required=False)
             for name, reason in ((name, self._reason(name)) for name in self._own)
         ]
 
@@ -100,7 +100,7 @@ class Runner:
             return ToolResult.no_such_tool(name, [spec.name for spec in await self.specs()])
         if line is None or not line.spec.ready:
             return ToolResult.refused(name, "it is not available now")
-        with about(context.ids), hiding(line.spec.hidden(request.arguments)):
+        with about(context.ids), hiding(line.spec.sensitive_values(request.arguments)):
             result = await self._called(Call(context, request, key), line)
         return result.within(line.max_result_characters if result.attempts else MAX_REASON_CHARACTERS)
 

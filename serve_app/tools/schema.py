@@ -13,7 +13,7 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 
 from serve_app.tools.tool import WrongArguments
-from serve_app.values.text import MAX_INTEGER_BITS, valid_json
+from serve_app.values.sanitize import MAX_INTEGER_BITS, sanitize_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ def fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, An
     """
     _check_numbers(arguments)
     _check_names(arguments, schema)
-    valid = valid_json(arguments, max_depth=MAX_DEPTH + 1, max_items=NO_BOUND, max_characters=NO_BOUND)
+    valid = sanitize_json(arguments, max_depth=MAX_DEPTH + 1, max_items=NO_BOUND, max_characters=NO_BOUND)
     found: dict[str, Any] = _fit(valid, schema, schema, ())
     return found
 
@@ -213,4 +213,4 @@ def _unwrapped(text: str, kinds: frozenset[str], path: tuple[str, ...]) -> Any:
     if kind not in kinds and not (kind in {"integer", "number"} and not kinds.isdisjoint({"integer", "number"})):
         return text
     _check_numbers(value, path)
-    return valid_json(value, max_depth=MAX_DEPTH + 1, max_items=NO_BOUND, max_characters=NO_BOUND)
+    return sanitize_json(value, max_depth=MAX_DEPTH + 1, max_items=NO_BOUND, max_characters=NO_BOUND)

@@ -42,7 +42,7 @@ _Burst = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(_number)]
 _Weight = Annotated[float, Field(gt=0, le=1000), BeforeValidator(_number)]
 
 
-class Limits(Value):
+class RateLimits(Value):
     """How much may be asked for; None sets no bound of its own."""
 
     turns_per_minute: _Rate | None = None
@@ -58,14 +58,14 @@ class Caller(Value):
     key_id: str = ""
     """Which key was shown; empty where none are asked for."""
     scopes: Scopes = SCOPES
-    limits: Limits = Limits()
+    limits: RateLimits = RateLimits()
     """The key's own."""
 
 
 class TenantLimits(Value):
     """How much all keys of a tenant may ask for together, and its share where there is not enough for all."""
 
-    limits: Limits = Limits()
+    limits: RateLimits = RateLimits()
     weight: _Weight = Field(default=1, description="Its share, beside those of the other tenants.")
 
 
@@ -81,16 +81,16 @@ class TenantList(Value):
     tenants: tuple[TenantEntry, ...]
 
 
-class KeyOrder(Value):
+class ApiKeyRequest(Value):
     """What a key is to be."""
 
     tenant: Tenant
     scopes: Scopes = Field(min_length=1, description="What it opens: chat, knowledge, admin.")
     name: str = Field(default="", max_length=200, description="For people: who has it.")
-    limits: Limits = Limits()
+    limits: RateLimits = RateLimits()
 
 
-class ApiKey(KeyOrder):
+class ApiKey(ApiKeyRequest):
     """A key without its secret."""
 
     id: KeyId

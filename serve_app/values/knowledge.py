@@ -19,7 +19,7 @@ class Passage(Value):
     score: float
 
 
-class Found(Value):
+class SearchResult(Value):
     """What a search brought: the passages that bear on the query, best first; none when none does."""
 
     passages: list[Passage] = []
@@ -38,7 +38,7 @@ class Document(Value):
     format: Literal["markdown", "text"] = Field(default="markdown", description="Whether headings are marked by '#'.")
 
 
-class Indexed(Value):
+class IndexingResult(Value):
     """What became of a document that was sent."""
 
     id: str
@@ -59,7 +59,7 @@ class DocumentSummary(Value):
     indexed_at: float = Field(description="Unix time in seconds.")
 
 
-class Catalogue(Value):
+class DocumentList(Value):
     """A page of the knowledge base's documents, and the totals of all."""
 
     documents: list[DocumentSummary]

@@ -1,4 +1,4 @@
-"""What happens in a run, event by event, and what is its state?"""
+"""A run: its events, its state, and what a user thinks of its answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_app.values.value import Value
 
 RunStatus = Literal["queued", "running", "success", "degraded", "failed", "cancelled"]
 """`queued` waits for its session's turn; the last four are final."""
-TurnEnd = Literal["success", "degraded", "failed", "cancelled"]
+FinalStatus = Literal["success", "degraded", "failed", "cancelled"]
 """How a run may have ended."""
 
 
@@ -49,7 +49,7 @@ class Cancelled(Value):
 EventData = RunStarted | Token | Reasoning | ToolRequest | ToolCall | Answer | Failed | Cancelled
 
 
-class Event(Value):
+class RunEvent(Value):
     """One step of a run that a client can see; `id` rises by one within the run."""
 
     id: int
@@ -66,7 +66,7 @@ class Event(Value):
         return isinstance(self.data, Answer | Failed | Cancelled)
 
 
-class Run(Value):
+class RunRecord(Value):
     """A run as `GET /agent/runs/{run_id}` tells it."""
 
     run_id: str
@@ -84,3 +84,38 @@ class Claim(Value):
 
     run_id: str
     fresh: bool
+
+
+Rating = Literal["up", "down"]
+
+
+class FeedbackRequest(Value):
+    """The body of `POST /agent/feedback`."""
+
+    run_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's first frame or answer has it.")
+    rating: Rating
+    comment: str | None = Field(default=None, max_length=4000, description="In the user's own words.")
+
+
+class Feedback(Value):
+    """A vote, and what it is about."""
+
+    run_id: str
+    session_id: str
+    user_id: str | None = None
+    rating: Rating
+    comment: str | None = None
+    at: float = Field(description="Unix time in seconds of the vote.")
+    question: str
+    answer: str | None = Field(default=None, description="None where the run failed or was cancelled.")
+    status: str = Field(description="How the run ended.")
+    degraded: tuple[str, ...] = ()
+    model: str | None = None
+
+
+class FeedbackList(Value):
+    """The latest votes, latest first, and how many there are of each rating."""
+
+    feedback: tuple[Feedback, ...]
+    up: int
+    down: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from serve_app.values.text import capped, valid_text
+from serve_app.values.sanitize import sanitize_text, truncate
 from serve_app.values.value import Value
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ToolSpec(Value):
         properties = self.parameters.get("properties", {})
         return frozenset(name for name, each in properties.items() if isinstance(each, dict) and each.get("writeOnly"))
 
-    def hidden(self, arguments: dict[str, Any]) -> list[Any]:
+    def sensitive_values(self, arguments: dict[str, Any]) -> list[Any]:
         """The values among `arguments` that must not leave."""
         return [value for name, value in arguments.items() if name in self.sensitive]
 
@@ -102,13 +102,13 @@ class ToolResult(Value):
 
     def within(self, limit: int) -> ToolResult:
         """The result with valid content of at most `limit` characters."""
-        content = capped(valid_text(self.content), limit)
+        content = truncate(sanitize_text(self.content), limit)
         return self if content == self.content else self.model_copy(update={"content": content})
 
     @classmethod
     def no_such_tool(cls, name: str, names: Iterable[str]) -> ToolResult:
         """A call of a tool that there is not."""
-        asked, known = capped(valid_text(name), 100), capped(", ".join(names), 4_000)
+        asked, known = truncate(sanitize_text(name), 100), truncate(", ".join(names), 4_000)
         return cls.not_run(f"there is no tool {asked}; the tools are: {known}")
 
     @classmethod
@@ -128,13 +128,13 @@ class ToolResult(Value):
         return cls(content=content, status="unknown", attempts=attempts, elapsed_ms=elapsed_ms)
 
     @classmethod
-    def late(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
+    def timed_out(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
         """A call that took longer than it may."""
         content = f"error: {name} did not answer in time"
         return cls(content=content, status="timeout", attempts=attempts, elapsed_ms=elapsed_ms)
 
 
-def legal_name(name: str) -> str:
+def make_tool_name(name: str) -> str:
     """Returns `name` as every provider takes it: 1 to 64 of `A-Za-z0-9_-`, beginning with a letter or `_`.
 
     A legal name stays as it is. One that loses more than its punctuation is told from others by a hash.

@@ -1,4 +1,4 @@
-"""What is a turn asked with, and what is its answer?"""
+"""A turn: its context, its request, its answer, and the conversation it belongs to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,67 @@ from pydantic import Field
 
 from serve_app.errors import Internal, ServeAppError
 from serve_app.values.access import Metering, Tenant
-from serve_app.values.faults import Fault
-from serve_app.values.sessions import Message
-from serve_app.values.tools import ToolCall
+from serve_app.values.operations import Fault
+from serve_app.values.tools import ToolCall, ToolRequest
 from serve_app.values.value import Value
 
-CacheUse = Literal["", "no-cache", "no-store"]
+NO_RESULT = "error: the outcome of this call is unknown; it may have happened, do not repeat it"
+"""What stands in a conversation for the result of a tool call that has none."""
+
+
+class Message(Value):
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant", "tool"]
+    content: str
+    tool_calls: list[ToolRequest] = []
+    tool_call_id: str | None = None
+    reasoning: str = Field(default="", exclude_if=operator.not_)
+    """The thinking before tool calls, which some providers want to read again; no client is shown it."""
+    model: str = Field(default="", exclude_if=operator.not_)
+    """The configured name of the model that wrote `reasoning`: no other one is sent it."""
+
+
+class Exchange(Value):
+    """One turn as memory keeps it: the user's message, the steps, the answer."""
+
+    run_id: str
+    at: float
+    """Unix time in seconds at which the turn ended."""
+    user_id: str | None = None
+    messages: list[Message]
+
+
+class Session(Value):
+    """A conversation as memory keeps it; `exchanges` are the latest, oldest first."""
+
+    session_id: str
+    turns: int
+    expires_in_s: float
+    exchanges: list[Exchange]
+
+
+class SessionSize(Value):
+    """What a conversation takes up in Redis."""
+
+    session_id: str
+    turns: int
+    bytes: int
+    repairs: int = Field(
+        description="How often a turn had to mend a message of it, or leave one out, for the model to read."
+    )
+    expires_in_s: float
+
+
+class SessionSizes(Value):
+    """The largest conversations, largest first."""
+
+    sessions: list[SessionSize]
+    counted: int = Field(description="Conversations that were looked at: all of them, unless `complete` is false.")
+    complete: bool
+
+
+CacheControl = Literal["", "no-cache", "no-store"]
 """What the request's `Cache-Control` says: give an answer that was given before, make it anew for those who come later,
 or keep nothing of it."""
 
@@ -43,7 +98,7 @@ class Context(Value):
     """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
     retries: int | None = None
     """Tries beyond the first that this hop may make; None is as many as the tool has."""
-    cache: CacheUse = ""
+    cache: CacheControl = ""
     metering: Metering | None = None
     """What the tokens are charged to; None where nobody counts them."""
     faults: tuple[Fault, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from serve_app.values.text import valid_json
+from serve_app.values.sanitize import sanitize_json
 
 MOST_OPENINGS = 150
 """Lists and objects in JSON that pydantic's parser reads however they are nested: it gives up at 200 levels."""
@@ -34,16 +34,16 @@ class Value(BaseModel):
         try:
             return super().model_dump_json(**options)
         except (ValueError, RecursionError):
-            return to_json(valid_json(self.model_dump(**options) if options else self)).decode()
+            return to_json(sanitize_json(self.model_dump(**options) if options else self)).decode()
 
-    def made_valid(self) -> Self:
+    def sanitize(self) -> Self:
         """The same value; one that JSON cannot say, or that nobody could read from it, as its JSON says it."""
         try:
             written = super().model_dump_json()
             if not _surely_read(written):
                 self.model_validate_json(written)
         except (ValueError, RecursionError):
-            return type(self).model_validate(valid_json(self))
+            return type(self).model_validate(sanitize_json(self))
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

@@ -44,14 +44,14 @@ from serve_app.runs.writer import Writer
 from serve_app.values import (
     Answer,
     ChatRequest,
-    Check,
     Context,
-    Event,
+    DependencyCheck,
     EventData,
     Failed,
     Failure,
-    Found,
     Passage,
+    RunEvent,
+    SearchResult,
     ToolCall,
     ToolRequest,
     ToolResult,
@@ -258,7 +258,7 @@ class FakeTools:
         await asyncio.sleep(arguments.get("sleep_s", 0))
         return ToolResult(content=arguments["text"] * arguments.get("times", 1), status="ok", attempts=1, elapsed_ms=1)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return []
 
 
@@ -269,13 +269,13 @@ class FakeRetriever:
         self.made: list[str] = []
         self.ending = pace.end if pace else _at_once
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         self.made.append(query)
         await self.ending(query)
         if query == "fail":
             raise StoreUnavailable("Milvus did not answer")
         if query == "nothing":
-            return Found()
+            return SearchResult()
         texts = [
             "Descale the kettle every three months: it needs citric acid and patience.",
             "The warranty lasts five years. The kettle needs citric acid now and then.",
@@ -284,7 +284,7 @@ class FakeRetriever:
             Passage(document_id="d", source=f"{query}{number}.md", title="T", text=text, score=0.5)
             for number, text in enumerate(texts, 1)
         ]
-        return Found(passages=passages, lexical_only=query == "words", standby=query == "standby")
+        return SearchResult(passages=passages, lexical_only=query == "words", standby=query == "standby")
 
 
 class Mortal(Registry):
@@ -383,7 +383,7 @@ class Desk:
         self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 
-    async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
+    async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
         """The run's events, until it ends here."""
         return [event async for event in self.host.follow(asked, request, after)]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from desk import Desk
     from redis.asyncio import Redis
 
-    from serve_app.values import Context, Event
+    from serve_app.values import Context, RunEvent
 
     Open = Callable[..., Desk]
 
@@ -36,7 +36,7 @@ class Unrecorded(Registry):
         raise StoreUnavailable("Redis did not answer")
 
 
-async def _cancelled(desk: Desk, asked: Context) -> list[Event]:
+async def _cancelled(desk: Desk, asked: Context) -> list[RunEvent]:
     """What is seen of a run that a client cancels, until it has ended in its process."""
     following = asyncio.create_task(desk.follow(asked, REQUEST))
     await desk.tools.begun.wait()

@@ -11,7 +11,7 @@ from librarian import Library
 
 from serve_app.knowledge.registry import Record, Registry
 from serve_app.stores.lease import LIFE_MS, Lease
-from serve_app.values import Found, Passage
+from serve_app.values import Passage, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,13 +43,13 @@ class Shelf:
         await self._registry.put(self._lease, "d", record, {7: 1})
         await self._registry.settle("d")
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         await asyncio.sleep(self.pause_s())
         record = (await self._registry.records(["d"]))["d"]
         self.searched.set()
         await asyncio.sleep(self.pause_s())
         text = f"edition {record.digest}."
-        return Found(passages=[Passage(document_id="d", source="manual", title="T", text=text, score=1)])
+        return SearchResult(passages=[Passage(document_id="d", source="manual", title="T", text=text, score=1)])
 
 
 def shelved(library: Library, shelf: Shelf) -> Library:

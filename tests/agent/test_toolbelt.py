@@ -11,7 +11,16 @@ from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
 from serve_app.resilience.budget import Budget
-from serve_app.values import Check, Context, Found, IdempotencyKey, Passage, ToolRequest, ToolResult, ToolSpec
+from serve_app.values import (
+    Context,
+    DependencyCheck,
+    IdempotencyKey,
+    Passage,
+    SearchResult,
+    ToolRequest,
+    ToolResult,
+    ToolSpec,
+)
 
 if TYPE_CHECKING:
     from serve_app.values import Effect
@@ -77,14 +86,14 @@ class Tools(Other):
         await self.answer(key)
         return self.result
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return []
 
 
 class Retriever(Other):
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         await self.answer(query)
-        return Found(passages=[Passage(document_id="d", source="d.md", title="T", text="found", score=1)])
+        return SearchResult(passages=[Passage(document_id="d", source="d.md", title="T", text="found", score=1)])
 
 
 def _belt(tools: Tools, retriever: Retriever | None = None) -> Toolbelt:

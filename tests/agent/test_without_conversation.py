@@ -12,7 +12,7 @@ from serve_app.config import FeedbackSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.registry import Registry
-from serve_app.values import Answer, ChatRequest, Message, TurnRequest, Vote
+from serve_app.values import Answer, ChatRequest, FeedbackRequest, Message, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +115,6 @@ async def test_in_a_conversation_the_instructions_hold_for_their_turn_and_memory
 async def test_a_vote_on_such_a_turn_is_kept_with_its_question(open_desk: Open, redis: Redis) -> None:
     answer = await _told(open_desk(reply("Ann.")))
     book = FeedbackBook(redis, FeedbackSettings())
-    await book.vote(context(), Vote(run_id=answer.run_id, rating="up"))
+    await book.vote(context(), FeedbackRequest(run_id=answer.run_id, rating="up"))
     [vote] = (await book.listed(context(), None, 1)).feedback
     assert (vote.question, vote.session_id) == ("Who am I?", "")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from serve_app.cli import check as module
 from serve_app.cli.main import main
-from serve_app.config import environment
+from serve_app.config import read_environment
 from serve_app.deployments.data_folder import hold
 from serve_app.errors import InvalidConfiguration, Problem
 
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of its own, an environment that says nothing, and Python's path as it was afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in environment():
+    for name in read_environment():
         if name.startswith("SERVE_APP_"):
             monkeypatch.delenv(name)
     return tmp_path

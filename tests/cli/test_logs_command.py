@@ -11,22 +11,22 @@ from click.testing import CliRunner
 from http_fakes import LoggedRuns, ScriptedAgent
 
 from serve_app.cli.main import main
-from serve_app.values import RunLine
+from serve_app.values import RunLogLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IDS = {"session_id": "s1", "request_id": "q1", "application": "serve_app"}
 LINES = (
-    RunLine(ts="2026-11-24T15:00:00.100+00:00", level="DEBUG", process="Ingress a", event="turn_asked", fields=IDS),
-    RunLine(
+    RunLogLine(ts="2026-11-24T15:00:00.100+00:00", level="DEBUG", process="Ingress a", event="turn_asked", fields=IDS),
+    RunLogLine(
         ts="2026-11-24T15:00:00.150+00:00",
         level="DEBUG",
         process="Agent bcd",
         event="tool_called",
         fields={**IDS, "tool": "pay", "arguments": {"pin": "[sensitive]"}},
     ),
-    RunLine(
+    RunLogLine(
         ts="2026-11-24T15:00:01.000+00:00",
         level="WARNING",
         process="Agent bcd",

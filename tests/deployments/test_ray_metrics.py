@@ -11,7 +11,7 @@ from serve_app.deployments.metrics import HAND_OVER_EVERY_S, RayMetrics
 from serve_app.observability.catalogue import STORE_CALLS, STORE_S
 
 if TYPE_CHECKING:
-    from serve_app.values.metric import Metric
+    from serve_app.values import Metric
 
 
 @dataclass

@@ -12,16 +12,16 @@ from serve_app.errors import KeyReused, NotFound, Overloaded, RunUnfinished
 from serve_app.values import (
     Answer,
     ApiKey,
+    ApiKeyRequest,
     Caller,
     Cancelled,
-    Catalogue,
     ChatRequest,
-    Check,
     Claim,
     Context,
+    DependencyCheck,
     Document,
+    DocumentList,
     DocumentSummary,
-    Event,
     EventData,
     Exchange,
     Failed,
@@ -29,17 +29,18 @@ from serve_app.values import (
     Fault,
     Feedback,
     FeedbackList,
-    Found,
+    FeedbackRequest,
     IdempotencyKey,
-    Indexed,
-    KeyOrder,
+    IndexingResult,
     Message,
     NewApiKey,
     Rating,
-    Run,
-    RunLine,
-    RunLines,
+    RunEvent,
+    RunLogLine,
+    RunLogLines,
+    RunRecord,
     RunStarted,
+    SearchResult,
     Session,
     SessionSize,
     SessionSizes,
@@ -48,7 +49,6 @@ from serve_app.values import (
     ToolRequest,
     ToolResult,
     ToolSpec,
-    Vote,
 )
 
 if TYPE_CHECKING:
@@ -65,22 +65,22 @@ class Log:
 
     session_id: str
     tenant: str
-    steps: list[Event | Exception] = field(default_factory=list)
+    steps: list[RunEvent | Exception] = field(default_factory=list)
     over: bool = False
     begun: bool = False
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
-    def events(self) -> list[Event]:
-        return [step for step in self.steps if isinstance(step, Event)]
+    def events(self) -> list[RunEvent]:
+        return [step for step in self.steps if isinstance(step, RunEvent)]
 
     async def add(self, step: EventData | Exception) -> None:
         """An event after the last one is not written."""
         async with self.grown:
             if not self.over:
-                event = step if isinstance(step, Exception) else Event(id=len(self.events) + 1, data=step)
+                event = step if isinstance(step, Exception) else RunEvent(id=len(self.events) + 1, data=step)
                 self.steps.append(event)
-                self.over = isinstance(event, Event) and event.last
+                self.over = isinstance(event, RunEvent) and event.last
             self.grown.notify_all()
 
     async def end(self) -> None:
@@ -88,7 +88,7 @@ class Log:
             self.over = True
             self.grown.notify_all()
 
-    async def follow(self) -> AsyncGenerator[Event | Exception, None]:
+    async def follow(self) -> AsyncGenerator[RunEvent | Exception, None]:
         read = 0
         while True:
             async with self.grown:
@@ -132,9 +132,9 @@ class LoggedRuns:
             del self.keys[context.tenant, key]
         return True
 
-    async def run(self, context: Context, run_id: str) -> Run:
+    async def run(self, context: Context, run_id: str) -> RunRecord:
         log = self._found(context, run_id)
-        run = Run(run_id=run_id, session_id=log.session_id, status="queued", created_at=1.0)
+        run = RunRecord(run_id=run_id, session_id=log.session_id, status="queued", created_at=1.0)
         if not log.events:
             return run
         last = log.events[-1]
@@ -149,13 +149,13 @@ class LoggedRuns:
                 ended = {"status": "running"}
         return run.model_copy(update={"last_event_id": last.id, **ended})
 
-    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         async with aclosing(self._found(context, run_id).follow()) as steps:
             async for step in steps:
-                if isinstance(step, Event) and step.id > after:
+                if isinstance(step, RunEvent) and step.id > after:
                     yield step
 
-    async def cancel(self, context: Context, run_id: str) -> Run:
+    async def cancel(self, context: Context, run_id: str) -> RunRecord:
         await self._found(context, run_id).add(Cancelled(run_id=run_id))
         return await self.run(context, run_id)
 
@@ -188,12 +188,12 @@ class ScriptedAgent:
         self.kept: dict[str, list[Exchange]] = {}
         self.failing: Exception | None = None
         self.starting: Exception | float = 0.0
-        self.check = Check(name="model", ok=True)
+        self.check = DependencyCheck(name="model", ok=True)
         self.check_pause_s = 0.0
         self.listed: SessionSizes | None = None
         self._playing: set[asyncio.Task[None]] = set()
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         self.calls += 1
         self.open += 1
         try:
@@ -263,7 +263,7 @@ class ScriptedAgent:
         self._found(context)
         del self.kept[context.session_id]
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         await asyncio.sleep(self.check_pause_s)
         if self.failing:
             raise self.failing
@@ -285,38 +285,38 @@ class ListedRetriever:
         self.kept: dict[str, DocumentSummary] = {}
         self.failing: Exception | None = None
 
-    async def search(self, context: Context, query: str) -> Found:
+    async def search(self, context: Context, query: str) -> SearchResult:
         raise NotImplementedError
 
-    async def add(self, context: Context, documents: list[Document]) -> list[Indexed]:
+    async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
         self.contexts.append(context)
         if self.failing:
             raise self.failing
         return [self._added(document) for document in documents]
 
-    def _added(self, document: Document) -> Indexed:
+    def _added(self, document: Document) -> IndexingResult:
         key = f"d{len(self.kept) + 1}"
         if document.text == "broken":
-            return Indexed(id=key, source=document.source, status="failed", reason="It is broken")
+            return IndexingResult(id=key, source=document.source, status="failed", reason="It is broken")
         self.kept[key] = DocumentSummary(
             id=key, source=document.source, title=document.title, passages=1, characters=1, indexed_at=1.0
         )
-        return Indexed(id=key, source=document.source, status="added", passages=1)
+        return IndexingResult(id=key, source=document.source, status="added", passages=1)
 
-    async def documents(self, context: Context, offset: int, limit: int) -> Catalogue:
+    async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         self.contexts.append(context)
         page = list(self.kept.values())[offset : offset + limit]
-        return Catalogue(documents=page, total=len(self.kept), passages=len(self.kept))
+        return DocumentList(documents=page, total=len(self.kept), passages=len(self.kept))
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
         if document_id not in self.kept:
             raise NotFound(f"There is no document {document_id}")
         return self.kept.pop(document_id)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         if self.failing:
             raise self.failing
-        return [Check(name="milvus", ok=True)]
+        return [DependencyCheck(name="milvus", ok=True)]
 
 
 class NoTools:
@@ -328,8 +328,8 @@ class NoTools:
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
         raise NotImplementedError
 
-    async def checks(self) -> list[Check]:
-        return [Check(name="tool:order_query", ok=True)]
+    async def checks(self) -> list[DependencyCheck]:
+        return [DependencyCheck(name="tool:order_query", ok=True)]
 
 
 class ListedNodes:
@@ -383,7 +383,7 @@ class KeptKeys:
     def tenant_limits(self, tenant: str) -> TenantLimits:
         return self.limits.get(tenant, TenantLimits())
 
-    async def create(self, order: KeyOrder) -> NewApiKey:
+    async def create(self, order: ApiKeyRequest) -> NewApiKey:
         key_id = f"{len(self.kept) + 1:016x}"
         made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=f"sa_{key_id}_{'s' * 43}")
         self.kept[key_id] = made
@@ -414,13 +414,13 @@ class KeptKeys:
 class ToldLines:
     """Tells of each run that is logged what it is given for all."""
 
-    def __init__(self, runs: LoggedRuns, lines: tuple[RunLine, ...]) -> None:
+    def __init__(self, runs: LoggedRuns, lines: tuple[RunLogLine, ...]) -> None:
         self.runs = runs
         self.lines = lines
 
-    async def listed(self, context: Context, run_id: str) -> RunLines:
+    async def listed(self, context: Context, run_id: str) -> RunLogLines:
         await self.runs.run(context, run_id)
-        return RunLines(run_id=run_id, lines=self.lines)
+        return RunLogLines(run_id=run_id, lines=self.lines)
 
 
 class KeptFeedback:
@@ -430,7 +430,7 @@ class KeptFeedback:
         self.runs = runs
         self.kept: dict[str, Feedback] = {}
 
-    async def vote(self, context: Context, vote: Vote) -> Rating | None:
+    async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
         run = await self.runs.run(context, vote.run_id)
         if run.status in {"queued", "running"}:
             raise RunUnfinished("The run has not ended")

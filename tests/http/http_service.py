@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from serve_app.http.auth import Gate
-    from serve_app.values import RunLine
+    from serve_app.values import RunLogLine
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Service:
     faults: KeptFaults | None = field(default_factory=KeptFaults)
     keys: KeptKeys = field(default_factory=KeptKeys)
     gate: Gate | None = None
-    told: tuple[RunLine, ...] = ()
+    told: tuple[RunLogLine, ...] = ()
     client: Any = None
     port: int = 0
 

@@ -23,7 +23,7 @@ from serve_app.http.places import Admission
 from serve_app.observability.catalogue import RESPONSES
 from serve_app.stores.limiter import RedisLimiter
 from serve_app.stores.redis import connect
-from serve_app.values import Caller, Limits, Metering, RunStarted, TenantLimits
+from serve_app.values import Caller, Metering, RateLimits, RunStarted, TenantLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -244,7 +244,7 @@ async def test_what_a_turn_is_charged_to_goes_with_it_to_the_agent():
 def _instance(redis_url: str, service: Service) -> Iterator[int]:
     """An ingress of its own, in a thread of its own; its port."""
     redis = connect(RedisSettings(), redis_url)
-    limits = LimitSettings(tenant=Limits(turns_per_minute=50, turns_burst=50))
+    limits = LimitSettings(tenant=RateLimits(turns_per_minute=50, turns_burst=50))
     parts = replace(
         service.parts,
         limiter=RedisLimiter(redis, limits, Alike()),

@@ -16,7 +16,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.http.auth import NEEDS, OPEN, Gate, scope_of
 from serve_app.http.failures import MOST, Failures
 from serve_app.observability.catalogue import RESPONSES
-from serve_app.values import KeyOrder, NewApiKey
+from serve_app.values import ApiKeyRequest, NewApiKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def guarded() -> AsyncIterator[Service]:
 
 async def key_of(service: Service, *scopes: Any, tenant: str = "acme") -> dict[str, str]:
     """The header of a new key."""
-    made = await service.keys.create(KeyOrder(tenant=tenant, scopes=frozenset(scopes)))
+    made = await service.keys.create(ApiKeyRequest(tenant=tenant, scopes=frozenset(scopes)))
     return {"Authorization": f"Bearer {made.key}"}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serve_app.errors import AgentUnavailable, Internal, StoreUnavailable
 from serve_app.http import background
 from serve_app.http.preferences import preferences
-from serve_app.values import Run, RunStarted, Token
+from serve_app.values import RunRecord, RunStarted, Token
 
 CHAT = {"user_input": "hello", "session_id": "s1"}
 ASYNC = {"Prefer": "respond-async"}
@@ -97,7 +97,7 @@ async def test_a_run_in_the_background_is_polled_to_its_answer(service, stream):
     service.agent.script = [RunStarted(run_id=""), 1.5, Token(text="a"), answer("done")]
     response = await service.client.post("/agent/chat", json={**CHAT, "stream": stream}, headers=ASYNC)
     assert response.status_code == 202
-    run = Run.model_validate(response.json())
+    run = RunRecord.model_validate(response.json())
     assert run.status in {"queued", "running"}
     assert response.headers["location"] == f"/agent/runs/{run.run_id}"
     assert (await service.client.get(response.headers["location"])).json()["status"] == "running"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.runs.run import Run
-    from serve_app.values import ChatRequest, Context, Event
+    from serve_app.values import ChatRequest, Context, RunEvent
 
 CHAT = {"user_input": "hello", "session_id": "s1"}
 KEY, ASYNC = {"Idempotency-Key": "k-1"}, {"Prefer": "respond-async"}
@@ -46,7 +46,7 @@ class Replicas:
         registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex)
         self.host = Host(Means(redis, registry, Writer(registry), RunSettings(), self._run), max_runs=10)
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         await self._route(context, request)
         async for event in self.host.follow(context, request, after):
             yield event

@@ -25,7 +25,7 @@ from serve_app.errors import (
 )
 from serve_app.http import health
 from serve_app.http.request_ids import EchoedOutside
-from serve_app.values import Check, Citation, Failed, Failure, RunStarted, ToolCall
+from serve_app.values import Citation, DependencyCheck, Failed, Failure, RunStarted, ToolCall
 
 CHAT = {"user_input": "hello", "session_id": "s1"}
 
@@ -217,7 +217,7 @@ async def test_a_service_whose_checks_pass_is_ready(service):
 
 
 async def test_a_failed_check_makes_the_service_unready_and_says_why(service):
-    service.agent.check = Check(name="redis", ok=False, reason="No answer from Redis")
+    service.agent.check = DependencyCheck(name="redis", ok=False, reason="No answer from Redis")
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (503, False)
     check = {"name": "redis", "ok": False, "reason": "No answer from Redis", "required": True}
@@ -225,7 +225,7 @@ async def test_a_failed_check_makes_the_service_unready_and_says_why(service):
 
 
 async def test_a_service_is_ready_without_what_turns_can_do_without(service):
-    service.agent.check = Check(name="milvus", ok=False, reason="Milvus did not answer", required=False)
+    service.agent.check = DependencyCheck(name="milvus", ok=False, reason="Milvus did not answer", required=False)
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (200, True)
     check = {"name": "milvus", "ok": False, "reason": "Milvus did not answer", "required": False}

@@ -10,7 +10,7 @@ from http_fakes import answer
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable, StoreUnavailable
 from serve_app.http import replies, sse
-from serve_app.values import Failed, Failure, Run, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import Failed, Failure, RunRecord, RunStarted, Token, ToolCall, ToolRequest
 
 CHAT = {"user_input": "hello", "session_id": "s1", "stream": True}
 STEPS = [
@@ -136,10 +136,10 @@ async def test_a_run_is_read_while_it_goes_on_and_afterwards(service):
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 1)
     path = f"/agent/runs/{_run_id(service)}"
-    running = Run.model_validate((await service.client.get(path)).json())
+    running = RunRecord.model_validate((await service.client.get(path)).json())
     assert (running.status, running.session_id, running.answer) == ("running", "s1", None)
     await streaming
-    ended = Run.model_validate((await service.client.get(path)).json())
+    ended = RunRecord.model_validate((await service.client.get(path)).json())
     assert (ended.status, ended.last_event_id, ended.answer) == ("success", 3, answer("done"))
 
 

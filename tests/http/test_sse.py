@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from serve_app.errors import AgentUnavailable
 from serve_app.http import replies, sse
 from serve_app.http.following import Following
-from serve_app.values import ChatRequest, Context, Event, Failed, Failure, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import ChatRequest, Context, Failed, Failure, RunEvent, RunStarted, Token, ToolCall, ToolRequest
 
 CHAT = {"user_input": "hello", "session_id": "s1", "stream": True}
 
@@ -84,7 +84,7 @@ async def test_text_travels_unescaped(service):
 
 @given(st.text())
 def test_any_text_survives_framing(text):
-    sent = sse.frame(Event(id=7, data=Token(text=text)))
+    sent = sse.frame(RunEvent(id=7, data=Token(text=text)))
     assert len(sent.splitlines()) == 4  # three fields and the empty line: bytes are split at CR and LF only
     [frame] = _read(sent.decode("utf-8"))
     assert (frame["id"], frame["event"], json.loads(frame["data"])["text"]) == ("7", "token", text)
@@ -174,7 +174,7 @@ async def test_a_run_is_read_and_closed_in_one_task():
         try:
             for number in range(3):
                 tasks.add(asyncio.current_task())
-                yield Event(id=number, data=Token(text="a"))
+                yield RunEvent(id=number, data=Token(text="a"))
         finally:
             tasks.add(asyncio.current_task())
 

@@ -45,7 +45,7 @@ from serve_app.runs.writer import Writer
 from serve_app.stores.access import AccessBook
 from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.run_lines import Lines
-from serve_app.values import KeyOrder
+from serve_app.values import ApiKeyRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.knowledge.index import Entry
-    from serve_app.values import ChatRequest, Check, Context, Document, Event, Session, SessionSizes
+    from serve_app.values import ChatRequest, Context, DependencyCheck, Document, RunEvent, Session, SessionSizes
 
 ALL_SCOPES = frozenset({"chat", "knowledge", "admin"})
 KNOWLEDGE = {"timeout_s": 5.0}
@@ -78,7 +78,7 @@ class Agent:
         means = Means(redis, registry, Writer(registry), RunSettings(), turn.run, Untraced())
         self.host = Host(means, max_runs=100)
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncIterator[Event]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncIterator[RunEvent]:
         async for event in self.host.follow(context, request, after):
             if request.stream or event.last:
                 yield event
@@ -96,7 +96,7 @@ class Agent:
         if holder := await self._window.forget(context):
             await cancel(self._redis, holder, RunSettings().steps_ttl_s, Tally())
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         return []
 
 
@@ -108,7 +108,7 @@ class Whole(Service):
 
     async def key_of(self, tenant: str) -> dict[str, str]:
         """The header of a new key for everything of the tenant."""
-        made = await self.keys.create(KeyOrder(tenant=tenant, scopes=ALL_SCOPES))
+        made = await self.keys.create(ApiKeyRequest(tenant=tenant, scopes=ALL_SCOPES))
         return {"Authorization": f"Bearer {made.key}"}
 
 

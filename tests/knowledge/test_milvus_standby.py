@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcp_proxy import Proxy
 
     from serve_app.knowledge.index import Index
-    from serve_app.values import Check, Context, Found
+    from serve_app.values import Context, DependencyCheck, SearchResult
 
 DISK = Document(source="disk", text="Erase the disk with shred.")
 QUESTION = "How is a disk erased?"
@@ -51,7 +51,7 @@ async def collection(index: Index, context: Context) -> str:
     return index._settings.collection
 
 
-def sources(found: Found) -> list[str]:
+def sources(found: SearchResult) -> list[str]:
     return [each.source for each in found.passages]
 
 
@@ -63,7 +63,7 @@ async def failing(index: Index, context: Context, message: str = "") -> float:
     return time.monotonic() - started
 
 
-async def check_of(index: Index, name: str) -> Check:
+async def check_of(index: Index, name: str) -> DependencyCheck:
     [check] = [each for each in await index.checks() if each.name == name]
     return check
 

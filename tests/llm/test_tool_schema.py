@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from serve_app.llm.tool_schema import MAX_DEPTH, for_provider, legal_name
+from serve_app.llm.tool_schema import MAX_DEPTH, for_provider, make_tool_name
 
 KEPT = {
     "type",
@@ -236,12 +236,12 @@ def test_references_that_multiply_or_never_end_are_cut() -> None:
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_name_becomes_a_legal_one_and_a_legal_one_stays(name: str) -> None:
-    legal = legal_name(name)
+    legal = make_tool_name(name)
     assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", legal)
-    assert legal_name(legal) == legal
+    assert make_tool_name(legal) == legal
 
 
 def test_names_that_differ_stay_different_where_their_letters_were_lost() -> None:
     cases = {"order_query": "order_query", "functions.order": "functions_order", "order query": "order_query"}
-    assert {name: legal_name(name) for name in cases} == cases
-    assert len({legal_name(name) for name in ("查询订单", "查询", "a" * 70, "a" * 71)}) == 4
+    assert {name: make_tool_name(name) for name in cases} == cases
+    assert len({make_tool_name(name) for name in ("查询订单", "查询", "a" * 70, "a" * 71)}) == 4

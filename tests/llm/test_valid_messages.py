@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from serve_app.llm.conversation import MODEL, NO_REASONING, REASONING, THINKING, valid_messages, without_tools
-from serve_app.values.sessions import NO_RESULT
+from serve_app.values import NO_RESULT
 
 odd = st.text(st.characters(exclude_categories=()), max_size=50)
 values = st.recursive(

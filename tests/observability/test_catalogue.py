@@ -11,7 +11,7 @@ from serve_app.observability import catalogue
 from serve_app.observability.recorders import RecordedMetrics
 
 if TYPE_CHECKING:
-    from serve_app.values.metric import Metric
+    from serve_app.values import Metric
 
 EACH = pytest.mark.parametrize("metric", catalogue.ALL, ids=lambda metric: metric.name)
 UNITS = ("_seconds", "_bytes", "_state", "_in_flight", "_waiting")

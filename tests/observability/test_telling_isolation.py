@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from serve_app.observability.leaving import Trace
-    from serve_app.values.metric import Metric
+    from serve_app.values import Metric
 
 HALF = "\ud83d"
 GOOD = "# TYPE ray_turns counter\nray_turns_total 3.0\n"

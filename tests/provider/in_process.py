@@ -37,7 +37,7 @@ from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.stores.redis import connect
 from serve_app.tools.runner import Runner
-from serve_app.values import Answer, ChatRequest, Context, Failed, Found, Token
+from serve_app.values import Answer, ChatRequest, Context, Failed, SearchResult, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -61,8 +61,8 @@ numbers = itertools.count()
 class NoDocuments:
     """A retriever that knows nothing; implements `ports.Retriever`."""
 
-    async def search(self, context: Context, query: str) -> Found:
-        return Found()
+    async def search(self, context: Context, query: str) -> SearchResult:
+        return SearchResult()
 
 
 @dataclass

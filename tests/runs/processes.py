@@ -16,7 +16,7 @@ from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
-from serve_app.values import Answer, ChatRequest, Context, Event, Token
+from serve_app.values import Answer, ChatRequest, Context, RunEvent, Token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,7 +73,7 @@ class Process:
         writer = Writer(self.registry, tally=Tally(self.metrics, frozenset({"look"})))
         self.host = Host(Means(self.redis, self.registry, writer, runs, self.work), self.max_runs)
 
-    async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[Event]:
+    async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
         return [event async for event in self.host.follow(asked, request, after)]
 
     async def die(self) -> None:

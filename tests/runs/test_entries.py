@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.runs.entries import Entry, entry, in_order, merged
-from serve_app.values import Answer, Event, EventData, Failed, Failure, RunStarted, Token, ToolCall, ToolRequest
+from serve_app.values import Answer, EventData, Failed, Failure, RunEvent, RunStarted, Token, ToolCall, ToolRequest
 
 FAILURE = Failure(code="c", message="m", retryable=True, request_id="q")
 OTHERS = [
@@ -32,7 +32,7 @@ def _shown(steps: list[tuple[EventData, str]]) -> str:
 
 @given(st.one_of(TOKENS, st.sampled_from(OTHERS)), st.integers(1, 10**9), st.text())
 def test_an_event_comes_out_of_the_log_as_it_went_in(data: EventData, number: int, state: str) -> None:
-    given_entry = Entry(Event(id=number, data=data), state)
+    given_entry = Entry(RunEvent(id=number, data=data), state)
     _, name, body, kept = given_entry.arguments
     fields = {"event": name, "data": body, **({"state": kept} if kept else {})}
     assert entry(f"{number}-0", fields) == given_entry
@@ -49,5 +49,5 @@ def test_merging_tokens_changes_neither_the_text_nor_the_other_steps(steps: list
 
 
 def test_the_entries_of_both_streams_stand_as_they_happened() -> None:
-    entries = [Entry(Event(id=number, data=Token(text="x"))) for number in (11, 2, 9, 10)]
+    entries = [Entry(RunEvent(id=number, data=Token(text="x"))) for number in (11, 2, 9, 10)]
     assert [each.event.id for each in in_order(entries)] == [2, 9, 10, 11]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from serve_app.runs.feed import Feed
-from serve_app.values import Event, Token
+from serve_app.values import RunEvent, Token
 
 
-def _event(number: int) -> Event:
-    return Event(id=number, data=Token(text=str(number)))
+def _event(number: int) -> RunEvent:
+    return RunEvent(id=number, data=Token(text=str(number)))
 
 
 async def _ids(feed: Feed, after: int = 0, for_s: float = 5) -> list[int]:

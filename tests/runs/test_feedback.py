@@ -11,7 +11,7 @@ from serve_app.config import FeedbackSettings
 from serve_app.errors import NotFound, RunUnfinished
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.stores.keys import FeedbackKeys
-from serve_app.values import ChatRequest, Vote
+from serve_app.values import ChatRequest, FeedbackRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ async def run(start: Callable[..., Process], run_id: str, tenant: str = "default
 
 async def test_a_vote_is_kept_with_question_and_answer(book, start, redis) -> None:
     await run(start, "r1")
-    assert await book.vote(context(), Vote(run_id="r1", rating="down", comment="too short")) is None
+    assert await book.vote(context(), FeedbackRequest(run_id="r1", rating="down", comment="too short")) is None
     told = await book.listed(context(), None, 10)
     [vote] = told.feedback
     assert (told.up, told.down) == (0, 1)
@@ -55,7 +55,7 @@ async def test_a_vote_is_kept_with_question_and_answer(book, start, redis) -> No
 
 async def test_a_second_vote_takes_the_place_of_the_first(book, start) -> None:
     await run(start, "r1")
-    votes = [Vote(run_id="r1", rating=rating) for rating in ("down", "down", "up")]
+    votes = [FeedbackRequest(run_id="r1", rating=rating) for rating in ("down", "down", "up")]
     assert [await book.vote(context(), vote) for vote in votes] == [None, "down", "down"]
     told = await book.listed(context(), None, 10)
     assert (told.up, told.down, [vote.rating for vote in told.feedback]) == (1, 0, ["up"])
@@ -64,7 +64,7 @@ async def test_a_second_vote_takes_the_place_of_the_first(book, start) -> None:
 async def test_votes_are_listed_latest_first_and_by_rating(book, start) -> None:
     for run_id, rating in (("r1", "up"), ("r2", "down"), ("r3", "up"), ("r4", "down")):
         await run(start, run_id)
-        await book.vote(context(), Vote(run_id=run_id, rating=rating))
+        await book.vote(context(), FeedbackRequest(run_id=run_id, rating=rating))
 
     async def listed(rating, limit=10):
         return [vote.run_id for vote in (await book.listed(context(), rating, limit)).feedback]
@@ -76,25 +76,25 @@ async def test_votes_are_listed_latest_first_and_by_rating(book, start) -> None:
 
 async def test_a_vote_outlives_its_run(book, start, redis) -> None:
     await run(start, "r1")
-    await book.vote(context(), Vote(run_id="r1", rating="up"))
+    await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
     await redis.delete(*[key async for key in redis.scan_iter("serve_app:run:*")])
     assert len((await book.listed(context(), "up", 10)).feedback) == 1
     with pytest.raises(NotFound):
-        await book.vote(context(), Vote(run_id="r1", rating="down"))
+        await book.vote(context(), FeedbackRequest(run_id="r1", rating="down"))
 
 
 async def test_tenants_neither_see_nor_rate_each_others_runs(book, start) -> None:
     await run(start, "r1", tenant="blue")
     with pytest.raises(NotFound):
-        await book.vote(context(tenant="red"), Vote(run_id="r1", rating="up"))
-    await book.vote(context(tenant="blue"), Vote(run_id="r1", rating="up"))
+        await book.vote(context(tenant="red"), FeedbackRequest(run_id="r1", rating="up"))
+    await book.vote(context(tenant="blue"), FeedbackRequest(run_id="r1", rating="up"))
     assert (await book.listed(context(tenant="red"), None, 10)).up == 0
 
 
 async def test_a_run_that_has_not_ended_cannot_be_rated(book, log: RunLog) -> None:
     await log.claim(context(run_id="r1"), request(), None)
     with pytest.raises(RunUnfinished):
-        await book.vote(context(), Vote(run_id="r1", rating="up"))
+        await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
 
 
 async def test_a_run_that_failed_can_be_rated(book, start) -> None:
@@ -103,7 +103,7 @@ async def test_a_run_that_failed_can_be_rated(book, start) -> None:
 
     process = start(fail)
     await process.events(context(run_id="r1"), request(text="How?"))
-    await book.vote(context(), Vote(run_id="r1", rating="down"))
+    await book.vote(context(), FeedbackRequest(run_id="r1", rating="down"))
     [vote] = (await book.listed(context(), None, 10)).feedback
     assert (vote.question, vote.answer, vote.status) == ("How?", None, "failed")
 
@@ -111,7 +111,7 @@ async def test_a_run_that_failed_can_be_rated(book, start) -> None:
 async def test_votes_that_have_expired_are_neither_listed_nor_counted(redis, start) -> None:
     book = FeedbackBook(redis, FeedbackSettings(ttl_s=1))
     await run(start, "r1")
-    await book.vote(context(), Vote(run_id="r1", rating="up"))
+    await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
     await redis.zadd(FeedbackKeys("default").rated("up"), {"r1": 1})
     await redis.persist(FeedbackKeys("default").rated("up"))
     await redis.delete(FeedbackKeys("default").vote("r1"))

@@ -14,7 +14,7 @@ from serve_app.errors import AgentUnavailable, Overloaded, RunAbandoned
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.registry import LIFE_MS
 from serve_app.runs.run import MAX_ADOPTIONS
-from serve_app.values import Answer, Cancelled, Event, Failed, Token, ToolRequest
+from serve_app.values import Answer, Cancelled, Failed, RunEvent, Token, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class Follower:
     """Reads what a process tells of a run, until it tells no more."""
 
     def __init__(self, process: Process, asked: Context, after: int = 0) -> None:
-        self.events: list[Event] = []
+        self.events: list[RunEvent] = []
         self.task = asyncio.create_task(self._read(process, asked, after))
 
     async def _read(self, process: Process, asked: Context, after: int) -> None:

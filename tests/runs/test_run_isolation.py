@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serve_app.runs.log import RunLog
     from serve_app.runs.registry import Kept
     from serve_app.runs.run import Run
-    from serve_app.values import Context, Event
+    from serve_app.values import Context, RunEvent
 
     Start = Callable[..., Process]
 
@@ -91,7 +91,7 @@ def poisoned_by(work: Callable[[Run], Any]) -> Callable[[Run], Any]:
     return turn
 
 
-async def beside_others(process: Process, poison: Context, several: int = 5) -> tuple[list[Event], float]:
+async def beside_others(process: Process, poison: Context, several: int = 5) -> tuple[list[RunEvent], float]:
     """The events of the poisoned run, and how long the slowest of the others took, all of which must be answered."""
 
     async def greeted(session: str) -> float:
@@ -214,7 +214,7 @@ async def test_a_key_that_is_no_stream_costs_its_own_follower_only(start: Start,
     await log.claim(poison, request(POISON), None)
     await redis.set(RunKeys("default", poison.run_id).steps, "no stream")
 
-    async def followed(asked: Context) -> list[Event]:
+    async def followed(asked: Context) -> list[RunEvent]:
         return [event async for event in log.events(asked, asked.run_id)]
 
     process, others = start(), [context(f"s{number}") for number in range(5)]
@@ -240,7 +240,7 @@ async def test_a_stream_that_becomes_none_while_it_is_followed_ends_its_follower
         await go.wait()
         return answer(run)
 
-    async def followed(asked: Context) -> list[Event]:
+    async def followed(asked: Context) -> list[RunEvent]:
         return [event async for event in log.events(asked, asked.run_id)]
 
     process = start(waits)

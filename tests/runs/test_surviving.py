@@ -11,7 +11,7 @@ from processes import context, request
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable, NotFound, Overloaded
 from serve_app.runs.surviving import SILENT_S, SurvivingAgent
-from serve_app.values import Answer, Event, Run, RunStarted, Token
+from serve_app.values import Answer, RunEvent, RunRecord, RunStarted, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 ANSWER = Answer(result="x", session_id="s", run_id="r", model="m")
 LOG = [
-    Event(id=1, data=RunStarted(run_id="r")),
-    Event(id=2, data=Token(text="a")),
-    Event(id=3, data=Token(text="b")),
-    Event(id=4, data=ANSWER),
+    RunEvent(id=1, data=RunStarted(run_id="r")),
+    RunEvent(id=2, data=Token(text="a")),
+    RunEvent(id=3, data=Token(text="b")),
+    RunEvent(id=4, data=ANSWER),
 ]
 GONE = AgentUnavailable("gone")
 
@@ -35,7 +35,7 @@ class Replicas:
         self.ends = list(ends)
         self.asked: list[int] = []
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         self.asked.append(after)
         until, error = self.ends.pop(0)
         for event in LOG[after:until]:
@@ -47,17 +47,17 @@ class Replicas:
 class Log:
     last = 0
 
-    async def run(self, context: Context, run_id: str) -> Run:
+    async def run(self, context: Context, run_id: str) -> RunRecord:
         if not self.last:
             raise NotFound("There is no run")
-        return Run(run_id=run_id, session_id="s", status="running", created_at=0, last_event_id=self.last)
+        return RunRecord(run_id=run_id, session_id="s", status="running", created_at=0, last_event_id=self.last)
 
-    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         for event in LOG[after:]:
             yield event
 
 
-async def _followed(agent: Any, seconds: float = 20, *, stream: bool = True) -> list[Event]:
+async def _followed(agent: Any, seconds: float = 20, *, stream: bool = True) -> list[RunEvent]:
     surviving = SurvivingAgent(agent, Log())  # type: ignore[arg-type]
     return [event async for event in surviving.turn(context(seconds=seconds), request(stream=stream))]
 
@@ -98,7 +98,7 @@ class Frozen(Replicas):
 
     closed = False
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         try:
             for event in LOG[:2]:
                 yield event
@@ -124,7 +124,7 @@ async def test_a_replica_that_falls_silent_is_left_when_the_log_has_news(logged:
 class Thoughtful(Replicas):
     """Tells nothing for a while, and then everything."""
 
-    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         await asyncio.sleep(SILENT_S + 0.5)
         for event in LOG:
             yield event
@@ -133,7 +133,7 @@ class Thoughtful(Replicas):
 class Stuck(Log):
     """A log that is waited for in vain."""
 
-    async def run(self, context: Context, run_id: str) -> Run:
+    async def run(self, context: Context, run_id: str) -> RunRecord:
         await asyncio.sleep(30)
         raise NotFound("There is no run")
 

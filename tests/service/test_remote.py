@@ -19,7 +19,7 @@ from serve_app.errors import (
     Overloaded,
     RetrieverUnavailable,
 )
-from serve_app.values import ChatRequest, Context, Event, RunStarted
+from serve_app.values import ChatRequest, Context, RunEvent, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -52,8 +52,8 @@ class Odd:
             raise
         return query
 
-    async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[Event]:
-        yield Event(id=1, data=RunStarted(run_id=context.run_id))
+    async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
+        yield RunEvent(id=1, data=RunStarted(run_id=context.run_id))
         await asyncio.sleep(0.5)
         os._exit(1)
 

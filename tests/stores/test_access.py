@@ -20,16 +20,16 @@ from serve_app.stores.access import OPERATOR, AccessBook
 from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.keys import ACCESS_VERSION, API_KEYS
 from serve_app.stores.redis import connect
-from serve_app.values import SCOPES, ApiKey, Caller, KeyOrder, Limits, TenantEntry, TenantLimits
+from serve_app.values import SCOPES, ApiKey, ApiKeyRequest, Caller, RateLimits, TenantEntry, TenantLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from redis.asyncio import Redis
 
-ORDER = KeyOrder(tenant="acme", scopes=frozenset({"chat"}), name="the shop", limits=Limits(turns_per_minute=5))
+ORDER = ApiKeyRequest(tenant="acme", scopes=frozenset({"chat"}), name="the shop", limits=RateLimits(turns_per_minute=5))
 OPERATORS = SecretStr("operator-key-of-thirty-two-characters")
-LIMITS = TenantLimits(limits=Limits(tokens_per_minute=1000), weight=2)
+LIMITS = TenantLimits(limits=RateLimits(tokens_per_minute=1000), weight=2)
 CHANGE_S = 2.0
 
 
@@ -156,7 +156,7 @@ async def test_of_limits_only_those_named_change_and_none_takes_one_away(book: K
     made = await book.create(ORDER)
     await book.limit(made.id, {"tokens_per_minute": 100, "tokens_burst": 5})
     limited = await book.limit(made.id, {"turns_per_minute": None, "tokens_burst": 6})
-    assert limited.limits == Limits(tokens_per_minute=100, tokens_burst=6)
+    assert limited.limits == RateLimits(tokens_per_minute=100, tokens_burst=6)
     assert (await book.listed())[0].limits == limited.limits
 
 

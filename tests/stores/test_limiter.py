@@ -15,7 +15,7 @@ from serve_app.observability.catalogue import LIMITER_FAILURES
 from serve_app.observability.recorders import RecordedMetrics
 from serve_app.stores.limiter import RedisLimiter, RedisMeter
 from serve_app.stores.redis import connect
-from serve_app.values import Caller, Context, Limits, Metering, TenantLimits
+from serve_app.values import Caller, Context, Metering, RateLimits, TenantLimits
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 class Told:
     """Tells the limits that it is given for a tenant."""
 
-    def __init__(self, **limits: Limits) -> None:
+    def __init__(self, **limits: RateLimits) -> None:
         self.limits = limits
 
     def tenant_limits(self, tenant: str) -> TenantLimits:
-        return TenantLimits(limits=self.limits.get(tenant, Limits()))
+        return TenantLimits(limits=self.limits.get(tenant, RateLimits()))
 
 
-FIFTY = Limits(turns_per_minute=50, turns_burst=50)
+FIFTY = RateLimits(turns_per_minute=50, turns_burst=50)
 
 
-def _limiter(redis: Redis, tenants: Told | None = None, **settings: Limits) -> RedisLimiter:
+def _limiter(redis: Redis, tenants: Told | None = None, **settings: RateLimits) -> RedisLimiter:
     return RedisLimiter(redis, LimitSettings(**settings), tenants or Told())
 
 
 def _caller(tenant: str = "t", key_id: str = "", **limits: float) -> Caller:
-    return Caller(tenant=tenant, key_id=key_id, limits=Limits(**limits))
+    return Caller(tenant=tenant, key_id=key_id, limits=RateLimits(**limits))
 
 
 async def _let_through(limiter: RedisLimiter, caller: Caller, times: int) -> int:
@@ -60,7 +60,7 @@ async def test_exactly_the_burst_passes_of_two_hundred_at_once(redis):
 
 
 async def test_it_comes_back_at_its_rate_and_says_when(redis):
-    limiter = _limiter(redis, tenant=Limits(turns_per_minute=300, turns_burst=2))
+    limiter = _limiter(redis, tenant=RateLimits(turns_per_minute=300, turns_burst=2))
     assert await _let_through(limiter, _caller(), 3) == 2
     with pytest.raises(RateLimited) as refused:
         await limiter.ask(_caller())
@@ -70,23 +70,23 @@ async def test_it_comes_back_at_its_rate_and_says_when(redis):
 
 
 async def test_what_is_refused_by_one_allowance_takes_from_none(redis):
-    limiter = _limiter(redis, tenant=Limits(turns_per_minute=10))
+    limiter = _limiter(redis, tenant=RateLimits(turns_per_minute=10))
     narrow = _caller(key_id="k1", turns_per_minute=1, turns_burst=3)
     assert await _let_through(limiter, narrow, 20) == 3
     assert await _let_through(limiter, _caller(key_id="k2"), 20) == 7
 
 
 async def test_each_key_has_its_own_and_all_of_a_tenant_share_the_tenants(redis):
-    limiter = _limiter(redis, tenant=Limits(turns_per_minute=5), key=Limits(turns_per_minute=3))
+    limiter = _limiter(redis, tenant=RateLimits(turns_per_minute=5), key=RateLimits(turns_per_minute=3))
     assert [await _let_through(limiter, _caller(key_id=key), 9) for key in ("k1", "k2", "k3")] == [3, 2, 0]
     assert await _let_through(limiter, _caller(tenant="other", key_id="k1"), 9) == 3
 
 
 async def test_what_is_set_for_one_tenant_or_key_takes_the_place_of_the_default_at_once(redis):
     tenants = Told()
-    limiter = _limiter(redis, tenants, tenant=Limits(turns_per_minute=1), key=Limits(turns_per_minute=100))
+    limiter = _limiter(redis, tenants, tenant=RateLimits(turns_per_minute=1), key=RateLimits(turns_per_minute=100))
     assert await _let_through(limiter, _caller(), 20) == 1
-    tenants.limits["t"] = Limits(turns_per_minute=10)
+    tenants.limits["t"] = RateLimits(turns_per_minute=10)
     assert await _let_through(limiter, _caller(), 20) == 10
     assert await _let_through(limiter, _caller(tenant="u"), 20) == 1
     assert await _let_through(limiter, _caller(tenant="v", key_id="k", turns_per_minute=5), 20) == 1
@@ -99,7 +99,7 @@ async def test_without_limits_redis_is_not_asked(redis):
 
 
 async def test_all_four_limits_take_one_round_trip(redis):
-    everything = Limits(turns_per_minute=5, tokens_per_minute=5)
+    everything = RateLimits(turns_per_minute=5, tokens_per_minute=5)
     limiter = _limiter(redis, tenant=everything, key=everything)
     before = await redis.info("commandstats")
     metering = await limiter.ask(_caller(key_id="k1"))
@@ -109,7 +109,7 @@ async def test_all_four_limits_take_one_round_trip(redis):
 
 
 async def test_tokens_are_charged_when_they_are_known_and_the_next_turn_waits_for_them(redis):
-    limiter, meter = _limiter(redis, tenant=Limits(tokens_per_minute=6000, tokens_burst=1000)), RedisMeter(redis)
+    limiter, meter = _limiter(redis, tenant=RateLimits(tokens_per_minute=6000, tokens_burst=1000)), RedisMeter(redis)
     metering = await limiter.ask(_caller())
     await meter.charge([(_context(metering), 400), (_context(metering), 500)])
     assert await limiter.ask(_caller()) == metering
@@ -120,12 +120,12 @@ async def test_tokens_are_charged_when_they_are_known_and_the_next_turn_waits_fo
 
 
 async def test_tokens_of_a_key_are_charged_to_the_key_and_to_its_tenant(redis):
-    limiter = _limiter(redis, tenant=Limits(tokens_per_minute=100), key=Limits(tokens_per_minute=1000))
+    limiter = _limiter(redis, tenant=RateLimits(tokens_per_minute=100), key=RateLimits(tokens_per_minute=1000))
     metering = await limiter.ask(_caller(key_id="k1"))
     await RedisMeter(redis).charge([(_context(metering, key_id="k1"), 150)])
     with pytest.raises(RateLimited, match="tenant has used up its tokens"):
         await limiter.ask(_caller(key_id="k2"))
-    alone = _limiter(redis, key=Limits(tokens_per_minute=1000))
+    alone = _limiter(redis, key=RateLimits(tokens_per_minute=1000))
     await RedisMeter(redis).charge([(_context(metering, key_id="k1"), 1000)])
     with pytest.raises(RateLimited, match="key has used up its tokens"):
         await alone.ask(_caller(key_id="k1"))
@@ -142,7 +142,7 @@ async def test_a_clock_that_is_hours_wrong_changes_nothing(redis, monkeypatch):
 
 
 async def test_nothing_is_kept_longer_than_it_matters(redis):
-    limiter = _limiter(redis, tenant=Limits(turns_per_minute=600, tokens_per_minute=600))
+    limiter = _limiter(redis, tenant=RateLimits(turns_per_minute=600, tokens_per_minute=600))
     metering = await limiter.ask(_caller())
     await RedisMeter(redis).charge([(_context(metering), 20)])
     lives = {key: await redis.pttl(key) for key in await redis.keys()}

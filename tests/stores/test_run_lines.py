@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.values import RunLine
+    from serve_app.values import RunLogLine
 
 ASKED = Context(request_id="q", run_id="x", session_id="s", deadline=0)
 
@@ -51,7 +51,7 @@ async def process(redis: Redis, deployment: str) -> AsyncIterator[Trail]:
     await end(writing)
 
 
-async def lines(redis: Redis, many: int, run_id: str = "r", tenant: str = "default") -> tuple[RunLine, ...]:
+async def lines(redis: Redis, many: int, run_id: str = "r", tenant: str = "default") -> tuple[RunLogLine, ...]:
     async with asyncio.timeout(5):
         while True:
             try:

@@ -28,13 +28,13 @@ from serve_app.stores.limiter import RedisLimiter, RedisMeter
 from serve_app.stores.redis import translated
 from serve_app.stores.run_lines import Lines
 from serve_app.stores.tail import Tail
-from serve_app.values import Caller, Context, Fault, Feedback, KeyOrder, Limits, Metering, TenantLimits
+from serve_app.values import ApiKeyRequest, Caller, Context, Fault, Feedback, Metering, RateLimits, TenantLimits
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from told_lines import Told
 
-ORDER = KeyOrder(tenant="acme", scopes=frozenset({"chat"}))
+ORDER = ApiKeyRequest(tenant="acme", scopes=frozenset({"chat"}))
 HALF = "\ud83d"
 
 
@@ -110,7 +110,7 @@ class Everybody:
 
 
 async def test_an_allowance_that_is_corrupt_lets_its_own_turns_pass_and_nobody_elses(redis: Any) -> None:
-    limiter = RedisLimiter(redis, LimitSettings(tenant=Limits(turns_per_minute=1, turns_burst=1)), Everybody())
+    limiter = RedisLimiter(redis, LimitSettings(tenant=RateLimits(turns_per_minute=1, turns_burst=1)), Everybody())
     await redis.set(allowance("poison", "", "turns", 1), "much")
     for _ in range(5):
         assert await limiter.ask(Caller(tenant="poison")) is None

@@ -7,7 +7,7 @@ import pytest
 from serve_app.config import ToolSettings
 from serve_app.errors import Overloaded, ServeAppError, ToolUnavailable
 from serve_app.tools.grouped import Grouped, Part
-from serve_app.values import Check, Context, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
+from serve_app.values import Context, DependencyCheck, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
 
 CONTEXT = Context(request_id="r", run_id="r", session_id="s", deadline=4e9)
 KEY = IdempotencyKey("run:0:0")
@@ -34,9 +34,9 @@ class Process:
         self.called.append(request.name)
         return ToolResult(content=f"{request.name} {key}", status="ok", attempts=1, elapsed_ms=1)
 
-    async def checks(self) -> list[Check]:
+    async def checks(self) -> list[DependencyCheck]:
         self._fail()
-        return [Check(name=f"tool:{name}", ok=True, required=False) for name in self.names]
+        return [DependencyCheck(name=f"tool:{name}", ok=True, required=False) for name in self.names]
 
     def _fail(self) -> None:
         if self.failure:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from serve_app.values.text import MAX_ITEMS, capped, valid_json, valid_text
+from serve_app.values.sanitize import MAX_ITEMS, sanitize_json, sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,36 +87,36 @@ def _encoded(value: Any) -> bytes:
 
 @given(ANY_TEXT)
 def test_any_text_becomes_valid_unicode_and_stays_so(text: str) -> None:
-    valid = valid_text(text)
+    valid = sanitize_text(text)
     valid.encode()
     assert "\0" not in valid
-    assert valid_text(valid) == valid
+    assert sanitize_text(valid) == valid
 
 
 @given(st.text().filter(lambda text: "\0" not in text))
 def test_valid_text_stays_as_it_is_and_halves_of_its_characters_are_joined(text: str) -> None:
     units = text.encode("utf-16-le")
     halves = "".join(chr(int.from_bytes(units[place : place + 2], "little")) for place in range(0, len(units), 2))
-    assert valid_text(text) == text
-    assert valid_text(halves) == text
+    assert sanitize_text(text) == text
+    assert sanitize_text(halves) == text
 
 
 def test_a_lone_surrogate_and_a_nul_become_one_replacement_character_each() -> None:
     cases = {"a\ud83db": "a\ufffdb", "\udce9": "\ufffd", "\ud83d\ud83d\ude00": "\ufffd\U0001f600", "a\0b": "a\ufffdb"}
     for said, expected in cases.items():
-        assert valid_text(said) == expected
+        assert sanitize_text(said) == expected
 
 
 @given(st.text(), st.integers(min_value=0, max_value=200))
 def test_a_text_keeps_its_ends_within_the_limit(text: str, limit: int) -> None:
-    cut = capped(text * 40, limit)
+    cut = truncate(text * 40, limit)
     assert len(cut) <= limit
     if len(text * 40) <= limit:
         assert cut == text * 40
 
 
 def test_a_long_text_says_how_much_of_it_is_missing() -> None:
-    cut = capped("x" * 600 + "y" * 400, 100)
+    cut = truncate("x" * 600 + "y" * 400, 100)
     assert cut.startswith("xxxx")
     assert cut.endswith("yyyy")
     assert f"{1000 - cut.count('x') - cut.count('y'):,} characters left out" in cut
@@ -124,12 +124,12 @@ def test_a_long_text_says_how_much_of_it_is_missing() -> None:
 
 @given(ANYTHING)
 def test_anything_becomes_a_value_that_json_can_say(value: Any) -> None:
-    assert json.loads(_encoded(valid_json(value))) is not NotImplemented
+    assert json.loads(_encoded(sanitize_json(value))) is not NotImplemented
 
 
 @given(JSON_VALUES)
 def test_what_json_can_say_stays_as_it_is(value: Any) -> None:
-    assert valid_json(value, max_depth=1000) == value
+    assert sanitize_json(value, max_depth=1000) == value
 
 
 def test_each_kind_of_value_is_said_as_well_as_it_can_be() -> None:
@@ -165,31 +165,31 @@ def test_each_kind_of_value_is_said_as_well_as_it_can_be() -> None:
         (dict.fromkeys(["\udce9", "\udcff"], 1), {"\ufffd": 1, "\ufffd (2)": 1}),
     ]
     for value, expected in cases:
-        said = valid_json(value)
+        said = sanitize_json(value)
         assert said == expected, value
         _encoded(said)
-    assert "contains itself" in str(valid_json(model))
-    assert "digits" in valid_json(10**5000)
+    assert "contains itself" in str(sanitize_json(model))
+    assert "digits" in sanitize_json(10**5000)
 
 
 def test_depth_items_and_characters_are_bounded_and_the_cut_is_noted() -> None:
     deep: Any = "bottom"
     for _ in range(3000):
         deep = [deep]
-    said = json.dumps(valid_json(deep), ensure_ascii=False)
+    said = json.dumps(sanitize_json(deep), ensure_ascii=False)
     assert said.count("[") == 65
     assert "nested deeper than 64 levels" in said
     wide: Any = "x"
     for _ in range(40):
         wide = [wide, wide]
-    assert len(json.dumps(valid_json(wide))) < 3_000_000
-    endless = valid_json(itertools.count())
+    assert len(json.dumps(sanitize_json(wide))) < 3_000_000
+    endless = sanitize_json(itertools.count())
     assert len(endless) == MAX_ITEMS
     assert endless[-1] == "[… more …]"
-    assert valid_json({"a": 1, "b": 2, "c": 3}, max_items=2) == {"a": 1, "…": "[… 2 more …]"}
-    assert len(json.dumps(valid_json(["x" * 1_000_000] * 1000))) < 11_000_000
+    assert sanitize_json({"a": 1, "b": 2, "c": 3}, max_items=2) == {"a": 1, "…": "[… 2 more …]"}
+    assert len(json.dumps(sanitize_json(["x" * 1_000_000] * 1000))) < 11_000_000
 
 
 def test_a_hundred_thousand_keys_that_become_one_take_no_time() -> None:
     keys = {chr(0xD800 + one) + chr(0xD800 + other): 1 for one in range(300) for other in range(300)}
-    assert len(valid_json(keys)) == pytest.approx(MAX_ITEMS / 2, abs=10)
+    assert len(sanitize_json(keys)) == pytest.approx(MAX_ITEMS / 2, abs=10)

@@ -42,10 +42,10 @@ def test_a_value_is_written_and_read_whatever_it_holds(text: str, arguments: dic
         ),
     ):
         json.loads(value.model_dump_json().encode().replace(b"0" * 5000, b""))
-        sound = value.made_valid()
+        sound = value.sanitize()
         assert type(value).model_validate_json(sound.model_dump_json()).model_dump_json() == sound.model_dump_json()
 
 
 def test_what_json_can_say_stays_the_very_same_value() -> None:
     value = ToolRequest(id="c", name="n", arguments={"a": ["订单", 1.5, None, {"b": True}], "long": "x" * 1000})
-    assert value.made_valid() is value
+    assert value.sanitize() is value

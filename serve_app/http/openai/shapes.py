@@ -77,7 +77,7 @@ class Completion(Value):
 
 def rest_of(answer: Answer, request: TurnRequest) -> dict[str, Any]:
     """What OpenAI's own fields cannot say of it."""
-    rest = answer.made_valid().model_dump(exclude={"result", "usage"})
+    rest = answer.sanitize().model_dump(exclude={"result", "usage"})
     history = "session" if request.session_id else "messages"
     return {**rest, "session_id": request.session_id or None, "history": history}
 

@@ -20,14 +20,14 @@ from serve_app.http.openai.telling import Telling
 from serve_app.http.replies import CANCELLED, FIRST_EVENT_S
 from serve_app.http.sse import KEEP_ALIVE, EventStream, steps
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
-from serve_app.values.text import valid_json
+from serve_app.values.sanitize import sanitize_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from starlette.responses import Response
 
-    from serve_app.values import Context, Event, TurnRequest
+    from serve_app.values import Context, RunEvent, TurnRequest
 
     Refuse = Callable[[Failure], Response]
 
@@ -50,7 +50,7 @@ class Chunks:
     def __post_init__(self) -> None:
         self._run_id = self.context.run_id
 
-    def of(self, event: Event) -> Iterator[bytes]:
+    def of(self, event: RunEvent) -> Iterator[bytes]:
         """The chunks that an event gives; none where OpenAI has no word for it."""
         match event.data:
             case RunStarted(run_id=run_id):  # another one's than the request's, where its idempotency key came before
@@ -98,7 +98,7 @@ def _data(chunk: dict[str, Any]) -> bytes:
     try:
         return f"data: {_JSON.encode(chunk)}\n\n".encode()
     except (TypeError, ValueError, RecursionError):
-        return f"data: {_JSON.encode(valid_json(chunk))}\n\n".encode()
+        return f"data: {_JSON.encode(sanitize_json(chunk))}\n\n".encode()
 
 
 def failure(failed: Failed) -> bytes:
@@ -106,7 +106,7 @@ def failure(failed: Failed) -> bytes:
     return f"data: {Refused.of(failed.error, STATUS.get(failed.error.code, 500)).model_dump_json()}\n\n".encode()
 
 
-async def streamed(events: AsyncGenerator[Event, None], chunks: Chunks, refuse: Refuse) -> Response:
+async def streamed(events: AsyncGenerator[RunEvent, None], chunks: Chunks, refuse: Refuse) -> Response:
     """The stream; a run that fails before it says anything is a status, as far as that does not take long."""
     async with AsyncExitStack() as undo:
         following = Following(events)
@@ -118,7 +118,7 @@ async def streamed(events: AsyncGenerator[Event, None], chunks: Chunks, refuse: 
     return EventStream(_frames(following, first, chunks), following)
 
 
-async def _first_said(following: Following, chunks: Chunks) -> Event | None:
+async def _first_said(following: Following, chunks: Chunks) -> RunEvent | None:
     """The first event with something to say; None where there is none for long.
 
     Raises:
@@ -139,7 +139,7 @@ async def _first_said(following: Following, chunks: Chunks) -> Event | None:
     return None
 
 
-async def _frames(following: Following, first: Event | None, chunks: Chunks) -> AsyncGenerator[bytes, None]:
+async def _frames(following: Following, first: RunEvent | None, chunks: Chunks) -> AsyncGenerator[bytes, None]:
     async with aclosing(steps(following, first, chunks.context)) as told:
         async for step in told:
             if step is None:

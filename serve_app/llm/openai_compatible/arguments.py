@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from serve_app.values.text import valid_text
+from serve_app.values.sanitize import sanitize_text
 
 MAX_DEPTH = 64
 _FENCE = "```"
@@ -57,7 +57,7 @@ def write_arguments(value: dict[str, Any]) -> str:
     """The object as JSON, its text valid and its numbers finite."""
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        if "\\u0000" in written or valid_text(written) is not written:
+        if "\\u0000" in written or sanitize_text(written) is not written:
             written = json.dumps(_cleaned(value, 0), ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise Invalid(str(error)[:100]) from None
@@ -82,9 +82,9 @@ def _cleaned(value: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise Invalid("nested too deep")
     if isinstance(value, str):
-        return valid_text(value)
+        return sanitize_text(value)
     if isinstance(value, list):
         return [_cleaned(each, depth + 1) for each in value]
     if isinstance(value, dict):
-        return unique_keys([(valid_text(key), _cleaned(each, depth + 1)) for key, each in value.items()])
+        return unique_keys([(sanitize_text(key), _cleaned(each, depth + 1)) for key, each in value.items()])
     return value

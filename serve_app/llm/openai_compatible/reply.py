@@ -13,7 +13,7 @@ from serve_app.llm.openai_compatible.sse import Event, EventParser
 from serve_app.llm.openai_compatible.text import TextJoiner
 from serve_app.llm.openai_compatible.tool_calls import CallAssembler, ToolCall
 from serve_app.llm.openai_compatible.usage import UsageReader
-from serve_app.values.text import valid_text
+from serve_app.values.sanitize import sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -169,7 +169,7 @@ class ReplyDecoder:
         for name in ("model", "id"):
             value = payload.get(name)
             if isinstance(value, str) and value and not getattr(self, f"_{name}"):
-                setattr(self, f"_{name}", valid_text(value)[:200])
+                setattr(self, f"_{name}", sanitize_text(value)[:200])
         choice = _first(payload.get("choices"))
         if choice is None:
             return Delta("", "")
@@ -215,7 +215,7 @@ class ReplyDecoder:
         if reason.lower() in FAILED:
             raise ProviderError(f"the reply ended with {reason}", code=reason[:100])
         if self._finish is None or self._finish.lower() in COMPLETE:
-            self._finish = valid_text(reason)[:100]
+            self._finish = sanitize_text(reason)[:100]
 
     def _reply(self) -> Reply:
         assembler = self._calls if len(self._calls) else self._legacy_call
@@ -266,7 +266,7 @@ def _event_error(data: str) -> ProviderError:
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
-        return ProviderError(valid_text(data) or "the provider sent an error event")
+        return ProviderError(sanitize_text(data) or "the provider sent an error event")
     return error_in(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
 
 

@@ -18,7 +18,7 @@ from langchain_core.messages import (
     is_data_content_block,
 )
 
-from serve_app.values.text import valid_text
+from serve_app.values.sanitize import sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return valid_text(text).encode()
+        return sanitize_text(text).encode()
 
 
 def written_messages(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
@@ -91,9 +91,9 @@ def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
 def arguments_of(values: Mapping[str, Any]) -> str:
     """The arguments of a call as valid JSON."""
     try:
-        return valid_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
+        return sanitize_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
     except ValueError:
-        return valid_text(json.dumps(_finite(values), ensure_ascii=False, default=str))
+        return sanitize_text(json.dumps(_finite(values), ensure_ascii=False, default=str))
 
 
 def _invalid_arguments(raw: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.values.text import REPLACEMENT, valid_text
+from serve_app.values.sanitize import REPLACEMENT, sanitize_text
 
 
 class TextJoiner:
@@ -21,7 +21,7 @@ class TextJoiner:
             piece, self._held = self._held + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
             piece, self._held = piece[:-1], piece[-1]
-        piece = valid_text(piece)
+        piece = sanitize_text(piece)
         self.characters += len(piece)
         self._pieces.append(piece)
         return piece

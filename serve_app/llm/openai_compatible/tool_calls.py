@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
 from serve_app.llm.openai_compatible.errors import ReplyUnreadable
-from serve_app.values.text import valid_text
+from serve_app.values.sanitize import sanitize_text
 
 MAX_CALLS = 1000
 
@@ -166,14 +166,14 @@ def _piece(item: Any, place: int | None, *, apart: bool) -> _Piece:
 
 
 def _finished(call: _Call, *, complete: bool) -> ToolCall:
-    name, label = valid_text(call.name), valid_text(call.id) or None
+    name, label = sanitize_text(call.name), sanitize_text(call.id) or None
     raw = call.raw
     if call.absent or raw.strip() == "null":
         return ToolCall(name, "{}" if complete else "", label, valid=complete)
     try:
         return ToolCall(name, read_arguments(raw), label, valid=True)
     except Invalid:
-        return ToolCall(name, valid_text(raw), label, valid=False)
+        return ToolCall(name, sanitize_text(raw), label, valid=False)
 
 
 def _is_object(raw: str) -> bool:

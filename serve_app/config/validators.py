@@ -1,7 +1,4 @@
-"""Which strings in a configuration are well-formed, and what is said of one that is not?
-
-The messages never repeat the string: it may be a secret in the wrong place.
-"""
+"""Base class of the settings sections, and the string types that a configuration uses."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 EMBEDDED = "embedded"
 
@@ -133,3 +130,9 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Network = Annotated[str, AfterValidator(_network)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 Origin = Annotated[str, AfterValidator(_origin)]
+
+
+class Section(BaseModel):
+    """Frozen and closed: an unknown key is a problem, reported with the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

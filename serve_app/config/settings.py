@@ -1,8 +1,4 @@
-"""How does this installation behave?
-
-A YAML file is validated into frozen sections; each class gets its own section. Secrets never stand in the file: it
-names the environment variable, and the process that needs the secret reads it.
-"""
+"""The settings tree: one frozen section for each part of the service."""
 
 from __future__ import annotations
 
@@ -12,23 +8,92 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from serve_app.config.access import AccessSettings
-from serve_app.config.cache import CacheSettings
 from serve_app.config.class_path import SECRET_OPTION, is_class_path
-from serve_app.config.forms import (
+from serve_app.config.model import ModelSettings
+from serve_app.config.tools import EgressSettings, ToolsSettings
+from serve_app.config.validators import (
     EMBEDDED,
     FunctionPath,
     HttpUrl,
     MilvusUrl,
+    Network,
+    Origin,
     Pattern,
     RedisUrl,
+    Section,
+    ToolName,
     VariableName,
 )
-from serve_app.config.http import HttpSettings
-from serve_app.config.limits import AdmissionSettings, LimitSettings
-from serve_app.config.model import ModelSettings
-from serve_app.config.section import Section
-from serve_app.config.tools import EgressSettings, ToolsSettings
+from serve_app.values import RateLimits
+
+
+class AccessSettings(Section):
+    """Keys, and what becomes of those who show wrong ones."""
+
+    admin_key_env: VariableName | None = None
+    """The environment variable that holds the operator's key, of at least 32 characters, which makes the others. None
+    asks for no keys at all, which is for one machine: the service then refuses to listen on anything but loopback."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """The addresses and networks of proxies before the service whose `X-Forwarded-For` is believed: anybody can write
+    one. A client's address is the last one in it that is none of these."""
+    failures_per_minute: float = Field(default=10, gt=0, le=1_000_000)
+    """Wrong keys from one address; beyond that they are a 429. A person who mistypes needs fewer, a program that has an
+    old key asks more often, and a right key is let in from any address."""
+    failures_burst: int = Field(default=10, ge=1, le=1_000_000)
+    """Of them at once: a program's first retries are still told that the key is wrong."""
+
+
+class CacheSettings(Section):
+    """Answers that are given again to the same question."""
+
+    ttl_s: float | None = Field(default=None, gt=0, le=30 * 24 * 3600)
+    """For how long an answer is given again. None keeps none: how long an answer stays true, only those know who know
+    the tools. A change of a document ends it at once."""
+    live_tools: tuple[ToolName, ...] = ()
+    """Tools whose results hold for the moment only, such as an order's state: an answer that needed one is not kept."""
+    max_bytes: int = Field(default=128 * 1024, ge=1024)
+    """Of one answer, with its passages and what the session remembers of it: twice a long one."""
+
+
+class HttpSettings(Section):
+    """What the ingress accepts."""
+
+    max_chat_body_bytes: int = Field(default=512 * 1024, ge=1024)
+    """32,000 characters take 384 kB when each is a pair of escapes."""
+    max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
+    max_headers: int = Field(default=100, ge=20)
+    """Of one request: a browser behind two proxies sends thirty. HAProxy takes no more than 101."""
+    max_header_bytes: int = Field(default=16 * 1024, ge=1024)
+    """All names and values of one request: four long tokens. HAProxy's buffer is as large."""
+    cors_origins: tuple[Origin, ...] = ()
+    """The origins whose pages may call the API from a browser, such as `https://desk.example`. None: an API key has no
+    place in a page, so whoever lists one has decided otherwise. Cookies are never part of it."""
+
+
+class LimitSettings(Section):
+    """What holds where nothing was said for a tenant, or for a key: no limit, because only the operator knows one."""
+
+    tenant: RateLimits = RateLimits()
+    """For each tenant, all of its keys together. A value that is set for a tenant of its own takes its place."""
+    key: RateLimits = RateLimits()
+    """For each key. A value that is set for a key of its own takes its place."""
+
+
+class AdmissionSettings(Section):
+    """How many turns one replica of Ingress serves at once, and what becomes of the others.
+
+    `max_ongoing_requests` of Ingress in `serve_config.yaml` must be well above the first two together.
+    """
+
+    max_turns: int = Field(default=100, ge=1)
+    """As many as one replica of Agent takes at once (its `max_ongoing_requests`): what is let in beyond that would wait
+    behind the ingress, where nobody is fair. Two ingresses fill four agents to half."""
+    max_waiting: int = Field(default=150, ge=0)
+    """Turns that wait for a place, of all tenants; one tenant alone gets three fifths of it. A full queue is as
+    long as the turns in flight and half as many again: it is served in less than two turns' time."""
+    max_wait_s: float = Field(default=5, gt=0)
+    """Then a turn that waits is refused: a user who has seen nothing for so long has left."""
 
 
 class AgentSettings(Section):
@@ -153,7 +218,7 @@ class KnowledgeSettings(Section):
     """What the model is told of `knowledge_search`: say here what your documents are about."""
 
     @property
-    def patience_s(self) -> float:
+    def total_timeout_s(self) -> float:
         """For all that a search asks in turn: Redis, the embedding, Milvus, its standby."""
         return 4 * self.timeout_s
 

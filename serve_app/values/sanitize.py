@@ -28,7 +28,7 @@ MAX_DIGITS_BITS = 14_000
 """Python prints no integer of over 4,300 digits."""
 
 
-def valid_text(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """Returns `text` as valid Unicode without NUL.
 
     Two surrogates that are halves of one character are joined; a lone one, and a NUL, become U+FFFD.
@@ -41,7 +41,7 @@ def valid_text(text: str) -> str:
     return text.replace("\0", REPLACEMENT) if "\0" in text else text
 
 
-def capped(text: str, limit: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """Returns `text` in at most `limit` characters: its head, its tail, and how much is missing.
 
     A limit that leaves no room for the note gives the head alone.
@@ -60,7 +60,7 @@ def _gap(missing: int) -> str:
     return f"\n[… {missing:,} characters left out …]\n"
 
 
-def valid_json(
+def sanitize_json(
     value: Any,
     *,
     max_depth: int = MAX_DEPTH,
@@ -102,8 +102,8 @@ class _Encoder:
             return self._text(_described(value))
 
     def _text(self, text: str) -> str:
-        whole = valid_text(str.__str__(text))
-        said = capped(whole, max(self._characters, 0))
+        whole = sanitize_text(str.__str__(text))
+        said = truncate(whole, max(self._characters, 0))
         self._characters -= len(said)
         return said if said or not whole else "…"
 

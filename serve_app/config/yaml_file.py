@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class YamlFile:
     """A file's mapping, empty where the file cannot be read: then `problems` says why."""
 
     path: Path
@@ -30,7 +30,7 @@ class Source:
         return f"{place}: {'.'.join(map(str, steps))}" if steps else place
 
 
-def read(path: Path) -> Source:
+def read_yaml(path: Path) -> YamlFile:
     """The mapping that the YAML file at `path` holds, or the problem that it holds none."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -53,20 +53,20 @@ def read(path: Path) -> Source:
         problem = Problem(str(path), f"not valid YAML ({line})", "Mend the file")
     else:
         if isinstance(tree, dict):
-            return Source(path, tree, root)
+            return YamlFile(path, tree, root)
         if tree is None:
-            return Source(path)
+            return YamlFile(path)
         problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
-    return Source(path, problems=(problem,))
+    return YamlFile(path, problems=(problem,))
 
 
-def standing(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:
+def existing_path(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:
     """The part of `steps` that leads to something in `tree`: of a missing key, the way to what lacks it."""
     if not steps:
         return ()
     step, *rest = steps
     has = step in tree if isinstance(tree, dict) else isinstance(tree, list) and step in range(len(tree))
-    return (step, *standing(tree[step], rest)) if has else ()
+    return (step, *existing_path(tree[step], rest)) if has else ()
 
 
 def _line(node: yaml.Node | None, steps: list[str]) -> int | None:
