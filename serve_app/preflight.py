@@ -50,7 +50,7 @@ def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
 
 
 def _model(settings: Settings) -> Iterator[Problem]:
-    from serve_app.llm.models import problems as model_problems
+    from serve_app.llm.models import find_model_problems as model_problems
 
     yield from model_problems(settings.model)
     if settings.model.fallbacks and settings.model.timeout_s >= settings.agent.turn_timeout_s:

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
 from serve_app.agent.citations import cited_numbers
-from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
+from serve_app.llm.openai_compatible.tool_calls import InvalidArguments, read_arguments
 from serve_app.llm.reply_reader import ReplyReader
 from serve_app.llm.reply_text import TextReader
 from serve_app.observability.redaction import Redactor
@@ -55,7 +55,7 @@ def _read_calls_in_pieces(text: str) -> None:
 
 def _read_arguments(text: str) -> None:
     for written in (text, f"```json\n{text}\n```", f'{{"a": "{text}"}}'):
-        with suppress(Invalid):
+        with suppress(InvalidArguments):
             read_arguments(written)
 
 

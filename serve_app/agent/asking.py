@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.agent.messages import streamed
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
-from serve_app.llm.chain import RESTART
-from serve_app.llm.conversation import MODEL, REASONING, THINKING
-from serve_app.llm.estimating import used
-from serve_app.llm.measuring import Heard
-from serve_app.llm.reply_reader import RETRACTED
-from serve_app.llm.telling import told
+from serve_app.llm.message_keys import MODEL, REASONING, RESTART, RETRACTED, THINKING
+from serve_app.llm.telemetry import CallRecord, estimate_usage, to_openai_messages
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Reasoning, Token
 
@@ -49,10 +45,10 @@ async def ask(
             chunks = model.astream(messages, restarts=True, span=span, **options)
             reply = await _streamed(chunks, messages, progress, say, heard)
         else:
-            reply = await model.ainvoke(messages, span=span, given_up=heard.hear, **options)
+            reply = await model.ainvoke(messages, span=span, on_discarded=heard.add, **options)
             if heard.messages:
-                progress.usage += used(messages, heard)
-        span.tell(partial(told, [reply]))
+                progress.usage += estimate_usage(messages, heard)
+        span.tell(partial(to_openai_messages, [reply]))
     progress.heard(reply)
     said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
     logger.debug("model_replied", extra={**said, "elapsed_ms": elapsed_ms(begun)})
@@ -66,31 +62,31 @@ def for_model(spec: ToolSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def _charged(messages: list[BaseMessage], progress: Progress) -> Iterator[Heard]:
+def _charged(messages: list[BaseMessage], progress: Progress) -> Iterator[CallRecord]:
     """Ask the model in the block, and say there what is heard: the turn pays for it where no whole reply comes.
 
     A model that fails before it speaks costs nothing; one that is given up has read what it was asked.
     """
-    heard = Heard()
+    heard = CallRecord()
     try:
         yield heard
     except BaseException as error:
         if heard.messages or isinstance(error, asyncio.CancelledError | DeadlineExceeded):
-            progress.usage += used(messages, heard)
+            progress.usage += estimate_usage(messages, heard)
         raise
 
 
 async def _streamed(
-    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: Progress, say: Say, heard: Heard
+    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: Progress, say: Say, heard: CallRecord
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said
     async for chunk in chunks:
         if chunk.response_metadata.get(RESTART):
-            progress.usage += used(messages, heard)
-            heard.forget()
+            progress.usage += estimate_usage(messages, heard)
+            heard.reset()
             whole, restart = None, progress.said
-        heard.hear(chunk)
+        heard.add(chunk)
         if whole is not None and chunk.response_metadata.get(RETRACTED):
             whole, restart = whole.model_copy(update={"content": ""}), progress.said
         whole = chunk if whole is None else whole + chunk

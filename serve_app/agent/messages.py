@@ -18,8 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
-from serve_app.llm.conversation import MODEL, REASONING
-from serve_app.llm.reply_reader import ESTIMATED
+from serve_app.llm.message_keys import ESTIMATED, MODEL, REASONING
 from serve_app.values import Exchange, Message, ToolRequest, TurnRequest, Usage
 
 if TYPE_CHECKING:

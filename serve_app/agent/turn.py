@@ -21,9 +21,10 @@ from serve_app.agent.recording import record
 from serve_app.agent.repairing import BASIC, CUT, EMPTY, forced, told
 from serve_app.agent.toolbelt import Outcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
-from serve_app.llm.conversation import MODEL, new_id
-from serve_app.llm.reply_reader import CUT_CALLS, TRUNCATED, finish_reason
-from serve_app.llm.translate import ContextOverflow, ToolsRefused
+from serve_app.llm.error_translation import ContextOverflow, ToolsRefused
+from serve_app.llm.message_keys import CUT_CALLS, MODEL, TRUNCATED
+from serve_app.llm.provider_messages import new_call_id
+from serve_app.llm.reply_reader import read_finish_reason
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
 from serve_app.resilience.budget import Budget
@@ -123,7 +124,7 @@ class Turn:
             tool_calls=progress.calls,
             usage=progress.usage,
             model=reply.response_metadata.get(MODEL, self.model_name),
-            finish_reason=finish_reason(reply),
+            finish_reason=read_finish_reason(reply),
         )
 
     async def _recalled(self, run: Run) -> Recalled:
@@ -198,7 +199,7 @@ class Turn:
 
     async def _search_first(self, run: Run, progress: Progress) -> None:
         """Search the documents for the question, as a call that the service makes itself."""
-        call = tool_call(id=new_id(), name=KNOWLEDGE_SEARCH, args={"query": run.request.user_input})
+        call = tool_call(id=new_call_id(), name=KNOWLEDGE_SEARCH, args={"query": run.request.user_input})
         reply = AIMessage("", tool_calls=[call])
         step = progress.begin(reply, requests_of(reply))
         await run.record(*step.begun(progress.usage, progress.empty))
@@ -281,7 +282,7 @@ def _say(run: Run) -> Say | None:
 
 def is_answer(reply: AIMessage) -> bool:
     """Whether a reply ends the turn: it says something, or it is a refusal; not the beginning of calls cut off."""
-    if finish_reason(reply) == "content_filter":
+    if read_finish_reason(reply) == "content_filter":
         return True
     return bool(reply.text.strip()) and not reply.response_metadata.get(CUT_CALLS)
 

@@ -20,7 +20,7 @@ from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
 from serve_app.observability.catalogue import DROPPED_SPANS
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from serve_app.config import Settings
-    from serve_app.llm.chain import Chain
+    from serve_app.llm.fallback import FallbackModel
     from serve_app.ports import Metrics
     from serve_app.values import ChatRequest, Context, RunEvent, Session, SessionSizes
 
@@ -74,9 +74,9 @@ class Agent:
         self._problem: str | None = None
         self._host: Host | None = None
         self._answers: Answers | None = None
-        self._model: Chain | None = None
+        self._model: FallbackModel | None = None
         try:
-            self._model = model = build(settings.model, metrics)
+            self._model = model = build_model(settings.model, metrics)
         except InvalidConfiguration as error:
             self._problem = str(error)
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it

@@ -15,7 +15,7 @@ REQUEST_STATUSES = frozenset({400, 413, 422})
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ErrorSigns:
     """One kind of failure: the codes and the words that name it."""
 
     codes: frozenset[str]
@@ -26,8 +26,8 @@ class Kind:
         return code.lower() in self.codes or bool(self.words.search(text.lower()))
 
 
-def _kind(codes: str, *words: str) -> Kind:
-    return Kind(frozenset(codes.split()), re.compile("|".join(words)))
+def _kind(codes: str, *words: str) -> ErrorSigns:
+    return ErrorSigns(frozenset(codes.split()), re.compile("|".join(words)))
 
 
 OVERFLOW = _kind(

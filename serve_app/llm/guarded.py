@@ -7,23 +7,26 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
 from serve_app.errors import DeadlineExceeded
-from serve_app.llm.conversation import valid_messages
-from serve_app.llm.faults import stricken
-from serve_app.llm.reply_reader import CUT_CALLS, RETRACTED, ReplyReader, finish_reason, tool_names, without_arguments
-from serve_app.llm.translate import NO_TOOLS, ModelUnreadable, ToolsRefused, translated
+from serve_app.llm.error_translation import NO_TOOLS, ModelUnreadable, ToolsRefused, translate_errors
+from serve_app.llm.message_keys import CUT_CALLS, RETRACTED
+from serve_app.llm.provider_messages import normalize_messages
+from serve_app.llm.reply_reader import ReplyReader, argumentless_tools, read_finish_reason, tool_names
 from serve_app.resilience.deadline import limit_s, remaining_s
+from serve_app.resilience.faults import GARBAGE, strike
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+    from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.runnables import Runnable, RunnableBinding
     from langchain_core.tools import BaseTool
 
@@ -45,7 +48,7 @@ REASON_GIVERS = (
 """Packages whose providers give a reason for the end of every reply; others are known to once they gave one."""
 
 
-class Guarded(BaseChatModel):
+class GuardedModel(BaseChatModel):
     """A chat model whose calls end in time, fail as the service's errors, and bring replies that were checked.
 
     A call that is given `deadline=` (Unix time in seconds) ends by then too; one that is given `nonempty=True` fails
@@ -55,7 +58,7 @@ class Guarded(BaseChatModel):
 
     inner: BaseChatModel
     timeout_s: float
-    called: str = ""
+    configured_name: str = ""
     """The name by which the configuration knows it."""
     _holds: bool = PrivateAttr(default=False)
     """Whether the model was seen to end its thinking without having begun it."""
@@ -105,11 +108,11 @@ class Guarded(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         nonempty = kwargs.pop("nonempty", False)
-        sent = valid_messages(messages, self.called)
+        sent = normalize_messages(messages, self.configured_name)
         reader = self._reader(sent, kwargs)
         with _in_our_terms(deadline):
             async with asyncio.timeout(self._limit_s(deadline)):
-                message: BaseMessage | None = await stricken(faults, self.called)
+                message: BaseMessage | None = await inject_model_fault(faults, self.configured_name)
                 if message is None:
                     result = await self.inner._agenerate(sent, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
                     message = _with_info(result.generations[0])
@@ -131,7 +134,7 @@ class Guarded(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         nonempty = kwargs.pop("nonempty", False)
-        sent = valid_messages(messages, self.called)
+        sent = normalize_messages(messages, self.configured_name)
         reader = self._reader(sent, kwargs)
         until = asyncio.get_running_loop().time() + self._limit_s(deadline)
         with _in_our_terms(deadline):
@@ -159,7 +162,7 @@ class Guarded(BaseChatModel):
     ) -> AsyncGenerator[AIMessageChunk, None]:
         """The chunks of the inner model, each of which is there by the loop's time `until`."""
         async with asyncio.timeout_at(until):
-            malformed = await stricken(faults, self.called)
+            malformed = await inject_model_fault(faults, self.configured_name)
         if malformed:
             yield malformed
             return
@@ -174,13 +177,15 @@ class Guarded(BaseChatModel):
         known = any(package.startswith(REASON_GIVERS) for package in packages)
         wants_reason = others and (self._gives_reasons or known)
         tools = kwargs.get("tools", ())
-        return ReplyReader(sent, tool_names(tools), self._holds, wants_reason, without_arguments(tools))
+        return ReplyReader(sent, tool_names(tools), self._holds, wants_reason, argumentless_tools(tools))
 
     def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
         """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""
         self._holds = self._holds or reader.lone_end
         self._gives_reasons = self._gives_reasons or reader.has_reason
-        says_something = last.content or CUT_CALLS in last.response_metadata or finish_reason(last) == "content_filter"
+        says_something = (
+            last.content or CUT_CALLS in last.response_metadata or read_finish_reason(last) == "content_filter"
+        )
         if nonempty and reader.is_empty and not says_something:
             raise ModelUnreadable(NO_ANSWER)
 
@@ -204,10 +209,22 @@ async def _next(stream: AsyncGenerator[ChatGenerationChunk], until: float) -> Ch
 
 @contextmanager
 def _in_our_terms(deadline: float | None) -> Iterator[None]:
-    with translated():
+    with translate_errors():
         try:
             yield
         except TimeoutError:
             if deadline is not None and not remaining_s(deadline):
                 raise DeadlineExceeded("The request's time ran out") from None
             raise
+
+
+async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | None:
+    """The malformed reply of the model `name`, where it is to give one in place of its own: a call of no tool.
+
+    Raises:
+        ConnectionError: the call is to fail.
+    """
+    if not await strike(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
+        return None
+    call = tool_call_chunk(name="", args=GARBAGE, id="call_garbage", index=0)
+    return AIMessageChunk(content="", tool_call_chunks=[call], response_metadata={"finish_reason": "tool_calls"})

@@ -11,11 +11,10 @@ from pydantic import SecretStr
 from serve_app.config import read_environment, read_secret
 from serve_app.config.class_path import load_class
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.llm.chain import Chain
-from serve_app.llm.guarded import Guarded
+from serve_app.llm.error_translation import find_construction_problem
+from serve_app.llm.fallback import FallbackModel, ModelCandidate
+from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel
-from serve_app.llm.translate import problem_of
-from serve_app.llm.tries import Link
 from serve_app.observability.recorders import SILENT
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from serve_app.config import ModelEndpoint, ModelSettings
-    from serve_app.llm.openai_compatible.profile import Profile
+    from serve_app.llm.openai_compatible.endpoint_profile import EndpointProfile
     from serve_app.ports import Metrics
 
 OFFLINE = "offline"
@@ -33,30 +32,32 @@ ANY_KEY = "none"
 """Stands for a key that is missing while the rest of the settings is looked at."""
 
 
-def build(settings: ModelSettings, metrics: Metrics = SILENT) -> Chain:
+def build_model(settings: ModelSettings, metrics: Metrics = SILENT) -> FallbackModel:
     """The model and its fallbacks as one, each call within its time and failing in our terms.
 
     Raises:
         InvalidConfiguration: with every problem.
     """
-    found = problems(settings)
+    found = find_model_problems(settings)
     if found:
         raise InvalidConfiguration(tuple(found))
     limit = Limit(settings.breaker_failures, settings.cool_down_s)
-    links = tuple(_link(each, limit) for each in (settings, *settings.fallbacks))
-    return Chain(links=links, attempts=settings.attempts, fallback_on=frozenset(settings.fallback_on), metrics=metrics)
+    candidates = tuple(_build_candidate(each, limit) for each in (settings, *settings.fallbacks))
+    return FallbackModel(
+        candidates=candidates, attempts=settings.attempts, fallback_on=frozenset(settings.fallback_on), metrics=metrics
+    )
 
 
-def problems(settings: ModelSettings) -> list[Problem]:
+def find_model_problems(settings: ModelSettings) -> list[Problem]:
     """What would keep the model or a fallback from being built; nothing is asked over the network."""
     fallbacks = [(f"model.fallbacks.{place}", each) for place, each in enumerate(settings.fallbacks)]
-    return [problem for where, each in [("model", settings), *fallbacks] for problem in _problems(each, where)]
+    return [problem for where, each in [("model", settings), *fallbacks] for problem in _endpoint_problems(each, where)]
 
 
-def _link(settings: ModelEndpoint, limit: Limit) -> Link:
-    model = OfflineModel() if settings.name == OFFLINE else _provided(settings, _key(settings))
-    guarded = Guarded(inner=model, timeout_s=settings.timeout_s, called=settings.name)
-    return Link(
+def _build_candidate(settings: ModelEndpoint, limit: Limit) -> ModelCandidate:
+    model = OfflineModel() if settings.name == OFFLINE else _construct_model(settings, _key(settings))
+    guarded = GuardedModel(inner=model, timeout_s=settings.timeout_s, configured_name=settings.name)
+    return ModelCandidate(
         guarded,
         Circuit(settings.name, limit),
         context_tokens=settings.context_tokens,
@@ -66,7 +67,7 @@ def _link(settings: ModelEndpoint, limit: Limit) -> Link:
     )
 
 
-def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
+def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     if settings.name == OFFLINE:
         return []
     if not settings.name.strip():
@@ -81,14 +82,14 @@ def _problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     if unset:
         mend = "Set it, put it into .env, or name another variable"
         return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", mend) for each in unset]
-    constructing = partial(_provided, settings, ANY_KEY if missing else key)
-    unbuildable = problem_of(constructing, settings.name, where)
+    constructing = partial(_construct_model, settings, ANY_KEY if missing else key)
+    unbuildable = find_construction_problem(constructing, settings.name, where)
     return [*missing, unbuildable] if unbuildable else missing
 
 
-def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
+def _construct_model(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
     if _provider(settings) == OPENAI:
-        return _compatible(settings, key)
+        return _construct_compatible(settings, key)
     optional: dict[str, Any] = {
         "base_url": settings.base_url,
         "api_key": key,
@@ -112,7 +113,7 @@ def _provided(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatM
     return model
 
 
-def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
+def _construct_compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
     """The project's own client, for any endpoint that speaks OpenAI's chat completions."""
     from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
@@ -137,13 +138,13 @@ def _compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseCha
     )
 
 
-def _profile(settings: ModelEndpoint) -> Profile:
-    from serve_app.llm.openai_compatible.profile import PROFILES, profile_for
+def _profile(settings: ModelEndpoint) -> EndpointProfile:
+    from serve_app.llm.openai_compatible.endpoint_profile import PROFILES, find_profile
 
     found = (
         PROFILES[settings.profile]
         if settings.profile
-        else profile_for(settings.base_url, settings.name.partition(":")[2])
+        else find_profile(settings.base_url, settings.name.partition(":")[2])
     )
     return replace(found, accepts_done_as_end=True) if settings.done_ends else found
 

@@ -10,23 +10,23 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
-from serve_app.llm.conversation import REASONING, THINKING, new_id
-from serve_app.llm.estimating import tokens
-from serve_app.llm.finish import finish_of
-from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments, write_arguments
+from serve_app.llm.error_translation import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
+from serve_app.llm.message_keys import CUT_CALLS, ESTIMATED, FINISH, REASONING, RETRACTED, THINKING, TRUNCATED
+from serve_app.llm.openai_compatible.tool_calls import InvalidArguments, read_arguments, write_arguments
+from serve_app.llm.provider_messages import new_call_id
 from serve_app.llm.reply_text import TextReader
-from serve_app.llm.tool_schema import make_tool_name
-from serve_app.llm.translate import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
+from serve_app.llm.telemetry import estimate_tokens
+from serve_app.values import make_tool_name
 from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from langchain_core.messages import BaseMessage
 
@@ -34,18 +34,9 @@ if TYPE_CHECKING:
     from serve_app.llm.text_calls import TextCall
     from serve_app.values import FinishReason
 
+
 logger = logging.getLogger(__name__)
 
-FINISH = "serve_app_finish"
-"""Of `response_metadata`: why the reply ended, as one of `values.FinishReason`."""
-TRUNCATED = "serve_app_truncated"
-"""There and true where the text is only the beginning of an answer."""
-CUT_CALLS = "serve_app_cut_calls"
-"""There where a reply that was cut off had begun so many tool calls; none of them is made."""
-ESTIMATED = "serve_app_estimated"
-"""There and true where the provider counted no tokens, so that `usage_metadata` is an estimate."""
-RETRACTED = "serve_app_retracted"
-"""There and true in a chunk that says that all text before it was thinking."""
 UNKNOWN_TOOL = "unknown_tool"
 """In place of a name of which nothing legal is left."""
 MAX_CALLS = 128
@@ -103,7 +94,7 @@ class ReplyReader:
     @property
     def has_reason(self) -> bool:
         """Whether the provider said that the reply ended as its model wanted."""
-        return finish_of(self._metadata) == "stop"
+        return classify_finish(self._metadata) == "stop"
 
     @property
     def lone_end(self) -> bool:
@@ -137,7 +128,7 @@ class ReplyReader:
             ModelUnreadable: its parts cannot be put together, or it has a size that no reply of use has.
         """
         text, thinking, retracted = _joined(self._text.finish())
-        finish = finish_of(self._metadata)
+        finish = classify_finish(self._metadata)
         if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
         said_in_full = finish != "absent"
@@ -208,7 +199,7 @@ class ReplyReader:
         """
         name, written = self.known(call.name), "".join(call.pieces).strip()
         nothing = "{}" if said_in_full or name in self.bare else NO_ARGUMENTS
-        return tool_call_chunk(name=name, args=_strict(written) if written else nothing, id=new_id(), index=place)
+        return tool_call_chunk(name=name, args=_strict(written) if written else nothing, id=new_call_id(), index=place)
 
     def known(self, name: str) -> str:
         """The tool that a name means, mended a little; a name that every provider takes where there is none."""
@@ -240,10 +231,10 @@ class ReplyReader:
         """An estimate of the tokens that the provider has not counted; None where it has counted what it read."""
         if self._counted and self._counted["input_tokens"]:
             return None
-        read = sum(tokens(message.text) for message in self.conversation)
+        read = sum(estimate_tokens(message.text) for message in self.conversation)
         calls = sum(len(call["args"] or "") for call in made)
         counted = self._counted is not None and self._counted["output_tokens"]
-        written = 0 if counted else tokens(self._text.answer) + (calls + self._reasoned) // 4
+        written = 0 if counted else estimate_tokens(self._text.answer) + (calls + self._reasoned) // 4
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
     def _is_call(self, call: TextCall) -> bool:
@@ -258,7 +249,7 @@ def tool_names(tools: Iterable[Any]) -> frozenset[str]:
     return frozenset(name for name, _ in _described(tools))
 
 
-def without_arguments(tools: Iterable[Any]) -> frozenset[str]:
+def argumentless_tools(tools: Iterable[Any]) -> frozenset[str]:
     """The names of those tools that take no arguments, as far as that can be told."""
     return frozenset(name for name, schema in _described(tools) if schema is not None and not _has_properties(schema))
 
@@ -281,7 +272,7 @@ def _has_properties(schema: dict[str, Any]) -> bool:
     return bool(schema.get("properties") or schema.get("additionalProperties"))
 
 
-def finish_reason(message: AIMessage) -> FinishReason:
+def read_finish_reason(message: AIMessage) -> FinishReason:
     """Why a reply that was read ended."""
     reason: FinishReason = message.response_metadata.get(FINISH, "stop")
     return reason
@@ -304,7 +295,7 @@ def _json(arguments: dict[str, Any]) -> str:
     """Arguments in JSON; as another text where JSON cannot say just the same."""
     try:
         return write_arguments(arguments)
-    except Invalid:
+    except InvalidArguments:
         return str(arguments)
 
 
@@ -316,10 +307,34 @@ def _strict(written: str) -> str:
     try:
         if len(written) <= MAX_ARGUMENT_CHARACTERS:
             return read_arguments(written)
-    except Invalid:
+    except InvalidArguments:
         pass
     return json.dumps(sanitize_text(written[:MAX_ARGUMENT_CHARACTERS]))
 
 
 def _folded(name: str) -> str:
     return re.sub(r"[\s_.-]+", "_", name.strip()).strip("_").casefold()
+
+
+FinishKind = Literal["stop", "length", "content_filter", "broken", "unknown", "absent"]
+
+_NAMES: dict[FinishKind, str] = {
+    "stop": "stop end_turn stop_sequence stop_token eos eos_token complete completed end done tool_calls tool_call "
+    "tool_use function_call pause_turn",
+    "length": "length max_tokens max_output_tokens model_length token_limit incomplete model_context_window_exceeded",
+    "content_filter": "content_filter content_filtered sensitive safety recitation blocklist prohibited_content spii "
+    "refusal guardrail_intervened image_safety",
+    "broken": "error network_error malformed_function_call malformed_model_output malformed_tool_use abort aborted "
+    "unexpected_tool_call insufficient_system_resource cancelled canceled timeout other load repetition_truncation",
+}
+_FINISH = {name: finish for finish, names in _NAMES.items() for name in names.split()}
+_FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+
+
+def classify_finish(metadata: Mapping[str, Any]) -> FinishKind:
+    """Why the reply ended, by its `response_metadata`; `absent` where that gives no reason."""
+    given = next((metadata[name] for name in _FIELDS if metadata.get(name)), None)
+    if given is None:
+        return "absent"
+    reason = str(given).rpartition(".")[2].lower()  # an enum's name, as FinishReason.STOP
+    return _FINISH.get(reason, "unknown")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from serve_app.llm.openai_compatible.arguments import Invalid, read_json, unique_keys
+from serve_app.llm.openai_compatible.tool_calls import InvalidArguments, read_json, unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def _glm(name: str, rest: str) -> tuple[str, dict[str, Any]] | None:
 def _called(name: str, values: list[tuple[str, str]]) -> tuple[str, dict[str, Any]] | None:
     try:
         return name, unique_keys([(key, _value(value)) for key, value in values])
-    except Invalid:
+    except InvalidArguments:
         return None
 
 
@@ -155,7 +155,7 @@ def _with_object(name: str, written: str) -> tuple[str, dict[str, Any]] | None:
 def _loaded(text: str) -> Any:
     try:
         return read_json(text)
-    except Invalid:
+    except InvalidArguments:
         return None
 
 

@@ -12,10 +12,9 @@ import json
 import math
 from typing import Any, Literal, TypeGuard
 
-from serve_app.values import make_tool_name
 from serve_app.values.sanitize import sanitize_json, truncate
 
-__all__ = ["Dialect", "for_provider", "make_tool_name"]
+__all__ = ["Dialect", "adapt_schema"]
 
 Dialect = Literal["full", "simple"]
 Schema = dict[str, Any]
@@ -47,7 +46,7 @@ NEVER_SENT = {"writeOnly", "$schema", "$id", "$comment"}
 """Marks for this service and for tools that read schemas; several providers refuse them."""
 
 
-def for_provider(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+def adapt_schema(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     """Returns the schema of an arguments object in a provider's dialect.
 
     `full` is the schema as it is, without marks that are not for models, and with its root plainly an object. `simple`

@@ -27,9 +27,8 @@ from serve_app.config import (
     Settings,
 )
 from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
-from serve_app.llm.chain import Chain
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.tries import Link
+from serve_app.llm.fallback import FallbackModel, ModelCandidate
+from serve_app.llm.guarded import GuardedModel
 from serve_app.memory.window import Window
 from serve_app.observability.recorders import RecordedMetrics
 from serve_app.observability.untraced import Untraced
@@ -326,11 +325,14 @@ def _scripted(replies: Sequence[AIMessage]) -> Scripted:
     return Scripted(replies=list(replies), asked=[], tools_bound=[], faults=[], hanging=asyncio.Event())
 
 
-def _chain(*models: Scripted) -> Chain:
+def _chain(*models: Scripted) -> FallbackModel:
     """The models as one; each is tried once."""
     limit = Limit(failures=5, cool_down_s=10)
-    links = [Link(Guarded(inner=model, timeout_s=5), Circuit(f"m{place}", limit)) for place, model in enumerate(models)]
-    return Chain(links=tuple(links), attempts=1)
+    links = [
+        ModelCandidate(GuardedModel(inner=model, timeout_s=5), Circuit(f"m{place}", limit))
+        for place, model in enumerate(models)
+    ]
+    return FallbackModel(candidates=tuple(links), attempts=1)
 
 
 class Desk:
@@ -355,12 +357,12 @@ class Desk:
         model: BaseChatModel = self.model
         tracer: Tracer = settings.pop("tracer", Untraced())
         redact: tuple[str, ...] = settings.pop("redact", ())
-        fallback: Sequence[AIMessage] | Chain | None = settings.pop("fallback", None)
+        fallback: Sequence[AIMessage] | FallbackModel | None = settings.pop("fallback", None)
         cache: CacheSettings | None = settings.pop("cache", None)
         max_runs: int = settings.pop("max_runs", 10)
         takes_tools: bool = settings.pop("takes_tools", True)
         if fallback is not None:
-            model = fallback if isinstance(fallback, Chain) else _chain(self.model, _scripted(fallback))
+            model = fallback if isinstance(fallback, FallbackModel) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
         self.metrics = RecordedMetrics()
         self.window = Window(redis, MemorySettings(), self.metrics)

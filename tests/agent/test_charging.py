@@ -9,7 +9,7 @@ import pytest
 from desk import Broken, Desk, Stuck, context, killed, mortal, reply
 
 from serve_app.config import RunSettings
-from serve_app.llm.estimating import tokens
+from serve_app.llm.telemetry import estimate_tokens
 from serve_app.resilience.ending import end
 from serve_app.runs.log import RunLog
 from serve_app.values import Answer, ChatRequest, Context, Failed, Metering
@@ -36,7 +36,7 @@ class Kept:
         self.charged: list[tuple[str, int]] = []
 
     async def charge(self, used: Sequence[tuple[Context, int]]) -> None:
-        self.charged += [(context.run_id, tokens) for context, tokens in used]
+        self.charged += [(context.run_id, estimate_tokens) for context, estimate_tokens in used]
 
     async def heard(self, of: int = 1) -> list[tuple[str, int]]:
         async with asyncio.timeout(5):
@@ -62,8 +62,8 @@ def _metered(desk: Desk, kept: Kept) -> Desk:
 
 def _cut(desk: Desk, step: int, said: str = "") -> int:
     """Tokens of a step that ended after it had said so much."""
-    read = sum(tokens(message.text) for message in desk.model.asked[step])
-    return read + tokens(f"{said} " if said else "")
+    read = sum(estimate_tokens(message.text) for message in desk.model.asked[step])
+    return read + estimate_tokens(f"{said} " if said else "")
 
 
 async def test_a_turn_that_is_answered_is_charged_for_all_its_model_calls(open_desk: Open, kept: Kept) -> None:

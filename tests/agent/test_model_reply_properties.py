@@ -126,7 +126,7 @@ def _deeds() -> list[str]:
 def room(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     """An agent whose provider's replies are generated; a failed call is tried again at once."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("serve_app.llm.tries.WAIT_MIN_S", 0.01)
+    patch.setattr("serve_app.llm.fallback.WAIT_MIN_S", 0.01)
     with data_dir(tmp_path_factory.mktemp("deeds")), provided(_plain) as provider, asyncio.Runner() as runner:
         stack = AsyncExitStack()
         opened = runner.run(stack.enter_async_context(agent(redis_url, provider)))

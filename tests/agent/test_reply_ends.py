@@ -10,10 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from serve_app.llm.chain import Chain
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.translate import ContentFiltered, ContextOverflow, KeyRefused, ToolsRefused
-from serve_app.llm.tries import Link
+from serve_app.llm.error_translation import ContentFiltered, ContextOverflow, KeyRefused, ToolsRefused
+from serve_app.llm.fallback import FallbackModel, ModelCandidate
+from serve_app.llm.guarded import GuardedModel
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.values import Answer, ChatRequest, Reasoning, Token
@@ -62,10 +61,12 @@ def _desk(open_desk: Open, *answering: Answering, max_steps: int = 6, **link: An
     providers = [Provider(answering=each, asked=[]) for each in answering]
     limit = Limit(failures=1, cool_down_s=10)
     links = [
-        Link(Guarded(inner=each, timeout_s=5, called=f"m{place}"), Circuit(f"m{place}", limit), **link)
+        ModelCandidate(
+            GuardedModel(inner=each, timeout_s=5, configured_name=f"m{place}"), Circuit(f"m{place}", limit), **link
+        )
         for place, each in enumerate(providers)
     ]
-    chain = Chain(links=tuple(links), attempts=2)
+    chain = FallbackModel(candidates=tuple(links), attempts=2)
     desk = open_desk(fallback=chain, takes_tools=link.get("takes_tools", True), max_steps=max_steps)
     return desk, providers
 
@@ -117,10 +118,13 @@ async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(open
     for _ in range(3):
         assert not (await desk.fail()).retryable
     assert len(provider.asked) == 3
-    chain = Chain(
-        links=(Link(Guarded(inner=provider, timeout_s=5), Circuit("m", Limit(1, 1)), key_env="OUR_KEY"),), attempts=1
+    chain = FallbackModel(
+        candidates=(
+            ModelCandidate(GuardedModel(inner=provider, timeout_s=5), Circuit("m", Limit(1, 1)), key_env="OUR_KEY"),
+        ),
+        attempts=1,
     )
-    chain.links[0].note(KeyRefused("no"))
+    chain.candidates[0].note(KeyRefused("no"))
     (check,) = chain.checks()
     assert (check.ok, "OUR_KEY" in (check.reason or "")) == (False, True)
 

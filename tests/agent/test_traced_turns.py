@@ -17,7 +17,7 @@ from langchain_core.tracers.langchain import wait_for_all_tracers
 
 from serve_app.agent import toolbelt
 from serve_app.config import ModelSettings, ObservabilitySettings
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.traceparent import root_id
 from serve_app.observability.traces import tracer
@@ -136,7 +136,7 @@ async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_erro
     names = [f"primary-{uuid4().hex}", f"fallback-{uuid4().hex}"]
     stub.moods[names[0]], stub.moods[names[1]] = ["broken@0"] * 9, ["well"] * 9
     models = [{"name": f"openai:{name}", "base_url": stub.url} for name in names]
-    chain = build(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
+    chain = build_model(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
     await open_desk(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
     await sinks.told()
     step = [(names[0], ()), (names[0], ()), (names[1], ())]

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from serve_app.config import ModelSettings
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.values import Token
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Upstream:
         models = [{"name": f"openai:{name}", "base_url": stub.url, "timeout_s": 9} for name in self.names]
         models[0]["timeout_s"] = patience_s
         settings = ModelSettings.model_validate({**models[0], "fallbacks": models[1:], **changed})
-        self.desk = open_desk(fallback=build(settings))
+        self.desk = open_desk(fallback=build_model(settings))
 
     @property
     def calls(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from serve_app.agent.turn import Turn
 from serve_app.config import RedisSettings, Settings, ToolSettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.memory.window import Window
 from serve_app.observability.untraced import Untraced
 from serve_app.runs.course import Means
@@ -105,7 +105,7 @@ async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Ho
         orders.file.write_text("{}")
         belt = Toolbelt(Runner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
         window = Window(redis, settings.memory)
-        turn = Turn(build(settings.model), "offline", belt, window, settings.agent)
+        turn = Turn(build_model(settings.model), "offline", belt, window, settings.agent)
         registry = Registry(redis, settings.runs, settings.memory, owner="benchmark")
         means = Means(redis, registry, Writer(registry), settings.runs, turn.run, tracer or Untraced())
         host = Host(means, max_runs=50)

@@ -28,7 +28,7 @@ from serve_app.config import (
 from serve_app.http.auth import Gate
 from serve_app.knowledge.index import Index, entries
 from serve_app.knowledge.servers import Servers
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
 from serve_app.observability.untraced import Untraced
@@ -68,7 +68,7 @@ class Agent:
         self._window = Window(redis, MemorySettings())
         belt = Toolbelt(NoTools(), retriever, KnowledgeSettings(**KNOWLEDGE), time.monotonic)
         turn = Turn(
-            model=build(ModelSettings()),
+            model=build_model(ModelSettings()),
             model_name="offline",
             belt=belt,
             window=self._window,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.errors import ModelUnavailable, ServeAppError
-from serve_app.llm.translate import (
+from serve_app.llm.error_translation import (
     ContentFiltered,
     ContextOverflow,
     KeyRefused,
@@ -17,7 +17,7 @@ from serve_app.llm.translate import (
     QuotaSpent,
     RequestRefused,
     ToolsRefused,
-    translated,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_what_a_provider_says_is_understood_in_its_own_words() -> None:
     for kind, sayings in SAYINGS.items():
         for said in sayings:
-            with pytest.raises(ServeAppError) as raised, translated():
+            with pytest.raises(ServeAppError) as raised, translate_errors():
                 raise Said(*said)
             assert type(raised.value) is kind, said
 
 
 def test_a_provider_s_words_stand_masked_in_the_log_and_in_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     words = "no such model \ud83d, ask bob@example.com with key sk-abcdefghijklmnop1234"
-    with pytest.raises(ServeAppError) as raised, translated():
+    with pytest.raises(ServeAppError) as raised, translate_errors():
         raise Said(404, "model_not_found", words)
     assert "no such model" not in raised.value.message
     logged = str(caplog.records[-1].__dict__["provider_text"])
@@ -119,6 +119,6 @@ def test_a_provider_s_words_stand_masked_in_the_log_and_in_no_answer(caplog: pyt
 
 
 def test_a_fault_of_our_own_is_no_provider_s_refusal() -> None:
-    with pytest.raises(ModelUnavailable) as raised, translated():
+    with pytest.raises(ModelUnavailable) as raised, translate_errors():
         raise ValueError("prompt is too long, said a library")
     assert raised.value.retryable

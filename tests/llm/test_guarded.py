@@ -17,9 +17,7 @@ from stub_server import REFUSALS, SECRET_TEXT
 
 from serve_app.config import ModelSettings
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, ServeAppError
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.models import build
-from serve_app.llm.translate import (
+from serve_app.llm.error_translation import (
     FAILED,
     REFUSED,
     TOO_LONG,
@@ -34,8 +32,10 @@ from serve_app.llm.translate import (
     ModelRefused,
     ModelTooSlow,
     RequestRefused,
-    translated,
+    translate_errors,
 )
+from serve_app.llm.guarded import GuardedModel
+from serve_app.llm.models import build_model
 from serve_app.values import Fault
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
     """One model, asked once for each call."""
     settings = ModelSettings(name=f"openai:{name}", base_url=stub.url, timeout_s=timeout_s)
-    return build(settings).links[0].model
+    return build_model(settings).candidates[0].model
 
 
 async def _asked(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
@@ -112,7 +112,9 @@ async def _until_it_breaks(model: BaseChatModel) -> tuple[str, ModelUnavailable]
 
 
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
-    model = build(ModelSettings(name="openai:x", base_url="http://127.0.0.1:9/v1", timeout_s=2)).links[0].model
+    model = (
+        build_model(ModelSettings(name="openai:x", base_url="http://127.0.0.1:9/v1", timeout_s=2)).candidates[0].model
+    )
     with pytest.raises(ModelUnavailable, match=UNREACHABLE):
         await model.ainvoke("hello")
 
@@ -190,7 +192,7 @@ def test_a_provider_that_langchain_does_not_classify_is_read_by_its_status(
     class VendorError(Exception):
         status_code = status
 
-    with pytest.raises(kind) as failed, translated():
+    with pytest.raises(kind) as failed, translate_errors():
         raise VendorError("their words")
     assert type(failed.value) is kind
     assert failed.value.message == message
@@ -198,7 +200,7 @@ def test_a_provider_that_langchain_does_not_classify_is_read_by_its_status(
 
 def test_an_error_of_ours_passes_unchanged() -> None:
     ours = DeadlineExceeded("mine")
-    with pytest.raises(DeadlineExceeded) as raised, translated():
+    with pytest.raises(DeadlineExceeded) as raised, translate_errors():
         raise ours
     assert raised.value is ours
 
@@ -234,4 +236,4 @@ def test_a_class_made_of_one_whose_provider_gives_reasons_wants_one_too() -> Non
         """A user's own, in the user's package."""
 
     for inner, wants in ((Ours(model="m", api_key="k"), True), (GenericFakeChatModel(messages=iter([])), False)):  # type: ignore[arg-type]
-        assert Guarded(inner=inner, timeout_s=5)._reader([], {}).wants_reason is wants
+        assert GuardedModel(inner=inner, timeout_s=5)._reader([], {}).wants_reason is wants

@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.config import ModelSettings
 from serve_app.errors import ServeAppError
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.observability.catalogue import MODEL_CALLS, MODEL_FALLBACKS, MODEL_RETRIES, MODEL_S, MODEL_TOKENS
 from serve_app.observability.recorders import RecordedMetrics
 
@@ -34,7 +34,7 @@ class Measured:
         self.metrics = RecordedMetrics()
         fallbacks = [{"name": self.second, "base_url": stub.url}] if fallback else []
         given = {"base_url": stub.url, "timeout_s": 0.6, "fallbacks": fallbacks, **changed}
-        self.chain: BaseChatModel = build(ModelSettings(name=self.first, **given), self.metrics)
+        self.chain: BaseChatModel = build_model(ModelSettings(name=self.first, **given), self.metrics)
 
     async def ask(self, *, streaming: bool = False, **given: Any) -> None:
         if streaming:

@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 
 from serve_app.config import ModelSettings
 from serve_app.errors import InvalidConfiguration
-from serve_app.llm.models import build, problems
+from serve_app.llm.models import build_model, find_model_problems
 from serve_app.llm.offline import OfflineModel
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ def _stub_settings(stub: Stub, name: str = "stub-model", **changed: object) -> M
 
 
 def test_offline_is_the_default_and_has_no_problems() -> None:
-    model = build(ModelSettings())
-    assert [type(link.model.inner) for link in model.links] == [OfflineModel]
-    assert problems(ModelSettings()) == []
+    model = build_model(ModelSettings())
+    assert [type(link.model.inner) for link in model.candidates] == [OfflineModel]
+    assert find_model_problems(ModelSettings()) == []
 
 
 def test_the_offline_model_is_built_without_importing_langchain_or_a_provider() -> None:
     code = (
-        "import sys; from serve_app.config import ModelSettings; from serve_app.llm.models import build; "
-        "build(ModelSettings()); "
+        "import sys; from serve_app.config import ModelSettings; from serve_app.llm.models import build_model; "
+        "build_model(ModelSettings()); "
         "print([name for name in ('langchain', 'openai', 'langchain_openai') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_the_offline_model_is_built_without_importing_langchain_or_a_provider() 
 
 
 async def test_a_compatible_server_answers_and_counts_its_tokens(stub: Stub) -> None:
-    reply = await build(_stub_settings(stub)).ainvoke("hello")
+    reply = await build_model(_stub_settings(stub)).ainvoke("hello")
     assert reply.text == "Hello from the stub."
     assert reply.usage_metadata is not None
     assert (reply.usage_metadata["input_tokens"], reply.usage_metadata["output_tokens"]) == (11, 7)
@@ -65,7 +65,7 @@ async def test_a_compatible_server_answers_and_counts_its_tokens(stub: Stub) -> 
 
 
 async def test_a_stream_comes_in_pieces_with_its_usage_at_the_end(stub: Stub) -> None:
-    chunks = [chunk async for chunk in build(_stub_settings(stub)).astream("hello")]
+    chunks = [chunk async for chunk in build_model(_stub_settings(stub)).astream("hello")]
     assert [chunk.text for chunk in chunks if chunk.text] == ["Hello ", "from ", "the ", "stub."]
     counted = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
     assert [each["output_tokens"] for each in counted] == [7]
@@ -73,7 +73,7 @@ async def test_a_stream_comes_in_pieces_with_its_usage_at_the_end(stub: Stub) ->
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_tools_are_bound_and_called_through_the_guard(stub: Stub, *, streaming: bool) -> None:
-    bound = build(_stub_settings(stub)).bind_tools([TOOL])
+    bound = build_model(_stub_settings(stub)).bind_tools([TOOL])
     if streaming:
         whole = None
         async for chunk in bound.astream("where is OD-1?"):
@@ -90,26 +90,26 @@ async def test_a_server_with_a_base_url_and_no_key_is_never_sent_the_providers_o
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-belongs-to-openai")
-    await build(_stub_settings(stub)).ainvoke("hello")
+    await build_model(_stub_settings(stub)).ainvoke("hello")
     assert "authorization" not in stub.seen[-1][0]
 
 
 async def test_the_key_of_the_named_variable_is_sent(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUR_KEY", "sk-ours")
-    await build(_stub_settings(stub, api_key_env="OUR_KEY")).ainvoke("hello")
+    await build_model(_stub_settings(stub, api_key_env="OUR_KEY")).ainvoke("hello")
     assert stub.seen[-1][0]["authorization"] == "Bearer sk-ours"
 
 
 def test_the_providers_usual_variable_may_stand_in_dot_env() -> None:
-    assert problems(ModelSettings(name="openai:gpt-4o"))
+    assert find_model_problems(ModelSettings(name="openai:gpt-4o"))
     Path(".env").write_text("OPENAI_API_KEY=sk-from-file\n", encoding="utf-8")
-    assert problems(ModelSettings(name="openai:gpt-4o")) == []
+    assert find_model_problems(ModelSettings(name="openai:gpt-4o")) == []
 
 
 async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
-    await build(_stub_settings(stub)).ainvoke("hello")
+    await build_model(_stub_settings(stub)).ainvoke("hello")
     assert "temperature" not in stub.seen[-1][1]
-    await build(_stub_settings(stub, temperature=0.5)).ainvoke("hello")
+    await build_model(_stub_settings(stub, temperature=0.5)).ainvoke("hello")
     assert stub.seen[-1][1]["temperature"] == 0.5
 
 
@@ -125,7 +125,7 @@ async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
     ],
 )
 def test_what_is_wrong_with_a_model_is_told_with_how_to_mend_it(name: str, what: str, mend: str) -> None:
-    (found,) = problems(ModelSettings(name=name))
+    (found,) = find_model_problems(ModelSettings(name=name))
     assert found.where == "model.name"
     assert what in found.what
     assert mend in found.mend
@@ -133,20 +133,20 @@ def test_what_is_wrong_with_a_model_is_told_with_how_to_mend_it(name: str, what:
 
 def test_a_missing_variable_and_a_missing_package_are_told_at_once() -> None:
     settings = ModelSettings(name="anthropic:claude-sonnet-4-5", api_key_env="NO_SUCH_VARIABLE")
-    missing, package = problems(settings)
+    missing, package = find_model_problems(settings)
     assert missing.where == "model.api_key_env"
     assert "NO_SUCH_VARIABLE" in missing.what
     assert "package" in package.what
     with pytest.raises(InvalidConfiguration) as refused:
-        build(settings)
+        build_model(settings)
     assert refused.value.problems == (missing, package)
 
 
 def test_a_key_is_never_shown(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUR_KEY", "sk-top-secret")
-    model = build(_stub_settings(stub, api_key_env="OUR_KEY"))
+    model = build_model(_stub_settings(stub, api_key_env="OUR_KEY"))
     assert "sk-top-secret" not in repr(model) + str(model.model_dump())
-    assert "sk-top-secret" not in str(problems(ModelSettings(name="opnai:x", api_key_env="OUR_KEY")))
+    assert "sk-top-secret" not in str(find_model_problems(ModelSettings(name="opnai:x", api_key_env="OUR_KEY")))
 
 
 def test_every_problem_of_every_fallback_is_told_where_it_stands() -> None:
@@ -156,19 +156,19 @@ def test_every_problem_of_every_fallback_is_told_where_it_stands() -> None:
         {"name": "openai:x", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_VARIABLE"},
     ]
     settings = ModelSettings.model_validate({"name": " ", "fallbacks": fallbacks})
-    found = problems(settings)
+    found = find_model_problems(settings)
     assert [each.where for each in found] == [
         "model.name",
         "model.fallbacks.1.name",
         "model.fallbacks.2.api_key_env",
     ]
     with pytest.raises(InvalidConfiguration) as refused:
-        build(settings)
+        build_model(settings)
     assert list(refused.value.problems) == found
 
 
 def test_a_fallback_whose_key_is_missing_is_told_which_key_of_the_file_names_it() -> None:
-    (found,) = problems(ModelSettings.model_validate({"fallbacks": [{"name": "openai:gpt-4o"}]}))
+    (found,) = find_model_problems(ModelSettings.model_validate({"fallbacks": [{"name": "openai:gpt-4o"}]}))
     assert found.where == "model.fallbacks.0.name"
     assert "model.fallbacks.0.api_key_env" in found.mend
 
@@ -180,7 +180,7 @@ async def test_each_model_of_a_chain_has_its_own_endpoint_key_and_temperature(
     monkeypatch.setenv("THEIR_KEY", "sk-theirs")
     fallback = {"name": "openai:other", "base_url": stub.url, "api_key_env": "THEIR_KEY", "temperature": 0.5}
     chosen = _stub_settings(stub, "wrong-key", api_key_env="OUR_KEY", fallbacks=[fallback])
-    await build(chosen).ainvoke("hello")
+    await build_model(chosen).ainvoke("hello")
     (first, asked), (second, fell_back) = stub.seen[-2:]
     assert (first["authorization"], second["authorization"]) == ("Bearer sk-ours", "Bearer sk-theirs")
     assert (asked.get("temperature"), fell_back["temperature"]) == (None, 0.5)
@@ -199,10 +199,10 @@ async def test_a_model_may_be_any_class_by_its_import_path(monkeypatch: pytest.M
     settings = ModelSettings(
         name="somebody.parrots:Parrot", options={"responses": ["Hello."]}, options_env={"secret": "PARROT_SECRET"}
     )
-    assert problems(settings) == []
-    model = build(settings)
+    assert find_model_problems(settings) == []
+    model = build_model(settings)
     assert (await model.ainvoke("hello")).text == "Hello."
-    assert cast("Parrot", model.links[0].model.inner).secret == SecretStr("sk-parrot")
+    assert cast("Parrot", model.candidates[0].model.inner).secret == SecretStr("sk-parrot")
 
 
 def test_a_class_that_cannot_be_had_is_told_before_the_start() -> None:
@@ -211,9 +211,11 @@ def test_a_class_that_cannot_be_had_is_told_before_the_start() -> None:
         ("langchain_core.messages:Parrot", "has no class Parrot"),
         ("langchain_core.messages:AIMessage", "is no BaseChatModel"),
     ):
-        (found,) = problems(ModelSettings(name=name))
+        (found,) = find_model_problems(ModelSettings(name=name))
         assert (found.where, what in found.what) == ("model.name", True), found
-    (unset,) = problems(ModelSettings(name="no_such.module:Parrot", options_env={"secret": "NO_SUCH_VARIABLE"}))
+    (unset,) = find_model_problems(
+        ModelSettings(name="no_such.module:Parrot", options_env={"secret": "NO_SUCH_VARIABLE"})
+    )
     assert "NO_SUCH_VARIABLE" in unset.what
 
 
@@ -230,23 +232,23 @@ def test_a_secret_has_no_place_in_the_settings_of_a_model() -> None:
 async def test_what_the_settings_add_to_a_request_is_sent(stub: Stub) -> None:
     more = {"top_p": 0.5, "seed": 7, "max_tokens": 9, "reasoning_effort": "low"}
     settings = _stub_settings(stub, extra_body={"enable_thinking": False}, extra_headers={"X-Team": "desk"}, **more)
-    await build(settings).ainvoke("hello")
+    await build_model(settings).ainvoke("hello")
     headers, body = stub.seen[-1]
     assert {name: body[name] for name in more} == more
     assert (body["enable_thinking"], headers["x-team"], "stream" in body) == (False, "desk", False)
-    await build(_stub_settings(stub, stream="always", stream_usage=False)).ainvoke("hello")
+    await build_model(_stub_settings(stub, stream="always", stream_usage=False)).ainvoke("hello")
     assert (stub.seen[-1][1]["stream"], "stream_options" in stub.seen[-1][1]) == (True, False)
 
 
 async def test_a_model_without_tools_is_sent_none(stub: Stub) -> None:
     tools = [{"type": "function", "function": {"name": "order_query", "parameters": {"type": "object"}}}]
-    await build(_stub_settings(stub, tools=False)).bind_tools(tools).ainvoke("hello")
+    await build_model(_stub_settings(stub, tools=False)).bind_tools(tools).ainvoke("hello")
     assert "tools" not in stub.seen[-1][1]
 
 
 async def test_the_profile_decides_what_the_settings_leave_open(stub: Stub) -> None:
     for profile, field in (("openai", "max_completion_tokens"), ("vllm", "max_tokens")):
-        await build(_stub_settings(stub, profile=profile, max_tokens=9)).ainvoke("hello")
+        await build_model(_stub_settings(stub, profile=profile, max_tokens=9)).ainvoke("hello")
         assert stub.seen[-1][1][field] == 9
 
 
@@ -260,4 +262,4 @@ def test_every_example_of_a_model_in_the_shipped_configuration_can_be_used(monke
     for each in models:
         if "api_key_env" in each:
             monkeypatch.setenv(each["api_key_env"], "sk-x")
-        assert problems(ModelSettings.model_validate(each)) == [], each
+        assert find_model_problems(ModelSettings.model_validate(each)) == [], each

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from offline_tools import ALL, FIRST_ORDER, SEARCH, SECOND_ORDER, calls, reply, text, tool
 
-from serve_app.llm.guarded import Guarded
+from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel, described
 from serve_app.llm.offline.patterns import safe
 
@@ -21,7 +21,7 @@ ANSWERED = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage("OD-20240502: 
 
 
 def _models() -> list[Any]:
-    return [OfflineModel(), Guarded(inner=OfflineModel(), timeout_s=5)]
+    return [OfflineModel(), GuardedModel(inner=OfflineModel(), timeout_s=5)]
 
 
 @pytest.mark.parametrize("model", _models(), ids=["bare", "guarded"])

@@ -221,7 +221,7 @@ def test_an_order_and_a_question_in_one_message_are_both_looked_up() -> None:
         ("OD-20240501发货了吗?保修多久?", FIRST, "保修多久"),
         ("OD-20240501付款了吗?退货政策是什么?", FIRST, "退货政策是什么"),
         ("OD-20240501 and what's the return policy?", FIRST, "what's the return policy"),
-        ("Check OD-20240501. What is the warranty?", FIRST, "What is the warranty"),
+        ("DependencyCheck OD-20240501. What is the warranty?", FIRST, "What is the warranty"),
         ("Is OD-20240502 shipped? How can I pay?", SECOND, "How can I pay"),
         ("OD-20240501? Also, how long is the warranty?", FIRST, "how long is the warranty"),
         ("OD-20240501到哪了?顺便问下,水壶怎么除垢?", FIRST, "水壶怎么除垢"),

@@ -14,19 +14,10 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from serve_app.llm.conversation import REASONING, THINKING
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.reply_reader import (
-    CUT_CALLS,
-    ESTIMATED,
-    FINISH,
-    RETRACTED,
-    TRUNCATED,
-    UNKNOWN_TOOL,
-    ReplyReader,
-    finish_reason,
-)
-from serve_app.llm.translate import ModelIncomplete, ModelUnreadable
+from serve_app.llm.error_translation import ModelIncomplete, ModelUnreadable
+from serve_app.llm.guarded import GuardedModel
+from serve_app.llm.message_keys import CUT_CALLS, ESTIMATED, FINISH, REASONING, RETRACTED, THINKING, TRUNCATED
+from serve_app.llm.reply_reader import UNKNOWN_TOOL, ReplyReader, read_finish_reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,7 +69,7 @@ class Provider(BaseChatModel):
 
 async def _both(reply: AIMessage, size: int = 3, *said: BaseMessage) -> tuple[AIMessage, AIMessage]:
     """The reply as it comes whole, and as it comes in a stream."""
-    model = Guarded(inner=Provider(reply=reply, size=size), timeout_s=5).bind_tools(TOOLS)
+    model = GuardedModel(inner=Provider(reply=reply, size=size), timeout_s=5).bind_tools(TOOLS)
     asked = [HumanMessage("hello"), *said]
     whole = await model.ainvoke(asked)
     streamed: Any = None
@@ -96,7 +87,7 @@ def _meaning(reply: AIMessage) -> Any:
         reply.text,
         calls,
         invalid,
-        finish_reason(reply),
+        read_finish_reason(reply),
         reply.response_metadata.get(CUT_CALLS),
         reply.usage_metadata,
     )
@@ -128,7 +119,7 @@ async def test_calls_of_a_reply_that_did_not_end_well_are_not_made() -> None:
 async def test_a_reply_that_the_provider_says_broke_off_is_no_reply() -> None:
     for finish in ("error", "network_error", "insufficient_system_resource", "MALFORMED_FUNCTION_CALL"):
         broken = AIMessage("half of", response_metadata={"finish_reason": finish})
-        model = Guarded(inner=Provider(reply=broken), timeout_s=5)
+        model = GuardedModel(inner=Provider(reply=broken), timeout_s=5)
         with pytest.raises(ModelIncomplete):
             await model.ainvoke("hello")
         with pytest.raises(ModelIncomplete):
@@ -211,7 +202,7 @@ async def test_what_a_provider_says_of_each_piece_is_never_added_up() -> None:
                 yield ChatGenerationChunk(message=AIMessageChunk(text, response_metadata=said))
 
     whole: Any = None
-    async for chunk in Guarded(inner=Odd(reply=None), timeout_s=5).astream("hello"):
+    async for chunk in GuardedModel(inner=Odd(reply=None), timeout_s=5).astream("hello"):
         whole = chunk if whole is None else whole + chunk
     assert whole.text == "four words are here"
     assert whole.response_metadata["logprob"] == 1.0
@@ -264,7 +255,7 @@ async def test_tokens_that_nobody_counted_are_estimated_and_say_so() -> None:
 
 
 async def test_one_that_wants_something_is_given_no_empty_reply() -> None:
-    model = Guarded(inner=Provider(reply=AIMessage("<think>only this</think>")), timeout_s=5)
+    model = GuardedModel(inner=Provider(reply=AIMessage("<think>only this</think>")), timeout_s=5)
     assert (await model.ainvoke("hello")).text == ""
     with pytest.raises(ModelUnreadable):
         await model.ainvoke("hello", nonempty=True)

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from serve_app.llm.tool_schema import MAX_DEPTH, for_provider, make_tool_name
+from serve_app.llm.tool_schema import MAX_DEPTH, adapt_schema
+from serve_app.values import make_tool_name
 
 KEPT = {
     "type",
@@ -157,7 +158,7 @@ def test_what_the_original_takes_the_simple_form_takes_too(pair: tuple[Any, Any]
     if referenced:
         root = {**root, "properties": {"it": {"$ref": "#/$defs/it"}}, "$defs": {"it": schema}}
     assert Draft202012Validator(root).is_valid({"it": value})
-    simple = for_provider(root, "simple")
+    simple = adapt_schema(root, "simple")
     _check_subset(simple)
     assert _fits(simple, {"it": value}), simple
 
@@ -166,11 +167,11 @@ def test_what_the_original_takes_the_simple_form_takes_too(pair: tuple[Any, Any]
 @given(st.one_of(JUNK, st.dictionaries(WORDS, JUNK)))
 def test_whatever_a_schema_is_the_simple_form_is_one_that_providers_take(junk: Any) -> None:
     schema = junk if isinstance(junk, dict) else {"properties": {"a": junk}}
-    _check_subset(for_provider(schema, "simple"))
-    full = for_provider(schema, "full")
+    _check_subset(adapt_schema(schema, "simple"))
+    full = adapt_schema(schema, "full")
     assert full["type"] == "object"
     assert isinstance(full["properties"], dict)
-    json.dumps([full, for_provider(schema, "simple")], allow_nan=False, ensure_ascii=False).encode()
+    json.dumps([full, adapt_schema(schema, "simple")], allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_what_providers_refuse_is_said_in_their_words_or_in_the_description() -> None:
@@ -197,7 +198,7 @@ def test_what_providers_refuse_is_said_in_their_words_or_in_the_description() ->
         },
         "required": ["items", "gone"],
     }
-    simple = for_provider(schema, "simple")
+    simple = adapt_schema(schema, "simple")
     properties = simple["properties"]
     assert simple["required"] == ["items"]
     assert properties["items"]["items"]["properties"]["sku"] == {"type": "string"}
@@ -208,20 +209,20 @@ def test_what_providers_refuse_is_said_in_their_words_or_in_the_description() ->
     assert properties["key"] == {"type": "string", "description": 'Format: "uuid".'}
     assert properties["level"] == {"type": "integer", "description": "One of: 1, 2."}
     assert properties["any"]["type"] == "string"
-    full = for_provider(schema, "full")
+    full = adapt_schema(schema, "full")
     assert full["properties"]["key"] == {"type": "string", "format": "uuid"}
     assert full["properties"]["writeOnly"] == {"type": "boolean"}
     assert full["$defs"] == schema["$defs"]
     assert "$schema" not in full
-    assert for_provider({}, "full") == for_provider({}, "simple") == {"type": "object", "properties": {}}
+    assert adapt_schema({}, "full") == adapt_schema({}, "simple") == {"type": "object", "properties": {}}
     alternatives = {"anyOf": [{"properties": {"a": {"type": "string"}}}, {"properties": {"b": {"type": "string"}}}]}
     for dialect in ("full", "simple"):
-        assert for_provider(alternatives, dialect)["properties"].keys() == {"a", "b"}  # type: ignore[arg-type]
+        assert adapt_schema(alternatives, dialect)["properties"].keys() == {"a", "b"}  # type: ignore[arg-type]
 
 
 def test_references_that_multiply_or_never_end_are_cut() -> None:
     chain = {f"d{number}": {"$ref": f"#/$defs/d{number + 1}"} for number in range(5000)}
-    _check_subset(for_provider({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": chain}, "simple"))
+    _check_subset(adapt_schema({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": chain}, "simple"))
     wide = {
         f"d{number}": {
             "type": "object",
@@ -229,7 +230,7 @@ def test_references_that_multiply_or_never_end_are_cut() -> None:
         }
         for number in range(20)
     }
-    simple = for_provider({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": wide}, "simple")
+    simple = adapt_schema({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": wide}, "simple")
     _check_subset(simple)
     assert len(json.dumps(simple)) < 2_000_000
 

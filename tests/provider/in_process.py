@@ -26,7 +26,7 @@ from serve_app.config import (
     RunSettings,
     ToolSettings,
 )
-from serve_app.llm.models import build
+from serve_app.llm.models import build_model
 from serve_app.memory.window import Window
 from serve_app.observability.recorders import RecordedMetrics
 from serve_app.runs.course import Means
@@ -121,7 +121,7 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     await redis.flushall()
     metrics = RecordedMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
-    chain = build(ModelSettings(**odd | model), metrics)
+    chain = build_model(ModelSettings(**odd | model), metrics)
     tools = Runner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
     tools.start()
     belt = Toolbelt(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)

@@ -19,11 +19,11 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from serve_app.llm.estimating import tokens
 from serve_app.llm.offline.choose import decide
 from serve_app.llm.offline.conversation import conversation_of
 from serve_app.llm.offline.relay import relayed
 from serve_app.llm.offline.schema import tools_of
+from serve_app.llm.telemetry import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -144,6 +144,8 @@ def _id(index: int) -> str:
 
 
 def _usage(messages: list[BaseMessage], text: str, calls: list[Call]) -> UsageMetadata:
-    read = sum(tokens(message.text) for message in messages)
-    written = tokens(text) + sum(tokens(json.dumps(call.arguments, ensure_ascii=False)) for call in calls)
+    read = sum(estimate_tokens(message.text) for message in messages)
+    written = estimate_tokens(text) + sum(
+        estimate_tokens(json.dumps(call.arguments, ensure_ascii=False)) for call in calls
+    )
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)

@@ -1,23 +1,23 @@
 """A lean chat model for OpenAI-compatible endpoints."""
 
 from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
-from serve_app.llm.openai_compatible.errors import (
+from serve_app.llm.openai_compatible.endpoint_profile import PROFILES, EndpointProfile, find_profile
+from serve_app.llm.openai_compatible.provider_error import (
     ConnectionFailed,
     ProviderError,
     ReplyIncomplete,
     ReplyUnreadable,
     TimedOut,
 )
-from serve_app.llm.openai_compatible.profile import PROFILES, Profile, profile_for
 
 __all__ = [
     "PROFILES",
     "ConnectionFailed",
+    "EndpointProfile",
     "OpenAICompatibleModel",
-    "Profile",
     "ProviderError",
     "ReplyIncomplete",
     "ReplyUnreadable",
     "TimedOut",
-    "profile_for",
+    "find_profile",
 ]

@@ -15,11 +15,16 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import Field, PrivateAttr, SecretStr
 
-from serve_app.llm.openai_compatible.errors import ProviderError, ReplyUnreadable
-from serve_app.llm.openai_compatible.message import last_chunk, text_chunk, whole_message
-from serve_app.llm.openai_compatible.profile import Profile, profile_for
-from serve_app.llm.openai_compatible.reply import Delta, Reply, ReplyDecoder
-from serve_app.llm.openai_compatible.request import encode, written_messages
+from serve_app.llm.openai_compatible.endpoint_profile import EndpointProfile, find_profile
+from serve_app.llm.openai_compatible.message_conversion import (
+    encode_body,
+    last_chunk,
+    text_chunk,
+    to_request_messages,
+    whole_message,
+)
+from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyUnreadable
+from serve_app.llm.openai_compatible.reply_decoder import ProviderReply, ReplyDecoder, ReplyDelta
 from serve_app.llm.openai_compatible.transport import Transport, drain
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ class OpenAICompatibleModel(BaseChatModel):
     """None sends no Authorization header."""
     timeout_s: float = 60.0
     """For the whole call, its stream included; connecting takes at most 10 s of it."""
-    endpoint_profile: Profile | None = None
+    endpoint_profile: EndpointProfile | None = None
     """None is guessed by the host of `base_url`. (`profile` is a field of LangChain's with another meaning.)"""
     temperature: float | None = None
     top_p: float | None = None
@@ -65,13 +70,13 @@ class OpenAICompatibleModel(BaseChatModel):
     stream_always: bool = False
     """Whether the endpoint is asked for a stream even where the caller wants a whole message."""
 
-    _dialect: Profile = PrivateAttr()
+    _dialect: EndpointProfile = PrivateAttr()
     _transport: Transport = PrivateAttr()
     _usage_refused: bool = PrivateAttr(default=False)
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        self._dialect = self.endpoint_profile or profile_for(self.base_url, self.model)
+        self._dialect = self.endpoint_profile or find_profile(self.base_url, self.model)
         headers = dict(self.extra_headers)
         if self.api_key is not None:
             headers.setdefault("Authorization", f"Bearer {self.api_key.get_secret_value()}")
@@ -96,7 +101,7 @@ class OpenAICompatibleModel(BaseChatModel):
         stream = self.stream_always or self._dialect.stream_only
         body = self._body(messages, stop or self.stop, kwargs, stream=stream)
         async for part in self._ask(body):
-            if isinstance(part, Reply):
+            if isinstance(part, ProviderReply):
                 info = {"finish_reason": part.finish_reason}
                 message = whole_message(part, self.model)
                 return ChatResult(
@@ -115,7 +120,7 @@ class OpenAICompatibleModel(BaseChatModel):
         body = self._body(messages, stop or self.stop, kwargs, stream=True)
         async with aclosing(self._ask(body)) as parts:
             async for part in parts:
-                if isinstance(part, Delta):
+                if isinstance(part, ReplyDelta):
                     chunk = ChatGenerationChunk(message=text_chunk(part))
                 else:
                     info = {"finish_reason": part.finish_reason}
@@ -149,12 +154,12 @@ class OpenAICompatibleModel(BaseChatModel):
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    async def _ask(self, body: dict[str, Any]) -> AsyncGenerator[Delta | Reply, None]:
+    async def _ask(self, body: dict[str, Any]) -> AsyncGenerator[ReplyDelta | ProviderReply, None]:
         """The pieces of the reply, then the reply; asks once more without `stream_options` where they are refused."""
         while True:
             decoder = ReplyDecoder(accepts_done_as_end=self._dialect.accepts_done_as_end)
             try:
-                async with self._transport.post(encode(body)) as response:
+                async with self._transport.post(encode_body(body)) as response:
                     try:
                         async for data in response.content.iter_any():
                             for delta in decoder.feed(data):
@@ -199,7 +204,7 @@ class OpenAICompatibleModel(BaseChatModel):
             **asked.pop("extra_body", {}),
             **asked,
         }
-        body: dict[str, Any] = {"model": self.model, "messages": written_messages(messages, dialect)}
+        body: dict[str, Any] = {"model": self.model, "messages": to_request_messages(messages, dialect)}
         body.update((name, value) for name, value in fields.items() if value is not None)
         if stream:
             body["stream"] = True

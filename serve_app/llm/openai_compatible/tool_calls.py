@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from serve_app.llm.openai_compatible.arguments import Invalid, read_arguments
-from serve_app.llm.openai_compatible.errors import ReplyUnreadable
+from serve_app.llm.openai_compatible.provider_error import ReplyUnreadable
 from serve_app.values.sanitize import sanitize_text
 
 MAX_CALLS = 1000
 
 
-class ToolCall(NamedTuple):
+class ProviderCall(NamedTuple):
     """A call as the provider made it. `arguments` is a JSON object, or where `valid` is false the raw text."""
 
     name: str
@@ -74,7 +74,7 @@ class CallAssembler:
             if len(self._calls) > MAX_CALLS:
                 raise ReplyUnreadable("more tool calls than can be meant")
 
-    def finish(self, *, complete: bool) -> list[ToolCall]:
+    def finish(self, *, complete: bool) -> list[ProviderCall]:
         """The calls. Absent arguments are `{}` only where the provider said that the reply is complete."""
         self._refuse_doubtful()
         return [_finished(call, complete=complete) for call in self._calls]
@@ -165,15 +165,15 @@ def _piece(item: Any, place: int | None, *, apart: bool) -> _Piece:
     return _Piece(index, _label(item.get("id")), _label(function.get("name")), arguments or "", apart)
 
 
-def _finished(call: _Call, *, complete: bool) -> ToolCall:
+def _finished(call: _Call, *, complete: bool) -> ProviderCall:
     name, label = sanitize_text(call.name), sanitize_text(call.id) or None
     raw = call.raw
     if call.absent or raw.strip() == "null":
-        return ToolCall(name, "{}" if complete else "", label, valid=complete)
+        return ProviderCall(name, "{}" if complete else "", label, valid=complete)
     try:
-        return ToolCall(name, read_arguments(raw), label, valid=True)
-    except Invalid:
-        return ToolCall(name, sanitize_text(raw), label, valid=False)
+        return ProviderCall(name, read_arguments(raw), label, valid=True)
+    except InvalidArguments:
+        return ProviderCall(name, sanitize_text(raw), label, valid=False)
 
 
 def _is_object(raw: str) -> bool:
@@ -182,7 +182,7 @@ def _is_object(raw: str) -> bool:
         return False
     try:
         read_arguments(raw)
-    except Invalid:
+    except InvalidArguments:
         return False
     return True
 
@@ -211,3 +211,85 @@ def _index(value: Any) -> int | None:
         return int(value)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+MAX_DEPTH = 64
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[A-Za-z]*[ \t]*")
+_WRAPPINGS = 3
+"""How often a provider may have wrapped one object: a fence, and JSON inside of a JSON string."""
+
+
+class InvalidArguments(ValueError):
+    """The text is no JSON object that means one thing."""
+
+
+def read_arguments(raw: str) -> str:
+    """The object that the text holds, as valid JSON; a fence or a double encoding is taken off.
+
+    Raises:
+        Invalid: where it is no object, or one with duplicate keys, NaN, or numbers without bound.
+    """
+    value: Any = raw
+    for _ in range(_WRAPPINGS):
+        if isinstance(value, dict):
+            return write_arguments(value)
+        if not isinstance(value, str):
+            break
+        value = read_json(value)
+    if isinstance(value, dict):
+        return write_arguments(value)
+    raise InvalidArguments("no JSON object")
+
+
+def read_json(text: str) -> Any:
+    """What the text holds as JSON, perhaps in a code fence.
+
+    Raises:
+        Invalid: it is none, or means no one thing, as with a key that comes twice, or NaN.
+    """
+    text = text.strip()
+    if text.startswith(_FENCE) and text.endswith(_FENCE):
+        language, _, fenced = text[len(_FENCE) : -len(_FENCE)].partition("\n")
+        text = fenced if _LANGUAGE.fullmatch(language) else text
+    try:
+        return json.loads(text, strict=False, object_pairs_hook=unique_keys, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # a ValueError too: an int of over 4,300 digits
+        raise InvalidArguments(str(error)[:100]) from None
+
+
+def write_arguments(value: dict[str, Any]) -> str:
+    """The object as JSON, its text valid and its numbers finite."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if "\\u0000" in written or sanitize_text(written) is not written:
+            written = json.dumps(_cleaned(value, 0), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(str(error)[:100]) from None
+    if written.count("{") + written.count("[") > MAX_DEPTH:
+        _cleaned(value, 0)
+    return written
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its pairs, for `json.loads`; refuses a key that comes twice."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise InvalidArguments("a key comes twice")
+    return made
+
+
+def _refuse(constant: str) -> Any:
+    raise InvalidArguments(f"{constant} is no JSON")
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise InvalidArguments("nested too deep")
+    if isinstance(value, str):
+        return sanitize_text(value)
+    if isinstance(value, list):
+        return [_cleaned(each, depth + 1) for each in value]
+    if isinstance(value, dict):
+        return unique_keys([(sanitize_text(key), _cleaned(each, depth + 1)) for key, each in value.items()])
+    return value

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from yarl import URL
 
-from serve_app.llm.openai_compatible.errors import ConnectionFailed, TimedOut, error_of_status
+from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut, error_of_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping

@@ -25,7 +25,7 @@ from serve_app.llm.openai_compatible import (
     ReplyIncomplete,
     ReplyUnreadable,
     TimedOut,
-    profile_for,
+    find_profile,
 )
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ async def test_a_profile_is_guessed_by_the_host_and_knows_the_models_that_only_s
         "https://notdeepseek.example/v1": "generic",
     }
     for url, name in guesses.items():
-        assert profile_for(url, "m").name == name, url
+        assert find_profile(url, "m").name == name, url
     url = "https://dashscope.aliyuncs.com/compatible-mode/v1"
-    assert profile_for(url, "qwen3-32b").whole_extra_body == {"enable_thinking": False}
-    assert profile_for(url, "qwq-32b").stream_only
+    assert find_profile(url, "qwen3-32b").whole_extra_body == {"enable_thinking": False}
+    assert find_profile(url, "qwq-32b").stream_only
 
 
 async def test_what_a_provider_refuses_is_raised_with_its_status_code_words_and_wait(provider: Stub) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scripted_provider import USAGE, call, chunk, events, streamed, whole
 
 from serve_app.llm.openai_compatible import ProviderError, ReplyIncomplete, ReplyUnreadable
-from serve_app.llm.openai_compatible.reply import MAX_WHOLE_BYTES, Reply, ReplyDecoder
+from serve_app.llm.openai_compatible.reply_decoder import MAX_WHOLE_BYTES, ProviderReply, ReplyDecoder
 
 
-def decode(*pieces: bytes, accepts_done: bool = False) -> Reply:
+def decode(*pieces: bytes, accepts_done: bool = False) -> ProviderReply:
     decoder = ReplyDecoder(accepts_done_as_end=accepts_done)
     shown = [delta for piece in pieces for delta in decoder.feed(piece)]
     rest, reply = decoder.close()

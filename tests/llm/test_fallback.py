@@ -15,11 +15,11 @@ from stub_server import SECRET_TEXT
 
 from serve_app.config import ModelSettings
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
-from serve_app.llm.chain import FALLBACK, MODEL, RESTART, Chain
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.models import build
-from serve_app.llm.translate import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused, ToolsRefused
-from serve_app.llm.tries import Link
+from serve_app.llm.error_translation import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused, ToolsRefused
+from serve_app.llm.fallback import FallbackModel, ModelCandidate
+from serve_app.llm.guarded import GuardedModel
+from serve_app.llm.message_keys import FALLBACK, MODEL, RESTART
+from serve_app.llm.models import build_model
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.circuit import Circuit
@@ -43,7 +43,7 @@ class Pair:
         stub.moods[self.primary], stub.moods[self.fallback] = list(moods), [fallback] * 50
         fallbacks = [{"name": f"openai:{self.fallback}", "base_url": stub.url, "timeout_s": 5}]
         settings = {"base_url": stub.url, "timeout_s": 5, "fallbacks": fallbacks, **changed}
-        self.chain: Chain = build(ModelSettings(name=f"openai:{self.primary}", **settings))
+        self.chain: FallbackModel = build_model(ModelSettings(name=f"openai:{self.primary}", **settings))
 
     @property
     def calls(self) -> tuple[int, int]:
@@ -61,7 +61,7 @@ async def _read(stream: AsyncIterator[AIMessageChunk], into: list[str]) -> None:
         into.append(chunk.text)  # noqa: PERF401 - what came before it breaks is kept
 
 
-async def _pieces(chain: Chain, **given: Any) -> list[AIMessageChunk]:
+async def _pieces(chain: FallbackModel, **given: Any) -> list[AIMessageChunk]:
     return [chunk async for chunk in chain.astream("hello", restarts=True, **given)]
 
 
@@ -107,7 +107,7 @@ async def test_after_an_overflow_only_a_model_that_may_read_more_is_asked(stub: 
     for _ in range(2):
         await pair.ask(streaming=streaming)
     assert pair.calls == (2, 2)
-    pair.chain.links[0].context_tokens = pair.chain.links[1].context_tokens = 8000
+    pair.chain.candidates[0].context_tokens = pair.chain.candidates[1].context_tokens = 8000
     with pytest.raises(ContextOverflow, match=TOO_LONG):
         await pair.ask(streaming=streaming)
     assert pair.calls == (3, 2)
@@ -146,7 +146,7 @@ async def test_a_model_that_fails_again_and_again_is_left_alone_and_comes_back_b
     stub: Stub, *, streaming: bool
 ) -> None:
     pair, now = Pair(stub, ["broken@0"] * 4, breaker_failures=3, cool_down_s=10), [0.0]
-    pair.chain.links[0].circuit._clock = lambda: now[0]
+    pair.chain.candidates[0].circuit._clock = lambda: now[0]
     asks = [await pair.ask(streaming=streaming) for _ in range(3)]
     assert asks == [WHOLE] * 3
     assert pair.calls == (3, 3)  # two tries, one that opens the breaker, none
@@ -285,8 +285,10 @@ async def test_tools_are_bound_for_the_model_that_is_asked(stub: Stub, *, stream
 
 @BOTH
 async def test_a_class_that_takes_no_tools_says_so_as_a_model_that_refuses_them(*, streaming: bool) -> None:
-    model = Guarded(inner=GenericFakeChatModel(messages=iter([AIMessage("Hi.")])), timeout_s=5)
-    chain = Chain(links=(Link(model, Circuit("plain", Limit(failures=5, cool_down_s=10))),), attempts=1)
+    model = GuardedModel(inner=GenericFakeChatModel(messages=iter([AIMessage("Hi.")])), timeout_s=5)
+    chain = FallbackModel(
+        candidates=(ModelCandidate(model, Circuit("plain", Limit(failures=5, cool_down_s=10))),), attempts=1
+    )
     bound = chain.bind_tools([{"type": "function", "function": {"name": "pay", "parameters": {}}}])
     with pytest.raises(ToolsRefused):
         await anext(bound.astream("hello")) if streaming else await bound.ainvoke("hello")
@@ -304,9 +306,9 @@ async def test_each_switch_is_one_line_of_the_log_without_the_providers_words(
     stub: Stub, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Pair(stub, ["broken@0"] * 9)
-    with caplog.at_level(logging.WARNING, logger="serve_app.llm.tries"):
+    with caplog.at_level(logging.WARNING, logger="serve_app.llm.fallback"):
         await pair.ask()
-    switches = [each for each in caplog.records if each.name == "serve_app.llm.tries"]
+    switches = [each for each in caplog.records if each.name == "serve_app.llm.fallback"]
     told = [(each.getMessage(), each.model, each.after, each.error) for each in switches]
     assert told == [("model_switched", f"openai:{pair.fallback}", f"openai:{pair.primary}", FAILED)]
     assert SECRET_TEXT not in caplog.text

@@ -116,12 +116,12 @@ class _Refusal:
             status = int(code)  # an error under 200 names its status itself
         return cls(status if isinstance(status, int) else None, code, text)
 
-    def is_a(self, kind: patterns.Kind) -> bool:
+    def is_a(self, kind: patterns.ErrorSigns) -> bool:
         return kind.names(self.code, self.text)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raise a provider's failures as the service's own.
 
     Raises:
@@ -140,7 +140,7 @@ def translated() -> Iterator[None]:
         raise ours from None
 
 
-def problem_of(construct: Callable[[], object], name: str, where: str) -> Problem | None:
+def find_construction_problem(construct: Callable[[], object], name: str, where: str) -> Problem | None:
     """Why the model `name` of the section `where` cannot be constructed; None where it can."""
     try:
         construct()
@@ -183,7 +183,7 @@ def _lasting(error: Exception, said: _Refusal) -> ServeAppError:
     """The failure of a request that fares no better when it is repeated as it is."""
     from langchain_core import exceptions as known
 
-    from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable
+    from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable
 
     rows: tuple[tuple[bool, type[ModelUnavailable], str], ...] = (
         (isinstance(error, ReplyIncomplete), ModelIncomplete, INCOMPLETE),
@@ -202,7 +202,7 @@ def _passing(error: Exception, said: _Refusal) -> str | None:
     """What to say of a failure that another attempt may not meet: LangChain's kinds, else the HTTP status."""
     from langchain_core import exceptions as known
 
-    from serve_app.llm.openai_compatible.errors import ConnectionFailed, TimedOut
+    from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut
 
     rows: tuple[tuple[tuple[type[Exception], ...], Container[int | None], str], ...] = (
         ((known.ModelRateLimitError,), {429}, TOO_MANY),
@@ -220,7 +220,7 @@ def _is_provider_word(error: Exception, said: _Refusal) -> bool:
     """Whether the text is a provider's refusal: a fault of this process may say anything."""
     from langchain_core.exceptions import ModelError
 
-    from serve_app.llm.openai_compatible.errors import ProviderError
+    from serve_app.llm.openai_compatible.provider_error import ProviderError
 
     return said.status is not None or isinstance(error, ModelError | ProviderError) or bool(said.code)
 
@@ -245,7 +245,7 @@ def _written(error: Exception) -> str:
 
 
 def _retry_after_s(error: Exception) -> float | None:
-    from serve_app.llm.openai_compatible.errors import retry_after_s
+    from serve_app.llm.openai_compatible.provider_error import retry_after_s
 
     given: object = getattr(error, "retry_after_s", None)
     if isinstance(given, int | float):
@@ -268,4 +268,4 @@ def _problem(error: Exception, name: str, where: str) -> Problem:
         near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
         mend = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
         return Problem(at, f"{name} names no provider that is known", mend)
-    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")
+    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"DependencyCheck the section {where}")

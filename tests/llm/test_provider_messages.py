@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from serve_app.llm.conversation import MODEL, NO_REASONING, REASONING, THINKING, valid_messages, without_tools
+from serve_app.llm.message_keys import MODEL, REASONING, THINKING
+from serve_app.llm.provider_messages import NO_REASONING, normalize_messages, strip_tool_messages
 from serve_app.values import NO_RESULT
 
 odd = st.text(st.characters(exclude_categories=()), max_size=50)
@@ -63,10 +64,10 @@ def _refusals(sent: list[BaseMessage]) -> list[str]:
 
 @given(st.lists(messages, max_size=8))
 def test_a_strict_provider_takes_whatever_a_session_holds(held: list[BaseMessage]) -> None:
-    sent = valid_messages(held)
+    sent = normalize_messages(held)
     assert _refusals(sent) == []
-    assert valid_messages(sent) == sent
-    assert [each.text for each in without_tools(sent) if isinstance(each, HumanMessage)] == [
+    assert normalize_messages(sent) == sent
+    assert [each.text for each in strip_tool_messages(sent) if isinstance(each, HumanMessage)] == [
         each.text for each in sent if isinstance(each, HumanMessage)
     ]
 
@@ -79,20 +80,20 @@ def test_a_valid_conversation_is_sent_as_it_is() -> None:
         ToolMessage("r", tool_call_id="a", name="look"),
         AIMessage("x"),
     ]
-    sent = valid_messages(held)
+    sent = normalize_messages(held)
     assert all(one is other for one, other in zip(held, sent, strict=True))
 
 
 def test_ids_that_come_again_in_a_later_step_are_made_anew_with_their_results() -> None:
     held = [_called("call_0"), ToolMessage("one", tool_call_id="call_0"), _called("call_0", "call_0")]
     held += [ToolMessage("two", tool_call_id="call_0"), ToolMessage("three", tool_call_id="call_0")]
-    sent = valid_messages(held)
+    sent = normalize_messages(held)
     assert _refusals(sent) == []
     assert [each.text for each in sent if isinstance(each, ToolMessage)] == ["one", "two", "three"]
 
 
 def test_a_call_without_a_result_gets_one_that_says_so() -> None:
-    sent = valid_messages([_called("a", "b"), ToolMessage("r", tool_call_id="b"), HumanMessage("again")])
+    sent = normalize_messages([_called("a", "b"), ToolMessage("r", tool_call_id="b"), HumanMessage("again")])
     assert [each.text for each in sent] == ["", "r", NO_RESULT, "again"]
 
 
@@ -105,19 +106,19 @@ def test_thinking_goes_back_to_the_model_that_thought_it_and_to_no_other() -> No
         _called("b"),
         ToolMessage("r", tool_call_id="b"),
     ]
-    own = [each for each in valid_messages(held, "openai:one") if isinstance(each, AIMessage)]
+    own = [each for each in normalize_messages(held, "openai:one") if isinstance(each, AIMessage)]
     assert [each.additional_kwargs for each in own] == [{REASONING: "hm"}, {REASONING: NO_REASONING}]
-    others = [each for each in valid_messages(held, "openai:two") if isinstance(each, AIMessage)]
+    others = [each for each in normalize_messages(held, "openai:two") if isinstance(each, AIMessage)]
     assert [each.additional_kwargs for each in others] == [{}, {}]
 
 
 def test_an_answer_is_sent_without_the_thinking_before_it() -> None:
     answer = AIMessage("x", additional_kwargs={REASONING: "hm"}, response_metadata={MODEL: "m"})
-    assert valid_messages([answer], "m")[0].additional_kwargs == {}
+    assert normalize_messages([answer], "m")[0].additional_kwargs == {}
 
 
 def test_a_model_without_tools_reads_results_as_data() -> None:
     held = [SystemMessage("s"), HumanMessage("q"), _called("a"), ToolMessage("shipped", tool_call_id="a", name="look")]
-    system, question = without_tools(held)
+    system, question = strip_tool_messages(held)
     assert "look: shipped" in system.text
     assert question.text == "q"

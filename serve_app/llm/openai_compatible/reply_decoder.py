@@ -7,18 +7,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serve_app.llm.openai_compatible.arguments import Invalid, unique_keys
-from serve_app.llm.openai_compatible.errors import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
-from serve_app.llm.openai_compatible.sse import Event, EventParser
-from serve_app.llm.openai_compatible.text import TextJoiner
-from serve_app.llm.openai_compatible.tool_calls import CallAssembler, ToolCall
-from serve_app.llm.openai_compatible.usage import UsageReader
-from serve_app.values.sanitize import sanitize_text
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+
+from serve_app.llm.openai_compatible.event_parser import EventParser, StreamEvent
+from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
+from serve_app.llm.openai_compatible.tool_calls import CallAssembler, InvalidArguments, ProviderCall, unique_keys
+from serve_app.values.sanitize import REPLACEMENT, sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from langchain_core.messages.ai import UsageMetadata
 
 MAX_WHOLE_BYTES = 8 * 1024 * 1024
 MAX_STREAM_BYTES = 128 * 1024 * 1024
@@ -34,7 +32,7 @@ FAILED = frozenset(("error", "network_error"))
 _PINGS = frozenset(("ping", "keepalive", "keep-alive", "heartbeat"))
 
 
-class Delta(NamedTuple):
+class ReplyDelta(NamedTuple):
     """What one piece of a reply adds to the text and to the thinking."""
 
     text: str
@@ -42,13 +40,13 @@ class Delta(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ProviderReply:
     """One complete reply."""
 
     text: str
     reasoning: str
     refusal: str
-    calls: tuple[ToolCall, ...]
+    calls: tuple[ProviderCall, ...]
     cut_calls: int
     """How many calls were left out, since the provider stopped before the reply was whole."""
     usage: UsageMetadata | None
@@ -88,7 +86,7 @@ class ReplyDecoder:
         """Whether the provider has said how the reply ended."""
         return self._finish is not None or (self.done and self._accepts_done)
 
-    def feed(self, data: bytes) -> Iterator[Delta]:
+    def feed(self, data: bytes) -> Iterator[ReplyDelta]:
         """Takes the next bytes and yields what they add; what stands before a failure is yielded before it."""
         self._bytes += len(data)
         if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
@@ -101,7 +99,7 @@ class ReplyDecoder:
             self._events = EventParser()
         yield from self._take_events(self._events.feed(data))
 
-    def close(self) -> tuple[Delta, Reply]:
+    def close(self) -> tuple[ReplyDelta, ProviderReply]:
         """Ends the reply and returns what had not been shown yet, and the whole."""
         shown = len(self._text.text), len(self._reasoning.text)
         if self._events is not None:
@@ -113,7 +111,7 @@ class ReplyDecoder:
         if not self.finished:
             raise ReplyIncomplete("the bytes of the reply ended before it did")
         reply = self._reply()
-        return Delta(reply.text[shown[0] :], reply.reasoning[shown[1] :]), reply
+        return ReplyDelta(reply.text[shown[0] :], reply.reasoning[shown[1] :]), reply
 
     def _is_stream(self) -> bool:
         start = b"".join(self._head).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -136,7 +134,7 @@ class ReplyDecoder:
             raise ReplyUnreadable(_excerpt(body))
         self.done = True
 
-    def _take_last(self, events: list[Event]) -> None:
+    def _take_last(self, events: list[StreamEvent]) -> None:
         """Takes what the end of the bytes completed; a last event that is cut says nothing."""
         try:
             deque(self._take_events(events), maxlen=0)
@@ -146,7 +144,7 @@ class ReplyDecoder:
         if not self._seen and not self.done:
             raise ReplyUnreadable("no event of a reply came")
 
-    def _take_events(self, events: list[Event]) -> Iterator[Delta]:
+    def _take_events(self, events: list[StreamEvent]) -> Iterator[ReplyDelta]:
         for name, lines in events:
             if self.done or name in _PINGS:
                 continue
@@ -161,7 +159,7 @@ class ReplyDecoder:
                 if delta.text or delta.reasoning:
                     yield delta
 
-    def _take(self, payload: dict[str, Any], source: str) -> Delta:
+    def _take(self, payload: dict[str, Any], source: str) -> ReplyDelta:
         """Takes one chunk, or a whole body as if it were one."""
         if error := error_in(payload):
             raise error
@@ -172,7 +170,7 @@ class ReplyDecoder:
                 setattr(self, f"_{name}", sanitize_text(value)[:200])
         choice = _first(payload.get("choices"))
         if choice is None:
-            return Delta("", "")
+            return ReplyDelta("", "")
         self._usage.add(choice.get("usage"))
         if choice.get("error"):
             raise error_in(choice) or ProviderError("the provider answered with an error")
@@ -180,12 +178,12 @@ class ReplyDecoder:
         self._take_finish(choice.get("finish_reason"))
         return delta
 
-    def _take_message(self, choice: Mapping[str, Any], source: str) -> Delta:
+    def _take_message(self, choice: Mapping[str, Any], source: str) -> ReplyDelta:
         whole = not isinstance(choice.get("delta"), dict)
         message = choice.get("message") if whole else choice["delta"]
         if not isinstance(message, dict):
             self._seen = self._seen or bool(choice.get("finish_reason"))
-            return Delta("", "")
+            return ReplyDelta("", "")
         if whole and self._seen:  # some streams end with the whole message once more
             message = {} if len(self._calls) else {"tool_calls": message.get("tool_calls")}
         self._seen = True
@@ -198,7 +196,7 @@ class ReplyDecoder:
             self._calls.add(calls, whole=whole)
         if call := message.get("function_call"):
             self._legacy_call.add(call)
-        delta = Delta(self._text.add(text) if text else "", self._reasoning.add(reasoning) if reasoning else "")
+        delta = ReplyDelta(self._text.add(text) if text else "", self._reasoning.add(reasoning) if reasoning else "")
         if refusal:
             self._refusal.add(refusal)
         if self._characters() > MAX_CHARACTERS:
@@ -217,15 +215,15 @@ class ReplyDecoder:
         if self._finish is None or self._finish.lower() in COMPLETE:
             self._finish = sanitize_text(reason)[:100]
 
-    def _reply(self) -> Reply:
+    def _reply(self) -> ProviderReply:
         assembler = self._calls if len(self._calls) else self._legacy_call
-        calls: tuple[ToolCall, ...] = ()
+        calls: tuple[ProviderCall, ...] = ()
         cut = 0
         if self._finish is None or self._finish.lower() in COMPLETE:
             calls = tuple(assembler.finish(complete=self._finish is not None))
         else:
             cut = len(assembler)
-        return Reply(
+        return ProviderReply(
             text=self._text.text,
             reasoning=self._reasoning.text,
             refusal=self._refusal.text,
@@ -335,10 +333,89 @@ def _refuse_duplicate_keys(calls: Any, source: str) -> None:
     if any(isinstance(each, dict) and isinstance(each.get("arguments"), (dict, list)) for each in functions):
         try:
             json.loads(source, object_pairs_hook=unique_keys)
-        except Invalid:
+        except InvalidArguments:
             raise ReplyUnreadable("a key comes twice in an object of arguments") from None
 
 
 def _excerpt(body: bytes) -> str:
     start = body[:200].decode("utf-8", "replace").strip()
     return f"no reply: {start}" if start else "the body is empty"
+
+
+_MAX_TOKENS = 10**12
+
+
+class UsageReader:
+    """Keeps the last running total of each count; totals are never summed."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def add(self, usage: Any) -> None:
+        """Takes one usage object; what is no count is passed over."""
+        if not isinstance(usage, dict):
+            return
+        details_in = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        details_out = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+        cached = details_in.get("cached_tokens") if isinstance(details_in, dict) else None
+        thought = details_out.get("reasoning_tokens") if isinstance(details_out, dict) else None
+        self._keep("input", usage.get("prompt_tokens"), usage.get("input_tokens"))
+        self._keep("output", usage.get("completion_tokens"), usage.get("output_tokens"))
+        self._keep("total", usage.get("total_tokens"))
+        self._keep("cached", cached, usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens"))
+        self._keep("thought", thought)
+
+    def total(self) -> UsageMetadata | None:
+        """The usage of the reply, or None where the provider said none."""
+        last = self._last
+        if "input" not in last and "output" not in last:
+            return None
+        given = last.get("input", last.get("output", 0))
+        rest = max(last.get("total", given) - given, 0)
+        read, written = last.get("input", rest), last.get("output", rest)
+        made = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        if "cached" in last:
+            made["input_token_details"] = InputTokenDetails(cache_read=last["cached"])
+        if "thought" in last:
+            made["output_token_details"] = OutputTokenDetails(reasoning=last["thought"])
+        return made
+
+    def _keep(self, name: str, *values: Any) -> None:
+        for value in values:
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_TOKENS:
+                self._last[name] = int(value)
+                return
+
+
+class TextJoiner:
+    """Makes text valid that comes in pieces; holds half of an emoji back until the other half comes."""
+
+    __slots__ = ("_held", "_pieces", "characters")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._pieces: list[str] = []
+        self.characters = 0
+
+    def add(self, piece: str) -> str:
+        """Takes a piece and returns what can be shown by now."""
+        if self._held:
+            piece, self._held = self._held + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._held = piece[:-1], piece[-1]
+        piece = sanitize_text(piece)
+        self.characters += len(piece)
+        self._pieces.append(piece)
+        return piece
+
+    def flush(self) -> str:
+        """Returns what was held back, made valid."""
+        if not self._held:
+            return ""
+        self._held = ""
+        self._pieces.append(REPLACEMENT)
+        return REPLACEMENT
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)

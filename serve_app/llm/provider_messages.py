@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from serve_app.llm.tool_schema import make_tool_name
-from serve_app.values import NO_RESULT
+from serve_app.llm.message_keys import MODEL, REASONING, THINKING
+from serve_app.values import NO_RESULT, make_tool_name
 from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
     from langchain_core.messages.tool import ToolCall
 
-REASONING = "reasoning_content"
-"""Of `additional_kwargs`: the thinking that a provider sent in a field of its own, and may want to read again."""
-THINKING = "serve_app_thinking"
-"""Of `additional_kwargs`: the thinking that stood in the text; no provider is sent it."""
-MODEL = "serve_app_model"
-"""Of `response_metadata`: the configured name of the model that replied."""
 NO_TEXT = "(no text)"
 NO_REASONING = "(not recorded)"
 """For providers that refuse a call of theirs without its thinking, where another model made it."""
@@ -40,12 +34,12 @@ _CALL_BLOCKS = frozenset(
 )
 
 
-def new_id() -> str:
+def new_call_id() -> str:
     """An id for a tool call that every provider takes: nine letters and digits."""
     return uuid4().hex[:9]
 
 
-def valid_messages(messages: Sequence[BaseMessage], model: str = "") -> list[BaseMessage]:
+def normalize_messages(messages: Sequence[BaseMessage], model: str = "") -> list[BaseMessage]:
     """The conversation as any provider takes it; `model` is the name of the one that is asked.
 
     Its own thinking goes back to it with its tool calls, as some want; that of another model does not.
@@ -57,7 +51,7 @@ def valid_messages(messages: Sequence[BaseMessage], model: str = "") -> list[Bas
     return _with_reasoning(keeper.kept)
 
 
-def without_tools(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+def strip_tool_messages(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The conversation for a model that takes no tools: calls and results as text of its first message."""
     kept: list[BaseMessage] = []
     results: list[str] = []
@@ -130,7 +124,7 @@ class _Keeper:
     def _call(self, call: ToolCall) -> ToolCall:
         call_id = call["id"] or ""
         if call_id in self._ids or not _ID.fullmatch(call_id):
-            call_id = new_id()
+            call_id = new_call_id()
         self._ids.add(call_id)
         name = call["name"] if _NAME.fullmatch(call["name"] or "") else make_tool_name(call["name"] or "")
         arguments: dict[str, Any] = sanitize_json(call["args"])

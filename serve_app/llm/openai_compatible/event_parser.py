@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 from typing import NamedTuple
 
-from serve_app.llm.openai_compatible.errors import ReplyUnreadable
+from serve_app.llm.openai_compatible.provider_error import ReplyUnreadable
 
 MAX_LINE_CHARACTERS = 8 * 1024 * 1024
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event: its name ("" for the usual one) and the lines of its data."""
 
     name: str
@@ -29,7 +29,7 @@ class EventParser:
         self._started = False
         self._return = False
 
-    def feed(self, data: bytes, *, final: bool = False) -> list[Event]:
+    def feed(self, data: bytes, *, final: bool = False) -> list[StreamEvent]:
         """Takes the next bytes."""
         text = self._decoder.decode(data, final)
         if not text:
@@ -44,11 +44,11 @@ class EventParser:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         return self._lines(text)
 
-    def close(self) -> list[Event]:
+    def close(self) -> list[StreamEvent]:
         """Ends the stream. An event without its empty line counts too: some providers end so."""
         return self.feed(b"", final=True) + self._lines("\n\n")
 
-    def _lines(self, text: str) -> list[Event]:
+    def _lines(self, text: str) -> list[StreamEvent]:
         first, *rest = text.split("\n")
         self._line.append(first)
         self._line_characters += len(first)
@@ -56,7 +56,7 @@ class EventParser:
             raise ReplyUnreadable("a line of the stream is too long")
         if not rest:
             return []
-        events: list[Event] = []
+        events: list[StreamEvent] = []
         lines = ["".join(self._line), *rest]
         self._line = [lines.pop()]
         self._line_characters = len(self._line[0])
@@ -65,7 +65,7 @@ class EventParser:
                 self._field(line)
             else:
                 if self._data:
-                    events.append(Event(self._name, tuple(self._data)))
+                    events.append(StreamEvent(self._name, tuple(self._data)))
                     self._data = []
                 self._name = ""
         return events

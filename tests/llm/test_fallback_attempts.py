@@ -14,10 +14,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
-from serve_app.llm.chain import Chain
-from serve_app.llm.guarded import Guarded
-from serve_app.llm.translate import ModelRefused, ModelTooSlow, RequestRefused
-from serve_app.llm.tries import Link
+from serve_app.llm.error_translation import ModelRefused, ModelTooSlow, RequestRefused
+from serve_app.llm.fallback import FallbackModel, ModelCandidate
+from serve_app.llm.guarded import GuardedModel
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.budget import Budget
 from serve_app.resilience.circuit import Circuit
@@ -55,16 +54,16 @@ class Failing(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage("Hi."))])
 
 
-def chain(*errors: list[Any], attempts: int = 2, failures: int = 5, timeout_s: float = 30) -> tuple[Chain, Any]:
+def chain(*errors: list[Any], attempts: int = 2, failures: int = 5, timeout_s: float = 30) -> tuple[FallbackModel, Any]:
     """A chain of models that fail so, and when each of them was asked."""
     models = [Failing(errors=list(each), at=[]) for each in errors]
     clock = asyncio.get_running_loop().time
     limit = Limit(failures=failures, cool_down_s=10)
     links = [
-        Link(Guarded(inner=model, timeout_s=timeout_s), Circuit(f"m{place}", limit, clock))
+        ModelCandidate(GuardedModel(inner=model, timeout_s=timeout_s), Circuit(f"m{place}", limit, clock))
         for place, model in enumerate(models)
     ]
-    return Chain(links=tuple(links), attempts=attempts), [model.at for model in models]
+    return FallbackModel(candidates=tuple(links), attempts=attempts), [model.at for model in models]
 
 
 async def test_waits_double_from_half_a_second_to_four_seconds() -> None:
@@ -101,7 +100,7 @@ async def test_a_time_out_is_tried_again_only_where_no_other_model_is_left() -> 
 async def test_a_fallback_that_is_left_alone_is_no_other_model() -> None:
     pair, (first, second) = chain([ModelUnavailable("x", 5)], [], failures=2)
     for _ in range(2):
-        with pytest.raises(ValueError, match="x"), pair.links[1].circuit.passing(ModelUnavailable, (ValueError,)):
+        with pytest.raises(ValueError, match="x"), pair.candidates[1].circuit.passing(ModelUnavailable, (ValueError,)):
             raise ValueError("x")
     await pair.ainvoke("hello")
     assert (first, second) == ([0, 5], [])
@@ -151,5 +150,5 @@ async def test_calls_side_by_side_stay_within_attempts_and_budget(
     assert all(isinstance(end, AIMessage | ServeAppError) for end in ends)
     made = [len(at) for at in asked]
     assert all(each <= calls * attempts for each in made)
-    assert sum(made) <= calls * len(models.links) + retries - budget.left
+    assert sum(made) <= calls * len(models.candidates) + retries - budget.left
     assert 0 <= budget.left <= retries

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class EndpointProfile:
     """What one kind of endpoint takes and sends."""
 
     name: str
@@ -38,46 +38,46 @@ class Profile:
     """The ends of the host names by which the endpoint is known."""
 
 
-PROFILES: MappingProxyType[str, Profile] = MappingProxyType(
+PROFILES: MappingProxyType[str, EndpointProfile] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Profile(
+            EndpointProfile(
                 "openai",
                 max_tokens_field="max_completion_tokens",
                 empty_content="null",
                 content_filter_codes=("content_filter", "content_policy_violation"),
                 hosts=("api.openai.com", "openai.azure.com"),
             ),
-            Profile(
+            EndpointProfile(
                 "zhipu",
                 schema_dialect="simple",
                 content_filter_codes=("1301", "sensitive"),
                 hosts=("bigmodel.cn", "z.ai"),
             ),
-            Profile(
+            EndpointProfile(
                 "dashscope",
                 schema_dialect="simple",
                 content_filter_codes=("data_inspection_failed", "DataInspectionFailed"),
                 hosts=("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"),
             ),
-            Profile("deepseek", images=False, hosts=("api.deepseek.com",)),
-            Profile(
+            EndpointProfile("deepseek", images=False, hosts=("api.deepseek.com",)),
+            EndpointProfile(
                 "moonshot",
                 schema_dialect="simple",
                 content_filter_codes=("content_filter",),
                 hosts=("moonshot.cn", "moonshot.ai"),
             ),
-            Profile("siliconflow", schema_dialect="simple", hosts=("siliconflow.cn", "siliconflow.com")),
-            Profile("vllm"),
-            Profile("ollama", schema_dialect="simple", hosts=("ollama.com",)),
-            Profile("generic"),
+            EndpointProfile("siliconflow", schema_dialect="simple", hosts=("siliconflow.cn", "siliconflow.com")),
+            EndpointProfile("vllm"),
+            EndpointProfile("ollama", schema_dialect="simple", hosts=("ollama.com",)),
+            EndpointProfile("generic"),
         )
     }
 )
 
 
-def profile_for(base_url: str | None, model: str) -> Profile:
+def find_profile(base_url: str | None, model: str) -> EndpointProfile:
     """The profile that an endpoint's host, port and model name suggest; `generic` if they suggest none."""
     if base_url is None:
         return PROFILES["openai"]
@@ -92,7 +92,7 @@ def profile_for(base_url: str | None, model: str) -> Profile:
 OLLAMA_PORT = 11434
 
 
-def _for_model(profile: Profile, model: str) -> Profile:
+def _for_model(profile: EndpointProfile, model: str) -> EndpointProfile:
     if profile.name != "dashscope":
         return profile
     if model.startswith(("qwq", "qvq")) or "thinking" in model:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     HumanMessage,
@@ -17,19 +18,23 @@ from langchain_core.messages import (
     convert_to_openai_data_block,
     is_data_content_block,
 )
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 
 from serve_app.values.sanitize import sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from serve_app.llm.openai_compatible.profile import Profile
+    from serve_app.llm.openai_compatible.endpoint_profile import EndpointProfile
+    from serve_app.llm.openai_compatible.reply_decoder import ProviderReply, ReplyDelta
+    from serve_app.llm.openai_compatible.tool_calls import ProviderCall
+
 
 NO_IMAGE = "[An image stood here; this model reads no images.]"
 _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
+def encode_body(body: Mapping[str, Any]) -> bytes:
     """The body as JSON in UTF-8, always valid: no lone surrogates, no NaN."""
     try:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_encodable)
@@ -41,12 +46,12 @@ def encode(body: Mapping[str, Any]) -> bytes:
         return sanitize_text(text).encode()
 
 
-def written_messages(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
+def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
     """The messages in OpenAI's shape, as the endpoint's profile wants them."""
     return [_written(message, profile) for message in messages]
 
 
-def _written(message: BaseMessage, profile: Profile) -> dict[str, Any]:
+def _written(message: BaseMessage, profile: EndpointProfile) -> dict[str, Any]:
     if isinstance(message, AIMessage):
         return _assistant(message, profile)
     if isinstance(message, ToolMessage):
@@ -64,9 +69,9 @@ def _written(message: BaseMessage, profile: Profile) -> dict[str, Any]:
     return made
 
 
-def _assistant(message: AIMessage, profile: Profile) -> dict[str, Any]:
+def _assistant(message: AIMessage, profile: EndpointProfile) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "assistant", "content": _plain(message.content)}
-    calls = [_call(each["id"], each["name"], arguments_of(each["args"])) for each in message.tool_calls]
+    calls = [_call(each["id"], each["name"], encode_arguments(each["args"])) for each in message.tool_calls]
     calls += [
         _call(each["id"], each["name"] or "", _invalid_arguments(each["args"])) for each in message.invalid_tool_calls
     ]
@@ -88,7 +93,7 @@ def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
     return {"id": label or "", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def arguments_of(values: Mapping[str, Any]) -> str:
+def encode_arguments(values: Mapping[str, Any]) -> str:
     """The arguments of a call as valid JSON."""
     try:
         return sanitize_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
@@ -98,7 +103,7 @@ def arguments_of(values: Mapping[str, Any]) -> str:
 
 def _invalid_arguments(raw: str | None) -> str:
     """Arguments that were no object, wrapped into one, so that the model sees what it wrote."""
-    return arguments_of({"unreadable_arguments": (raw or "")[:2000]})
+    return encode_arguments({"unreadable_arguments": (raw or "")[:2000]})
 
 
 def _plain(content: Any) -> str:
@@ -118,13 +123,13 @@ def _text_of(part: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _content(content: Any, profile: Profile) -> str | list[dict[str, Any]]:
+def _content(content: Any, profile: EndpointProfile) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     return [made for part in content if (made := _part(part, profile)) is not None]
 
 
-def _part(part: Any, profile: Profile) -> dict[str, Any] | None:
+def _part(part: Any, profile: EndpointProfile) -> dict[str, Any] | None:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     kind = part.get("type")
@@ -161,3 +166,62 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     return value
+
+
+def whole_message(reply: ProviderReply, model: str) -> AIMessage:
+    """The message of a reply that was not shown in pieces."""
+    extra: dict[str, Any] = {"reasoning_content": reply.reasoning} if reply.reasoning else {}
+    if reply.refusal:
+        extra["refusal"] = reply.refusal
+    return AIMessage(
+        content=reply.text,
+        additional_kwargs=extra,
+        response_metadata=_metadata(reply, model),
+        tool_calls=[
+            tool_call(name=call.name, args=json.loads(call.arguments), id=call.id) for call in reply.calls if call.valid
+        ],
+        invalid_tool_calls=[
+            invalid_tool_call(name=call.name, args=_arguments(call), id=call.id, error=None)
+            for call in reply.calls
+            if not call.valid
+        ],
+        usage_metadata=reply.usage,
+    )
+
+
+def text_chunk(delta: ReplyDelta) -> AIMessageChunk:
+    """The chunk that shows a piece of text or thinking."""
+    if delta.reasoning:
+        return AIMessageChunk(content=delta.text, additional_kwargs={"reasoning_content": delta.reasoning})
+    return AIMessageChunk(content=delta.text)
+
+
+def last_chunk(reply: ProviderReply, model: str) -> AIMessageChunk:
+    """The chunk that ends a reply: its tool calls, usage and finish_reason; its text has been shown."""
+    return AIMessageChunk(
+        content="",
+        additional_kwargs={"refusal": reply.refusal} if reply.refusal else {},
+        response_metadata=_metadata(reply, model),
+        tool_call_chunks=[
+            tool_call_chunk(name=call.name, args=_arguments(call), id=call.id, index=place)
+            for place, call in enumerate(reply.calls)
+        ],
+        usage_metadata=reply.usage,
+        chunk_position="last",
+    )
+
+
+def _arguments(call: ProviderCall) -> str:
+    """A JSON object; of an invalid call a JSON string, which LangChain cannot complete into an object."""
+    return call.arguments if call.valid else json.dumps(call.arguments, ensure_ascii=False)
+
+
+def _metadata(reply: ProviderReply, model: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"model_name": reply.model or model}
+    if reply.finish_reason is not None:
+        made["finish_reason"] = reply.finish_reason
+    if reply.id:
+        made["id"] = reply.id
+    if reply.cut_calls:
+        made["cut_calls"] = reply.cut_calls
+    return made

@@ -1,0 +1,25 @@
+"""Keys of our own in the metadata of LangChain's messages."""
+
+from __future__ import annotations
+
+REASONING = "reasoning_content"
+"""Of `additional_kwargs`: the thinking that a provider sent in a field of its own, and may want to read again."""
+THINKING = "serve_app_thinking"
+"""Of `additional_kwargs`: the thinking that stood in the text; no provider is sent it."""
+
+MODEL = "serve_app_model"
+"""Of `response_metadata`, as all below: the configured name of the model that replied."""
+FALLBACK = "serve_app_fallback"
+"""Present and true where the reply is not from the first model."""
+RESTART = "serve_app_restart"
+"""Present and true in the chunk with which a stream begins again: discard what came before it."""
+FINISH = "serve_app_finish"
+"""Why the reply ended, as one of `values.FinishReason`."""
+TRUNCATED = "serve_app_truncated"
+"""Present and true where the text is only the beginning of an answer."""
+CUT_CALLS = "serve_app_cut_calls"
+"""The number of tool calls that a cut-off reply had begun; none of them is made."""
+ESTIMATED = "serve_app_estimated"
+"""Present and true where the provider counted no tokens: `usage_metadata` is an estimate."""
+RETRACTED = "serve_app_retracted"
+"""Present and true in a chunk that says that all text before it was thinking."""
