@@ -60,9 +60,9 @@ def _model(settings: Settings) -> Iterator[Problem]:
 
 def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
     if settings is not None:
-        from serve_app.knowledge.embedding_models import problems as embedding_problems
+        from serve_app.knowledge.embedding import find_embedding_problems
 
-        yield from embedding_problems(settings)
+        yield from find_embedding_problems(settings)
 
 
 def _tools(settings: Settings) -> Iterator[Problem]:

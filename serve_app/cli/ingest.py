@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from serve_app.knowledge.loaders import Loader
+    from serve_app.knowledge.langchain_loader import LangChainLoader
     from serve_app.values import Document, IndexingResult
 
 INDEXING_S = 330.0
@@ -66,12 +66,12 @@ class Reading:
     """How files are read: by their suffixes in `encoding`, or all by `loader`."""
 
     encoding: str | None = None
-    loader: Loader | None = None
+    loader: LangChainLoader | None = None
 
     def document(self, path: Path, source: str) -> Document:
-        from serve_app.knowledge.load import load
+        from serve_app.knowledge.document_reader import read_document
 
-        return self.loader.file(path, source) if self.loader else load(path, source, self.encoding)
+        return self.loader.load_file(path, source) if self.loader else read_document(path, source, self.encoding)
 
 
 @click.command()
@@ -108,11 +108,11 @@ def ingest(**options: Any) -> None:
     _add(paths, url, Reading(options["encoding"], loader))
 
 
-def _loader(path: str, arguments: Iterable[str]) -> Loader:
+def _loader(path: str, arguments: Iterable[str]) -> LangChainLoader:
     """The loader with its arguments, whose values are read as YAML: numbers, true, lists, and text as it stands."""
     import yaml
 
-    from serve_app.knowledge.loaders import Loader
+    from serve_app.knowledge.langchain_loader import LangChainLoader
 
     named: dict[str, Any] = {}
     for argument in arguments:
@@ -124,7 +124,7 @@ def _loader(path: str, arguments: Iterable[str]) -> Loader:
         except yaml.YAMLError:
             named[name] = value
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - where a team's own loaders are
-    return Loader.at(path, named)
+    return LangChainLoader.from_import_path(path, named)
 
 
 def _add(paths: tuple[str, ...], url: str, reading: Reading) -> None:
@@ -149,7 +149,7 @@ def _add(paths: tuple[str, ...], url: str, reading: Reading) -> None:
 
 def _files(paths: tuple[str, ...], tally: Tally, *, any_kind: bool) -> tuple[dict[str, Path], int]:
     """The files of the paths by source, and how many were skipped; a path that is not there is told."""
-    from serve_app.knowledge.load import READERS
+    from serve_app.knowledge.document_reader import READERS
 
     exists = {path: os.path.exists(path) for path in paths}  # noqa: PTH110 - Path.exists raises where it may not look
     if paths and not any(exists.values()):
@@ -173,17 +173,17 @@ def _send(documents: Iterator[Document], client: httpx.Client, tally: Tally, fil
 
 
 def _documents(files: dict[str, Path], reading: Reading, tally: Tally) -> Iterator[Document]:
-    from serve_app.knowledge.decoding import Unreadable
+    from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 
     if reading.loader and not files:
         try:
-            yield from reading.loader.all()
-        except Unreadable as error:
+            yield from reading.loader.load_all()
+        except UnreadableDocument as error:
             tally.fail(reading.loader.path, str(error))
     for source, path in files.items():
         try:
             yield reading.document(path, source)
-        except (Unreadable, OSError) as error:
+        except (UnreadableDocument, OSError) as error:
             tally.fail(source, getattr(error, "strerror", None) or str(error))
         except Exception as error:  # noqa: BLE001 - a parser's fault over one file does not stop the rest
             tally.fail(source, f"it cannot be read ({type(error).__name__}: {error})")

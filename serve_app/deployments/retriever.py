@@ -13,8 +13,9 @@ from ray import serve
 
 from serve_app.deployments.logs import screen_logs
 from serve_app.deployments.metrics import metrics_of
-from serve_app.knowledge.index import Index, entries
-from serve_app.knowledge.servers import Servers
+from serve_app.knowledge.index import KnowledgeIndex
+from serve_app.knowledge.index_entries import make_index_entries
+from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.observability.logs import about
 from serve_app.observability.vitals import beat
 from serve_app.resilience.deadline import elapsed_ms
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from serve_app.config import Settings
-    from serve_app.knowledge.index import Entry
+    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.values import (
         Context,
         DependencyCheck,
@@ -51,18 +52,18 @@ class Retriever:
         trail = screen_logs(settings.observability)
         if stores is not None:
             await stores.ready.remote()
-        self._split = ray.remote(num_cpus=0, max_retries=1)(entries)
+        self._split = ray.remote(num_cpus=0, max_retries=1)(make_index_entries)
         metrics = metrics_of(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART, metrics)
-        servers = Servers(settings.milvus, settings.knowledge, metrics=metrics)
-        self._index = Index(settings.knowledge, redis, servers, self._prepared)
+        servers = MilvusReplicas(settings.milvus, settings.knowledge, metrics=metrics)
+        self._index = KnowledgeIndex(settings.knowledge, redis, servers, self._prepared)
         self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
         self._telling = asyncio.create_task(
             Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
         )
         await self._index.warm()
 
-    async def _prepared(self, document: Document) -> list[Entry]:
+    async def _prepared(self, document: Document) -> list[IndexEntry]:
         return await self._split.remote(document)
 
     async def search(self, context: Context, query: str) -> SearchResult:

@@ -8,13 +8,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from serve_app.errors import ServeAppError, StoreCorrupt, StoreUnavailable
-from serve_app.knowledge.embed import Embedder
-from serve_app.knowledge.entry import Entry, entries
+from serve_app.knowledge.collection_check import CollectionCheck
+from serve_app.knowledge.document_store import DocumentStore
+from serve_app.knowledge.embedding import Embedder
 from serve_app.knowledge.ingest import Ingest, Prepare
-from serve_app.knowledge.layout import Layout
-from serve_app.knowledge.registry import Registry
 from serve_app.knowledge.search import Search
-from serve_app.knowledge.writer import writing
+from serve_app.knowledge.write_lock import writing
 from serve_app.resilience.deadline import limit_s, until
 from serve_app.values import DependencyCheck, DocumentList, SearchResult
 
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import KnowledgeSettings
-    from serve_app.knowledge.servers import Servers
+    from serve_app.knowledge.replicas import MilvusReplicas
     from serve_app.resilience.circuit import Circuit
     from serve_app.stores.lease import Lease
     from serve_app.values import Context, Document, DocumentSummary, IndexingResult
-
-__all__ = ["Entry", "Index", "entries"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +37,14 @@ WARM_S = 10.0
 """To load a large collection; a start waits for it."""
 
 
-class Index:
+class KnowledgeIndex:
     """`ports.Retriever` over Redis and Milvus; `prepare` is `entries`, called off the event loop."""
 
     def __init__(
         self,
         settings: KnowledgeSettings,
         redis: Redis,
-        servers: Servers,
+        servers: MilvusReplicas,
         prepare: Prepare,
         embeddings: Embeddings | None = None,
     ) -> None:
@@ -56,7 +53,7 @@ class Index:
         self._prepare = prepare
         self._servers = servers
         self._passages = self._servers.passages
-        self._layout = Layout(settings, redis)
+        self._layout = CollectionCheck(settings, redis)
         self._embedder = None
         if settings.embedding is not None and settings.mode != "lexical":
             self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
@@ -156,8 +153,8 @@ class Index:
         """Close the connections to Milvus; the one to Redis is the caller's."""
         await self._servers.close()
 
-    def _registry(self, tenant: str) -> Registry:
-        return Registry(self._redis, self._settings.collection, tenant)
+    def _registry(self, tenant: str) -> DocumentStore:
+        return DocumentStore(self._redis, self._settings.collection, tenant)
 
     def _ingest(self, tenant: str) -> Ingest:
         return Ingest(tenant, self._registry(tenant), self._passages, self._prepare, self._embedder)

@@ -13,24 +13,24 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import ModelUnavailable, NotFound, StoreCorrupt
-from serve_app.knowledge.entry import Entry, digest, document_id
-from serve_app.knowledge.passages import Origin
-from serve_app.knowledge.registry import Record
+from serve_app.knowledge.document_store import DocumentRecord
+from serve_app.knowledge.index_entries import IndexEntry, digest, document_id
+from serve_app.knowledge.passage_store import DocumentVersion
 from serve_app.knowledge.sparse import frequencies
 from serve_app.values import IndexingResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serve_app.knowledge.embed import Embedder
-    from serve_app.knowledge.passages import Passages
-    from serve_app.knowledge.registry import Registry
+    from serve_app.knowledge.document_store import DocumentStore
+    from serve_app.knowledge.embedding import Embedder
+    from serve_app.knowledge.passage_store import PassageStore
     from serve_app.stores.lease import Lease
     from serve_app.values import Document, DocumentSummary
 
 logger = logging.getLogger(__name__)
 
-Prepare = Callable[["Document"], Awaitable[list[Entry]]]
+Prepare = Callable[["Document"], Awaitable[list[IndexEntry]]]
 """Splits and weighs a document, off the event loop."""
 
 Status = Literal["added", "replaced", "unchanged"]
@@ -40,7 +40,7 @@ class Ingest:
     """Writes one tenant's documents."""
 
     def __init__(
-        self, tenant: str, registry: Registry, passages: Passages, prepare: Prepare, embedder: Embedder | None
+        self, tenant: str, registry: DocumentStore, passages: PassageStore, prepare: Prepare, embedder: Embedder | None
     ) -> None:
         self._tenant = tenant
         self._registry = registry
@@ -103,10 +103,10 @@ class Ingest:
         return record.summary(document_id)
 
     async def _replace(
-        self, lease: Lease, document: Document, prepared: list[Entry], vectors: list[list[float]] | None
+        self, lease: Lease, document: Document, prepared: list[IndexEntry], vectors: list[list[float]] | None
     ) -> None:
         key = self._id(document)
-        record = Record(
+        record = DocumentRecord(
             source=document.source,
             title=document.title or prepared[0].title.split(" > ")[0],
             digest=digest(document),
@@ -115,18 +115,18 @@ class Ingest:
             indexed_at=time.time(),
         )
         await self._registry.unsettle(key)
-        await self._passages.put(Origin(self._tenant, key, document.source, record.digest), prepared, vectors)
+        await self._passages.put(DocumentVersion(self._tenant, key, document.source, record.digest), prepared, vectors)
         await self._registry.put(lease, key, record, frequencies(entry.weights for entry in prepared))
         await self._clear(key, record)
 
-    async def _clear(self, document: str, record: Record | None) -> None:
+    async def _clear(self, document: str, record: DocumentRecord | None) -> None:
         await self._passages.keep(self._tenant, document, record.digest if record else None)
         await self._registry.settle(document)
 
     def _id(self, document: Document) -> str:
         return document_id(self._tenant, document.source)
 
-    def _unchanged(self, document: Document, records: Mapping[str, Record]) -> bool:
+    def _unchanged(self, document: Document, records: Mapping[str, DocumentRecord]) -> bool:
         record = records.get(self._id(document))
         return record is not None and record.digest == digest(document)
 

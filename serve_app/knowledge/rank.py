@@ -10,7 +10,7 @@ from serve_app.values import Passage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from serve_app.knowledge.passages import Hit
+    from serve_app.knowledge.passage_store import PassageHit
 
 SAME = 0.8
 """The share of a passage's terms that another one has too, from which on it says nothing new beside that one."""
@@ -24,7 +24,7 @@ BESIDE = 0.5
 class Candidate:
     """A passage that was found, with the score that is shown."""
 
-    hit: Hit
+    hit: PassageHit
     score: float
 
     @property
@@ -66,7 +66,7 @@ def distinct(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
     return kept
 
 
-def _repeats(hit: Hit, earlier: Hit) -> bool:
+def _repeats(hit: PassageHit, earlier: PassageHit) -> bool:
     """Whether `hit` is in `earlier`, or is the same text cut at another place: then at most twice as long."""
     terms, others = len(hit.weights), len(earlier.weights)
     shared = len(hit.weights.keys() & earlier.weights.keys())

@@ -11,11 +11,11 @@ from serve_app.values import SearchResult
 
 if TYPE_CHECKING:
     from serve_app.config import KnowledgeSettings
-    from serve_app.knowledge.embed import Embedder
-    from serve_app.knowledge.passages import Hit, Vector
+    from serve_app.knowledge.document_store import DocumentStore
+    from serve_app.knowledge.embedding import Embedder
+    from serve_app.knowledge.passage_store import PassageHit, Vector
     from serve_app.knowledge.question import Weighed
-    from serve_app.knowledge.registry import Registry
-    from serve_app.knowledge.servers import Servers
+    from serve_app.knowledge.replicas import MilvusReplicas
     from serve_app.values import Context
 
 FETCHED = 40
@@ -28,8 +28,8 @@ class Search:
     def __init__(
         self,
         context: Context,
-        registry: Registry,
-        servers: Servers,
+        registry: DocumentStore,
+        servers: MilvusReplicas,
         settings: KnowledgeSettings,
         embedder: Embedder | None,
     ) -> None:
@@ -86,10 +86,10 @@ class Search:
         return [each for each in candidates if versions.get(each.hit.document_id) == each.hit.digest]
 
 
-def _by_words(hits: list[Hit], question: Weighed) -> list[Candidate]:
+def _by_words(hits: list[PassageHit], question: Weighed) -> list[Candidate]:
     best_first = sorted(hits, key=lambda hit: -question.merit(hit.weights))
     return [Candidate(hit, question.score(hit.weights)) for hit in best_first]
 
 
-def _by_meaning(hits: list[Hit]) -> list[Candidate]:
+def _by_meaning(hits: list[PassageHit]) -> list[Candidate]:
     return [Candidate(hit, min(1.0, max(0.0, hit.distance))) for hit in hits]

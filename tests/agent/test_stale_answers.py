@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from librarian import Library
 
-from serve_app.knowledge.registry import Record, Registry
+from serve_app.knowledge.document_store import DocumentRecord, DocumentStore
 from serve_app.stores.lease import LIFE_MS, Lease
 from serve_app.values import Passage, SearchResult
 
@@ -30,7 +30,7 @@ class Shelf:
     """One document, kept and found as the knowledge base does: what counts is what its record in Redis names."""
 
     def __init__(self, redis: Redis, tenant: str = "default") -> None:
-        self._registry = Registry(redis, "serve_app", tenant)
+        self._registry = DocumentStore(redis, "serve_app", tenant)
         self._redis = redis
         self._lease = Lease("serve_app:writer", uuid4().hex)
         self.searched = asyncio.Event()
@@ -38,7 +38,7 @@ class Shelf:
 
     async def write(self, edition: int) -> None:
         await self._redis.set(self._lease.key, self._lease.holder, px=LIFE_MS)
-        record = Record("manual", "T", str(edition), passages=1, characters=1, indexed_at=0)
+        record = DocumentRecord("manual", "T", str(edition), passages=1, characters=1, indexed_at=0)
         await self._registry.unsettle("d")
         await self._registry.put(self._lease, "d", record, {7: 1})
         await self._registry.settle("d")

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from listening import served
 
 from serve_app.cli.ingest import ingest
-from serve_app.knowledge.load import READERS
+from serve_app.knowledge.document_reader import READERS
 from serve_app.values import Document
 
 CLOSED = "http://127.0.0.1:9"

@@ -26,8 +26,9 @@ from serve_app.config import (
     RunSettings,
 )
 from serve_app.http.auth import Gate
-from serve_app.knowledge.index import Index, entries
-from serve_app.knowledge.servers import Servers
+from serve_app.knowledge.index import KnowledgeIndex
+from serve_app.knowledge.index_entries import make_index_entries
+from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.knowledge.index import Entry
+    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.values import ChatRequest, Context, DependencyCheck, Document, RunEvent, Session, SessionSizes
 
 ALL_SCOPES = frozenset({"chat", "knowledge", "admin"})
@@ -63,7 +64,7 @@ KNOWLEDGE = {"timeout_s": 5.0}
 class Agent:
     """What the Agent deployment does, in this process; implements `ports.Agent`."""
 
-    def __init__(self, redis: Redis, retriever: Index) -> None:
+    def __init__(self, redis: Redis, retriever: KnowledgeIndex) -> None:
         self._redis = redis
         self._window = Window(redis, MemorySettings())
         belt = Toolbelt(NoTools(), retriever, KnowledgeSettings(**KNOWLEDGE), time.monotonic)
@@ -112,15 +113,15 @@ class Whole(Service):
         return {"Authorization": f"Bearer {made.key}"}
 
 
-async def _prepare(document: Document) -> list[Entry]:
-    return await asyncio.to_thread(entries, document)
+async def _prepare(document: Document) -> list[IndexEntry]:
+    return await asyncio.to_thread(make_index_entries, document)
 
 
 @asynccontextmanager
 async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
     """Everything, until the end of the block."""
     knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
-    index = Index(knowledge, redis, Servers(MilvusSettings(url=milvus_url), knowledge), _prepare)
+    index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _prepare)
     access, runs = AccessBook(redis), RunLog(redis, RunSettings())
     keys, agent = KeyBook(redis, access), Agent(redis, index)
     service = Whole(

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
-from serve_app.knowledge.index import Entry, Index, entries
-from serve_app.knowledge.servers import Servers
+from serve_app.knowledge.index import KnowledgeIndex
+from serve_app.knowledge.index_entries import IndexEntry, make_index_entries
+from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.values import Context, Document
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ PATIENT_S = 5.0
 """For a search on a busy machine, where a test is about what is found."""
 
 
-async def prepare(document: Document) -> list[Entry]:
-    return await asyncio.to_thread(entries, document)
+async def prepare(document: Document) -> list[IndexEntry]:
+    return await asyncio.to_thread(make_index_entries, document)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def contexts() -> Callable[..., Context]:
 
 
 @pytest.fixture
-async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..., Index]]:
+async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..., KnowledgeIndex]]:
     """Opens an index over a new collection, or over the one that is named; options are `KnowledgeSettings`."""
     opened = []
 
@@ -55,10 +56,10 @@ async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..
         url: str = milvus_url,
         standby: str | None = None,
         **options: Any,
-    ) -> Index:
+    ) -> KnowledgeIndex:
         settings = KnowledgeSettings(**{"collection": f"c{uuid4().hex}", "timeout_s": PATIENT_S, **options})
-        servers = Servers(MilvusSettings(url=url, standby=standby), settings)
-        opened.append(Index(settings, redis, servers, prepare, embeddings))
+        servers = MilvusReplicas(MilvusSettings(url=url, standby=standby), settings)
+        opened.append(KnowledgeIndex(settings, redis, servers, prepare, embeddings))
         return opened[-1]
 
     yield open_index
@@ -67,5 +68,5 @@ async def open_index(redis: Redis, milvus_url: str) -> AsyncIterator[Callable[..
 
 
 @pytest.fixture
-def index(open_index: Callable[..., Index]) -> Index:
+def index(open_index: Callable[..., KnowledgeIndex]) -> KnowledgeIndex:
     return open_index()

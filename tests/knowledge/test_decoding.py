@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.knowledge.decoding import Unreadable, decode_page, decode_text
-from serve_app.knowledge.encodings import codec_of
-from serve_app.knowledge.load import valid
+from serve_app.knowledge.document_reader import clean_text
+from serve_app.knowledge.formats.encodings import codec_of
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_page, decode_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def read_or_reported(decode: Callable[[bytes], str], content: bytes) -> str:
     """The text, or that the bytes were reported with what to do."""
     try:
         return decode(content)
-    except Unreadable as error:
+    except UnreadableDocument as error:
         return REPORTED if "--encoding" in str(error) else f"{REPORTED} without a remedy"
 
 
@@ -70,17 +70,17 @@ def test_no_part_of_a_text_is_garbled(text: str, start: int, size: int) -> None:
 @settings(deadline=None)
 def test_whatever_bytes_become_valid_text_or_are_reported(content: bytes) -> None:
     for decode in (decode_text, decode_page):
-        valid(read_or_reported(decode, content)).encode()
+        clean_text(read_or_reported(decode, content)).encode()
 
 
 def test_an_encoding_that_cannot_be_told_is_reported_and_can_be_named() -> None:
     content = "über".encode("cp1252")
-    with pytest.raises(Unreadable, match="convert it to UTF-8, or name its encoding with --encoding"):
+    with pytest.raises(UnreadableDocument, match="convert it to UTF-8, or name its encoding with --encoding"):
         decode_text(content)
     assert decode_text(content, "windows-1252") == "über"
-    with pytest.raises(Unreadable, match="no encoding 'klingon'"):
+    with pytest.raises(UnreadableDocument, match="no encoding 'klingon'"):
         decode_text(content, "klingon")
-    with pytest.raises(Unreadable, match="not in the encoding utf-8"):
+    with pytest.raises(UnreadableDocument, match="not in the encoding utf-8"):
         decode_text(content, "utf-8")
 
 
@@ -101,7 +101,7 @@ def test_a_mark_says_the_encoding_whatever_the_page_declares() -> None:
 
 def test_utf_16_without_a_mark_is_read_and_other_zeros_are_binary() -> None:
     assert decode_text("The size of it.".encode("utf-16-le")) == "The size of it."
-    with pytest.raises(Unreadable, match="binary"):
+    with pytest.raises(UnreadableDocument, match="binary"):
         decode_text(bytes(range(8)) * 9)
 
 
@@ -149,4 +149,4 @@ def test_labels_are_known_as_browsers_know_them() -> None:
 
 
 def test_halves_of_pairs_are_replaced_and_pairs_are_joined() -> None:
-    assert valid("a\ud83d\ude00b\ud83dc\0") == "a😀b\ufffdc"
+    assert clean_text("a\ud83d\ude00b\ud83dc\0") == "a😀b\ufffdc"

@@ -18,9 +18,9 @@ from pptx import Presentation
 from pptx.util import Inches
 from typeset import pdf
 
-from serve_app.knowledge.decoding import Unreadable
-from serve_app.knowledge.hypertext import to_markdown
-from serve_app.knowledge.load import load
+from serve_app.knowledge.document_reader import read_document
+from serve_app.knowledge.formats.html import to_markdown
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 def read(folder: Path, name: str, content: bytes | str) -> str:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return load(path, name).text
+    return read_document(path, name).text
 
 
 def reason(folder: Path, name: str, content: bytes) -> str:
-    with pytest.raises(Unreadable) as raised:
+    with pytest.raises(UnreadableDocument) as raised:
         read(folder, name, content)
     return str(raised.value)
 
@@ -97,7 +97,7 @@ def test_word_tables_keep_spans_and_bars(tmp_path: Path) -> None:
     made.cell(0, 1).merge(made.cell(0, 2)).text = "Torque"
     made.cell(1, 0).merge(made.cell(2, 0)).text = "M8"
     word.save(str(tmp_path / "a.docx"))
-    assert load(tmp_path / "a.docx", "a.docx").text == table(
+    assert read_document(tmp_path / "a.docx", "a.docx").text == table(
         "| c\\|0 | Torque | Torque |", "| M8 | c\\|4 | c\\|5 |", "| M8 | c\\|7 | c\\|8 |"
     )
 
@@ -118,7 +118,7 @@ def test_separated_values_are_a_table_whatever_separates_them(tmp_path: Path) ->
 )
 @settings(deadline=None)
 def test_any_separated_values_keep_a_row_in_a_line(rows: list[list[str]]) -> None:
-    from serve_app.knowledge.tables import blocks, to_markdown
+    from serve_app.knowledge.formats.tables import blocks, to_markdown
 
     lines = to_markdown(rows).splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
@@ -148,9 +148,9 @@ def test_a_workbook_is_read_by_sheets_with_merged_cells_and_shown_values(tmp_pat
         "| Seal\\|ring | 100 | 1 | TRUE |",
     )
     second = table("| Days | Discount |", "| 14 | 2% |", "| =1+1 | none |")
-    assert load(tmp_path / "a.xlsx", "a").text.endswith(f"{first}\n\n### Terms\n\n{second}")
-    assert "Price list 2026" in load(tmp_path / "a.xlsx", "a").text
-    assert "secret" not in load(tmp_path / "a.xlsx", "a").text
+    assert read_document(tmp_path / "a.xlsx", "a").text.endswith(f"{first}\n\n### Terms\n\n{second}")
+    assert "Price list 2026" in read_document(tmp_path / "a.xlsx", "a").text
+    assert "secret" not in read_document(tmp_path / "a.xlsx", "a").text
 
 
 def test_slides_are_read_with_tables_and_notes(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_slides_are_read_with_tables_and_notes(tmp_path: Path) -> None:
         made.cell(number // 2, number % 2).text = text
     deck.save(str(tmp_path / "a.pptx"))
     wanted = ["## Seals", "- One\n- Two", table("| Part | No. |", "| Ring | 7 |"), "Notes: Show it"]
-    assert load(tmp_path / "a.pptx", "a").text == "\n\n".join(wanted)
+    assert read_document(tmp_path / "a.pptx", "a").text == "\n\n".join(wanted)
 
 
 def mail() -> EmailMessage:
@@ -201,7 +201,7 @@ def test_broken_files_of_all_kinds_say_why(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.knowledge.load.UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("serve_app.knowledge.document_reader.UNPACKED_BYTES", 1000)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", "x" * 100_000)
@@ -218,8 +218,8 @@ def test_whatever_a_file_holds_it_is_read_or_reported(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{kind}"
     path.write_bytes(content)
-    with suppress(Unreadable):
-        load(path, "any").text.encode()
+    with suppress(UnreadableDocument):
+        read_document(path, "any").text.encode()
 
 
 LINE = "The pump is pressed onto the shaft and then secured with the ring that is in the box."

@@ -17,10 +17,9 @@ from serve_app.cli.ingest import ingest
 from serve_app.config import EmbeddingSettings
 from serve_app.config.class_path import is_class_path, load_class
 from serve_app.errors import InvalidConfiguration
-from serve_app.knowledge.decoding import Unreadable
-from serve_app.knowledge.embed import Embedder
-from serve_app.knowledge.embedding_models import embeddings_of, problems
-from serve_app.knowledge.loaders import Loader
+from serve_app.knowledge.embedding import Embedder, embeddings_of, find_embedding_problems
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument
+from serve_app.knowledge.langchain_loader import LangChainLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +58,7 @@ class Pages(BaseLoader):
 
 
 def what(settings: EmbeddingSettings) -> str:
-    return "\n".join(map(str, problems(settings)))
+    return "\n".join(map(str, find_embedding_problems(settings)))
 
 
 def test_a_class_path_is_told_from_a_providers_name() -> None:
@@ -128,30 +127,32 @@ def test_another_model_in_the_options_is_another_embedding() -> None:
 
 
 def test_a_loader_reads_a_file_as_one_valid_document(tmp_path: Path) -> None:
-    loader = Loader.at(f"{__name__}:Pages", {"marks": 2})
-    document = loader.file(tmp_path / "a.xyz", "a.xyz")
+    loader = LangChainLoader.from_import_path(f"{__name__}:Pages", {"marks": 2})
+    document = loader.load_file(tmp_path / "a.xyz", "a.xyz")
     assert (document.source, document.title) == ("a.xyz", "Pumps")
     assert document.text == "Page 0!! \ufffd\n\nPage 1!! \ufffd"
 
 
 def test_a_loader_without_a_file_gives_a_document_for_each_source() -> None:
-    found = list(Loader.at(f"{__name__}:Pages", {}).all())
+    found = list(LangChainLoader.from_import_path(f"{__name__}:Pages", {}).load_all())
     assert [document.source for document in found] == ["place://0", "place://1"]
 
 
 def test_a_loader_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="does not take these arguments"):
-        Loader.at(f"{__name__}:Pages", {"colour": 1}).file(tmp_path / "a.xyz", "a.xyz")
-    with pytest.raises(Unreadable, match="cannot read it"):
-        Loader.at("langchain_community.document_loaders:TextLoader", {}).file(tmp_path / "none.txt", "none.txt")
+    with pytest.raises(UnreadableDocument, match="does not take these arguments"):
+        LangChainLoader.from_import_path(f"{__name__}:Pages", {"colour": 1}).load_file(tmp_path / "a.xyz", "a.xyz")
+    with pytest.raises(UnreadableDocument, match="cannot read it"):
+        LangChainLoader.from_import_path("langchain_community.document_loaders:TextLoader", {}).load_file(
+            tmp_path / "none.txt", "none.txt"
+        )
     with pytest.raises(InvalidConfiguration, match="--loader: json:JSONDecoder is no BaseLoader"):
-        Loader.at("json:JSONDecoder", {})
+        LangChainLoader.from_import_path("json:JSONDecoder", {})
 
 
 def test_a_loader_of_langchain_community_reads_a_file_without_a_warning(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("Pumps are pumped.")
-    loader = Loader.at("langchain_community.document_loaders:TextLoader", {"encoding": "utf-8"})
-    assert loader.file(tmp_path / "a.log", "a.log").text == "Pumps are pumped."
+    loader = LangChainLoader.from_import_path("langchain_community.document_loaders:TextLoader", {"encoding": "utf-8"})
+    assert loader.load_file(tmp_path / "a.log", "a.log").text == "Pumps are pumped."
 
 
 def test_the_command_says_what_is_wrong_with_a_loader() -> None:
@@ -165,7 +166,9 @@ def test_the_command_says_what_is_wrong_with_a_loader() -> None:
 
 
 def test_langchain_community_is_imported_only_where_it_is_named() -> None:
-    modules = "serve_app.cli.ingest, serve_app.knowledge.load, serve_app.knowledge.embed, serve_app.preflight"
+    modules = (
+        "serve_app.cli.ingest, serve_app.knowledge.document_reader, serve_app.knowledge.embedding, serve_app.preflight"
+    )
     code = f"import sys, {modules}; print('langchain_community' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "False"

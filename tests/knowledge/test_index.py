@@ -12,7 +12,7 @@ from serve_app.values import Document
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.knowledge.index import Index
+    from serve_app.knowledge.index import KnowledgeIndex
     from serve_app.values import Context
 
 CLOCK = Document(
@@ -25,7 +25,7 @@ PRINTER = Document(
 )
 
 
-async def test_a_document_is_found_by_its_words(index: Index, context: Context) -> None:
+async def test_a_document_is_found_by_its_words(index: KnowledgeIndex, context: Context) -> None:
     added = await index.add(context, [CLOCK, PRINTER])
     assert [each.status for each in added] == ["added", "added"]
     found = (await index.search(context, "Which command sets the hardware clocks?")).passages
@@ -36,25 +36,25 @@ async def test_a_document_is_found_by_its_words(index: Index, context: Context) 
     assert queue.source == "printer.md"
 
 
-async def test_a_question_about_something_else_finds_nothing(index: Index, context: Context) -> None:
+async def test_a_question_about_something_else_finds_nothing(index: KnowledgeIndex, context: Context) -> None:
     await index.add(context, [CLOCK, PRINTER])
     assert (await index.search(context, "Who won the football championship?")).passages == []
     assert (await index.search(context, "红烧肉要炖多久?")).passages == []
     assert (await index.search(context, "?!")).passages == []
 
 
-async def test_an_empty_knowledge_base_finds_and_lists_nothing(index: Index, context: Context) -> None:
+async def test_an_empty_knowledge_base_finds_and_lists_nothing(index: KnowledgeIndex, context: Context) -> None:
     assert (await index.search(context, "anything")).passages == []
     assert (await index.documents(context, 0, 10)).total == 0
 
 
-async def test_the_same_document_again_is_unchanged(index: Index, context: Context) -> None:
+async def test_the_same_document_again_is_unchanged(index: KnowledgeIndex, context: Context) -> None:
     await index.add(context, [CLOCK])
     [again] = await index.add(context, [CLOCK])
     assert (again.status, again.passages) == ("unchanged", 1)
 
 
-async def test_a_changed_document_replaces_its_passages(index: Index, context: Context) -> None:
+async def test_a_changed_document_replaces_its_passages(index: KnowledgeIndex, context: Context) -> None:
     await index.add(context, [CLOCK])
     changed = CLOCK.model_copy(update={"text": "# Time\n\nUse timedatectl to choose a timezone.\n"})
     [replaced] = await index.add(context, [changed])
@@ -64,7 +64,7 @@ async def test_a_changed_document_replaces_its_passages(index: Index, context: C
     assert "timedatectl" in found.text
 
 
-async def test_a_removed_document_is_not_found_any_more(index: Index, context: Context) -> None:
+async def test_a_removed_document_is_not_found_any_more(index: KnowledgeIndex, context: Context) -> None:
     [clock, _] = await index.add(context, [CLOCK, PRINTER])
     removed = await index.remove(context, clock.id)
     assert (removed.source, removed.title, removed.passages) == ("clock.md", "Time", 1)
@@ -74,7 +74,7 @@ async def test_a_removed_document_is_not_found_any_more(index: Index, context: C
     assert [each.source for each in (await index.documents(context, 0, 10)).documents] == ["printer.md"]
 
 
-async def test_the_list_is_by_source_and_counts_all(index: Index, context: Context) -> None:
+async def test_the_list_is_by_source_and_counts_all(index: KnowledgeIndex, context: Context) -> None:
     names = ["b.md", "a.md", "c/z.md", "c.md"]
     await index.add(context, [Document(source=name, text=f"# {name}\n\nAbout {name}.") for name in names])
     page = await index.documents(context, 1, 2)
@@ -82,7 +82,7 @@ async def test_the_list_is_by_source_and_counts_all(index: Index, context: Conte
     assert (page.total, page.passages) == (4, 4)
 
 
-async def test_a_tenant_sees_its_own_documents_only(index: Index, contexts: Callable[..., Context]) -> None:
+async def test_a_tenant_sees_its_own_documents_only(index: KnowledgeIndex, contexts: Callable[..., Context]) -> None:
     ours, theirs = contexts("ours"), contexts("theirs")
     [first] = await index.add(ours, [CLOCK])
     [second] = await index.add(theirs, [CLOCK])
@@ -97,7 +97,7 @@ async def test_a_tenant_sees_its_own_documents_only(index: Index, contexts: Call
 
 
 async def test_the_documents_of_others_do_not_crowd_out_a_tenants_own(
-    index: Index, contexts: Callable[..., Context]
+    index: KnowledgeIndex, contexts: Callable[..., Context]
 ) -> None:
     ours, theirs = contexts("ours"), contexts("theirs")
     await index.add(theirs, [CLOCK.model_copy(update={"source": str(number)}) for number in range(60)])
@@ -105,7 +105,7 @@ async def test_the_documents_of_others_do_not_crowd_out_a_tenants_own(
     assert [each.source for each in (await index.search(ours, "hardware clock")).passages] == ["clock.md"]
 
 
-async def test_the_same_text_in_two_documents_is_returned_once(index: Index, context: Context) -> None:
+async def test_the_same_text_in_two_documents_is_returned_once(index: KnowledgeIndex, context: Context) -> None:
     twin = CLOCK.model_copy(update={"source": "copy.md", "text": CLOCK.text.replace("## The", "## About the")})
     await index.add(context, [CLOCK, twin])
     assert len((await index.search(context, "hardware clock")).passages) == 1

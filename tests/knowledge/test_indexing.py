@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.errors import DeadlineExceeded, Overloaded, StoreUnavailable
-from serve_app.knowledge.index import entries
-from serve_app.knowledge.registry import PASSAGES, Record, Registry
-from serve_app.knowledge.writer import writing
+from serve_app.knowledge.document_store import PASSAGES, DocumentRecord, DocumentStore
+from serve_app.knowledge.index_entries import make_index_entries
+from serve_app.knowledge.write_lock import writing
 from serve_app.stores.lease import Lease
 from serve_app.values import Document
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.knowledge.index import Entry, Index
+    from serve_app.knowledge.index import KnowledgeIndex
+    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.values import Context
 
 WORDS = ["disk", "clock", "printer", "kernel", "password", "磁盘", "时钟", "打印机", "内核", "密码"]
@@ -34,7 +35,7 @@ def document(source: str, *words: str) -> Document:
     return Document(source=source, text=f"# {source}\n\n" + "\n\n".join(sections))
 
 
-async def stored(index: Index, tenant: str) -> list[dict[str, Any]]:
+async def stored(index: KnowledgeIndex, tenant: str) -> list[dict[str, Any]]:
     """All of the tenant's passages in Milvus, whether they count or not."""
     collection = index._passages._collection
 
@@ -45,7 +46,7 @@ async def stored(index: Index, tenant: str) -> list[dict[str, Any]]:
     return list(await collection.call(query, 10))
 
 
-async def assert_whole(index: Index, redis: Redis, tenant: str) -> None:
+async def assert_whole(index: KnowledgeIndex, redis: Redis, tenant: str) -> None:
     """Milvus has what the records name, and the frequencies are those of a recount."""
     prefix = f"{index._settings.collection}:{tenant}"
     records = {key: json.loads(value) for key, value in (await redis.hgetall(f"{prefix}:documents")).items()}
@@ -62,7 +63,7 @@ async def assert_whole(index: Index, redis: Redis, tenant: str) -> None:
 
 
 async def test_the_frequencies_are_those_of_a_recount_after_anything(
-    index: Index, redis: Redis, context: Context
+    index: KnowledgeIndex, redis: Redis, context: Context
 ) -> None:
     chance = random.Random(7)
     names = ["a", "b", "c", "d"]
@@ -103,7 +104,7 @@ def break_once(part: Any, method: str, when: str) -> None:
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[2]} {step[1]}")
 @pytest.mark.parametrize("first", [None, ["disk", "clock"]], ids=["added", "replaced"])
 async def test_an_interrupted_ingest_is_finished_by_sending_it_again(
-    open_index: Callable[..., Index],
+    open_index: Callable[..., KnowledgeIndex],
     redis: Redis,
     context: Context,
     step: tuple[str, str, str],
@@ -128,7 +129,7 @@ async def test_an_interrupted_ingest_is_finished_by_sending_it_again(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_an_interrupted_removal_is_finished_by_the_next_writer(
-    index: Index, redis: Redis, context: Context, when: str
+    index: KnowledgeIndex, redis: Redis, context: Context, when: str
 ) -> None:
     [added, _] = await index.add(context, [document("a", "disk"), document("other", "printer")])
     break_once(index._passages, "keep", when)
@@ -140,12 +141,12 @@ async def test_an_interrupted_removal_is_finished_by_the_next_writer(
 
 
 async def test_a_document_that_cannot_be_split_does_not_stop_the_others(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
-    async def prepare(each: Document) -> list[Entry]:
+    async def prepare(each: Document) -> list[IndexEntry]:
         if each.source == "bad":
             raise KeyError("/secret/path")
-        return entries(each)
+        return make_index_entries(each)
 
     index = open_index(prepare)
     sent = [
@@ -164,7 +165,7 @@ async def test_a_document_that_cannot_be_split_does_not_stop_the_others(
 
 
 async def test_two_replicas_that_index_at_once_take_turns(
-    open_index: Callable[..., Index], redis: Redis, context: Context
+    open_index: Callable[..., KnowledgeIndex], redis: Redis, context: Context
 ) -> None:
     one = open_index()
     other = open_index(collection=one._settings.collection)
@@ -176,7 +177,7 @@ async def test_two_replicas_that_index_at_once_take_turns(
 
 @pytest.mark.parametrize("behind_s", [0, 3000])
 async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
-    index: Index, redis: Redis, contexts: Callable[..., Context], behind_s: float
+    index: KnowledgeIndex, redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
     context = contexts("default", seconds=0.5, behind_s=behind_s)
     async with writing(redis, index._settings.collection, context.deadline):
@@ -196,9 +197,9 @@ async def test_a_lease_is_renewed_while_it_is_held_and_free_afterwards(
 
 
 async def test_a_writer_that_has_lost_its_lease_changes_nothing(redis: Redis) -> None:
-    registry = Registry(redis, "c", "t")
+    registry = DocumentStore(redis, "c", "t")
     await redis.set("c:writer", "another")
-    record = Record("source", "title", "digest", 1, 10, 0.0)
+    record = DocumentRecord("source", "title", "digest", 1, 10, 0.0)
     with pytest.raises(StoreUnavailable):
         await registry.put(Lease("c:writer", "me"), "id", record, {1: 1})
     assert await redis.keys() == ["c:writer"]
@@ -206,11 +207,11 @@ async def test_a_writer_that_has_lost_its_lease_changes_nothing(redis: Redis) ->
 
 @pytest.mark.parametrize("behind_s", [0, 3000])
 async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
-    open_index: Callable[..., Index], redis: Redis, contexts: Callable[..., Context], behind_s: float
+    open_index: Callable[..., KnowledgeIndex], redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
-    async def prepare(each: Document) -> list[Entry]:
+    async def prepare(each: Document) -> list[IndexEntry]:
         await asyncio.sleep(0.4)
-        return entries(each)
+        return make_index_entries(each)
 
     index = open_index(prepare)
     batch = [document(str(i), "disk") for i in range(5)]
@@ -224,10 +225,10 @@ async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
 
 
 async def test_a_document_that_the_store_refuses_fails_alone(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
-    async def prepare(each: Document) -> list[Entry]:
-        made = entries(each)
+    async def prepare(each: Document) -> list[IndexEntry]:
+        made = make_index_entries(each)
         return [replace(one, text="x" * 100_000) for one in made] if each.source == "poison" else made
 
     index = open_index(prepare)
@@ -238,7 +239,7 @@ async def test_a_document_that_the_store_refuses_fails_alone(
 
 
 async def test_a_record_that_cannot_be_read_hides_no_other_and_its_document_can_be_sent_again(
-    open_index: Callable[..., Index], context: Context, redis: Any
+    open_index: Callable[..., KnowledgeIndex], context: Context, redis: Any
 ) -> None:
     index = open_index()
     poison, other = await index.add(context, [document("poison", "disk"), document("other", "clock")])

@@ -11,7 +11,7 @@ import pytest
 from typeset import pdf
 
 from serve_app.knowledge.chunk import split
-from serve_app.knowledge.load import Unreadable, load
+from serve_app.knowledge.document_reader import UnreadableDocument, read_document
 
 MANUAL = Path("/usr/share/debian-reference")
 PAGE = """<?xml version="1.0" encoding="UTF-8"?>
@@ -26,11 +26,11 @@ PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 def loaded(folder, name, content):
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return load(path, name)
+    return read_document(path, name)
 
 
 def reason(folder, name, content):
-    with pytest.raises(Unreadable) as raised:
+    with pytest.raises(UnreadableDocument) as raised:
         loaded(folder, name, content)
     return str(raised.value)
 
@@ -128,7 +128,7 @@ def test_word_documents_keep_headings_lists_and_tables(tmp_path):
     for cell, text in zip(table._cells, ["Part", "No.", "Seal", "a_1"], strict=True):
         cell.text = text
     word.save(tmp_path / "a.docx")
-    document = load(tmp_path / "a.docx", "a.docx")
+    document = read_document(tmp_path / "a.docx", "a.docx")
     assert document.title == "The manual"
     assert document.text == (
         "# The manual\n\n## Pumps\n\nOne.\n\n### Seals\n\n- First\n\n| Part | No. |\n| --- | --- |\n| Seal | a_1 |"
@@ -190,7 +190,7 @@ def test_a_real_manual_keeps_its_structure(manual):
     titles, texts = {}, {}
     for path in sorted(manual.glob("*.*")):
         if path.suffix in {".html", ".pdf"}:
-            pieces = split(load(path, path.name))
+            pieces = split(read_document(path, path.name))
             titles[path.name] = {piece.title for piece in pieces}
             texts[path.name] = "\n".join(piece.text for piece in pieces)
             assert all(200 <= len(piece.text) <= 1200 for piece in pieces)

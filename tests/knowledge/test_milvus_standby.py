@@ -14,7 +14,7 @@ from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.knowledge.servers import LIMIT, Servers
+from serve_app.knowledge.replicas import LIMIT, MilvusReplicas
 from serve_app.resilience.breaker import Limit
 from serve_app.values import Document, Fault
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tcp_proxy import Proxy
 
-    from serve_app.knowledge.index import Index
+    from serve_app.knowledge.index import KnowledgeIndex
     from serve_app.values import Context, DependencyCheck, SearchResult
 
 DISK = Document(source="disk", text="Erase the disk with shred.")
@@ -45,7 +45,7 @@ async def proxy(milvus_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def collection(index: Index, context: Context) -> str:
+async def collection(index: KnowledgeIndex, context: Context) -> str:
     """The name of one that holds a document."""
     await index.add(context, [DISK])
     return index._settings.collection
@@ -55,7 +55,7 @@ def sources(found: SearchResult) -> list[str]:
     return [each.source for each in found.passages]
 
 
-async def failing(index: Index, context: Context, message: str = "") -> float:
+async def failing(index: KnowledgeIndex, context: Context, message: str = "") -> float:
     """Seconds until a search fails."""
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match=message):
@@ -63,13 +63,13 @@ async def failing(index: Index, context: Context, message: str = "") -> float:
     return time.monotonic() - started
 
 
-async def check_of(index: Index, name: str) -> DependencyCheck:
+async def check_of(index: KnowledgeIndex, name: str) -> DependencyCheck:
     [check] = [each for each in await index.checks() if each.name == name]
     return check
 
 
 async def test_the_first_server_is_asked_while_it_answers(
-    open_index: Callable[..., Index], collection: str, context: Context, milvus_url: str
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str
 ) -> None:
     index = open_index(collection=collection, standby=dead_url())
     found = await index.search(context, QUESTION)
@@ -79,7 +79,7 @@ async def test_the_first_server_is_asked_while_it_answers(
 
 
 async def test_the_standby_is_searched_where_the_first_server_refuses(
-    open_index: Callable[..., Index], collection: str, context: Context, milvus_url: str
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str
 ) -> None:
     index = open_index(url=dead_url(), standby=milvus_url, collection=collection)
     for _ in range(LIMIT.failures + 2):
@@ -88,7 +88,7 @@ async def test_the_standby_is_searched_where_the_first_server_refuses(
 
 
 async def test_the_standby_is_searched_where_the_first_server_falls_silent(
-    open_index: Callable[..., Index], collection: str, context: Context, milvus_url: str, proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str, proxy: Proxy
 ) -> None:
     index = open_index(url=proxy.url, standby=milvus_url, collection=collection, timeout_s=SLOW_S)
     await index.warm()
@@ -103,7 +103,7 @@ async def test_the_standby_is_searched_where_the_first_server_falls_silent(
 
 
 async def test_nothing_is_written_to_the_standby(
-    open_index: Callable[..., Index], context: Context, proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], context: Context, proxy: Proxy
 ) -> None:
     index = open_index(standby=proxy.url)
     await index.add(context, [DISK])
@@ -113,7 +113,7 @@ async def test_nothing_is_written_to_the_standby(
 
 
 async def test_a_search_that_no_server_answers_ends_in_the_time_of_both(
-    open_index: Callable[..., Index], collection: str, context: Context, proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, proxy: Proxy
 ) -> None:
     proxy.silent = True
     index = open_index(url=proxy.url, standby=proxy.url, collection=collection, timeout_s=0.3)
@@ -121,7 +121,7 @@ async def test_a_search_that_no_server_answers_ends_in_the_time_of_both(
 
 
 async def test_a_request_with_little_time_left_does_not_wait_for_a_silent_server(
-    open_index: Callable[..., Index], collection: str, contexts: Callable[..., Context], proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], collection: str, contexts: Callable[..., Context], proxy: Proxy
 ) -> None:
     proxy.silent = True
     index = open_index(url=proxy.url, collection=collection)
@@ -131,7 +131,7 @@ async def test_a_request_with_little_time_left_does_not_wait_for_a_silent_server
 
 
 async def test_a_server_that_failed_five_times_is_left_alone_and_says_so(
-    open_index: Callable[..., Index], collection: str, context: Context, proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, proxy: Proxy
 ) -> None:
     index = open_index(url=proxy.url, collection=collection, timeout_s=0.2)
     await index.warm()
@@ -152,7 +152,7 @@ async def test_a_server_that_is_back_is_found_by_one_search(
 ) -> None:
     knowledge = KnowledgeSettings(collection=collection, timeout_s=SLOW_S)
     milvus = MilvusSettings(url=proxy.url, standby=milvus_url)
-    servers = Servers(milvus, knowledge, Limit(failures=1, cool_down_s=0.5))
+    servers = MilvusReplicas(milvus, knowledge, Limit(failures=1, cool_down_s=0.5))
 
     async def standby() -> bool:
         return (await servers.near(context, {"sparse": {0: 1.0}}, 1)).standby
@@ -171,7 +171,7 @@ async def test_a_server_that_is_back_is_found_by_one_search(
 
 
 async def test_a_document_that_the_standby_has_in_an_older_version_is_not_found_there(
-    open_index: Callable[..., Index], collection: str, context: Context, milvus_url: str
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str
 ) -> None:
     index = open_index(url=dead_url(), standby=milvus_url, collection=collection)
     registry = index._registry(context.tenant)
@@ -182,7 +182,7 @@ async def test_a_document_that_the_standby_has_in_an_older_version_is_not_found_
 
 
 async def test_a_silent_server_does_not_keep_the_checks_waiting(
-    open_index: Callable[..., Index], context: Context, proxy: Proxy
+    open_index: Callable[..., KnowledgeIndex], context: Context, proxy: Proxy
 ) -> None:
     proxy.silent = True
     index = open_index(url=proxy.url, standby=proxy.url)
@@ -195,7 +195,7 @@ async def test_a_silent_server_does_not_keep_the_checks_waiting(
 async def test_a_connection_that_outlasts_its_search_is_there_for_the_next_one(
     collection: str, context: Context, proxy: Proxy
 ) -> None:
-    servers = Servers(MilvusSettings(url=proxy.url), KnowledgeSettings(collection=collection, timeout_s=0.2))
+    servers = MilvusReplicas(MilvusSettings(url=proxy.url), KnowledgeSettings(collection=collection, timeout_s=0.2))
     proxy.silent = True
     with pytest.raises(StoreUnavailable):
         await servers.near(context, {"sparse": {0: 1.0}}, 1)
@@ -208,7 +208,7 @@ async def test_a_connection_that_outlasts_its_search_is_there_for_the_next_one(
 
 
 async def test_a_process_that_starts_has_the_collection_loaded_before_it_is_searched(
-    open_index: Callable[..., Index], collection: str, milvus_url: str, context: Context
+    open_index: Callable[..., KnowledgeIndex], collection: str, milvus_url: str, context: Context
 ) -> None:
     client = MilvusClient(milvus_url)
     client.release_collection(collection)
@@ -220,13 +220,13 @@ async def test_a_process_that_starts_has_the_collection_loaded_before_it_is_sear
     assert index._passages._collection._loads == 1
 
 
-async def test_a_process_starts_without_milvus(open_index: Callable[..., Index], collection: str) -> None:
+async def test_a_process_starts_without_milvus(open_index: Callable[..., KnowledgeIndex], collection: str) -> None:
     await open_index(url=dead_url(), collection=collection).warm()
 
 
 @pytest.mark.parametrize(("mode", "least_s"), [("error", 0), ("timeout", SLOW_S)])
 async def test_a_fault_of_the_retriever_is_a_fault_of_each_server(
-    open_index: Callable[..., Index], collection: str, context: Context, mode: Any, least_s: float
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, mode: Any, least_s: float
 ) -> None:
     index = open_index(collection=collection, timeout_s=SLOW_S)
     await index.warm()
@@ -236,7 +236,7 @@ async def test_a_fault_of_the_retriever_is_a_fault_of_each_server(
 
 
 async def test_a_slow_fault_delays_a_search_and_garbage_garbles_it(
-    open_index: Callable[..., Index], collection: str, context: Context
+    open_index: Callable[..., KnowledgeIndex], collection: str, context: Context
 ) -> None:
     index = open_index(collection=collection)
     started = time.monotonic()

@@ -18,7 +18,7 @@ from serve_app.values import Document, Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.knowledge.index import Index
+    from serve_app.knowledge.index import KnowledgeIndex
     from serve_app.values import Context
 
 MEANINGS = {"automobile": "car", "feline": "cat", "canine": "dog"}
@@ -80,13 +80,13 @@ DOCUMENTS = [
 ]
 
 
-def hybrid(open_index: Callable[..., Index], mode: str = "hybrid", **options: Any) -> Index:
+def hybrid(open_index: Callable[..., KnowledgeIndex], mode: str = "hybrid", **options: Any) -> KnowledgeIndex:
     return open_index(mode=mode, embedding=EMBEDDING, **options)
 
 
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 async def test_a_meaning_is_found_without_a_shared_word(
-    open_index: Callable[..., Index], context: Context, mode: str
+    open_index: Callable[..., KnowledgeIndex], context: Context, mode: str
 ) -> None:
     index = hybrid(open_index, mode, min_score=0.8)
     assert {each.status for each in await index.add(context, DOCUMENTS)} == {"added"}
@@ -95,7 +95,9 @@ async def test_a_meaning_is_found_without_a_shared_word(
     assert (await index.search(context, "zebra giraffe lion")).passages == []
 
 
-async def test_hybrid_puts_first_what_both_ways_find(open_index: Callable[..., Index], context: Context) -> None:
+async def test_hybrid_puts_first_what_both_ways_find(
+    open_index: Callable[..., KnowledgeIndex], context: Context
+) -> None:
     index = hybrid(open_index, min_score=0.1)
     both = Document(source="both", text="a car and a firewall, packets are filtered")
     await index.add(context, [*DOCUMENTS, both])
@@ -104,7 +106,7 @@ async def test_hybrid_puts_first_what_both_ways_find(open_index: Callable[..., I
 
 
 async def test_hybrid_searches_by_words_while_the_embedding_model_is_down(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
     model = Down()
     index = hybrid(open_index, embeddings=model)
@@ -122,7 +124,7 @@ async def test_hybrid_searches_by_words_while_the_embedding_model_is_down(
 
 @pytest.mark.parametrize("mode", ["error", "timeout", "garbage", "slow"])
 async def test_a_faulty_embedding_leaves_the_words(
-    open_index: Callable[..., Index], context: Context, mode: Any
+    open_index: Callable[..., KnowledgeIndex], context: Context, mode: Any
 ) -> None:
     index = hybrid(open_index, timeout_s=0.8)
     await index.add(context, DOCUMENTS)
@@ -136,7 +138,7 @@ async def test_a_faulty_embedding_leaves_the_words(
 
 
 async def test_a_vector_of_another_length_is_the_embeddings_failure_and_leaves_the_words(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
     model = Short()
     index = hybrid(open_index, embeddings=model)
@@ -156,7 +158,7 @@ async def test_a_vector_of_another_length_is_the_embeddings_failure_and_leaves_t
 
 
 async def test_dense_search_says_that_its_vectors_have_another_length(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
     first = hybrid(open_index, "dense")
     await first.add(context, DOCUMENTS)
@@ -168,7 +170,7 @@ async def test_dense_search_says_that_its_vectors_have_another_length(
 
 
 async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
     model = Down()
     index = hybrid(open_index, embeddings=model, timeout_s=0.8)
@@ -186,7 +188,9 @@ async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(
     assert (check.reason or "").startswith("searches failed again and again")
 
 
-async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., Index], context: Context) -> None:
+async def test_dense_search_needs_its_embedding_model(
+    open_index: Callable[..., KnowledgeIndex], context: Context
+) -> None:
     model = Down()
     index = hybrid(open_index, "dense", embeddings=model)
     await index.add(context, DOCUMENTS)
@@ -200,7 +204,7 @@ async def test_dense_search_needs_its_embedding_model(open_index: Callable[..., 
     [(0.2, "The embedding model did not answer (TimeoutError)"), (10, "No answer within 1 second")],
 )
 async def test_an_embedding_model_has_a_time_limit(
-    open_index: Callable[..., Index], timeout_s: float, reason: str
+    open_index: Callable[..., KnowledgeIndex], timeout_s: float, reason: str
 ) -> None:
     index = open_index(mode="dense", embedding={**EMBEDDING, "timeout_s": timeout_s}, embeddings=Slow())
     [check] = [each for each in await index.checks() if not each.ok]
@@ -208,7 +212,7 @@ async def test_an_embedding_model_has_a_time_limit(
 
 
 async def test_a_document_of_many_passages_is_embedded_in_batches(
-    open_index: Callable[..., Index], context: Context
+    open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
     sizes: list[int] = []
 
@@ -224,7 +228,9 @@ async def test_a_document_of_many_passages_is_embedded_in_batches(
     assert max(sizes) <= 64
 
 
-async def test_a_collection_of_another_mode_is_refused(open_index: Callable[..., Index], context: Context) -> None:
+async def test_a_collection_of_another_mode_is_refused(
+    open_index: Callable[..., KnowledgeIndex], context: Context
+) -> None:
     lexical = open_index()
     await lexical.add(context, DOCUMENTS)
     other = hybrid(open_index, collection=lexical._settings.collection)
@@ -235,7 +241,9 @@ async def test_a_collection_of_another_mode_is_refused(open_index: Callable[...,
     assert [each.name for each in await other.checks() if not each.ok] == ["knowledge"]
 
 
-async def test_a_collection_of_another_embedding_is_refused(open_index: Callable[..., Index], context: Context) -> None:
+async def test_a_collection_of_another_embedding_is_refused(
+    open_index: Callable[..., KnowledgeIndex], context: Context
+) -> None:
     first = hybrid(open_index)
     await first.add(context, DOCUMENTS)
     embedding = {"factory": "test_modes:Down"}

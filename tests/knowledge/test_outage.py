@@ -17,9 +17,10 @@ from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.errors import StoreUnavailable
-from serve_app.knowledge.index import Index, entries
-from serve_app.knowledge.passages import Passages
-from serve_app.knowledge.servers import Servers
+from serve_app.knowledge.index import KnowledgeIndex
+from serve_app.knowledge.index_entries import make_index_entries
+from serve_app.knowledge.passage_store import PassageStore
+from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.stores.redis import connect
 from serve_app.values import Document
 
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from serve_app.knowledge.index import Entry
+    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.values import Context
 
 DISK = Document(source="disk", text="Erase the disk with shred.")
 CLOCK = Document(source="clock", text="Set the clock with hwclock.")
 
 
-async def prepare(document: Document) -> list[Entry]:
-    return entries(document)
+async def prepare(document: Document) -> list[IndexEntry]:
+    return make_index_entries(document)
 
 
 def unused_port() -> int:
@@ -52,7 +53,7 @@ def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
     stores.stop()
 
 
-async def until(index: Index, *, answers: bool) -> None:
+async def until(index: KnowledgeIndex, *, answers: bool) -> None:
     """Wait until Milvus answers, or does not any more."""
     async with asyncio.timeout(15):
         while (await index.checks())[0].ok != answers:  # noqa: ASYNC110 - another process is waited for
@@ -60,7 +61,7 @@ async def until(index: Index, *, answers: bool) -> None:
 
 
 async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
-    open_index: Callable[..., Index], stores: EmbeddedStores, tmp_path: Path, contexts: Callable[..., Context]
+    open_index: Callable[..., KnowledgeIndex], stores: EmbeddedStores, tmp_path: Path, contexts: Callable[..., Context]
 ) -> None:
     index = open_index(url=f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}")
     await index.add(contexts("t"), [DISK])
@@ -81,7 +82,7 @@ async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
 
 
 async def test_a_released_collection_is_loaded_for_all_who_search_it(
-    index: Index, milvus_url: str, context: Context
+    index: KnowledgeIndex, milvus_url: str, context: Context
 ) -> None:
     await index.add(context, [DISK])
     client = MilvusClient(milvus_url)
@@ -92,7 +93,7 @@ async def test_a_released_collection_is_loaded_for_all_who_search_it(
 
 
 async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
-    open_index: Callable[..., Index], index: Index, context: Context
+    open_index: Callable[..., KnowledgeIndex], index: KnowledgeIndex, context: Context
 ) -> None:
     collection = index._settings.collection
     await index.add(context, [DISK])
@@ -110,11 +111,11 @@ async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
 
 
 async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more(
-    index: Index, milvus_url: str, context: Context
+    index: KnowledgeIndex, milvus_url: str, context: Context
 ) -> None:
     await index.add(context, [DISK])
     async with proxied(milvus_url) as proxy:
-        passages = Passages(MilvusSettings(url=proxy.url, timeout_s=0.4), index._settings.collection)
+        passages = PassageStore(MilvusSettings(url=proxy.url, timeout_s=0.4), index._settings.collection)
         await passages.ping(5)
         proxy.silent = True
         for write in (passages.keep("t", "none", None), passages.settle(), passages.exist()):
@@ -128,7 +129,9 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
 
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
     redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
-    index = Index(KnowledgeSettings(), redis, Servers(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare)
+    index = KnowledgeIndex(
+        KnowledgeSettings(), redis, MilvusReplicas(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare
+    )
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
         await index.search(context, "disk")
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
@@ -140,7 +143,11 @@ async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, conte
 
 
 async def test_a_collection_that_milvus_has_lost_is_not_silently_begun_anew(
-    open_index: Callable[..., Index], index: Index, stores: EmbeddedStores, tmp_path: Path, context: Context
+    open_index: Callable[..., KnowledgeIndex],
+    index: KnowledgeIndex,
+    stores: EmbeddedStores,
+    tmp_path: Path,
+    context: Context,
 ) -> None:
     await index.add(context, [DISK])
     url = f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}"

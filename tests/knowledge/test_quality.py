@@ -17,12 +17,12 @@ import pytest
 from rank_bm25 import BM25Okapi
 
 from serve_app.knowledge.chunk import split
-from serve_app.knowledge.load import load
+from serve_app.knowledge.document_reader import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.knowledge.index import Index
+    from serve_app.knowledge.index import KnowledgeIndex
     from serve_app.values import Context, Document, Passage
 
 pytestmark = pytest.mark.long
@@ -54,7 +54,7 @@ def _manuals(suffix: str) -> list[Document]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"The manuals are missing: {INSTALL}")
         pytest.skip(INSTALL)
-    return [load(path, path.name) for path in files]
+    return [read_document(path, path.name) for path in files]
 
 
 def _bare(text: str) -> str:
@@ -97,7 +97,9 @@ async def test_every_question_has_an_answer_in_the_manuals() -> None:
         assert any(_is_right(question, *passage) for passage in passages), question["question"]
 
 
-async def test_the_manuals_answer_the_forty_questions_better_than_plain_bm25(index: Index, context: Context) -> None:
+async def test_the_manuals_answer_the_forty_questions_better_than_plain_bm25(
+    index: KnowledgeIndex, context: Context
+) -> None:
     documents = _manuals("html")
     started = perf_counter()
     for start in range(0, len(documents), 10):
@@ -130,7 +132,7 @@ async def test_the_manuals_answer_the_forty_questions_better_than_plain_bm25(ind
     assert len(strays) <= 1
 
 
-async def test_the_same_manual_in_two_formats_is_not_returned_twice(index: Index, context: Context) -> None:
+async def test_the_same_manual_in_two_formats_is_not_returned_twice(index: KnowledgeIndex, context: Context) -> None:
     chapters = [each for each in _manuals("html") if each.source in {"ch09.en.html", "ch09.zh-cn.html"}]
     await index.add(context, [*chapters, *_manuals("pdf")])
     for question in QUESTIONS:

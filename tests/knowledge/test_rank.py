@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from serve_app.knowledge.passages import Hit
+from serve_app.knowledge.passage_store import PassageHit
 from serve_app.knowledge.rank import Candidate, bearing, distinct, fused
 
 
 def candidate(name: str, score: float = 1.0, terms: range = range(10)) -> Candidate:
     weights = dict.fromkeys(terms, 1.0)
-    return Candidate(Hit(name, name, "digest", "source", "title", "text", weights, 1.0), score)
+    return Candidate(PassageHit(name, name, "digest", "source", "title", "text", weights, 1.0), score)
 
 
 def names(candidates: list[Candidate]) -> list[str]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import docx
 import pytest
 
-from serve_app.knowledge.decoding import Unreadable
-from serve_app.knowledge.hypertext import to_markdown
-from serve_app.knowledge.load import load, valid
+from serve_app.knowledge.document_reader import clean_text, read_document
+from serve_app.knowledge.formats.html import to_markdown
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,12 +70,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def verdict(path: Path, wanted: str | None) -> str:
     """`right`, `reported` or `garbled`; one character of a hundred may differ, as damaged bytes do."""
     try:
-        found = load(path, path.name).text
-    except Unreadable as error:
+        found = read_document(path, path.name).text
+    except UnreadableDocument as error:
         return f"reported: {str(error)[:60]}"
     if wanted is None:
         return "garbled"
-    wanted = valid(wanted)
+    wanted = clean_text(wanted)
     beyond = sum(not character.isascii() for character in wanted)
     differing = sum(one != other for one, other in zip(found, wanted, strict=False))
     same = abs(len(found) - len(wanted)) <= beyond // 100 and differing <= max(1, beyond // 100)
@@ -126,7 +126,7 @@ def test_manuals_in_six_languages_are_read_right(manuals: Path, tmp_path: Path) 
             outcomes[f"{language} {codec} text"][verdict(plain, text.encode(codec, "replace").decode(codec))] += 1
         word = docx.Document()
         for paragraph in text.split("\n\n")[:200]:
-            word.add_paragraph(" ".join(valid(paragraph).split()))
+            word.add_paragraph(" ".join(clean_text(paragraph).split()))
         word.save(str(tmp_path / f"{language}.docx"))
         samples = {
             f"{language} docx": [tmp_path / f"{language}.docx"],
@@ -136,7 +136,7 @@ def test_manuals_in_six_languages_are_read_right(manuals: Path, tmp_path: Path) 
         known = words(text)
         for kind, paths in samples.items():
             for path in paths:
-                found = words(load(path, path.name).text)
+                found = words(read_document(path, path.name).text)
                 strange = (
                     (found - known).total()
                     if path.suffix != ".html"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.knowledge.index import Index
+    from serve_app.knowledge.index import KnowledgeIndex
     from serve_app.values import Context
 
 
@@ -24,13 +24,13 @@ def manual(word: str, source: str = "manual") -> Document:
     return Document(source=source, text=f"# Kettle\n\nThe kettle boils {word}. " + f"It boils {word} each time. " * 12)
 
 
-async def version(redis: Redis, index: Index, tenant: str = "default") -> str | None:
+async def version(redis: Redis, index: KnowledgeIndex, tenant: str = "default") -> str | None:
     found: str | None = await redis.get(documents_version(index._settings.collection, tenant))
     return found
 
 
 async def test_each_change_gives_a_version_of_its_own_to_its_tenant_and_to_no_other(
-    index: Index, redis: Redis, contexts: Callable[[str], Context]
+    index: KnowledgeIndex, redis: Redis, contexts: Callable[[str], Context]
 ) -> None:
     ours, theirs = contexts("default"), contexts("other")
     await index.add(theirs, [manual("quietly")])
@@ -48,7 +48,7 @@ async def test_each_change_gives_a_version_of_its_own_to_its_tenant_and_to_no_ot
 
 
 async def test_a_search_finds_the_same_for_as_long_as_the_version_is_the_same(
-    open_index: Callable[..., Index], redis: Redis, context: Context
+    open_index: Callable[..., KnowledgeIndex], redis: Redis, context: Context
 ) -> None:
     index = open_index(min_score=0)
     await index.add(context, [manual("never")])
@@ -78,7 +78,7 @@ async def test_a_search_finds_the_same_for_as_long_as_the_version_is_the_same(
 
 @pytest.mark.parametrize("when", ["put", "keep"])
 async def test_what_a_writer_left_that_died_has_a_version_of_its_own_when_it_is_finished(
-    index: Index, redis: Redis, context: Context, when: str
+    index: KnowledgeIndex, redis: Redis, context: Context, when: str
 ) -> None:
     async def dying(*_: Any) -> None:
         raise StoreUnavailable("the process died here")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from serve_app.errors import StoreUnavailable
-from serve_app.knowledge.passages import Passages
+from serve_app.knowledge.passage_store import PassageStore
 from serve_app.observability.recorders import SILENT
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from serve_app.config import KnowledgeSettings, MilvusSettings
-    from serve_app.knowledge.passages import Hit, Vector
+    from serve_app.knowledge.passage_store import PassageHit, Vector
     from serve_app.ports import Metrics
     from serve_app.values import Context
 
@@ -31,22 +31,22 @@ that comes too early costs one search half a second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class ReplicaHits:
     """The hits of each vector, by the vector's name, and whether the standby found them."""
 
-    hits: dict[str, list[Hit]]
+    hits: dict[str, list[PassageHit]]
     standby: bool
 
 
-class Server:
+class MilvusReplica:
     """One Milvus, whose searches go through a breaker."""
 
-    def __init__(self, name: str, passages: Passages, timeout_s: float, limit: Limit) -> None:
+    def __init__(self, name: str, passages: PassageStore, timeout_s: float, limit: Limit) -> None:
         self.passages = passages
         self.circuit = Circuit(name, limit)
         self._timeout_s = timeout_s
 
-    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[Hit]]:
+    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[PassageHit]]:
         """The tenant's hits of each vector, all within the time of one search.
 
         Raises:
@@ -64,20 +64,20 @@ class Server:
         return found
 
 
-class Servers:
+class MilvusReplicas:
     """The Milvus that documents are in, and where there is one the standby, which is only read."""
 
     def __init__(
         self, milvus: MilvusSettings, knowledge: KnowledgeSettings, limit: Limit = LIMIT, metrics: Metrics = SILENT
     ) -> None:
-        self.passages = Passages(milvus, knowledge.collection, metrics)
-        self.all = [Server("milvus", self.passages, knowledge.timeout_s, limit)]
+        self.passages = PassageStore(milvus, knowledge.collection, metrics)
+        self.all = [MilvusReplica("milvus", self.passages, knowledge.timeout_s, limit)]
         if milvus.standby is not None:
             second = milvus.model_copy(update={"url": milvus.standby})
-            standby = Passages(second, knowledge.collection, metrics)
-            self.all.append(Server("milvus:standby", standby, knowledge.timeout_s, limit))
+            standby = PassageStore(second, knowledge.collection, metrics)
+            self.all.append(MilvusReplica("milvus:standby", standby, knowledge.timeout_s, limit))
 
-    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> Near:
+    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> ReplicaHits:
         """The hits of each vector, of the first server that answers.
 
         Raises:
@@ -86,7 +86,7 @@ class Servers:
         failures: list[StoreUnavailable] = []
         for server in self.all:
             try:
-                return Near(await server.near(context, vectors, limit), standby=bool(failures))
+                return ReplicaHits(await server.near(context, vectors, limit), standby=bool(failures))
             except StoreUnavailable as error:
                 logger.warning("search_failed", extra={"server": server.circuit.name, "error": error.message})
                 failures.append(error)

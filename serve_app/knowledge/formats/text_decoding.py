@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from html import unescape
 
-from serve_app.knowledge.encodings import DETECTED, JAPANESE, MULTI_BYTE, OTHER_EAST_ASIAN, codec_of, decode
-from serve_app.knowledge.language_evidence import confidence, oddity
+from serve_app.knowledge.formats.encodings import DETECTED, JAPANESE, MULTI_BYTE, OTHER_EAST_ASIAN, codec_of, decode
+from serve_app.knowledge.formats.language_detection import confidence, oddity
 
 FLOOR = 0.7
 """The confidence below which a detected encoding is not believed. Of 385 texts in 40 encodings it costs eight."""
@@ -60,7 +60,7 @@ _NOT_TEXT = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|
 _MEND = "convert it to UTF-8, or name its encoding with --encoding"
 
 
-class Unreadable(Exception):
+class UnreadableDocument(Exception):
     """The file gives no text; the message says why, for the person who named the file."""
 
 
@@ -68,7 +68,7 @@ def decode_text(content: bytes, encoding: str | None = None) -> str:
     """The text of a file, in `encoding` where it is given.
 
     Raises:
-        Unreadable: it is binary, or its encoding cannot be told for sure.
+        UnreadableDocument: it is binary, or its encoding cannot be told for sure.
     """
     if (text := _certain(content, encoding)) is not None:
         return text
@@ -77,14 +77,14 @@ def decode_text(content: bytes, encoding: str | None = None) -> str:
     text = content.decode("utf-8", "replace")
     if _faults(text) <= 2 and _faults(text) * 100 <= len(text):  # noqa: PLR2004 - a damaged byte or two
         return text
-    raise Unreadable(f"its encoding cannot be told for sure: {_MEND}")
+    raise UnreadableDocument(f"its encoding cannot be told for sure: {_MEND}")
 
 
 def decode_page(content: bytes, encoding: str | None = None) -> str:
     """The markup of a web page, in `encoding` where it is given, else in the one that it declares, if that fits.
 
     Raises:
-        Unreadable: it is binary, or its encoding cannot be told for sure.
+        UnreadableDocument: it is binary, or its encoding cannot be told for sure.
     """
     if (text := _certain(content, encoding)) is not None:
         return text
@@ -95,7 +95,7 @@ def decode_labelled(content: bytes, label: str | None) -> str:
     """The text of a part of a mail, whose header names an encoding or none, if that fits.
 
     Raises:
-        Unreadable: it is binary, or its encoding cannot be told for sure.
+        UnreadableDocument: it is binary, or its encoding cannot be told for sure.
     """
     text = _certain(content, None)
     return _labelled(content, label) if text is None else text
@@ -115,7 +115,7 @@ def _labelled(content: bytes, label: str | None) -> str:
     is_right = sure >= DECLARED_FLOOR or oddity(shown) <= ODD
     if (few and is_right) or (codec == "utf-8" and _faults(text) * 100 <= len(shown)):
         return text
-    raise Unreadable(f"it declares the encoding {label!r}, and its text is in another one: {_MEND}")
+    raise UnreadableDocument(f"it declares the encoding {label!r}, and its text is in another one: {_MEND}")
 
 
 def _certain(content: bytes, encoding: str | None) -> str | None:
@@ -126,15 +126,17 @@ def _certain(content: bytes, encoding: str | None) -> str | None:
     if encoding is not None:
         codec = encoding if encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")) else codec_of(encoding)
         if codec is None:
-            raise Unreadable(f"there is no encoding {encoding!r}")
+            raise UnreadableDocument(f"there is no encoding {encoding!r}")
         text = decode(content, codec)
         if _faults(text) * 20 > len(text):
-            raise Unreadable(f"it is not in the encoding {encoding}")
+            raise UnreadableDocument(f"it is not in the encoding {encoding}")
         return text
     if b"\0" in content and (wide := _wide(content)) is not None:
         return wide
     if content.count(0) * BINARY > len(content):
-        raise Unreadable("it is binary, not text; or in UTF-16 without a mark, which --encoding utf-16-le names")
+        raise UnreadableDocument(
+            "it is binary, not text; or in UTF-16 without a mark, which --encoding utf-16-le names"
+        )
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve_app.knowledge.blocks import Heading, markdown
-from serve_app.knowledge.decoding import Unreadable, decode_page, decode_text
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_page, decode_text
 from serve_app.values import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["READERS", "Unreadable", "document", "load", "valid"]
+__all__ = ["READERS", "UnreadableDocument", "clean_text", "make_document", "read_document"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,36 +38,36 @@ _PROGRAM_NAMES = ("Microsoft Word - ", "Microsoft PowerPoint - ", "untitled", "U
 _PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
 
 
-def load(path: Path, source: str, encoding: str | None = None) -> Document:
+def read_document(path: Path, source: str, encoding: str | None = None) -> Document:
     """The document in the file, named `source`; `encoding` is that of text files and pages, where it is known.
 
     Raises:
-        Unreadable: the format is unknown, or the file is not what its name says, broken, encrypted or without text.
+        UnreadableDocument: the format is unknown, or the file is broken, encrypted or without text.
         OSError: the file cannot be opened.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise Unreadable(f"no reader for '{path.suffix}' files; known are {' '.join(READERS)}")
+        raise UnreadableDocument(f"no reader for '{path.suffix}' files; known are {' '.join(READERS)}")
     title, text = _read(suffix, path.read_bytes(), encoding)
     is_text = READERS[suffix] is _text
     title = title or ("" if is_text else _only_heading(text))
-    return document(source, title or path.stem, text, is_text=is_text)
+    return make_document(source, title or path.stem, text, is_text=is_text)
 
 
-def document(source: str, title: str, text: str, *, is_text: bool) -> Document:
+def make_document(source: str, title: str, text: str, *, is_text: bool) -> Document:
     """The document of a text that was read, made valid.
 
     Raises:
-        Unreadable: there is no text.
+        UnreadableDocument: there is no text.
     """
-    text = valid(text)
+    text = clean_text(text)
     if not text.strip():
-        raise Unreadable("it has no text")
-    shown = " ".join(valid(title).split())[:TITLE_CHARACTERS]
+        raise UnreadableDocument("it has no text")
+    shown = " ".join(clean_text(title).split())[:TITLE_CHARACTERS]
     return Document(source=source, title=shown, text=text, format="text" if is_text else "markdown")
 
 
-def valid(text: str) -> str:
+def clean_text(text: str) -> str:
     """Without what no question contains: control and invisible characters; halves of surrogate pairs replaced."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return lines.translate(_UNSEEN).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -76,23 +76,23 @@ def valid(text: str) -> str:
 def _read(suffix: str, content: bytes, encoding: str | None) -> tuple[str, str]:
     if suffix not in _ARCHIVES:
         title, text = READERS[suffix](content, encoding)
-        return " ".join(valid(title).split()), valid(text)
+        return " ".join(clean_text(title).split()), clean_text(text)
     try:
         _assert_small(content)
         title, text = READERS[suffix](content, encoding)
-    except Unreadable:
+    except UnreadableDocument:
         raise
     except Exception as error:  # each library raises whatever its parsers do
         logger.debug("document_not_read", exc_info=error)
-        raise Unreadable(f"it is no {_ARCHIVES[suffix]}, or broken or encrypted") from error
-    return " ".join(valid(title).split()), valid(text)
+        raise UnreadableDocument(f"it is no {_ARCHIVES[suffix]}, or broken or encrypted") from error
+    return " ".join(clean_text(title).split()), clean_text(text)
 
 
 def _assert_small(archive: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         size = sum(each.file_size for each in opened.infolist())
     if size > UNPACKED_BYTES:
-        raise Unreadable(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
+        raise UnreadableDocument(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
 
 
 def _only_heading(text: str) -> str:
@@ -117,7 +117,7 @@ def _markdown(content: bytes, encoding: str | None) -> tuple[str, str]:
 
 
 def _html(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.hypertext import to_markdown
+    from serve_app.knowledge.formats.html import to_markdown
 
     return to_markdown(decode_page(content, encoding))
 
@@ -125,14 +125,14 @@ def _html(content: bytes, encoding: str | None) -> tuple[str, str]:
 def _docx(content: bytes, _encoding: str | None) -> tuple[str, str]:
     import mammoth
 
-    from serve_app.knowledge.hypertext import to_markdown
+    from serve_app.knowledge.formats.html import to_markdown
 
     page = mammoth.convert_to_html(io.BytesIO(content), style_map=_WORD_STYLES, convert_image=lambda _image: []).value
     return to_markdown(page)
 
 
 def _xlsx(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.spreadsheets import read_xlsx
+    from serve_app.knowledge.formats.spreadsheets import read_xlsx
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # openpyxl's, of drawings and styles that it does not keep
@@ -140,19 +140,19 @@ def _xlsx(content: bytes, encoding: str | None) -> tuple[str, str]:
 
 
 def _pptx(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.slides import read
+    from serve_app.knowledge.formats.slides import read
 
     return read(content, encoding)
 
 
 def _csv(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.spreadsheets import read_csv
+    from serve_app.knowledge.formats.spreadsheets import read_csv
 
     return read_csv(content, encoding)
 
 
 def _eml(content: bytes, _encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge import mail
+    from serve_app.knowledge.formats import mail
 
     return mail.read(content, _attachment)
 
@@ -160,20 +160,20 @@ def _eml(content: bytes, _encoding: str | None) -> tuple[str, str]:
 def _attachment(name: str, content: bytes) -> str:
     suffix = Path(name).suffix.lower()
     if suffix == ".eml" or suffix not in READERS:
-        raise Unreadable(f"no reader for '{suffix}' files")
+        raise UnreadableDocument(f"no reader for '{suffix}' files")
     return _read(suffix, content, None)[1]
 
 
 def _pdf(content: bytes, _encoding: str | None) -> tuple[str, str]:
     from pypdfium2 import PdfiumError
 
-    from serve_app.knowledge import pdf
+    from serve_app.knowledge.formats import pdf
 
     try:
         title, text = pdf.read(content)
     except PdfiumError as error:
         encrypted = error.err_code == _PASSWORD_NEEDED
-        raise Unreadable("it is encrypted" if encrypted else "it is no PDF, or broken") from error
+        raise UnreadableDocument("it is encrypted" if encrypted else "it is no PDF, or broken") from error
     for name in _PROGRAM_NAMES:
         title = title.removeprefix(name)
     return title, text

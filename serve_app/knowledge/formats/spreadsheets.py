@@ -8,8 +8,8 @@ from collections import Counter
 from datetime import datetime, time
 from typing import TYPE_CHECKING, Any
 
-from serve_app.knowledge import tables
-from serve_app.knowledge.decoding import Unreadable, decode_text
+from serve_app.knowledge.formats import tables
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_text
 
 if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
@@ -35,7 +35,7 @@ def read_csv(content: bytes, encoding: str | None) -> tuple[str, str]:
     try:
         rows = list(csv.reader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter))
     except csv.Error as error:
-        raise Unreadable(f"it is no table of separated values ({error})") from error
+        raise UnreadableDocument(f"it is no table of separated values ({error})") from error
     return "", tables.to_markdown(rows)
 
 
@@ -64,7 +64,9 @@ def _delimiter(text: str) -> str:
 
 def _rows(sheet: Worksheet, written: Worksheet) -> list[list[str]]:
     if sheet.max_row * sheet.max_column > MAX_CELLS:
-        raise Unreadable(f"sheet {sheet.title!r} is larger than {MAX_CELLS:,} cells: export what matters of it as CSV")
+        raise UnreadableDocument(
+            f"sheet {sheet.title!r} is larger than {MAX_CELLS:,} cells: export what matters of it as CSV"
+        )
     rows = [[_shown(cell, written) for cell in row] for row in sheet.iter_rows()]
     for area in sheet.merged_cells.ranges:
         top, left = area.min_row - 1, area.min_col - 1

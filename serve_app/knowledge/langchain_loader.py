@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serve_app.config.class_path import load_class, silence_community_notice
-from serve_app.knowledge.decoding import Unreadable
-from serve_app.knowledge.load import document
+from serve_app.knowledge.document_reader import make_document
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ MAX_SOURCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Loader:
+class LangChainLoader:
     """A loader's class and the arguments that it is constructed with for each file."""
 
     path: str
@@ -29,7 +29,7 @@ class Loader:
     arguments: Mapping[str, Any]
 
     @classmethod
-    def at(cls, path: str, arguments: Mapping[str, Any]) -> Loader:
+    def from_import_path(cls, path: str, arguments: Mapping[str, Any]) -> LangChainLoader:
         """The loader at an import path such as `langchain_community.document_loaders:TextLoader`.
 
         Raises:
@@ -39,31 +39,31 @@ class Loader:
 
         return cls(path, load_class(path, BaseLoader, "--loader"), arguments)
 
-    def file(self, path: Path, source: str) -> Document:
+    def load_file(self, path: Path, source: str) -> Document:
         """The document in one file; the parts that the loader makes of it are joined.
 
         Raises:
-            Unreadable: the loader cannot be constructed, cannot read it, or finds no text.
+            UnreadableDocument: the loader cannot be constructed, cannot read it, or finds no text.
         """
         parts = list(self._parts(str(path)))
         text = "\n\n".join(text for text, _ in parts)
         titles = [str(metadata["title"]) for _, metadata in parts if metadata.get("title")]
-        return document(source, titles[0] if titles else path.stem, text, is_text=True)
+        return make_document(source, titles[0] if titles else path.stem, text, is_text=True)
 
-    def all(self) -> Iterator[Document]:
+    def load_all(self) -> Iterator[Document]:
         """The documents that the loader finds by its arguments alone, one for each source.
 
         Raises:
-            Unreadable: the loader cannot be constructed, cannot read, or finds no text.
+            UnreadableDocument: the loader cannot be constructed, cannot read, or finds no text.
         """
         by_source: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         for text, metadata in self._parts():
             by_source.setdefault(str(metadata.get("source") or self.path)[:MAX_SOURCE], []).append((text, metadata))
         if not by_source:
-            raise Unreadable(f"{self.path} found nothing")
+            raise UnreadableDocument(f"{self.path} found nothing")
         for source, parts in by_source.items():
             title = str(parts[0][1].get("title") or source)
-            yield document(source, title, "\n\n".join(text for text, _ in parts), is_text=True)
+            yield make_document(source, title, "\n\n".join(text for text, _ in parts), is_text=True)
 
     def _parts(self, *path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         with silence_community_notice(), warnings.catch_warnings():
@@ -72,10 +72,10 @@ class Loader:
                 loader = self.made_of(*path, **self.arguments)
                 found = list(loader.lazy_load())
             except ImportError as error:
-                raise Unreadable(f"{self.path} needs another package ({error})") from error
+                raise UnreadableDocument(f"{self.path} needs another package ({error})") from error
             except TypeError as error:
-                raise Unreadable(f"{self.path} does not take these arguments ({error})") from error
+                raise UnreadableDocument(f"{self.path} does not take these arguments ({error})") from error
             except Exception as error:  # a loader raises whatever the packages that it wraps do
-                raise Unreadable(f"{self.path} cannot read it ({type(error).__name__}: {error})") from error
+                raise UnreadableDocument(f"{self.path} cannot read it ({type(error).__name__}: {error})") from error
         for each in found:
             yield str(each.page_content), dict(each.metadata or {})

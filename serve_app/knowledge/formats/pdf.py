@@ -10,9 +10,9 @@ import pypdfium2
 from pypdfium2 import raw
 
 from serve_app.knowledge.blocks import HEADING_CHARACTERS, Heading
-from serve_app.knowledge.decoding import Unreadable
-from serve_app.knowledge.language_evidence import is_soup
-from serve_app.knowledge.paragraphs import mend_hyphens, to_markdown, usual_width
+from serve_app.knowledge.formats.language_detection import is_soup
+from serve_app.knowledge.formats.paragraphs import mend_hyphens, to_markdown, usual_width
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 
 EDGE_LINES = 2
 """How many lines at the top and at the foot of a page may be a running head."""
@@ -30,7 +30,7 @@ _PAGE_BREAK = "\f"
 _NUMBER = re.compile(r"\b[ivxlc]+\b|\d+")
 _NUMBER_LINE = re.compile(r"(?:chapter|appendix|part|section|第)\s*\S{1,5}(?:\s*[章节部篇])?", re.IGNORECASE)
 
-Entry = tuple[int, Heading]
+OutlineEntry = tuple[int, Heading]
 """A page's index and a heading that stands on it."""
 
 
@@ -39,7 +39,7 @@ def read(content: bytes) -> tuple[str, str]:
 
     Raises:
         pypdfium2.PdfiumError: it is no PDF, broken or encrypted.
-        Unreadable: half of its pages have no text, or its text is not what its pages show.
+        UnreadableDocument: half of its pages have no text, or its text is not what its pages show.
     """
     document = pypdfium2.PdfDocument(content)
     try:
@@ -71,16 +71,16 @@ def _is_picture(page: pypdfium2.PdfPage, text: str) -> bool:
 
 def _assert_readable(pages: list[str], pictures: int) -> None:
     if not any(page.strip() for page in pages):
-        raise Unreadable("it has no text (scanned pages?): recognize it first, as with OCRmyPDF")
+        raise UnreadableDocument("it has no text (scanned pages?): recognize it first, as with OCRmyPDF")
     if pictures * 2 >= len(pages) and pictures:
         what = f"{pictures} of its {len(pages)} pages have no text (scanned pages?)"
-        raise Unreadable(f"{what}: recognize their text first, as with OCRmyPDF")
+        raise UnreadableDocument(f"{what}: recognize their text first, as with OCRmyPDF")
     if is_soup("\n".join(pages)):
         what = "its text is not what its pages show: its fonts do not say which characters their glyphs are"
-        raise Unreadable(f"{what}; recognize its text first, as with OCRmyPDF --force-ocr")
+        raise UnreadableDocument(f"{what}; recognize its text first, as with OCRmyPDF --force-ocr")
 
 
-def _outline(document: pypdfium2.PdfDocument) -> list[Entry]:
+def _outline(document: pypdfium2.PdfDocument) -> list[OutlineEntry]:
     entries = []
     for mark in document.get_toc():
         place = mark.get_dest()

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
 from bs4.element import Comment, NavigableString, Tag
 from markdownify import ATX, MarkdownConverter
 
-from serve_app.knowledge.tables import escaped, fill_spans
+from serve_app.knowledge.formats.tables import escaped, fill_spans
 
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 _NOT_CONTENT = (

@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
-from serve_app.knowledge.languages import FREQUENT, LANGUAGES, Language
+from serve_app.knowledge.formats.languages import FREQUENT, LANGUAGES, Language
 
 SAMPLE_CHARACTERS = 8_000
 """As much as is looked at: the lines with letters beyond ASCII, from all over a long text."""

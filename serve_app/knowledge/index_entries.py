@@ -20,7 +20,7 @@ MAX_CHARACTERS = 16_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A passage with its weights, ready to be stored."""
 
     title: str
@@ -28,14 +28,14 @@ class Entry:
     weights: dict[int, float]
 
 
-def entries(document: Document) -> list[Entry]:
+def make_index_entries(document: Document) -> list[IndexEntry]:
     """The passages of `document`; CPU-heavy, so not for an event loop. One without any term is left out."""
     pieces = [
         (piece.title[:MAX_CHARACTERS], piece.text[start : start + MAX_CHARACTERS])
         for piece in split(document)
         for start in range(0, len(piece.text), MAX_CHARACTERS)
     ]
-    weighed = [Entry(title, text, passage_weights(title, text)) for title, text in pieces]
+    weighed = [IndexEntry(title, text, passage_weights(title, text)) for title, text in pieces]
     return [entry for entry in weighed if entry.weights]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymilvus import CollectionSchema, DataType, FieldSchema
 
-from serve_app.knowledge.entry import MAX_CHARACTERS
+from serve_app.knowledge.index_entries import MAX_CHARACTERS
 from serve_app.observability.recorders import SILENT
 from serve_app.stores.milvus import Collection, CollectionMissing
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pymilvus import AsyncMilvusClient
 
     from serve_app.config import MilvusSettings
-    from serve_app.knowledge.entry import Entry
+    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.ports import Metrics
 
 BATCH = 500
@@ -31,7 +31,7 @@ FIELDS = ["id", "document_id", "digest", "source", "title", "text", "sparse"]
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class DocumentVersion:
     """Which version of which document passages belong to."""
 
     tenant: str
@@ -41,7 +41,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class PassageHit:
     """A passage that was found; `distance` is Milvus's, larger is nearer."""
 
     id: str
@@ -54,7 +54,7 @@ class Hit:
     distance: float
 
 
-class Passages:
+class PassageStore:
     """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
 
     def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
@@ -76,7 +76,7 @@ class Passages:
             return False
         return True
 
-    async def put(self, origin: Origin, entries: list[Entry], vectors: list[list[float]] | None) -> None:
+    async def put(self, origin: DocumentVersion, entries: list[IndexEntry], vectors: list[list[float]] | None) -> None:
         """Store the passages of a document, and wait until every reader sees them."""
         rows = [_row(origin, position, entry) for position, entry in enumerate(entries)]
         for row, vector in zip(rows, vectors or [], strict=bool(vectors)):
@@ -106,7 +106,7 @@ class Passages:
 
         await self._collection.call(flush_and_search, self._timeout_s)
 
-    async def near(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[Hit]:
+    async def near(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[PassageHit]:
         """The tenant's passages nearest to a sparse or a dense vector, nearest first."""
         sparse = isinstance(vector, dict)
 
@@ -143,7 +143,7 @@ class Passages:
 
         await self._collection.call(upsert, self._timeout_s)
 
-    async def _seen(self, origin: Origin) -> None:
+    async def _seen(self, origin: DocumentVersion) -> None:
         """A strongly consistent read returns when the query nodes have what was written before it."""
         which = f"document_id == {_quoted(origin.document_id)} and digest == {_quoted(origin.digest)}"
 
@@ -175,13 +175,13 @@ def _schema(dimension: int | None) -> CollectionSchema:
     return CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
 
 
-def _hit(fields: dict[str, Any], distance: float) -> Hit:
-    return Hit(
+def _hit(fields: dict[str, Any], distance: float) -> PassageHit:
+    return PassageHit(
         **{name: fields[name] for name in FIELDS if name != "sparse"}, weights=fields["sparse"], distance=distance
     )
 
 
-def _row(origin: Origin, position: int, entry: Entry) -> dict[str, Any]:
+def _row(origin: DocumentVersion, position: int, entry: IndexEntry) -> dict[str, Any]:
     return {
         "id": f"{origin.document_id}-{origin.digest}-{position}",
         "tenant": origin.tenant,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import KnowledgeSettings
-    from serve_app.knowledge.embed import Embedder
-    from serve_app.knowledge.passages import Passages
+    from serve_app.knowledge.embedding import Embedder
+    from serve_app.knowledge.passage_store import PassageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class _Made:
     embedding: str | None
 
 
-class Layout:
+class CollectionCheck:
     """What the collection is made of."""
 
     def __init__(self, settings: KnowledgeSettings, redis: Redis) -> None:
@@ -61,7 +61,7 @@ class Layout:
         self._right = True
         return True
 
-    async def make(self, passages: Passages, embedder: Embedder | None) -> None:
+    async def make(self, passages: PassageStore, embedder: Embedder | None) -> None:
         """Create the collection if there is none.
 
         Raises:

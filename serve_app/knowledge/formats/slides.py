@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from serve_app.knowledge import tables
+from serve_app.knowledge.formats import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,8 +9,8 @@ from email.message import EmailMessage, MIMEPart
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.decoding import Unreadable, decode_labelled
-from serve_app.knowledge.hypertext import to_markdown
+from serve_app.knowledge.formats.html import to_markdown
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,14 +24,14 @@ _UNDERLINE = re.compile(r"\n(?=[ \t]*[-=]+[ \t]*(?:\n|$))")
 
 
 def read(content: bytes, load: Callable[[str, bytes], str], depth: int = 0) -> tuple[str, str]:
-    """The subject and the text; `load` reads an attachment by its name and bytes, or raises `Unreadable`.
+    """The subject and the text; `load` reads an attachment by its name and bytes, or raises `UnreadableDocument`.
 
     Raises:
-        Unreadable: it is no mail, or its body is in an encoding that cannot be told.
+        UnreadableDocument: it is no mail, or its body is in an encoding that cannot be told.
     """
     message = email.message_from_bytes(content, policy=policy.default)
     if not isinstance(message, EmailMessage) or not (message["From"] or message["Subject"]):
-        raise Unreadable("it is no e-mail: it has neither a sender nor a subject")
+        raise UnreadableDocument("it is no e-mail: it has neither a sender nor a subject")
     subject = " ".join(_header(message, "Subject").split())
     heads = [f"{name}: {text}" for name in _SHOWN if (text := " ".join(_header(message, name).split()))]
     parts = [f"# {subject or 'E-mail'}", "\n".join(f"- {head}" for head in heads), _body(message)]
@@ -67,7 +67,7 @@ def _attachments(message: EmailMessage, load: Callable[[str, bytes], str], depth
         name = " ".join((part.get_filename() or part.get_content_type()).split())
         try:
             yield f"## Attachment: {name}\n\n{_lowered(_attached(part, name, load, depth))}"
-        except Unreadable as error:
+        except UnreadableDocument as error:
             yield f"Attachment {name}, not read: {error}"
 
 
@@ -75,11 +75,11 @@ def _attached(part: MIMEPart, name: str, load: Callable[[str, bytes], str], dept
     if part.get_content_type() == "message/rfc822":
         inner = part.get_content()
         if depth >= MAX_DEPTH:
-            raise Unreadable("mails are attached to mails too deeply")
+            raise UnreadableDocument("mails are attached to mails too deeply")
         return read(inner.as_bytes(), load, depth + 1)[1]
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):
-        raise Unreadable("it has no content")
+        raise UnreadableDocument("it has no content")
     return load(PurePath(name).name, payload)
 
 

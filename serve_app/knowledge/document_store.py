@@ -57,7 +57,7 @@ return 1
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DocumentRecord:
     """What is known of a document; `digest` tells which of its passages count."""
 
     source: str
@@ -74,7 +74,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DocumentPage:
     """Some documents in order, and the totals of all."""
 
     documents: list[DocumentSummary]
@@ -82,7 +82,7 @@ class Page:
     passages: int
 
 
-class Registry:
+class DocumentStore:
     """The documents of one tenant; every method raises `StoreUnavailable` when Redis does not answer."""
 
     def __init__(self, redis: Redis, collection: str, tenant: str) -> None:
@@ -102,7 +102,7 @@ class Registry:
             total, *found = await self._redis.hmget(self._frequencies, [PASSAGES, *wanted])
         return _count(total), {term: _count(count) for term, count in zip(wanted, found, strict=True)}
 
-    async def records(self, document_ids: Iterable[str]) -> dict[str, Record]:
+    async def records(self, document_ids: Iterable[str]) -> dict[str, DocumentRecord]:
         """The records of those that are there."""
         wanted = list(document_ids)
         if not wanted:
@@ -112,7 +112,7 @@ class Registry:
         records = {key: _readable(key, value) for key, value in zip(wanted, found, strict=True) if value}
         return {key: record for key, record in records.items() if record}
 
-    async def page(self, offset: int, limit: int) -> Page:
+    async def page(self, offset: int, limit: int) -> DocumentPage:
         """Documents by source."""
         with translated():
             pipeline = self._redis.pipeline(transaction=True)
@@ -123,7 +123,7 @@ class Registry:
         ids = [member.rpartition("\0")[2] for member in members]
         records = await self.records(ids)
         summaries = [records[each].summary(each) for each in ids if each in records]
-        return Page(summaries, total, _count(passages))
+        return DocumentPage(summaries, total, _count(passages))
 
     async def unsettled(self) -> list[str]:
         """The documents whose writer did not finish."""
@@ -143,7 +143,7 @@ class Registry:
             pipeline.set(self._version, uuid4().hex)
             await pipeline.execute()
 
-    async def put(self, lease: Lease, document_id: str, record: Record, terms: Mapping[int, int]) -> None:
+    async def put(self, lease: Lease, document_id: str, record: DocumentRecord, terms: Mapping[int, int]) -> None:
         """Set the document's record; `terms` says in how many of its passages each term occurs.
 
         Raises:
@@ -152,7 +152,7 @@ class Registry:
         counts = {PASSAGES: record.passages} | {str(term): count for term, count in terms.items()}
         await self._apply(lease, document_id, record, json.dumps(asdict(record)), counts)
 
-    async def drop(self, lease: Lease, document_id: str, record: Record) -> None:
+    async def drop(self, lease: Lease, document_id: str, record: DocumentRecord) -> None:
         """Forget the document.
 
         Raises:
@@ -160,7 +160,9 @@ class Registry:
         """
         await self._apply(lease, document_id, record, "", {})
 
-    async def _apply(self, lease: Lease, document_id: str, record: Record, value: str, counts: dict[str, int]) -> None:
+    async def _apply(
+        self, lease: Lease, document_id: str, record: DocumentRecord, value: str, counts: dict[str, int]
+    ) -> None:
         with translated():
             before = _terms_in(document_id, await self._redis.hget(self._terms, document_id) or "{}")
             changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
@@ -175,10 +177,10 @@ class Registry:
             raise StoreUnavailable("Another replica has taken over the index")
 
 
-def _readable(document_id: str, written: str) -> Record | None:
+def _readable(document_id: str, written: str) -> DocumentRecord | None:
     """The record; one that nobody can read is none, so that its document is sent anew."""
     try:
-        return Record(**json.loads(written))
+        return DocumentRecord(**json.loads(written))
     except (ValueError, TypeError):
         logger.exception("record_unreadable", extra={"document": document_id})
         return None
