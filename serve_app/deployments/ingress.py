@@ -17,9 +17,9 @@ from serve_app.deployments.serve_spans import WithinServeSpan
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.auth import Gate
-from serve_app.http.parts import Parts
 from serve_app.http.places import Admission
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.http.services import Services
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.vitals import beat
 from serve_app.runs.feedback import FeedbackBook
@@ -61,14 +61,14 @@ class Ingress:
         self._access = AccessBook(redis, read_secret(admin) if admin else None, self._metrics)
         self._lines = Lines(redis, settings.runs.steps_ttl_s)
         self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
-        self._parts = Parts(
+        self._parts = Services(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=remote_tools(settings.tools, tools),
             lines=self._lines,
             feedback=FeedbackBook(redis, settings.feedback),
-            nodes=RayNodes(),
+            read_node_pages=RayNodes().pages,
             keys=KeyBook(redis, self._access),
             gate=Gate.of(self._access, settings.access) if admin else None,
             faults=FaultBoard(redis) if settings.faults.enabled else None,

@@ -88,9 +88,10 @@ class RayMetrics:
 
 
 class RayNodes:
-    """The metrics pages of the cluster's nodes; implements `ports.Nodes`."""
+    """The metrics pages of the cluster's nodes."""
 
     async def pages(self) -> dict[str, str | None]:
+        """Each node's page, by the node's address; None of a node that did not answer in time."""
         nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
         addresses = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
         async with httpx.AsyncClient(timeout=httpx.Timeout(PAGE_S, connect=CONNECT_S), trust_env=False) as client:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.http.places import Admission
-    from serve_app.ports import Limiter
     from serve_app.resilience.fair_queue import Ticket
+    from serve_app.stores.limiter import RedisLimiter
 
 TURNS = frozenset({"/agent/chat", "/v1/chat/completions"})
 """The paths at which turns are asked for."""
@@ -29,7 +29,7 @@ TURNS = frozenset({"/agent/chat", "/v1/chat/completions"})
 class Screened:
     """Refuses the turns for which there is no room, or no allowance; pure ASGI, before the body is read."""
 
-    def __init__(self, app: ASGIApp, admission: Admission | None, limiter: Limiter | None) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission | None, limiter: RedisLimiter | None) -> None:
         self._app = app
         self._admission = admission
         self._limiter = limiter

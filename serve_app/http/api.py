@@ -6,37 +6,37 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from serve_app.http.admin import add_admin
 from serve_app.http.admission import Admitted, Screened
-from serve_app.http.api_keys import add_api_keys
 from serve_app.http.auth import Authenticated
 from serve_app.http.body_limit import BodyLimit
-from serve_app.http.chat import add_chat
 from serve_app.http.contexts import Contexts
 from serve_app.http.cross_origin import CrossOrigin
 from serve_app.http.errors import REDACTOR, LastResort, handle_errors
-from serve_app.http.feedback import add_feedback
 from serve_app.http.header_limit import HeaderLimit
-from serve_app.http.health import add_health
 from serve_app.http.json_body import JsonRoute
-from serve_app.http.knowledge import add_knowledge
 from serve_app.http.measuring import Measured
-from serve_app.http.metrics import add_metrics
 from serve_app.http.openai.routes import add_openai
 from serve_app.http.refusing import Refusing
-from serve_app.http.rehearsal import add_rehearsal
 from serve_app.http.request_ids import RequestIds
-from serve_app.http.run_lines import add_run_lines
-from serve_app.http.runs import add_runs
+from serve_app.http.routes.admin import add_admin
+from serve_app.http.routes.api_keys import add_api_keys
+from serve_app.http.routes.chat import add_chat
+from serve_app.http.routes.fault_injection import add_rehearsal
+from serve_app.http.routes.feedback import add_feedback
+from serve_app.http.routes.health import add_health
+from serve_app.http.routes.knowledge import add_knowledge
+from serve_app.http.routes.metrics import add_metrics
+from serve_app.http.routes.run_lines import add_run_lines
+from serve_app.http.routes.runs import add_runs
+from serve_app.http.routes.sessions import add_sessions
+from serve_app.http.routes.tenants import add_tenants
 from serve_app.http.safe_headers import SafeHeaders
 from serve_app.http.security import describe_keys
-from serve_app.http.sessions import add_sessions
 from serve_app.http.slow_readers import SlowReaders
-from serve_app.http.tenants import add_tenants
 
 if TYPE_CHECKING:
     from serve_app.config import HttpSettings
-    from serve_app.http.parts import Parts
+    from serve_app.http.services import Services
     from serve_app.observability.redaction import Redactor
 
 _DESCRIPTION = """\
@@ -60,8 +60,10 @@ _TAGS = [
 ]
 
 
-def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, redactor: Redactor = REDACTOR) -> FastAPI:
-    """The ASGI application over these parts."""
+def create_api(
+    services: Services, settings: HttpSettings, turn_timeout_s: float, redactor: Redactor = REDACTOR
+) -> FastAPI:
+    """The ASGI application over these services."""
     api = FastAPI(
         title="serve_app",
         version="1",
@@ -73,27 +75,27 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     )
     api.router.route_class = JsonRoute
     contexts = Contexts(turn_timeout_s)
-    add_chat(api, parts, contexts)
-    add_openai(api, parts, contexts)
-    add_runs(api, parts.runs, contexts)
-    add_sessions(api, parts.agent, contexts)
-    add_knowledge(api, parts.retriever, contexts)
-    add_feedback(api, parts.feedback, contexts, parts.metrics)
-    add_admin(api, parts.agent, contexts)
-    add_run_lines(api, parts.lines, contexts)
-    add_rehearsal(api, parts, contexts)
-    add_api_keys(api, parts, contexts)
-    add_tenants(api, parts.keys, contexts)
-    add_health(api, parts)
-    add_metrics(api, parts.nodes)
+    add_chat(api, services, contexts)
+    add_openai(api, services, contexts)
+    add_runs(api, services.runs, contexts)
+    add_sessions(api, services.agent, contexts)
+    add_knowledge(api, services.retriever, contexts)
+    add_feedback(api, services.feedback, contexts, services.metrics)
+    add_admin(api, services.agent, contexts)
+    add_run_lines(api, services.lines, contexts)
+    add_rehearsal(api, services, contexts)
+    add_api_keys(api, services, contexts)
+    add_tenants(api, services.keys, contexts)
+    add_health(api, services)
+    add_metrics(api, services.read_node_pages)
     handle_errors(api, redactor)
     refuse = Refusing()
-    if parts.admission:
-        api.add_middleware(Admitted, admission=parts.admission)
+    if services.admission:
+        api.add_middleware(Admitted, admission=services.admission)
     api.add_middleware(BodyLimit, settings=settings, refuse=refuse)
-    api.add_middleware(Screened, admission=parts.admission, limiter=parts.limiter)
-    if parts.gate:
-        api.add_middleware(Authenticated, gate=parts.gate, refuse=refuse)
+    api.add_middleware(Screened, admission=services.admission, limiter=services.limiter)
+    if services.gate:
+        api.add_middleware(Authenticated, gate=services.gate, refuse=refuse)
         describe_keys(api)
     api.add_middleware(LastResort)
     if settings.cors_origins:
@@ -101,6 +103,6 @@ def create_api(parts: Parts, settings: HttpSettings, turn_timeout_s: float, reda
     api.add_middleware(HeaderLimit, settings=settings)
     api.add_middleware(RequestIds)
     api.add_middleware(SafeHeaders)
-    api.add_middleware(Measured, metrics=parts.metrics)
+    api.add_middleware(Measured, metrics=services.metrics)
     api.add_middleware(SlowReaders)  # the last one added is the outermost
     return api

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serve_app.config import AccessSettings
     from serve_app.http.addresses import Network
     from serve_app.http.refusing import Refusing
-    from serve_app.ports import Access
+    from serve_app.stores.access import AccessBook
     from serve_app.values import Caller, Scope
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,12 @@ def scope_of(path: str) -> Scope | None:
 class Gate:
     """By what a request is judged."""
 
-    access: Access
+    access: AccessBook
     failures: Failures
     trusted: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, access: Access, settings: AccessSettings) -> Gate:
+    def of(cls, access: AccessBook, settings: AccessSettings) -> Gate:
         failures = Failures(settings.failures_per_minute, settings.failures_burst)
         return cls(access, failures, networks(settings.trusted_proxies))
 

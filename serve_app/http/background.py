@@ -14,7 +14,7 @@ from serve_app.http.responses import json_response
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from serve_app.http.parts import Parts
+    from serve_app.http.services import Services
     from serve_app.values import ChatRequest, Context
 
 log = logging.getLogger(__name__)
@@ -23,22 +23,22 @@ START_S = 2.0
 """For a replica to take the run; it is registered, so that one takes it by itself later."""
 
 
-async def begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> Response:
+async def begun(services: Services, context: Context, body: ChatRequest, key: str | None) -> Response:
     """202 with the run, which goes on without the client."""
     async with within(patience_s(context)):
-        claim = await parts.runs.claim(context, body, key)
+        claim = await services.runs.claim(context, body, key)
         context = context.model_copy(update={"run_id": claim.run_id})
         log.debug("turn_asked", extra={**context.ids, "background": True, "joined": not claim.fresh})
         if claim.fresh:
-            await _start(parts, context, body, key)
-        run = await parts.runs.run(context, claim.run_id)
+            await _start(services, context, body, key)
+        run = await services.runs.run(context, claim.run_id)
     response = json_response(run, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"/agent/runs/{claim.run_id}"
     response.headers["Preference-Applied"] = RESPOND_ASYNC
     return response
 
 
-async def _start(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> None:
+async def _start(services: Services, context: Context, body: ChatRequest, key: str | None) -> None:
     """Have an agent begin the run.
 
     Raises:
@@ -46,9 +46,9 @@ async def _start(parts: Parts, context: Context, body: ChatRequest, key: str | N
     """
     try:
         async with within(START_S):
-            await parts.agent.start(context, body)
+            await services.agent.start(context, body)
     except Overloaded as error:
-        if await parts.runs.withdraw(context, key, error):
+        if await services.runs.withdraw(context, key, error):
             raise
     except (Unavailable, DeadlineExceeded) as error:
         log.warning("run_waits_for_replica", extra={**context.ids, "error": error.message})

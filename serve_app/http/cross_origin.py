@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app.http.errors import answer_to
 from serve_app.http.faults import OriginRefused
-from serve_app.http.openai.refusals import AGAIN
+from serve_app.http.openai.errors import AGAIN
 from serve_app.http.request_ids import HEADER
 
 if TYPE_CHECKING:

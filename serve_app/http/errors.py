@@ -16,7 +16,7 @@ from starlette.routing import Match
 
 from serve_app.errors import Internal, InvalidRequest, NotFound, ServeAppError, Unauthenticated
 from serve_app.http.faults import MalformedBody, MethodNotAllowed
-from serve_app.http.openai.refusals import param_of, refused, speaks_openai
+from serve_app.http.openai.errors import param_of, refused, speaks_openai
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.http.validation import sentence

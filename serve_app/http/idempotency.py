@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from serve_app.errors import Internal, Overloaded, StoreUnavailable
 from serve_app.http.headers import once
-from serve_app.http.parts import Parts
+from serve_app.http.services import Services
 from serve_app.values import ChatRequest, Claim, Context, RunEvent
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ Key = Annotated[str | None, Depends(_key)]
 
 
 async def events_of(
-    parts: Parts, context: Context, body: ChatRequest, key: str | None
+    services: Services, context: Context, body: ChatRequest, key: str | None
 ) -> AsyncGenerator[RunEvent, None]:
     """The run's events to its last one: from the agent where it begins here, else from its log.
 
@@ -51,9 +51,9 @@ async def events_of(
         Overloaded: the agents refused the run, which leaves nothing behind.
         Internal: there is no last one.
     """
-    context, claim = await _claimed(parts, context, body, key)
+    context, claim = await _claimed(services, context, body, key)
     log.debug("turn_asked", extra={**context.ids, "stream": body.stream, "joined": not claim.fresh})
-    source = _begun(parts, context, body, key) if claim.fresh else parts.runs.events(context, claim.run_id)
+    source = _begun(services, context, body, key) if claim.fresh else services.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
         async for event in events:
             yield event
@@ -62,28 +62,30 @@ async def events_of(
     raise Internal("The run ended without its last event")
 
 
-async def _begun(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> AsyncGenerator[RunEvent, None]:
+async def _begun(
+    services: Services, context: Context, body: ChatRequest, key: str | None
+) -> AsyncGenerator[RunEvent, None]:
     """The events of a run that begins; one that the agents refuse is withdrawn, lest they run it when nobody asks."""
     try:
-        async with aclosing(parts.agent.turn(context, body)) as events:
+        async with aclosing(services.agent.turn(context, body)) as events:
             async for event in events:
                 yield event
     except Overloaded as error:
-        if not key or await parts.runs.withdraw(context, key, error):
+        if not key or await services.runs.withdraw(context, key, error):
             raise
     else:
         return
-    async with aclosing(parts.runs.events(context, context.run_id)) as events:  # an agent has adopted it meanwhile
+    async with aclosing(services.runs.events(context, context.run_id)) as events:  # an agent has adopted it meanwhile
         async for event in events:
             yield event
 
 
-async def _claimed(parts: Parts, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:
+async def _claimed(services: Services, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:
     """The run that the request is; while Redis is away it is one of its own, in which tools only look."""
     if not key:
         return context, Claim(run_id=context.run_id, fresh=True)
     try:
-        claim = await parts.runs.claim(context, body, key)
+        claim = await services.runs.claim(context, body, key)
     except StoreUnavailable as error:
         log.warning("run_begins_without_key", extra={**context.ids, "error": error.message})
         return context.model_copy(update={"effects": False}), Claim(run_id=context.run_id, fresh=True)

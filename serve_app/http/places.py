@@ -15,8 +15,9 @@ from serve_app.resilience.pace import Pace
 
 if TYPE_CHECKING:
     from serve_app.config import AdmissionSettings
-    from serve_app.ports import Metrics, Tenants
+    from serve_app.ports import Metrics
     from serve_app.resilience.fair_queue import Ticket
+    from serve_app.stores.access import AccessBook
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Admission:
     """
 
     def __init__(
-        self, settings: AdmissionSettings, tenants: Tenants, metrics: Metrics = SILENT, *, several: bool = False
+        self, settings: AdmissionSettings, tenants: AccessBook, metrics: Metrics = SILENT, *, several: bool = False
     ) -> None:
         kept = ceil(settings.max_turns / KEPT_FREE) if several and settings.max_turns > 1 else 0
         self._queue = FairQueue(settings.max_turns, settings.max_waiting, kept)

@@ -27,13 +27,20 @@ OTHER: dict[Rating, Rating] = {"up": "down", "down": "up"}
 
 
 class FeedbackBook:
-    """`ports.Feedback`, in Redis; question and answer are kept with the vote, longer than the run is."""
+    """Votes in Redis; question and answer are kept with the vote, longer than the run is."""
 
     def __init__(self, redis: Redis, settings: FeedbackSettings) -> None:
         self._redis: Any = redis
         self._ttl_s = settings.ttl_s
 
     async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
+        """Rate a run; a second vote takes the first one's place. What the run was rated before.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            RunUnfinished: the run has not ended.
+            StoreUnavailable: Redis did not answer.
+        """
         kept = await self._of(context, vote)
         keys = FeedbackKeys(context.tenant)
         mine, other = keys.rated(vote.rating), keys.rated(OTHER[vote.rating])
@@ -50,6 +57,11 @@ class FeedbackBook:
         return earlier.rating if earlier else None
 
     async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
+        """The latest votes, of one rating or of both.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
         keys = FeedbackKeys(context.tenant)
         oldest = time.time() - self._ttl_s
         with translated():

@@ -44,7 +44,7 @@ BLOCK_S = 0.1
 
 
 class RunLog:
-    """The log of runs in Redis; implements `ports.Runs`."""
+    """The log of runs in Redis, whichever process runs them."""
 
     def __init__(self, redis: Redis, settings: RunSettings, tally: Tally = UNCOUNTED) -> None:
         self._redis: Any = redis
@@ -58,6 +58,14 @@ class RunLog:
         await self._tail.go_on()
 
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
+        """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
+
+        A run that is registered is run, even if nobody starts it, unless it is withdrawn.
+
+        Raises:
+            KeyReused: the key came with another request.
+            StoreUnavailable: Redis did not answer.
+        """
         run = RunKeys(context.tenant, context.run_id)
         keys = [run.run, UNFINISHED, *_keys_of(context, key)]
         lives = (self._settings.steps_ttl_s, START_WITHIN_MS, min(KEY_TTL_S, self._settings.steps_ttl_s))
@@ -71,6 +79,14 @@ class RunLog:
         return Claim(run_id=run_id, fresh=outcome == "fresh")
 
     async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
+        """Take back the run `context.run_id`, claimed with `key`, which the agents refused.
+
+        Whoever joined it meanwhile reads `why`, and the key begins another run the next time. False, and nothing is
+        changed, where a process has taken the run by itself.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
         run = RunKeys(context.tenant, context.run_id)
         keys = [run.run, UNFINISHED, run.steps, *_keys_of(context, key)]
         last = Failed(error=Failure.of(why, context.request_id))
@@ -81,6 +97,12 @@ class RunLog:
         )
 
     async def run(self, context: Context, run_id: str) -> RunRecord:
+        """The state of a run.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
         keys = RunKeys(context.tenant, run_id)
         fields = ("session_id", "status", "created_at", "adoptions", "last")
         session_id, status, created_at, adoptions, last = await self._asked(
@@ -105,6 +127,12 @@ class RunLog:
             raise StoreCorrupt("What Redis keeps of this run cannot be read") from error
 
     async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        """The run's events that come after the event `after`, to its last one, as they happen.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
         keys = RunKeys(context.tenant, run_id)
         status, last = await self._asked(lambda: self._redis.hmget(keys.run, "status", "last"))
         if status is None:
@@ -123,6 +151,12 @@ class RunLog:
                 entries = readable(await inbox.get())
 
     async def cancel(self, context: Context, run_id: str) -> RunRecord:
+        """End a run without an answer; one that has ended stays as it is. What became of it.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
         keys = RunKeys(context.tenant, run_id)
         if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)):
             raise _no_such(run_id)

@@ -14,7 +14,8 @@ from serve_app.resilience.ending import end
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from serve_app.ports import Agent, Runs
+    from serve_app.ports import Agent
+    from serve_app.runs.log import RunLog
     from serve_app.values import ChatRequest, Context, DependencyCheck, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ SILENT_S = 3.0
 class SurvivingAgent:
     """An Agent whose runs are followed to their end, whichever replicas die on the way; implements `ports.Agent`."""
 
-    def __init__(self, agent: Agent, runs: Runs) -> None:
+    def __init__(self, agent: Agent, runs: RunLog) -> None:
         self._agent = agent
         self._runs = runs
 

@@ -20,10 +20,10 @@ from serve_app.runs.tally import UNCOUNTED
 
 if TYPE_CHECKING:
     from serve_app.errors import ServeAppError
-    from serve_app.ports import Meter
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
     from serve_app.runs.tally import Tally
+    from serve_app.stores.limiter import RedisMeter
     from serve_app.values import Context, EventData, RunStatus
 
     Written = tuple[Run, Append]
@@ -45,7 +45,7 @@ class Writer:
         registry: Registry,
         patience: Patience | None = None,
         tally: Tally = UNCOUNTED,
-        meter: Meter | None = None,
+        meter: RedisMeter | None = None,
     ) -> None:
         self.registry = registry
         self.tally = tally

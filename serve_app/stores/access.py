@@ -54,7 +54,7 @@ class Known:
 
 
 class AccessBook:
-    """`ports.Access`: what Redis says, and the operator's key, which needs no Redis.
+    """The keys and limits that Redis has, and the operator's key, which needs no Redis.
 
     While Redis is away, what was known stays in force.
     """
@@ -68,6 +68,11 @@ class AccessBook:
         self._away = False
 
     def caller(self, key: str) -> Caller | None:
+        """Whose key this is; None where it is nobody's. It takes the same time in both cases.
+
+        Raises:
+            StoreUnavailable: this process has not heard of the keys yet.
+        """
         stored = self._known.keys.get(id_of(key)) if self._known else None
         known, operators = fits(key, stored), bool(self._operator) and same(key, self._operator)
         if operators:
@@ -77,6 +82,7 @@ class AccessBook:
         return stored.caller if stored and known else None
 
     def tenant_limits(self, tenant: str) -> TenantLimits:
+        """What the tenant may ask for; the defaults where nobody has set anything, or nothing was heard yet."""
         return self._known.tenants.get(tenant, NOTHING_SET) if self._known else NOTHING_SET
 
     async def go_on(self) -> None:

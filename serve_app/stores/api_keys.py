@@ -31,24 +31,35 @@ _TRIES = 5
 
 
 class KeyBook:
-    """`ports.Keys`, in Redis; each change makes another version, by which every process sees that there is one."""
+    """Keys and tenants' limits in Redis; every method raises `StoreUnavailable` while Redis is away.
+
+    Each change makes another version, by which every process sees that there is one: it is in force in this process at
+    once, and in all others within two seconds.
+    """
 
     def __init__(self, redis: Redis, access: AccessBook) -> None:
         self._redis: Any = redis
         self._access = access
 
     async def create(self, order: ApiKeyRequest) -> NewApiKey:
+        """Make a key."""
         key_id = new_id()
         made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=new_key(key_id))
         await self._put(API_KEYS, key_id, StoredKey.of(made).model_dump_json())
         return made
 
     async def listed(self) -> tuple[ApiKey, ...]:
+        """The keys, oldest first."""
         with translated():
             found = readable(StoredKey, await self._redis.hgetall(API_KEYS))
         return tuple(each.public for each in sorted(found.values(), key=lambda each: (each.created_at, each.id)))
 
     async def revoke(self, key_id: str) -> None:
+        """End a key.
+
+        Raises:
+            NotFound: there is no such key.
+        """
         with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hdel(API_KEYS, key_id).set(ACCESS_VERSION, uuid4().hex)
@@ -58,6 +69,11 @@ class KeyBook:
             raise _no_key(key_id)
 
     async def limit(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+        """Change those of a key's limits that are named.
+
+        Raises:
+            NotFound: there is no such key.
+        """
         for _ in range(_TRIES):
             with translated():
                 before = await self._redis.hget(API_KEYS, key_id)
@@ -77,11 +93,13 @@ class KeyBook:
         raise SessionBusy("The key is being changed by others; try again")
 
     async def tenants(self) -> tuple[TenantEntry, ...]:
+        """The tenants whose limits somebody has set, by name."""
         with translated():
             found = readable(TenantLimits, await self._redis.hgetall(TENANTS))
         return tuple(TenantEntry(tenant=name, **dict(each)) for name, each in sorted(found.items()))
 
     async def put_tenant(self, tenant: str, limits: TenantLimits) -> TenantEntry:
+        """Set a tenant's limits, in place of those that it had."""
         await self._put(TENANTS, tenant, limits.model_dump_json())
         return TenantEntry(tenant=tenant, **dict(limits))
 

@@ -30,7 +30,7 @@ KEEP_S = 3600
 
 
 class FaultBoard:
-    """`ports.Faults`, in Redis."""
+    """Faults in Redis. Every method but `in_force` raises `StoreUnavailable` while Redis is away."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = redis
@@ -39,6 +39,7 @@ class FaultBoard:
         self._fresh_until = float("-inf")
 
     async def in_force(self) -> tuple[Fault, ...]:
+        """The faults for a request that begins now, as known within a second; none when nobody can tell."""
         if self._clock() >= self._fresh_until:
             self._fresh_until = self._clock() + FRESH_S  # before the reading: one request waits for it, not all
             try:
@@ -53,12 +54,14 @@ class FaultBoard:
         return _unexpired(self._read)
 
     async def listed(self) -> tuple[Fault, ...]:
+        """The faults in force, by their targets."""
         with translated():
             found = await self._redis.hgetall(FAULTS)
         faults = (_readable(target, each) for target, each in sorted(found.items()))
         return _unexpired(fault for fault in faults if fault)
 
     async def put(self, fault: Fault) -> None:
+        """Set a fault, in place of the one of the same target."""
         with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(FAULTS, fault.target, fault.model_dump_json())
@@ -67,6 +70,7 @@ class FaultBoard:
         self._fresh_until = float("-inf")
 
     async def clear(self, target: str | None) -> None:
+        """End the fault of `target`; None ends all."""
         with translated():
             await (self._redis.delete(FAULTS) if target is None else self._redis.hdel(FAULTS, target))
         self._fresh_until = float("-inf")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import LimitSettings
-    from serve_app.ports import Metrics, Tenants
+    from serve_app.ports import Metrics
+    from serve_app.stores.access import AccessBook
     from serve_app.values import Caller, Context
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,9 @@ class Asked:
 
 
 class RedisLimiter:
-    """`ports.Limiter`: one round trip a turn where something is limited, else none. While Redis is away all pass."""
+    """Rate limits in Redis: one round trip a turn where something is limited. While Redis is away all pass."""
 
-    def __init__(self, redis: Redis, settings: LimitSettings, tenants: Tenants, metrics: Metrics = SILENT) -> None:
+    def __init__(self, redis: Redis, settings: LimitSettings, tenants: AccessBook, metrics: Metrics = SILENT) -> None:
         self._redis: Any = redis
         self._settings = settings
         self._tenants = tenants
@@ -91,6 +92,11 @@ class RedisLimiter:
         self._circuit = Circuit("limiter", BLIND)
 
     async def ask(self, caller: Caller) -> Metering | None:
+        """Take a turn from what the caller's key and tenant may have; what its tokens are to be charged to.
+
+        Raises:
+            RateLimited: one of them has no room; nothing was taken from either.
+        """
         tenants = _or(self._tenants.tenant_limits(caller.tenant).limits, self._settings.tenant)
         keys = _or(caller.limits, self._settings.key) if caller.key_id else None
         asked = [*_asked(caller, "tenant", tenants), *(_asked(caller, "key", keys) if keys else ())]
@@ -121,13 +127,14 @@ class RedisLimiter:
 
 
 class RedisMeter:
-    """`ports.Meter`: tokens that Redis could not be told of are not charged."""
+    """Charges tokens to the limits in Redis; tokens that Redis could not be told of are not charged."""
 
     def __init__(self, redis: Redis, metrics: Metrics = SILENT) -> None:
         self._redis: Any = redis
         self._metrics = metrics
 
     async def charge(self, used: Sequence[tuple[Context, int]]) -> None:
+        """Take the tokens of each turn from what its key and tenant may have, though there be no more; never fails."""
         charges = [(context, *each) for context, tokens in used for each in _charges(context, tokens)]
         if not charges:
             return

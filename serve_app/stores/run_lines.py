@@ -36,7 +36,7 @@ _OWN = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
 
 
 class Lines:
-    """The lines of runs in Redis, kept as long as the runs are; implements `ports.Lines`."""
+    """The lines of runs in Redis, kept as long as the runs are."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         self._redis: Any = redis
@@ -63,6 +63,12 @@ class Lines:
                 logger.warning("run_lines_dropped", extra={"count": dropped})
 
     async def listed(self, context: Context, run_id: str) -> RunLogLines:
+        """The latest lines about the run, in order.
+
+        Raises:
+            NotFound: the tenant has no such run, or its time is over.
+            StoreUnavailable: Redis did not answer.
+        """
         keys = RunKeys(context.tenant, run_id)
         with translated():
             async with self._redis.pipeline(transaction=False) as pipe:

@@ -25,7 +25,7 @@ from http_fakes import (
 
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
-from serve_app.http.parts import Parts
+from serve_app.http.services import Services
 from serve_app.observability.recorders import RecordedMetrics
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ class Service:
         self.feedback = KeptFeedback(self.runs)
 
     @property
-    def parts(self) -> Parts:
-        return Parts(
+    def services(self) -> Services:
+        return Services(
             agent=self.agent,
             runs=self.runs,
             retriever=self.retriever,
             tools=self.tools,
             lines=self.lines,
             feedback=self.feedback,
-            nodes=self.nodes,
+            read_node_pages=self.nodes.pages,
             keys=self.keys,
             gate=self.gate,
             faults=self.faults,
@@ -79,7 +79,7 @@ class Service:
 
     @property
     def api(self) -> FastAPI:
-        return create_api(self.parts, self.settings, self.turn_timeout_s)
+        return create_api(self.services, self.settings, self.turn_timeout_s)
 
     async def raw(self, request: bytes) -> bytes:
         """Exactly these bytes on a connection of their own; everything that comes back."""

@@ -28,7 +28,7 @@ from serve_app.values import Caller, Metering, RateLimits, RunStarted, TenantLim
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from serve_app.http.parts import Parts
+    from serve_app.http.services import Services
 
 HELLO = {"user_input": "Hello", "session_id": "s1"}
 
@@ -63,8 +63,8 @@ class Guarded(Service):
         self.limiter = Scripted()
 
     @property
-    def parts(self) -> Parts:
-        return replace(super().parts, admission=self.admission, limiter=self.limiter)
+    def services(self) -> Services:
+        return replace(super().services, admission=self.admission, limiter=self.limiter)
 
     @property
     def free(self) -> bool:
@@ -246,7 +246,7 @@ def _instance(redis_url: str, service: Service) -> Iterator[int]:
     redis = connect(RedisSettings(), redis_url)
     limits = LimitSettings(tenant=RateLimits(turns_per_minute=50, turns_burst=50))
     parts = replace(
-        service.parts,
+        service.services,
         limiter=RedisLimiter(redis, limits, Alike()),
         admission=Admission(AdmissionSettings(), Alike()),
     )

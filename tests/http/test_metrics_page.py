@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve_app.http import metrics
+from serve_app.http.routes import metrics
 
 if TYPE_CHECKING:
     import pytest

@@ -19,8 +19,8 @@ from serve_app.errors import (
     SessionBusy,
     StoreUnavailable,
 )
+from serve_app.http.openai.errors import refused, speaks_openai
 from serve_app.http.openai.reading import MAX_HISTORY, MAX_INPUT
-from serve_app.http.openai.refusals import refused, speaks_openai
 from serve_app.observability.catalogue import RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 

@@ -23,8 +23,8 @@ from serve_app.errors import (
     SessionBusy,
     StoreUnavailable,
 )
-from serve_app.http import health
 from serve_app.http.request_ids import EchoedOutside
+from serve_app.http.routes import health
 from serve_app.values import Citation, DependencyCheck, Failed, Failure, RunStarted, ToolCall
 
 CHAT = {"user_input": "hello", "session_id": "s1"}

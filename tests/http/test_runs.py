@@ -9,7 +9,7 @@ import pytest
 from http_fakes import answer
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable, StoreUnavailable
-from serve_app.http import replies, sse
+from serve_app.http import run_responses, sse
 from serve_app.values import Failed, Failure, RunRecord, RunStarted, Token, ToolCall, ToolRequest
 
 CHAT = {"user_input": "hello", "session_id": "s1", "stream": True}
@@ -85,7 +85,7 @@ async def test_nothing_is_left_of_a_run_that_is_over_and_was_seen_to_its_end(ser
 async def test_a_reader_who_claims_to_have_seen_what_is_to_come_gets_the_end_of_the_stream_and_no_fault(
     service, monkeypatch, caplog
 ):
-    monkeypatch.setattr(replies, "LOOK_UP_S", 0.05)
+    monkeypatch.setattr(run_responses, "LOOK_UP_S", 0.05)
     service.agent.script = [RunStarted(run_id=""), 1.5, answer()]
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 0)
@@ -96,8 +96,8 @@ async def test_a_reader_who_claims_to_have_seen_what_is_to_come_gets_the_end_of_
 
 
 async def test_silence_of_a_run_that_is_resumed_is_filled_with_comments(service, monkeypatch):
-    monkeypatch.setattr(replies, "LOOK_UP_S", 0.05)
-    monkeypatch.setattr(replies, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(run_responses, "LOOK_UP_S", 0.05)
+    monkeypatch.setattr(run_responses, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
     service.agent.script = [RunStarted(run_id=""), 1.5, answer()]
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 0)

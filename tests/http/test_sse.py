@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import AgentUnavailable
-from serve_app.http import replies, sse
+from serve_app.http import run_responses, sse
 from serve_app.http.following import Following
 from serve_app.values import ChatRequest, Context, Failed, Failure, RunEvent, RunStarted, Token, ToolCall, ToolRequest
 
@@ -122,7 +122,7 @@ async def test_a_run_over_its_deadline_ends_in_an_error(hurried, monkeypatch):
 
 
 async def test_silence_is_filled_with_comments(service, monkeypatch):
-    monkeypatch.setattr(replies, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(run_responses, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
     service.agent.script = [RunStarted(run_id="r1"), 0.28, answer()]
     response = await service.client.post("/agent/chat", json=CHAT)
     assert 3 <= response.text.count(": keep-alive\n\n") <= 5

@@ -13,14 +13,14 @@ from serve_app.http.errors import refusal
 from serve_app.http.idempotency import Key, events_of
 from serve_app.http.openai import examples
 from serve_app.http.openai.body import CompletionRequest
+from serve_app.http.openai.errors import described, refused
 from serve_app.http.openai.reading import find, turn_of
-from serve_app.http.openai.refusals import described, refused
-from serve_app.http.openai.shapes import Completion, Model, Models
+from serve_app.http.openai.response import Completion, Model, Models
 from serve_app.http.openai.streaming import Chunks, streamed
-from serve_app.http.parts import Parts
-from serve_app.http.rehearsal import rehearsed
-from serve_app.http.replies import end_of, marked
 from serve_app.http.responses import json_response
+from serve_app.http.routes.fault_injection import rehearsed
+from serve_app.http.run_responses import end_of, marked
+from serve_app.http.services import Services
 from serve_app.values import Failed, Failure
 
 _Name = Annotated[
@@ -28,13 +28,13 @@ _Name = Annotated[
 ]
 
 
-def add_openai(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def add_openai(api: FastAPI, services: Services, contexts: Contexts) -> None:
     """`POST /v1/chat/completions`, `GET /v1/models` and `GET /v1/models/{model}`."""
-    _add_completions(api, parts, contexts)
-    _add_models(api, Model(serve_app={"model": parts.model_name}))
+    _add_completions(api, services, contexts)
+    _add_models(api, Model(serve_app={"model": services.model_name}))
 
 
-def _add_completions(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def _add_completions(api: FastAPI, services: Services, contexts: Contexts) -> None:
     @api.post(
         "/v1/chat/completions",
         tags=["OpenAI"],
@@ -58,8 +58,8 @@ def _add_completions(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         with the `id` less its `chatcmpl-`.
         """
         turn = turn_of(body)
-        context = await rehearsed(contexts.of(request, turn.session_id), parts.faults)
-        events = events_of(parts, context, turn, key)
+        context = await rehearsed(contexts.of(request, turn.session_id), services.faults)
+        events = events_of(services, context, turn, key)
         created = int(time.time())
         refuse = partial(_refuse, key)
         if turn.stream:

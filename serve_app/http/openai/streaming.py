@@ -13,11 +13,11 @@ from serve_app.errors import DeadlineExceeded, RunCancelled
 from serve_app.http.contexts import patience_s
 from serve_app.http.errors import STATUS
 from serve_app.http.following import Following
+from serve_app.http.openai.errors import Refused
 from serve_app.http.openai.reading import MODEL
-from serve_app.http.openai.refusals import Refused
-from serve_app.http.openai.shapes import ID, CompletionUsage, rest_of
+from serve_app.http.openai.response import ID, CompletionUsage, rest_of
 from serve_app.http.openai.telling import Telling
-from serve_app.http.replies import CANCELLED, FIRST_EVENT_S
+from serve_app.http.run_responses import CANCELLED, FIRST_EVENT_S
 from serve_app.http.sse import KEEP_ALIVE, EventStream, steps
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
 from serve_app.values.sanitize import sanitize_json

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import json_response, refusals
-from serve_app.ports import Lines
+from serve_app.stores.run_lines import Lines
 from serve_app.values import RunLogLines
 
 _RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's answer has it.")]

@@ -8,8 +8,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
 from serve_app.http.responses import refusals
+from serve_app.http.services import ReadNodePages
 from serve_app.observability.merge import merged
-from serve_app.ports import Nodes
 
 FRESH_S = 5.0
 """How long a page is given to whoever asks: making one takes a tenth of a second, and Ray writes every 10 s."""
@@ -19,8 +19,8 @@ _EXAMPLE = 'ray_serve_app_turns_total{application="serve_app",deployment="Agent"
 class Pages:
     """The page of all nodes, made once for all who ask within `FRESH_S`."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self, read: ReadNodePages) -> None:
+        self._read = read
         self._page = b""
         self._fresh_until = float("-inf")
         self._making = asyncio.Lock()
@@ -29,14 +29,14 @@ class Pages:
         """The page, no older than `FRESH_S`."""
         async with self._making:
             if time.monotonic() >= self._fresh_until:
-                self._page = await asyncio.to_thread(merged, await self._nodes.pages())
+                self._page = await asyncio.to_thread(merged, await self._read())
                 self._fresh_until = time.monotonic() + FRESH_S
         return self._page
 
 
-def add_metrics(api: FastAPI, nodes: Nodes) -> None:
+def add_metrics(api: FastAPI, read: ReadNodePages) -> None:
     """`GET /metrics`."""
-    pages = Pages(nodes)
+    pages = Pages(read)
 
     @api.get(
         "/metrics",

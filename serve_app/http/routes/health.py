@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import within
 from serve_app.http.errors import or_failed
-from serve_app.http.parts import Parts
 from serve_app.http.request_ids import request_id_of
 from serve_app.http.responses import json_response
+from serve_app.http.services import Services
 from serve_app.values import DependencyCheck, Failed, Value
 
 DISPENSABLE = "retriever"
@@ -37,7 +37,7 @@ class Readiness(Value):
     checks: list[DependencyCheck]
 
 
-def add_health(api: FastAPI, parts: Parts) -> None:
+def add_health(api: FastAPI, services: Services) -> None:
     """`GET /healthz` and `GET /readyz`."""
     begun, heard = time.monotonic(), set[str]()
 
@@ -60,7 +60,7 @@ def add_health(api: FastAPI, parts: Parts) -> None:
     )
     async def readyz(request: Request) -> Response:
         """Asks every part of the service for the state of what it depends on."""
-        asked = {"agent": parts.agent.checks, "retriever": parts.retriever.checks, "tools": parts.tools.checks}
+        asked = {"agent": services.agent.checks, "retriever": services.retriever.checks, "tools": services.tools.checks}
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(*(or_failed(_asked(checks()), request_id) for checks in asked.values()))
         checks: list[DependencyCheck] = []

@@ -1,30 +1,28 @@
-"""Who can be asked for what, whichever process answers?"""
+"""Protocols of what has two implementations in production, or is called in another process."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
+    from contextlib import AbstractContextManager
 
-    from serve_app.errors import Overloaded
     from serve_app.values import (
+        Answer,
         ChatRequest,
-        Claim,
         Context,
         DependencyCheck,
         Document,
         DocumentList,
         DocumentSummary,
-        Fault,
-        FeedbackList,
-        FeedbackRequest,
+        Failed,
+        FinalStatus,
         IdempotencyKey,
         IndexingResult,
-        Rating,
+        Metric,
         RunEvent,
-        RunLogLines,
-        RunRecord,
         SearchResult,
         Session,
         SessionSizes,
@@ -32,6 +30,12 @@ if TYPE_CHECKING:
         ToolResult,
         ToolSpec,
     )
+
+SpanKind = Literal["turn", "step", "model", "tool", "retrieval", "memory"]
+"""What a part of a turn is: the whole, a thinking step, a call of a model, of a tool, a search, a use of memory."""
+Fact = str | int | float | bool | list[str]
+Telling = Callable[[], Any]
+"""Tells what a span was given or has brought, as JSON. It is called later and in another thread, if at all."""
 
 
 class Agent(Protocol):
@@ -80,59 +84,6 @@ class Agent(Protocol):
 
     async def checks(self) -> list[DependencyCheck]:
         """The state of what turns depend on: the model, memory, the tools that are bound."""
-        ...
-
-
-class Runs(Protocol):
-    """Reads the log of runs, whichever process runs them."""
-
-    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
-        """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
-
-        A run that is registered is run, even if nobody starts it, unless it is withdrawn.
-
-        Raises:
-            KeyReused: the key came with another request.
-            StoreUnavailable: Redis did not answer.
-        """
-        ...
-
-    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
-        """Take back the run `context.run_id`, claimed with `key`, which the agents refused.
-
-        Whoever joined it meanwhile reads `why`, and the key begins another run the next time. False, and nothing is
-        changed, where a process has taken the run by itself.
-
-        Raises:
-            StoreUnavailable: Redis did not answer.
-        """
-        ...
-
-    async def run(self, context: Context, run_id: str) -> RunRecord:
-        """The state of a run.
-
-        Raises:
-            NotFound: the tenant has no such run, or its time is over.
-            StoreUnavailable: Redis did not answer.
-        """
-        ...
-
-    def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        """The run's events that come after the event `after`, to its last one, as they happen.
-
-        Raises:
-            NotFound: the tenant has no such run, or its time is over.
-            StoreUnavailable: Redis did not answer.
-        """
-        ...
-
-    async def cancel(self, context: Context, run_id: str) -> RunRecord:
-        """End a run without an answer; one that has ended stays as it is. What became of it.
-
-        Raises:
-            NotFound: the tenant has no such run, or its time is over.
-            StoreUnavailable: Redis did not answer.
-        """
         ...
 
 
@@ -199,56 +150,73 @@ class Tools(Protocol):
         ...
 
 
-class Lines(Protocol):
-    """Knows what the logs of all processes say of a run."""
+class Metrics(Protocol):
+    """Takes observations of the metrics of `observability.catalogue`, each with a value for each of its labels.
 
-    async def listed(self, context: Context, run_id: str) -> RunLogLines:
-        """The latest lines about the run, in order.
+    It costs a few microseconds, and never fails the one who observes.
+    """
 
-        Raises:
-            NotFound: the tenant has no such run, or its time is over.
-            StoreUnavailable: Redis did not answer.
-        """
+    def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+        ...
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        """Set a gauge, for the next twenty seconds."""
+        ...
+
+    def hand_over(self) -> None:
+        """Pass on what has been observed and is still kept here."""
         ...
 
 
-class Feedback(Protocol):
-    """Keeps what users thought of answers."""
+class Span(Protocol):
+    """What is recorded of one part of a turn. None of its methods waits or raises."""
 
-    async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
-        """Rate a run; a second vote takes the first one's place. What the run was rated before.
-
-        Raises:
-            NotFound: the tenant has no such run, or its time is over.
-            RunUnfinished: the run has not ended.
-            StoreUnavailable: Redis did not answer.
-        """
+    @property
+    def traceparent(self) -> str:
+        """By W3C Trace Context, for whoever is asked from within it."""
         ...
 
-    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
-        """The latest votes, of one rating or of both.
+    def child(self, kind: SpanKind, name: str, given: Telling | None = None) -> AbstractContextManager[Span]:
+        """A part of this part; it lasts as long as the block, and fails with it."""
+        ...
 
-        Raises:
-            StoreUnavailable: Redis did not answer.
-        """
+    def note(self, **facts: Fact) -> None:
+        """Record facts, in place of those of the same name."""
+        ...
+
+    def tell(self, told: Telling) -> None:
+        """Record what it has brought."""
+        ...
+
+    def fail(self, error: str) -> None:
+        """Record that it brought nothing of use; `error` begins with a word for the sort, and a colon."""
+        ...
+
+    def hide(self, values: Iterable[Any]) -> None:
+        """Have nothing of the whole turn tell one of these values."""
         ...
 
 
-class Faults(Protocol):
-    """Keeps what goes wrong on purpose; every method but the first raises `StoreUnavailable` when nobody can tell."""
+class TurnSpan(Span, Protocol):
+    """What is recorded of a turn."""
 
-    async def in_force(self) -> tuple[Fault, ...]:
-        """The faults for a request that begins now, as known within a second; none when nobody can tell."""
+    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
+        """Say how the turn has ended; one that goes on in another process is told by that one."""
         ...
 
-    async def listed(self) -> tuple[Fault, ...]:
-        """The faults in force, by their targets."""
+
+class Tracer(Protocol):
+    """Records turns and tells them to whoever collects traces."""
+
+    def turn(self, context: Context, request: ChatRequest) -> AbstractContextManager[TurnSpan]:
+        """The turn that is run in the block."""
         ...
 
-    async def put(self, fault: Fault) -> None:
-        """Set a fault, in place of the one of the same target."""
-        ...
-
-    async def clear(self, target: str | None) -> None:
-        """End the fault of `target`; None ends all."""
+    async def close(self) -> None:
+        """Tell what has not been told yet, within two seconds."""
         ...

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from serve_app.errors import NotFound
 from serve_app.http.contexts import Contexts, patience_s, within
-from serve_app.http.parts import Parts
 from serve_app.http.responses import body_refusals, json_response, refusals
-from serve_app.ports import Keys
+from serve_app.http.services import Services
+from serve_app.stores.api_keys import KeyBook
 from serve_app.values import ApiKey, ApiKeyList, ApiKeyRequest, KeyId, NewApiKey, RateLimits
 
 log = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ _OFF = "This service asks for no keys; `access: {admin_key_env: NAME}` in its co
 _KeyId = Annotated[KeyId, Path()]
 
 
-def add_api_keys(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def add_api_keys(api: FastAPI, services: Services, contexts: Contexts) -> None:
     """`POST` and `GET /admin/keys`, `PATCH` and `DELETE /admin/keys/{key_id}`."""
-    _add_create(api, parts, contexts)
-    _add_list(api, parts, contexts)
-    _add_limit(api, parts, contexts)
-    _add_revoke(api, parts, contexts)
+    _add_create(api, services, contexts)
+    _add_list(api, services, contexts)
+    _add_limit(api, services, contexts)
+    _add_revoke(api, services, contexts)
 
 
-def _add_create(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def _add_create(api: FastAPI, services: Services, contexts: Contexts) -> None:
     @api.post(
         _PATH,
         tags=["Admin"],
@@ -43,14 +43,14 @@ def _add_create(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def create(request: Request, order: ApiKeyRequest) -> Response:
         """For keys of the tenant `default` with the scope `admin`. It opens what it is for within two seconds."""
         async with within(patience_s(contexts.of(request))):
-            made = await _asked_for(parts).create(order)
+            made = await _asked_for(services).create(order)
         log.warning("key_created", extra={"id": made.id, "of": made.tenant, "scopes": sorted(made.scopes)})
         response = json_response(made, HTTPStatus.CREATED)
         response.headers["Cache-Control"] = "no-store"
         return response
 
 
-def _add_list(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def _add_list(api: FastAPI, services: Services, contexts: Contexts) -> None:
     @api.get(
         _PATH,
         tags=["Admin"],
@@ -62,10 +62,10 @@ def _add_list(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def listed(request: Request) -> Response:
         """For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys."""
         async with within(patience_s(contexts.of(request))):
-            return json_response(ApiKeyList(keys=await _asked_for(parts).listed()))
+            return json_response(ApiKeyList(keys=await _asked_for(services).listed()))
 
 
-def _add_limit(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def _add_limit(api: FastAPI, services: Services, contexts: Contexts) -> None:
     @api.patch(
         f"{_PATH}/{{key_id}}",
         tags=["Admin"],
@@ -78,12 +78,12 @@ def _add_limit(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
         changes = {name: getattr(limits, name) for name in limits.model_fields_set}
         async with within(patience_s(contexts.of(request))):
-            changed = await _asked_for(parts).limit(key_id, changes)
+            changed = await _asked_for(services).limit(key_id, changes)
         log.warning("key_limited", extra={"id": key_id, **changes})
         return json_response(changed)
 
 
-def _add_revoke(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def _add_revoke(api: FastAPI, services: Services, contexts: Contexts) -> None:
     @api.delete(
         f"{_PATH}/{{key_id}}",
         tags=["Admin"],
@@ -95,12 +95,12 @@ def _add_revoke(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def revoke(request: Request, key_id: _KeyId) -> Response:
         """Everywhere within two seconds; turns that it has begun go on."""
         async with within(patience_s(contexts.of(request))):
-            await _asked_for(parts).revoke(key_id)
+            await _asked_for(services).revoke(key_id)
         log.warning("key_revoked", extra={"id": key_id})
         return Response(status_code=204)
 
 
-def _asked_for(parts: Parts) -> Keys:
-    if parts.gate is None:
+def _asked_for(services: Services) -> KeyBook:
+    if services.gate is None:
         raise NotFound(_OFF)
-    return parts.keys
+    return services.keys

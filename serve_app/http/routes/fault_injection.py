@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from serve_app.errors import NotFound
 from serve_app.http.contexts import Contexts, patience_s, within
-from serve_app.http.parts import Parts
 from serve_app.http.responses import body_refusals, json_response, refusals
-from serve_app.ports import Faults
+from serve_app.http.services import Services
+from serve_app.stores.faults import FaultBoard
 from serve_app.values import Context, Fault, FaultList, FaultMode, FaultTarget, Value
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Which(Value):
     target: FaultTarget | None = Field(default=None, description="The fault of this target; without it, all.")
 
 
-async def rehearsed(context: Context, faults: Faults | None) -> Context:
+async def rehearsed(context: Context, faults: FaultBoard | None) -> Context:
     """The context with the faults in force, which every hop obeys."""
     if faults is None:
         return context
@@ -51,7 +51,7 @@ async def rehearsed(context: Context, faults: Faults | None) -> Context:
     return context.model_copy(update={"faults": in_force}) if in_force else context
 
 
-def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
     """`GET`, `PUT` and `DELETE /admin/faults`."""
 
     @api.get(
@@ -65,7 +65,7 @@ def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def listed(request: Request) -> Response:
         """What goes wrong on purpose now; 404 where the configuration does not allow it."""
         async with within(patience_s(contexts.of(request))):
-            return await _told(_allowed(parts))
+            return await _told(_allowed(services))
 
     @api.put(
         _PATH,
@@ -78,7 +78,7 @@ def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def put(request: Request, rehearsal: Rehearsal) -> Response:
         """Set a fault, in place of the one of the same target. It hits turns that begin a second later or earlier."""
         async with within(patience_s(contexts.of(request))):
-            faults = _allowed(parts)
+            faults = _allowed(services)
             await faults.put(rehearsal.begun(time.time()))
             log.warning("fault_set", extra=rehearsal.model_dump())
             return await _told(faults)
@@ -94,17 +94,17 @@ def add_rehearsal(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
     async def clear(request: Request, which: Annotated[Which, Query()]) -> Response:
         """End the fault of a target, or all. Turns that have begun keep theirs."""
         async with within(patience_s(contexts.of(request))):
-            faults = _allowed(parts)
+            faults = _allowed(services)
             await faults.clear(which.target)
             log.warning("fault_cleared", extra={"target": which.target or "all"})
             return await _told(faults)
 
 
-def _allowed(parts: Parts) -> Faults:
-    if parts.faults is None:
+def _allowed(services: Services) -> FaultBoard:
+    if services.faults is None:
         raise NotFound(_OFF)
-    return parts.faults
+    return services.faults
 
 
-async def _told(faults: Faults) -> Response:
+async def _told(faults: FaultBoard) -> Response:
     return json_response(FaultList(faults=await faults.listed()))

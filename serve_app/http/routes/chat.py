@@ -10,15 +10,15 @@ from serve_app.http import examples
 from serve_app.http.background import begun
 from serve_app.http.contexts import Contexts
 from serve_app.http.idempotency import Key, events_of
-from serve_app.http.parts import Parts
 from serve_app.http.preferences import RespondsAsync
-from serve_app.http.rehearsal import rehearsed
-from serve_app.http.replies import answer_of, stream_of
 from serve_app.http.responses import body_refusals
+from serve_app.http.routes.fault_injection import rehearsed
+from serve_app.http.run_responses import answer_of, stream_of
+from serve_app.http.services import Services
 from serve_app.values import Answer, ChatRequest, RunRecord
 
 
-def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
+def add_chat(api: FastAPI, services: Services, contexts: Contexts) -> None:
     """`POST /agent/chat`."""
 
     @api.post(
@@ -55,8 +55,8 @@ def add_chat(api: FastAPI, parts: Parts, contexts: Contexts) -> None:
         A turn goes on when its client leaves. Send an `Idempotency-Key` to be able to ask again, and `Prefer:
         respond-async` not to wait at all: the run is then read at `/agent/runs/{run_id}`.
         """
-        context = await rehearsed(contexts.of(request, body.session_id), parts.faults)
+        context = await rehearsed(contexts.of(request, body.session_id), services.faults)
         if in_background:
-            return await begun(parts, context, body, key)
-        events = events_of(parts, context, body, key)
+            return await begun(services, context, body, key)
+        events = events_of(services, context, body, key)
         return await (stream_of if body.stream else answer_of)(events, context)

@@ -1,0 +1,1 @@
+"""The routes of the service: each module has one `router`, which `create_api` adds."""

@@ -1,0 +1,48 @@
+"""The services that the routes call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serve_app.observability.recorders import SILENT
+
+if TYPE_CHECKING:
+    from serve_app.http.auth import Gate
+    from serve_app.http.places import Admission
+    from serve_app.ports import Agent, Metrics, Retriever, Tools
+    from serve_app.runs.feedback import FeedbackBook
+    from serve_app.runs.log import RunLog
+    from serve_app.stores.api_keys import KeyBook
+    from serve_app.stores.faults import FaultBoard
+    from serve_app.stores.limiter import RedisLimiter
+    from serve_app.stores.run_lines import Lines
+
+ReadNodePages = Callable[[], Awaitable[dict[str, str | None]]]
+"""Reads each node's metrics page, by the node's address; None for a node that did not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes and the middlewares call: the other deployments and the stores."""
+
+    agent: Agent
+    runs: RunLog
+    retriever: Retriever
+    tools: Tools
+    lines: Lines
+    feedback: FeedbackBook
+    read_node_pages: ReadNodePages
+    keys: KeyBook
+    gate: Gate | None = None
+    """None where the service needs no keys."""
+    faults: FaultBoard | None = None
+    """None where fault injection is off."""
+    limiter: RedisLimiter | None = None
+    """None where there are no rate limits."""
+    admission: Admission | None = None
+    """None where all turns are served at once."""
+    metrics: Metrics = SILENT
+    model_name: str = ""
+    """The configured name of the agent's model."""
