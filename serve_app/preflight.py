@@ -66,9 +66,9 @@ def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
 
 
 def _tools(settings: Settings) -> Iterator[Problem]:
-    from serve_app.tools.registry import load
+    from serve_app.tools.loader import load_tools
 
-    _, unusable = load(settings.tools.by_name, supplies=[settings.orders])
+    _, unusable = load_tools(settings.tools.by_name, supplies=[settings.orders])
     yield from unusable.values()
     yield from _references(settings.tools)
 

@@ -25,7 +25,7 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.resilience.deadline import remaining_s, until
-from serve_app.tools.grouped import Grouped, Part
+from serve_app.tools.grouped_tools import GroupedTools, ToolGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -140,10 +140,10 @@ class RemoteTools:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
 
 
-def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> Grouped:
+def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> GroupedTools:
     """All tools, each of its group's deployment; under None is the deployment of those in no group."""
     owned = {group: {name: settings.by_name[name] for name in settings.names_of_group(group)} for group in handles}
-    return Grouped(*(Part(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
+    return GroupedTools(*(ToolGroup(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
 
 
 def _called(method: Any, context: Context, *arguments: Any) -> Any:

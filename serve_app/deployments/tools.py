@@ -15,7 +15,7 @@ from serve_app.errors import ToolUnavailable
 from serve_app.observability.traces import untraced_by_langchain
 from serve_app.observability.vitals import beat
 from serve_app.resilience.ending import end
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool_runner import ToolRunner
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -32,7 +32,7 @@ class Tools:
         screen_logs(settings.observability)
         untraced_by_langchain()
         tools = settings.tools
-        self._runner = Runner(
+        self._runner = ToolRunner(
             tools.by_name, [settings.orders], settings.egress.private_hosts, tools.names_of_group(group)
         )
         self._runner.start()

@@ -1,1 +1,1 @@
-"""How does a typed function become a tool that a model can call?"""
+"""Tools that a model calls: functions, HTTP endpoints and MCP servers, with retry and standby."""

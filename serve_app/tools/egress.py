@@ -1,11 +1,11 @@
-"""Where may a tool connect to?
+"""The SSRF guard: decides which addresses a tool may connect to.
 
-A tool contacts the hosts of its own URLs only, which the configuration names. A name can still lead inside: its
-addresses are looked up once per request, each must be public unless the host is listed, and the connection goes to an
-address that was checked, so that a name that changes its mind in between gains nothing. TLS and the Host header keep
-the name.
+A tool connects only to the hosts of its own URLs, which the configuration names. A host name may still resolve to an
+internal address. So the name is resolved once per request, every address must be public unless the host is listed in
+`egress.private_hosts`, and the connection goes to an address that was checked: DNS rebinding gains nothing. TLS and the
+Host header use the name.
 
-No list opens `NEVER`: the addresses at which clouds hand out a machine's credentials, and those that are no host's.
+`ALWAYS_BLOCKED` cannot be opened by any setting: cloud metadata addresses, and addresses that belong to no host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Address = IPv4Address | IPv6Address
 
-NEVER = [
+ALWAYS_BLOCKED = [
     ip_network(each)
     for each in (
         "0.0.0.0/8",
@@ -50,11 +50,11 @@ SITE_LOCAL = ip_network("fec0::/10")
 
 
 class EgressRefused(Exception):
-    """The host has an address that the tool may not connect to."""
+    """The host has an address to which the tool may not connect."""
 
 
-def embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or the address itself."""
+def embedded_ipv4(address: Address) -> Address:
+    """The IPv4 address inside an IPv6 address (NAT64, mapped, 6to4); otherwise the address itself."""
     if isinstance(address, IPv6Address):
         if address in NAT64:
             return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -62,32 +62,32 @@ def embedded(address: Address) -> Address:
     return address
 
 
-def refused_always(address: Address) -> bool:
-    """Whether no configuration allows the address."""
-    inner = embedded(address)
-    return any(inner in network for network in NEVER)
+def is_always_blocked(address: Address) -> bool:
+    """Whether no setting can allow the address."""
+    inner = embedded_ipv4(address)
+    return any(inner in network for network in ALWAYS_BLOCKED)
 
 
-def public(address: Address) -> bool:
-    """Whether the address belongs to the open internet."""
-    inner = embedded(address)
+def is_public(address: Address) -> bool:
+    """Whether the address belongs to the public internet."""
+    inner = embedded_ipv4(address)
     return inner.is_global and not (
-        inner.is_multicast or inner.is_reserved or inner in SITE_LOCAL or refused_always(inner)
+        inner.is_multicast or inner.is_reserved or inner in SITE_LOCAL or is_always_blocked(inner)
     )
 
 
-class Egress:
-    """The rules; `private_hosts` are `host` or `host:port`."""
+class EgressPolicy:
+    """The rules of the guard; `private_hosts` are `host` or `host:port`."""
 
     def __init__(self, private_hosts: Iterable[str]) -> None:
         self._private = frozenset(each.lower() for each in private_hosts)
 
-    async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses of `host`, all of which may be connected to.
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """The addresses of `host`, all of them allowed.
 
         Raises:
-            EgressRefused: one of them may not.
-            httpx.ConnectError: the name is unknown.
+            EgressRefused: one of them is not allowed.
+            httpx.ConnectError: the name does not resolve.
         """
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -103,37 +103,37 @@ class Egress:
 
     def allows(self, host: str, port: int, address: Address) -> bool:
         """Whether a connection to `host` may go to `address`."""
-        if refused_always(address):
+        if is_always_blocked(address):
             return False
         name = f"[{host}]" if ":" in host else host
-        return public(address) or not self._private.isdisjoint({name.lower(), f"{name.lower()}:{port}"})
+        return is_public(address) or not self._private.isdisjoint({name.lower(), f"{name.lower()}:{port}"})
 
 
-class CheckedTransport(httpx.AsyncBaseTransport):
-    """Sends each request to an address that the rules allow."""
+class SsrfGuardTransport(httpx.AsyncBaseTransport):
+    """An httpx transport that connects only to addresses that the policy allows."""
 
-    def __init__(self, rules: Egress) -> None:
-        self._rules = rules
-        self._inner = httpx.AsyncHTTPTransport(verify=certificates(), trust_env=False)
+    def __init__(self, policy: EgressPolicy) -> None:
+        self._policy = policy
+        self._inner = httpx.AsyncHTTPTransport(verify=tls_context(), trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
-        *others, last = await self._rules.addresses(host, port)
+        *others, last = await self._policy.resolve(host, port)
         for address in others:
             try:
-                return await self._inner.handle_async_request(_addressed(request, host, address))
+                return await self._inner.handle_async_request(_with_address(request, host, address))
             except httpx.ConnectError:
                 continue
-        return await self._inner.handle_async_request(_addressed(request, host, last))
+        return await self._inner.handle_async_request(_with_address(request, host, last))
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-def _addressed(request: httpx.Request, host: str, address: str) -> httpx.Request:
-    """The same request, to `address`; the header Host is there already."""
+def _with_address(request: httpx.Request, host: str, address: str) -> httpx.Request:
+    """The same request to `address`; its Host header already has the name."""
     return httpx.Request(
         request.method,
         request.url.copy_with(host=address),
@@ -144,6 +144,6 @@ def _addressed(request: httpx.Request, host: str, address: str) -> httpx.Request
 
 
 @cache
-def certificates() -> ssl.SSLContext:
-    """Loading them takes 20-40 ms of the event loop: once."""
+def tls_context() -> ssl.SSLContext:
+    """The TLS context of all tools, made once: loading the certificates blocks for 20-40 ms."""
     return ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""A session with an MCP server, begun anew whenever it breaks, while calls of the one before come to their end."""
+"""Keeps a session with an MCP server, and replaces it when it breaks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mcp.types import (
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app.resilience.retry import insist
-from serve_app.tools.capped import CODE, MARK, fault_of
-from serve_app.tools.failures import Lost, ServerFault, Unreachable
-from serve_app.tools.schema import Arguments
+from serve_app.tools.arguments import ArgumentsReader
+from serve_app.tools.mcp_transport import CODE, MARK, classify_error
+from serve_app.tools.tool import ConnectionLost, ToolServerError, ToolUnreachable
 from serve_app.values.sanitize import sanitize_json, sanitize_text, truncate
 
 if TYPE_CHECKING:
@@ -47,20 +47,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PING_S = 2.0
-PAUSE_S = 1.0
-"""Between two sessions, so that a server that dies at once is not started all the time."""
-REJOIN_S = 5.0
-"""How long a call waits for a session that is begun anew: about as long as a small server takes to restart."""
+MIN_SESSION_INTERVAL_S = 1.0
+"""Between the starts of two sessions, so that a server that crashes at once is not started all the time."""
+RECONNECT_WAIT_S = 5.0
+"""How long a call waits for a new session: about the time in which a small server restarts."""
 MAX_TOOLS = 500
-"""Of one server: more than any model can choose among."""
+"""Tools of one server that are used: more than any model can choose from."""
 MAX_PAGES = 100
 MAX_DESCRIPTION = 4_000
-GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
-ID = re.compile(r'"id"\s*:\s*(\d+)')
+STREAM_CLOSED = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+_ID = re.compile(r'"id"\s*:\s*(\d+)')
 
 
-class Reply(BaseModel):
-    """What a server says to a call, as loosely as it may say it: the deed is done whatever the form."""
+class McpReply(BaseModel):
+    """A server's result of a call, hardly validated: the call has happened, whatever its form."""
 
     model_config = ConfigDict(extra="allow")
     content: Any = None
@@ -68,293 +68,301 @@ class Reply(BaseModel):
     isError: Any = False  # noqa: N815 - likewise
 
 
-class _Listed(BaseModel):
+class _ToolPage(BaseModel):
+    """One page of a server's list of tools."""
+
     model_config = ConfigDict(extra="allow")
     tools: list[Any] = []
     nextCursor: Any = None  # noqa: N815 - MCP's own name
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """A tool as its server offers it."""
+class ListedTool:
+    """A tool as its server lists it."""
 
     description: str
-    arguments: Arguments
+    arguments: ArgumentsReader
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A call as the server gets it."""
+class McpCall:
+    """A call as the server receives it."""
 
     tool: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     meta: dict[str, Any] | None
 
 
 @dataclass(slots=True)
-class _Joined:
-    """One session and its calls."""
+class _Session:
+    """One session and the calls in it."""
 
     session: ClientSession
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    stirred: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where there is something to look at: the session is in doubt, its list has changed, or it is over."""
-    doubted: bool = False
-    changed: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    attention: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the session needs a ping, its list of tools has changed, or it has ended."""
+    needs_ping: bool = False
+    list_changed: bool = False
 
     def end(self) -> None:
-        self.over.set()
-        self.stirred.set()
+        self.ended.set()
+        self.attention.set()
 
 
 class McpServer:
-    """The tools of one server, and a session in which they are called."""
+    """One MCP server: the tools that it lists, and the current session."""
 
     def __init__(self, name: str, connect: Connect, connect_timeout_s: float) -> None:
-        self.offered: dict[str, Offered] = {}
-        """As they were last listed, also while the server is away."""
+        self.listed: dict[str, ListedTool] = {}
+        """The tools as they were last listed; they stay while the server is away."""
         self._name = name
         self._connect = connect
         self._connect_timeout_s = connect_timeout_s
-        self._joined: _Joined | None = None
-        self._there = asyncio.Event()
+        self._session: _Session | None = None
+        self._connected = asyncio.Event()
         self._lost_at = float("-inf")
-        self._holding: asyncio.Task[None] | None = None
-        self._living: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._sessions: set[asyncio.Task[None]] = set()
         self._away = False
 
     @property
-    def there(self) -> bool:
-        """Whether a call has a chance: there is a session, or was one a moment ago."""
-        return self._joined is not None or time.monotonic() - self._lost_at < REJOIN_S
+    def available(self) -> bool:
+        """Whether there is a session, or was one a moment ago."""
+        return self._session is not None or time.monotonic() - self._lost_at < RECONNECT_WAIT_S
 
     def start(self) -> None:
-        """Look for the server from now on."""
-        if self._holding is None:
-            self._holding = asyncio.create_task(self._hold())
+        """Keep a session from now on, in the background."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_session())
 
-    async def call(self, asked: Asked, effect: Effect) -> Reply:
-        """What the tool says; asked once more in a new session where the first is gone and the effect allows it.
+    async def call(self, call: McpCall, effect: Effect) -> McpReply:
+        """Make a call; repeat it once in a new session if the effect allows that.
 
         Raises:
-            Unreachable: the call was surely not taken.
-            Lost: the session ended meanwhile.
-            ServerFault: the server does not manage.
-            McpError: the server does not take the call.
+            ToolUnreachable: the call surely did not happen.
+            ConnectionLost: the session ended during the call.
+            ToolServerError: the server is overloaded or broken.
+            McpError: the server refuses the call.
         """
-        joined = await self._session_now()
+        session = await self._current_session()
         try:
-            return await self._once(joined, asked)
-        except (Unreachable, Lost) as error:
-            self._replace(joined, error)
-            if isinstance(error, Lost) and effect == "effect":
+            return await self._send(session, call)
+        except (ToolUnreachable, ConnectionLost) as error:
+            self._replace(session, error)
+            if isinstance(error, ConnectionLost) and effect == "effect":
                 raise
             try:
-                joined = await self._session_now()
-            except Unreachable:
+                session = await self._current_session()
+            except ToolUnreachable:
                 raise error from None
-        return await self._once(joined, asked)
+        return await self._send(session, call)
 
     async def close(self) -> None:
-        tasks = [*self._living, *([self._holding] if self._holding else [])]
+        tasks = [*self._sessions, *([self._keeper] if self._keeper else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _session_now(self) -> _Joined:
-        """The session, or the one that is being begun."""
+    async def _current_session(self) -> _Session:
+        """The session; waits a while for one that is being started."""
         try:
-            async with asyncio.timeout(REJOIN_S):
-                while self._joined is None:
-                    await self._there.wait()
-                return self._joined
+            async with asyncio.timeout(RECONNECT_WAIT_S):
+                while self._session is None:
+                    await self._connected.wait()
+                return self._session
         except TimeoutError:
-            raise Unreachable from None
+            raise ToolUnreachable from None
 
-    async def _once(self, joined: _Joined, asked: Asked) -> Reply:
-        meta = RequestParams.Meta.model_validate(asked.meta) if asked.meta else None
-        params = CallToolRequestParams(name=asked.tool, arguments=dict(asked.given), _meta=meta)
-        calling = asyncio.create_task(joined.session.send_request(ClientRequest(CallToolRequest(params=params)), Reply))
-        joined.calls.add(calling)
-        calling.add_done_callback(joined.calls.discard)
+    async def _send(self, session: _Session, call: McpCall) -> McpReply:
+        meta = RequestParams.Meta.model_validate(call.meta) if call.meta else None
+        params = CallToolRequestParams(name=call.tool, arguments=dict(call.arguments), _meta=meta)
+        sending = asyncio.create_task(
+            session.session.send_request(ClientRequest(CallToolRequest(params=params)), McpReply)
+        )
+        session.calls.add(sending)
+        sending.add_done_callback(session.calls.discard)
         try:
-            return await calling
+            return await sending
         except asyncio.CancelledError:
             waiting = asyncio.current_task()
             if waiting and not waiting.cancelling():
-                raise Lost from None
-            joined.doubted = True  # whoever waited has given up
-            joined.stirred.set()
+                raise ConnectionLost from None
+            session.needs_ping = True  # the caller has given up: the server may hang
+            session.attention.set()
             raise
-        except GONE as error:  # the message was not handed over
-            raise Unreachable from error
+        except STREAM_CLOSED as error:  # the message was not sent
+            raise ToolUnreachable from error
         except McpError as error:
-            fault = fault_of(error.error)
+            fault = classify_error(error.error)
             if fault in {"no_session", "not_reached"}:
-                raise Unreachable from error
+                raise ToolUnreachable from error
             if fault == "lost":
-                raise Lost from error
+                raise ConnectionLost from error
             if fault == "server_fault":
-                raise ServerFault(truncate(error.error.message, 200)) from error
+                raise ToolServerError(truncate(error.error.message, 200)) from error
             raise
 
-    def _replace(self, joined: _Joined, error: Exception) -> None:
-        """Begin another session; the calls that are under way in this one come to their end."""
-        if self._joined is joined:
+    def _replace(self, session: _Session, error: Exception) -> None:
+        """Start another session; the other calls in this one may still finish."""
+        if self._session is session:
             logger.info("mcp_session_lost", extra={"server": self._name, "error": repr(error.__cause__ or error)})
-            self._leave()
-        joined.end()
+            self._forget_session()
+        session.end()
 
-    def _leave(self) -> None:
-        self._joined = None
+    def _forget_session(self) -> None:
+        self._session = None
         self._lost_at = time.monotonic()
-        self._there.clear()
+        self._connected.clear()
 
-    async def _hold(self) -> None:
+    async def _keep_session(self) -> None:
         while True:
-            joined = await insist(self._join, self._report)
-            begun = time.monotonic()
-            self._joined = joined
-            self._there.set()
+            session = await insist(self._start_session, self._log_missing)
+            started = time.monotonic()
+            self._session = session
+            self._connected.set()
             if self._away:
                 self._away = False
                 logger.warning("mcp_server_found", extra={"server": self._name})
-            await joined.over.wait()
-            if self._joined is joined:
-                self._leave()
-            await asyncio.sleep(max(0.0, PAUSE_S - (time.monotonic() - begun)))
+            await session.ended.wait()
+            if self._session is session:
+                self._forget_session()
+            await asyncio.sleep(max(0.0, MIN_SESSION_INTERVAL_S - (time.monotonic() - started)))
 
-    def _report(self, error: BaseException | None) -> None:
+    def _log_missing(self, error: BaseException | None) -> None:
         if not self._away:
             self._away = True
             logger.warning("mcp_server_missing", extra={"server": self._name, "error": repr(error)})
 
-    async def _join(self) -> _Joined:
-        """A session that has begun; it lives in a task of its own, as its streams must end where they began."""
-        begun: asyncio.Future[_Joined] = asyncio.get_running_loop().create_future()
-        living = asyncio.create_task(self._live(begun))
-        self._living.add(living)
-        living.add_done_callback(self._living.discard)
-        either: set[asyncio.Future[Any]] = {living, begun}
+    async def _start_session(self) -> _Session:
+        """Start a session in its own task, which opens and closes its streams."""
+        started: asyncio.Future[_Session] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(self._run_session(started))
+        self._sessions.add(running)
+        running.add_done_callback(self._sessions.discard)
+        either: set[asyncio.Future[Any]] = {running, started}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if begun.done():
-            return begun.result()
-        living.result()
-        raise Unreachable
+        if started.done():
+            return started.result()
+        running.result()
+        raise ToolUnreachable
 
-    async def _live(self, begun: asyncio.Future[_Joined]) -> None:
-        """One session, to its end; raises where it does not come to one."""
-        joined: _Joined | None = None
+    async def _run_session(self, started: asyncio.Future[_Session]) -> None:
+        """Run one session to its end; raises if it cannot be started."""
+        current: _Session | None = None
         try:
             async with (
                 self._connect() as (read, write),
-                _mended(read) as (clean, ended),
-                ClientSession(clean, write, message_handler=lambda each: self._notice(joined, each)) as session,
+                _repair_messages(read) as (clean, on_end),
+                ClientSession(clean, write, message_handler=lambda each: self._on_message(current, each)) as session,
             ):
-                joined = _Joined(session)
+                current = _Session(session)
                 async with asyncio.timeout(self._connect_timeout_s):
                     await session.initialize()
-                    self.offered = await self._list(session)
-                begun.set_result(joined)
-                ended.append(joined.end)
-                await self._watch(joined)
-                if joined.calls:
-                    await asyncio.wait(joined.calls)
+                    self.listed = await self._list_tools(session)
+                started.set_result(current)
+                on_end.append(current.end)
+                await self._watch(current)
+                if current.calls:
+                    await asyncio.wait(current.calls)
         except Exception as error:
-            if not begun.done():
+            if not started.done():
                 raise
             logger.info("mcp_session_lost", extra={"server": self._name, "error": repr(error)})
         finally:
-            if joined:
-                joined.end()
-                for each in list(joined.calls):  # the session is over: they would wait for ever
+            if current:
+                current.end()
+                for each in list(current.calls):  # no reply will come
                     each.cancel()
 
-    async def _notice(self, joined: _Joined | None, message: Any) -> None:
-        if joined and isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
-            joined.changed = True
-            joined.stirred.set()
+    async def _on_message(self, current: _Session | None, message: Any) -> None:
+        if (
+            current
+            and isinstance(message, ServerNotification)
+            and isinstance(message.root, ToolListChangedNotification)
+        ):
+            current.list_changed = True
+            current.attention.set()
 
-    async def _watch(self, joined: _Joined) -> None:
-        """Keep the list of tools fresh, and look after a session in doubt, until it is over."""
-        while not joined.over.is_set():
-            await joined.stirred.wait()
-            joined.stirred.clear()
-            if joined.changed and not joined.over.is_set():
-                joined.changed = False
+    async def _watch(self, session: _Session) -> None:
+        """Refresh the changed list of tools, and ping after a call that was given up."""
+        while not session.ended.is_set():
+            await session.attention.wait()
+            session.attention.clear()
+            if session.list_changed and not session.ended.is_set():
+                session.list_changed = False
                 try:
                     async with asyncio.timeout(self._connect_timeout_s):
-                        self.offered = await self._list(joined.session)
+                        self.listed = await self._list_tools(session.session)
                 except (TimeoutError, McpError, ValidationError) as error:
                     logger.warning("mcp_list_failed", extra={"server": self._name, "error": repr(error)})
-            while joined.doubted and not joined.over.is_set():
-                joined.doubted = not await _answers(joined.session)
-                if joined.doubted and not joined.calls:  # a server that is busy with others answers no ping
-                    joined.end()
+            while session.needs_ping and not session.ended.is_set():
+                session.needs_ping = not await _answers_ping(session.session)
+                if session.needs_ping and not session.calls:  # a server that is busy with others answers no ping
+                    session.end()
 
-    async def _list(self, session: ClientSession) -> dict[str, Offered]:
-        """The server's tools; one that is malformed is left out, and takes no other with it."""
-        listed: list[Any] = []
+    async def _list_tools(self, session: ClientSession) -> dict[str, ListedTool]:
+        """The server's tools; a malformed one is left out alone."""
+        entries: list[Any] = []
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             params = PaginatedRequestParams(cursor=cursor) if cursor else None
-            page = await session.send_request(ClientRequest(ListToolsRequest(params=params)), _Listed)
-            listed += page.tools
+            page = await session.send_request(ClientRequest(ListToolsRequest(params=params)), _ToolPage)
+            entries += page.tools
             cursor = page.nextCursor if isinstance(page.nextCursor, str) else None
-            if not cursor or len(listed) >= MAX_TOOLS:
+            if not cursor or len(entries) >= MAX_TOOLS:
                 break
-        found: dict[str, Offered] = {}
-        for each in listed[:MAX_TOOLS]:
+        found: dict[str, ListedTool] = {}
+        for each in entries[:MAX_TOOLS]:
             try:
-                found.setdefault(each["name"], _offered(each))
+                found.setdefault(each["name"], _read_entry(each))
             except Exception as error:  # noqa: BLE001 - one tool of many, in whatever form
-                said = truncate(sanitize_text(repr(error)), 200)
-                logger.warning("tool_unusable", extra={"server": self._name, "tool": str(each)[:200], "error": said})
+                problem = truncate(sanitize_text(repr(error)), 200)
+                logger.warning("tool_unusable", extra={"server": self._name, "tool": str(each)[:200], "error": problem})
         return found
 
 
-def _offered(tool: dict[str, Any]) -> Offered:
-    """A tool as it was listed."""
+def _read_entry(tool: dict[str, Any]) -> ListedTool:
+    """The tool of an entry in a server's list."""
     if not isinstance(tool["name"], str):
         raise TypeError("its name is no text")
     description = tool.get("description") or tool.get("title") or ""
-    said = truncate(sanitize_text(str(description)), MAX_DESCRIPTION)
+    text = truncate(sanitize_text(str(description)), MAX_DESCRIPTION)
     schema = sanitize_json(tool.get("inputSchema") or {"type": "object"})
-    return Offered(said, Arguments(schema))
+    return ListedTool(text, ArgumentsReader(schema))
 
 
-async def _answers(session: ClientSession) -> bool:
+async def _answers_ping(session: ClientSession) -> bool:
     try:
         async with asyncio.timeout(PING_S):
             await session.send_ping()
-    except (TimeoutError, McpError, *GONE) as error:
-        return isinstance(error, McpError) and fault_of(error.error) is None  # an error is an answer
+    except (TimeoutError, McpError, *STREAM_CLOSED) as error:
+        return isinstance(error, McpError) and classify_error(error.error) is None  # an error is an answer
     return True
 
 
 @asynccontextmanager
-async def _mended(read: Any) -> AsyncIterator[tuple[Any, list[Callable[[], None]]]]:
-    """The server's messages, those that strict readers refuse made valid; and what to do when they end."""
+async def _repair_messages(read: Any) -> AsyncIterator[tuple[Any, list[Callable[[], None]]]]:
+    """The server's messages, invalid ones repaired; and a list of callbacks for their end."""
     send, clean = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    ended: list[Callable[[], None]] = []
+    on_end: list[Callable[[], None]] = []
 
     async def pump() -> None:
         try:
             async for message in read:
-                await send.send(_readable(message) if isinstance(message, ValidationError) else message)
-        except GONE:
+                await send.send(_repair(message) if isinstance(message, ValidationError) else message)
+        except STREAM_CLOSED:
             pass
         finally:
             send.close()
-            for each in ended:
+            for each in on_end:
                 each()
 
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(pump)
             try:
-                yield clean, ended
+                yield clean, on_end
             finally:
                 group.cancel_scope.cancel()
     finally:
@@ -362,15 +370,15 @@ async def _mended(read: Any) -> AsyncIterator[tuple[Any, list[Callable[[], None]
             stream.close()
 
 
-def _readable(error: ValidationError) -> SessionMessage | Exception:
-    """The message that could not be read, with its text made valid; else an error under the id that it has."""
-    given = error.errors(include_url=False)[0].get("input")
-    text = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
+def _repair(error: ValidationError) -> SessionMessage | Exception:
+    """The message made valid; if that fails, an error reply to its request."""
+    received = error.errors(include_url=False)[0].get("input")
+    text = received.decode("utf-8", "replace") if isinstance(received, bytes) else str(received)
     try:
         return SessionMessage(JSONRPCMessage.model_validate(sanitize_json(json.loads(text, strict=False))))
     except (ValueError, RecursionError):
-        named = ID.search(text[:1000]) or ID.search(text[-1000:])
-        if named is None:
+        found_id = _ID.search(text[:1000]) or _ID.search(text[-1000:])
+        if found_id is None:
             return error
         lost = ErrorData(code=CODE, message="the answer cannot be read", data={"mark": MARK, "kind": "lost"})
-        return SessionMessage(JSONRPCMessage(JSONRPCError(jsonrpc="2.0", id=int(named[1]), error=lost)))
+        return SessionMessage(JSONRPCMessage(JSONRPCError(jsonrpc="2.0", id=int(found_id[1]), error=lost)))

@@ -1,4 +1,4 @@
-"""The tool `order_query`: looks up the state of an order in a file or at a backend."""
+"""The tool `order_query`: looks up an order's state in a file or backend."""
 
 import asyncio
 import json
@@ -11,16 +11,16 @@ import httpx
 from pydantic import BeforeValidator, Field
 
 from serve_app.config import OrdersSettings
-from serve_app.tools.egress import certificates
+from serve_app.tools.egress import tls_context
 
 NO_SUCH_ORDER = "订单不存在 (no such order)"
 
 _HYPHENS = str.maketrans(dict.fromkeys("‐‑‒–—―−﹣ー", "-"))
-"""Marks that input methods and word processors put for a hyphen, and NFKC leaves as they are."""
+"""Characters that input methods and word processors write for a hyphen and that NFKC does not change."""
 
 
-def _number(value: object) -> object:
-    """An order number in one form, as people type it: full-width, in small letters, with spaces or without hyphen."""
+def _normalize_order_number(value: object) -> object:
+    """The order number in one form; people type it in many."""
     if not isinstance(value, str):
         return value
     plain = "".join(unicodedata.normalize("NFKC", value).translate(_HYPHENS).split()).upper()
@@ -29,7 +29,7 @@ def _number(value: object) -> object:
 
 OrderId = Annotated[
     str,
-    BeforeValidator(_number),
+    BeforeValidator(_normalize_order_number),
     Field(
         pattern=r"^[Oo][Dd]-[0-9]+$",
         description="The order number, e.g. OD-20240501. 订单号,例如 OD-20240501。",
@@ -40,7 +40,7 @@ OrderId = Annotated[
 
 async def order_query(order_id: OrderId, *, orders: OrdersSettings) -> str:
     """Look up the state of an order by its number: paid, shipped, delivered. 按订单号查询订单状态:付款、发货、物流。"""
-    number = str(_number(order_id))
+    number = str(_normalize_order_number(order_id))
     state = await (_from_backend(orders.url, number) if orders.url else _from_file(orders, number))
     return f"{number}: {state or NO_SUCH_ORDER}"
 
@@ -52,7 +52,7 @@ async def _from_file(orders: OrdersSettings, number: str) -> str | None:
 
 async def _from_backend(url: str, number: str) -> str | None:
     """GET `{url}/{number}`: 200 with `{"status": str}`, or 404."""
-    async with httpx.AsyncClient(timeout=None, verify=certificates()) as client:  # noqa: S113 - the runner bounds it
+    async with httpx.AsyncClient(timeout=None, verify=tls_context()) as client:  # noqa: S113 - the tool runner sets one
         response = await client.get(f"{url.rstrip('/')}/{quote(number)}")
     if response.status_code == httpx.codes.NOT_FOUND:
         return None

@@ -33,7 +33,7 @@ from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.writer import Writer
 from serve_app.stores.redis import connect
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Answer, ChatRequest, Context
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Ho
     with tempfile.TemporaryDirectory() as folder:
         orders = settings.orders.model_copy(update={"file": Path(folder) / "orders.json"})
         orders.file.write_text("{}")
-        belt = Toolbelt(Runner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
+        belt = Toolbelt(ToolRunner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
         window = Window(redis, settings.memory)
         turn = Turn(build_model(settings.model), "offline", belt, window, settings.agent)
         registry = Registry(redis, settings.runs, settings.memory, owner="benchmark")

@@ -36,7 +36,7 @@ from serve_app.runs.registry import Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
 from serve_app.stores.redis import connect
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Answer, ChatRequest, Context, Failed, SearchResult, Token
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     metrics = RecordedMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
     chain = build_model(ModelSettings(**odd | model), metrics)
-    tools = Runner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
+    tools = ToolRunner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
     tools.start()
     belt = Toolbelt(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
     window = Window(redis, MemorySettings(), metrics)

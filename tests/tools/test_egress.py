@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from serve_app.tools.egress import NEVER, Egress, public, refused_always
-from serve_app.tools.template import as_text, filled
+from serve_app.tools.egress import ALWAYS_BLOCKED, EgressPolicy, is_always_blocked, is_public
+from serve_app.tools.http_tool import fill_template, url_text
 from serve_app.tools.tool import WrongArguments
 
 PRIVATE = [
@@ -38,36 +38,36 @@ PRIVATE = [
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_that_leads_inside_needs_to_be_listed(address: str) -> None:
     found = ip_address(address)
-    assert not public(found)
-    assert not Egress([]).allows("h", 80, found)
-    assert Egress(["h"]).allows("h", 80, found) != refused_always(found)
-    assert not Egress(["other", "h:81"]).allows("h", 80, found)
+    assert not is_public(found)
+    assert not EgressPolicy([]).allows("h", 80, found)
+    assert EgressPolicy(["h"]).allows("h", 80, found) != is_always_blocked(found)
+    assert not EgressPolicy(["other", "h:81"]).allows("h", 80, found)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::8.8.8.8", "2002:0808:0808::1"])
 def test_an_address_of_the_open_internet_needs_no_list(address: str) -> None:
-    assert Egress([]).allows("h", 80, ip_address(address))
+    assert EgressPolicy([]).allows("h", 80, ip_address(address))
 
 
-@given(address=st.sampled_from(NEVER).flatmap(lambda network: st.ip_addresses(network=str(network))))
+@given(address=st.sampled_from(ALWAYS_BLOCKED).flatmap(lambda network: st.ip_addresses(network=str(network))))
 def test_what_no_list_opens_stays_closed_in_every_spelling(address: IPv4Address | IPv6Address) -> None:
     spellings: list[Any] = [address]
     if isinstance(address, IPv4Address):
         spellings += [IPv6Address(f"::ffff:{address}"), IPv6Address(f"64:ff9b::{address}")]
         spellings += [IPv6Address((0x2002 << 112) | (int(address) << 80))]
     for each in spellings:
-        assert not Egress(["h", "h:80"]).allows("h", 80, each)
+        assert not EgressPolicy(["h", "h:80"]).allows("h", 80, each)
 
 
 @given(address=st.ip_addresses(v=4))
 def test_an_address_in_disguise_is_judged_as_what_it_is(address: IPv4Address) -> None:
     for disguise in (IPv6Address(f"::ffff:{address}"), IPv6Address(f"64:ff9b::{address}")):
-        assert Egress([]).allows("h", 80, disguise) == Egress([]).allows("h", 80, address)
+        assert EgressPolicy([]).allows("h", 80, disguise) == EgressPolicy([]).allows("h", 80, address)
 
 
 @given(address=st.ip_addresses())
 def test_nothing_is_public_that_the_registries_keep(address: IPv4Address | IPv6Address) -> None:
-    if public(address):
+    if is_public(address):
         assert address.is_global
         assert not any((address.is_private, address.is_loopback, address.is_link_local, address.is_multicast))
 
@@ -79,15 +79,15 @@ def test_nothing_is_public_that_the_registries_keep(address: IPv4Address | IPv6A
 def test_no_argument_leaves_its_place_in_the_url(first: Any, second: str) -> None:
     template = "https://user.example:8443/v1/{first}/items;x/{first}{second}?q={second}&r=1#top"
     try:
-        url = filled(template, {"first": first, "second": second})
+        url = fill_template(template, {"first": first, "second": second})
     except UnicodeEncodeError:
         assume(False)  # noqa: FBT003 - a lone surrogate is no text
     except WrongArguments:
-        texts = [as_text(first), as_text(first) + second]
+        texts = [url_text(first), url_text(first) + second]
         assert "" in texts or {".", ".."} & {step for text in texts for step in re.split(r"[/\\\\]", text)}
         return
     parts = urlsplit(url)
     assert (parts.scheme, parts.netloc, parts.fragment) == ("https", "user.example:8443", "top")
     path = [unquote(each) for each in parts.path.split("/")]
-    assert path == ["", "v1", as_text(first), "items;x", as_text(first) + second]
+    assert path == ["", "v1", url_text(first), "items;x", url_text(first) + second]
     assert [unquote(each) for each in parts.query.split("&")] == [f"q={second}", "r=1"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.config import OrdersSettings, ToolSettings
-from serve_app.tools.function import function_tool
+from serve_app.tools.function_tool import function_tool
 from serve_app.tools.orders import order_query
 from serve_app.values import IdempotencyKey
 
@@ -45,7 +45,7 @@ async def test_the_missions_orders_are_in_the_data_file(number: str, state: str)
 async def test_an_order_number_is_taken_as_people_type_it(typed: str) -> None:
     orders = OrdersSettings(file=DATA)
     tool = function_tool("order_query", ORDER_QUERY, ToolSettings(function=ORDER_QUERY), {OrdersSettings: orders})
-    answer = await tool.ask(tool.read({"order_id": typed}), IdempotencyKey("k"))
+    answer = await tool.call(tool.read_arguments({"order_id": typed}), IdempotencyKey("k"))
     assert answer.content.startswith("OD-20240502: 已发货")
 
 

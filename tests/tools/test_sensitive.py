@@ -12,11 +12,11 @@ from pydantic import Field
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.config import KnowledgeSettings, ToolSettings
 from serve_app.resilience.budget import Budget
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, Sensitive, ToolRequest
 
 if TYPE_CHECKING:
-    from told_lines import Told
+    from told_loaded import Told
 
 KEY = IdempotencyKey("run:0:0")
 ASKED = Context(request_id="q", run_id="r", session_id="s", deadline=4e9)
@@ -34,8 +34,8 @@ async def pay(
     raise ValueError(f"card {card['number']} of {card['name']} with {pin} is not known for {amount}")
 
 
-def runner() -> Runner:
-    return Runner({"pay": ToolSettings(function=f"{__name__}:pay")}, [])
+def runner() -> ToolRunner:
+    return ToolRunner({"pay": ToolSettings(function=f"{__name__}:pay")}, [])
 
 
 def request(arguments: dict[str, Any] = ARGUMENTS) -> ToolRequest:

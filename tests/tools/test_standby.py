@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.config import BreakerSettings, ToolSettings
-from serve_app.tools.failures import ServerFault
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool import ToolServerError
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ def _all_well() -> None:
     failing.clear()
 
 
-def _runner(own: Iterable[str] | None = None, others: Iterable[str] = ("second",), **settings: Any) -> Runner:
+def _runner(own: Iterable[str] | None = None, others: Iterable[str] = ("second",), **settings: Any) -> ToolRunner:
     tools = {name: ToolSettings(function=f"{__name__}:{name}") for name in others}
     tools["first"] = ToolSettings(function=f"{__name__}:first", **settings)
-    return Runner(tools, [], own=own, clock=asyncio.get_running_loop().time)
+    return ToolRunner(tools, [], own=own, clock=asyncio.get_running_loop().time)
 
 
-async def _call(runner: Runner, retries: int | None = None, left_s: float = 60) -> ToolResult:
+async def _call(runner: ToolRunner, retries: int | None = None, left_s: float = 60) -> ToolResult:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + left_s, retries=retries)
     return await runner.call(context, ToolRequest(id="c", name="first", arguments={"text": "x"}), KEY)
 
@@ -118,7 +118,7 @@ async def test_a_standby_of_its_own_tool_counts_no_further() -> None:
         "first": ToolSettings(function=f"{__name__}:first", fallback="second"),
         "second": ToolSettings(function=f"{__name__}:second", fallback="first"),
     }
-    result = await _call(Runner(tools, []))
+    result = await _call(ToolRunner(tools, []))
     assert (result.status, made) == ("error", ["first", "first", "second"])
 
 
@@ -243,8 +243,8 @@ async def test_a_tool_without_enough_memory_is_told_as_a_failure_and_remembered(
     [
         ({"first": ConnectionRefusedError(), "second": ConnectionRefusedError()}, "error", 1),
         ({"first": ConnectionRefusedError()}, "standby", 1),
-        ({"first": ServerFault(), "second": ConnectionRefusedError()}, "error", 0),
-        ({"first": ServerFault()}, "standby", 0),
+        ({"first": ToolServerError(), "second": ConnectionRefusedError()}, "error", 0),
+        ({"first": ToolServerError()}, "standby", 0),
     ],
 )
 async def test_the_call_of_a_standby_is_no_retry_whether_or_not_it_helps(

@@ -1,13 +1,14 @@
-"""How does a typed async function become a tool that a model can call?
+"""Makes a tool of a typed async function.
 
 The function's positional parameters are the model's arguments: their JSON schema comes from the signature, the tool's
-description from the docstring. Keyword-only parameters are the service's: each is filled with the value of its type,
-an `IdempotencyKey`, or one that is named `idempotency_key`, with the call's own, and no model sees it.
+description from the docstring. Keyword-only parameters are filled in by the service, by type; the model does not see
+them. A parameter of type `IdempotencyKey`, or with the name `idempotency_key`, gets the key of the call.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -17,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 from pydantic.fields import FieldInfo
 
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.tools.answer import text_of
-from serve_app.tools.schema import LENGTH, TOLD_AT_MOST, fitted
-from serve_app.tools.tool import Said, WrongArguments, spec_of
+from serve_app.tools.arguments import MAX_MESSAGE_CHARACTERS, MAX_MESSAGES, coerce_arguments
+from serve_app.tools.tool import ToolReply, WrongArguments, spec_of
 from serve_app.values import IdempotencyKey
+from serve_app.values.sanitize import sanitize_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,52 +31,53 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEY = "idempotency_key"
+KEY_PARAMETER = "idempotency_key"
+RESULT_UNREADABLE = "(it was done, and returned something that cannot be put into words)"
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionTool:
-    """A loaded function; implements `Tool`."""
+    """An imported function; implements `Tool`."""
 
     spec: ToolSpec
     function: Callable[..., Awaitable[Any]]
     arguments: type[BaseModel]
     parameters: Mapping[str, str]
-    """By field of `arguments`, the function's parameter: that may have a name which no field may have."""
+    """By field of `arguments`, the function's parameter, whose name may not be allowed for a field."""
     supplied: Mapping[str, object]
     """The keyword-only arguments that the service fills in."""
     key_parameter: str | None
-    """The one that is given the call's idempotency key."""
+    """The parameter that gets the idempotency key of the call."""
 
     def start(self) -> None:
-        """It is there."""
+        """Nothing to connect to."""
 
-    def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        given = fitted(arguments, self.spec.parameters)
+    def read_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        coerced = coerce_arguments(arguments, self.spec.parameters)
         try:
-            valid = self.arguments.model_validate(given)
+            valid = self.arguments.model_validate(coerced)
         except ValidationError as error:
-            raise WrongArguments(_explained(error)) from None
+            raise WrongArguments(_messages(error)) from None
         except Exception as error:
             logger.warning("arguments_unreadable", extra={"tool": self.spec.name}, exc_info=error)
             raise WrongArguments(f"they cannot be read ({type(error).__name__})") from None
         return {name: getattr(valid, field) for field, name in self.parameters.items()}
 
-    async def ask(self, given: Mapping[str, Any], key: IdempotencyKey) -> Said:
-        keyed = {self.key_parameter: key} if self.key_parameter else {}
-        return Said(text_of(await self.function(**given, **keyed, **self.supplied)))
+    async def call(self, arguments: Mapping[str, Any], key: IdempotencyKey) -> ToolReply:
+        own_key = {self.key_parameter: key} if self.key_parameter else {}
+        return ToolReply(result_text(await self.function(**arguments, **own_key, **self.supplied)))
 
     async def close(self) -> None:
-        """A function holds nothing of ours."""
+        """Nothing to close."""
 
 
 def function_tool(name: str, path: str, settings: ToolSettings, by_type: Mapping[type, object]) -> FunctionTool:
-    """The function at `path` as a tool.
+    """The function at the import path `module:function` as a tool.
 
     Raises:
-        InvalidConfiguration: it is no function that a model can call.
+        InvalidConfiguration: a model cannot call it.
     """
-    function = _imported(name, path)
+    function = _import_function(name, path)
     try:
         signature = inspect.signature(function, eval_str=True)
     except NameError as error:
@@ -91,7 +93,7 @@ def function_tool(name: str, path: str, settings: ToolSettings, by_type: Mapping
     )
 
 
-def _imported(name: str, path: str) -> Callable[..., Awaitable[Any]]:
+def _import_function(name: str, path: str) -> Callable[..., Awaitable[Any]]:
     try:
         function: Callable[..., Awaitable[Any]] = resolve_name(path)
     except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
@@ -122,10 +124,10 @@ def _arguments(name: str, signature: inspect.Signature) -> tuple[type[BaseModel]
 
 
 def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
-    """The type and the default of a field that the model knows by the parameter's name, or by the alias that it has."""
+    """The type and default of a field; its alias is the parameter's own, or the name."""
     default = ... if parameter.default is parameter.empty else parameter.default
-    told = [*getattr(parameter.annotation, "__metadata__", ()), default]
-    if any(isinstance(each, FieldInfo) and (each.alias or each.validation_alias) for each in told):
+    annotations = [*getattr(parameter.annotation, "__metadata__", ()), default]
+    if any(isinstance(each, FieldInfo) and (each.alias or each.validation_alias) for each in annotations):
         return parameter.annotation, default
     if isinstance(default, FieldInfo):
         return Annotated[parameter.annotation, default], Field(alias=parameter.name)
@@ -133,7 +135,7 @@ def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """Without pydantic's titles, which only repeat the names to the model."""
+    """The JSON schema, without pydantic's titles: they only repeat the names."""
     schema = arguments.model_json_schema()
     schema.pop("title", None)
     for parameter in schema.get("properties", {}).values():
@@ -142,19 +144,19 @@ def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
 
 
 def _key_parameter(signature: inspect.Signature) -> str | None:
-    return next((each.name for each in signature.parameters.values() if _is_key(each)), None)
+    return next((each.name for each in signature.parameters.values() if _is_key_parameter(each)), None)
 
 
-def _is_key(parameter: inspect.Parameter) -> bool:
-    """By its type, or by its name where the tool's module should not know of ours."""
-    named = parameter.annotation is IdempotencyKey or parameter.name == KEY
-    return named and parameter.kind is parameter.KEYWORD_ONLY
+def _is_key_parameter(parameter: inspect.Parameter) -> bool:
+    """Whether the parameter takes the idempotency key, by its type or by its name."""
+    matches = parameter.annotation is IdempotencyKey or parameter.name == KEY_PARAMETER
+    return matches and parameter.kind is parameter.KEYWORD_ONLY
 
 
 def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, object]) -> dict[str, object]:
     supplied: dict[str, object] = {}
     for parameter in signature.parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or _is_key(parameter):
+        if parameter.kind is not parameter.KEYWORD_ONLY or _is_key_parameter(parameter):
             continue
         if parameter.annotation in by_type:
             supplied[parameter.name] = by_type[parameter.annotation]
@@ -168,7 +170,23 @@ def _invalid(name: str, what: str) -> InvalidConfiguration:
     return InvalidConfiguration((Problem(f"tools.{name}", what, mend),))
 
 
-def _explained(error: ValidationError) -> str:
-    wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    told = (f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"[:LENGTH] for each in wrong)
-    return "; ".join(sorted(told)[:TOLD_AT_MOST])
+def _messages(error: ValidationError) -> str:
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    messages = [f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in errors]
+    return "; ".join(sorted(message[:MAX_MESSAGE_CHARACTERS] for message in messages)[:MAX_MESSAGES])
+
+
+def result_text(value: Any) -> str:
+    """A function's return value as text: a string as it is, anything else as JSON.
+
+    Raises nothing: the call is done by now, and its result must not make it a failure.
+    """
+    try:
+        valid = sanitize_json(value)
+        if isinstance(valid, str):
+            return valid
+        separators = (",", ":") if isinstance(value, BaseModel) else None
+        return json.dumps(valid, ensure_ascii=False, separators=separators)
+    except BaseException as error:  # the value's own methods may even call sys.exit
+        logger.warning("result_unreadable", exc_info=error)
+        return RESULT_UNREADABLE

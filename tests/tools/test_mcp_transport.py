@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import ErrorData
 
-from serve_app.tools.capped import LEAST_BYTES, CappedTransport, events_within, fault_of
+from serve_app.tools.mcp_transport import MIN_LIMIT_BYTES, McpTransport, classify_error, limit_event_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ class Talker:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(self._head + self._first)
         with suppress(ConnectionError):
-            while self._more and self.sent < 100 * LEAST_BYTES:
+            while self._more and self.sent < 100 * MIN_LIMIT_BYTES:
                 writer.write(self._more)
                 self.sent += len(self._more)
                 await writer.drain()
@@ -47,7 +47,7 @@ class Talker:
 async def reached(talker: Talker) -> AsyncIterator[httpx.AsyncClient]:
     async with await asyncio.start_server(talker, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with httpx.AsyncClient(transport=CappedTransport(httpx.AsyncHTTPTransport(), 10), base_url=url) as client:
+        async with httpx.AsyncClient(transport=McpTransport(httpx.AsyncHTTPTransport(), 10), base_url=url) as client:
             yield client
 
 
@@ -55,8 +55,8 @@ async def test_a_body_that_does_not_end_is_an_error_of_the_calls_own_id() -> Non
     talker = Talker("application/json", b'{"jsonrpc": "2.0", "id": 7, "result": "', b"x" * 65536)
     async with reached(talker) as client:
         told = (await client.post("/", json=CALL)).json()
-    assert (told["id"], fault_of(ErrorData(**told["error"]))) == (7, "too_long")
-    assert talker.sent < 20 * LEAST_BYTES
+    assert (told["id"], classify_error(ErrorData(**told["error"]))) == (7, "too_long")
+    assert talker.sent < 20 * MIN_LIMIT_BYTES
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
@@ -67,8 +67,8 @@ async def test_an_event_that_does_not_end_is_discarded_and_an_error_follows(newl
         events = [event async for event in EventSource(response).aiter_sse()]
     assert [event.event for event in events] == ["message"] * 3 + ["discarded", "message"]
     told = json.loads(events[-1].data)
-    assert (told["id"], fault_of(ErrorData(**told["error"]))) == (7, "too_long")
-    assert talker.sent < 20 * LEAST_BYTES
+    assert (told["id"], classify_error(ErrorData(**told["error"]))) == (7, "too_long")
+    assert talker.sent < 20 * MIN_LIMIT_BYTES
 
 
 async def test_a_stream_of_short_events_goes_on() -> None:
@@ -77,16 +77,16 @@ async def test_a_stream_of_short_events_goes_on() -> None:
         read = 0
         async for chunk in response.aiter_raw():
             read += len(chunk)
-            if read > 5 * LEAST_BYTES:
+            if read > 5 * MIN_LIMIT_BYTES:
                 break
-    assert read > 5 * LEAST_BYTES
+    assert read > 5 * MIN_LIMIT_BYTES
 
 
 async def test_an_answer_that_is_compressed_though_nobody_asked_is_not_unpacked() -> None:
     talker = Talker("application/json", b"", b"x" * 65536, b"Content-Encoding: gzip\r\n")
     async with reached(talker) as client:
         told = (await client.post("/", json=CALL)).json()
-    assert fault_of(ErrorData(**told["error"])) == "too_long"
+    assert classify_error(ErrorData(**told["error"])) == "too_long"
 
 
 @given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 40), st.sampled_from(["\n", "\r\n", "\r"]))
@@ -103,7 +103,7 @@ def test_events_are_passed_on_as_they_are_however_they_are_cut_until_one_is_too_
 
     async def read() -> bytes:
         response = httpx.Response(200, content=stream())
-        return b"".join([chunk async for chunk in events_within(response, limit, b"refused")])
+        return b"".join([chunk async for chunk in limit_event_size(response, limit, b"refused")])
 
     told = asyncio.run(read())
     passed, _, refusal = told.partition(b"\nevent: discarded")

@@ -1,8 +1,8 @@
-"""An MCP server's answers over HTTP: each request gets a reply that can be read, whatever the server does.
+"""The HTTP transport to an MCP server: every request gets a readable reply.
 
-A message that grows beyond the limit is read no further. In its place, and in place of a broken connection, an HTTP
-error or a page of HTML, the client gets an error of that request's id, as if the server had sent it: it would otherwise
-wait to the call's end. `fault_of` knows these errors, and what a server means by its own.
+A message over the size limit is not read to its end. Instead of it, and instead of a broken connection, an HTTP error
+or an HTML page, the client gets a JSON-RPC error with the request's id, as if the server had sent it. Without it, the
+client would wait until the call's time-out. `classify_error` recognizes these errors, and those of servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 
 from serve_app.tools.egress import EgressRefused
-from serve_app.tools.failures import is_server_fault
+from serve_app.tools.tool import is_server_error
 from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from mcp.types import ErrorData
 
 Fault = Literal["too_long", "no_session", "not_reached", "lost", "server_fault", "refused"]
-"""`no_session` and `not_reached` are certain: the request was not taken."""
+"""With `no_session` and `not_reached` the call surely did not happen."""
 CODE = -32099
-"""Of our errors: one of those that JSON-RPC leaves to implementations."""
+"""The JSON-RPC code of our errors, from the range for implementations."""
 MARK = secrets.token_hex(8)
-"""Tells our errors from those of a server, which may use any code."""
+"""Marks our errors: a server may use any code."""
 CLOSED = -32000
-"""The code of the client for a connection that ended; servers use it for much else, too."""
+"""The MCP client's code for a closed connection; servers use it for other errors too."""
 SESSION_HEADER = "mcp-session-id"
 NO_SESSION = re.compile(
     r"(no valid|unknown|invalid|missing|bad|expired|stale)\b.{0,40}\bsession"
@@ -38,47 +38,47 @@ NO_SESSION = re.compile(
     r"|not (been )?initiali[sz]ed",
     re.IGNORECASE | re.DOTALL,
 )
-"""What servers of many SDKs say after a restart, under the codes -32000, -32001, -32600 and others."""
+"""Messages of servers that do not know the session, as many SDKs write them after a restart, under any code."""
 HTTP_NO_SESSION = {404, 410}
-READ_OF_ERROR = 2_000
-LEAST_BYTES = 1_000_000
-ENVELOPE = 12
-"""A text in its JSON may take six times its bytes, and stands there twice where a tool has an output schema."""
-ENDS_OF_EVENTS = (b"\n\n", b"\r\r", b"\r\n\r\n")
+MAX_ERROR_BYTES = 2_000
+MIN_LIMIT_BYTES = 1_000_000
+JSON_OVERHEAD = 12
+"""JSON may take six times the bytes of its text, and repeats the text if the tool has an output schema."""
+EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 ACCEPTED = 202
-READABLE = ("application/json", "text/event-stream")
+MESSAGE_TYPES = ("application/json", "text/event-stream")
 OVERLAP = 3
-"""Bytes of the last chunk in which an end may have begun."""
+"""Bytes of a chunk that may be the start of an event's end."""
 
 
-class CappedTransport(httpx.AsyncBaseTransport):
-    """Passes on answers whose text may take `max_bytes`, each message of a stream for itself, and errors as replies."""
+class McpTransport(httpx.AsyncBaseTransport):
+    """Passes on messages of at most `max_bytes` of text; turns failures into JSON-RPC errors."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, max_bytes: int) -> None:
         self._inner = inner
-        self._limit = max(LEAST_BYTES, ENVELOPE * max_bytes)
+        self._limit = max(MIN_LIMIT_BYTES, JSON_OVERHEAD * max_bytes)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers["Accept-Encoding"] = "identity"
         if request.method != "POST":
-            return self._passed(request, await self._inner.handle_async_request(request), b"")
+            return self._pass_on(request, await self._inner.handle_async_request(request), b"")
         try:
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, EgressRefused) as error:
-            return _reply(request, "not_reached", repr(error))
+            return _error_response(request, "not_reached", repr(error))
         except httpx.TransportError as error:
-            return _reply(request, "lost", repr(error))
+            return _error_response(request, "lost", repr(error))
         kind = response.headers.get("content-type", "")
-        if response.is_success and (response.status_code == ACCEPTED or kind.startswith(READABLE)):
-            return self._passed(request, response, _error(request, "lost", "the connection broke"))
-        return await _failed(request, response)
+        if response.is_success and (response.status_code == ACCEPTED or kind.startswith(MESSAGE_TYPES)):
+            return self._pass_on(request, response, _error(request, "lost", "the connection broke"))
+        return await _failure_response(request, response)
 
-    def _passed(self, request: httpx.Request, response: httpx.Response, lost: bytes) -> httpx.Response:
+    def _pass_on(self, request: httpx.Request, response: httpx.Response, lost: bytes) -> httpx.Response:
         encoded = response.headers.get("content-encoding", "identity") != "identity"
         limit = 0 if encoded else self._limit
         streams = response.headers.get("content-type", "").startswith("text/event-stream")
         too_long = _error(request if lost else None, "too_long", "the answer is too long")
-        body = (events_within if streams else _whole)(response, limit, too_long, lost)
+        body = (limit_event_size if streams else _limit_body_size)(response, limit, too_long, lost)
         headers = [
             each for each in response.headers.raw if each[0].lower() not in {b"content-length", b"content-encoding"}
         ]
@@ -89,7 +89,7 @@ class CappedTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """What is passed on of a response."""
+    """A response body from an iterator of chunks."""
 
     def __init__(self, chunks: AsyncIterator[bytes], response: httpx.Response) -> None:
         self._chunks = chunks
@@ -102,8 +102,8 @@ class _Body(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-async def _whole(response: httpx.Response, limit: int, too_long: bytes, lost: bytes) -> AsyncIterator[bytes]:
-    """The body, or the error in its place."""
+async def _limit_body_size(response: httpx.Response, limit: int, too_long: bytes, lost: bytes) -> AsyncIterator[bytes]:
+    """The body; an error instead if it is too long or the connection breaks."""
     body = bytearray()
     try:
         async for chunk in response.aiter_raw():
@@ -119,23 +119,23 @@ async def _whole(response: httpx.Response, limit: int, too_long: bytes, lost: by
     yield bytes(body)
 
 
-async def events_within(
+async def limit_event_size(
     response: httpx.Response, limit: int, too_long: bytes, lost: bytes = b""
 ) -> AsyncIterator[bytes]:
-    """The events; one that is too long becomes an event of a kind that nobody reads, and the error follows.
+    """The events of a stream; an error follows one that is too long.
 
-    A stream that ends without ids, and so cannot be taken up again, ends with the error `lost`: who has had an answer
-    by then reads no further.
+    A stream without event ids cannot be resumed, so it ends with the error `lost`. A client that has its reply by then
+    does not read that far.
     """
     edge, size, resumable = b"", 0, False
     try:
         async for chunk in response.aiter_raw():
             seen = edge + chunk
             resumable = resumable or seen.startswith(b"id:") or b"\nid:" in seen
-            ends = [place + len(end) for end in ENDS_OF_EVENTS if (place := seen.rfind(end)) >= 0]
+            ends = [place + len(end) for end in EVENT_ENDS if (place := seen.rfind(end)) >= 0]
             size = len(seen) - max(ends) if ends else size + len(chunk)
             if size > limit:
-                yield _event(too_long)
+                yield _error_event(too_long)
                 return
             edge = seen[-OVERLAP:]
             yield chunk
@@ -143,15 +143,15 @@ async def events_within(
         if resumable or not lost:
             raise
     if lost and not resumable:
-        yield _event(lost)
+        yield _error_event(lost)
 
 
-def _event(message: bytes) -> bytes:
+def _error_event(message: bytes) -> bytes:
     return b"\nevent: discarded\n\nevent: message\ndata: " + message + b"\n\n"
 
 
-def fault_of(error: ErrorData) -> Fault | None:
-    """What an error says of the connection or the session; None for one that is an answer of the server's own."""
+def classify_error(error: ErrorData) -> Fault | None:
+    """What an error means for the session; None if it is a reply to the call."""
     if isinstance(error.data, dict) and error.data.get("mark") == MARK:
         kind: Fault = error.data["kind"]
         return kind
@@ -160,31 +160,31 @@ def fault_of(error: ErrorData) -> Fault | None:
     return "lost" if error.code == CLOSED and "closed" in error.message.lower() else None
 
 
-async def _failed(request: httpx.Request, response: httpx.Response) -> httpx.Response:
-    """The reply to a request that the server has answered with an HTTP error, or with what is no message."""
+async def _failure_response(request: httpx.Request, response: httpx.Response) -> httpx.Response:
+    """The JSON-RPC error for an HTTP error, or for a response that is no message."""
     body = b""
     try:
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) > READ_OF_ERROR:
+            if len(body) > MAX_ERROR_BYTES:
                 break
     except httpx.TransportError as error:
         body += repr(error).encode()
     finally:
         await response.aclose()
-    said = truncate(sanitize_text(body.decode("utf-8", "replace")), READ_OF_ERROR)
-    what = f"HTTP {response.status_code}: {said}"
+    text = truncate(sanitize_text(body.decode("utf-8", "replace")), MAX_ERROR_BYTES)
+    message = f"HTTP {response.status_code}: {text}"
     status = response.status_code
     in_session = SESSION_HEADER in request.headers
-    if in_session and (status in HTTP_NO_SESSION or (not response.is_success and NO_SESSION.search(said))):
-        return _reply(request, "no_session", what)
-    if is_server_fault(status):
-        return _reply(request, "server_fault", what)
-    return _reply(request, "lost" if response.is_success else "refused", what)
+    if in_session and (status in HTTP_NO_SESSION or (not response.is_success and NO_SESSION.search(text))):
+        return _error_response(request, "no_session", message)
+    if is_server_error(status):
+        return _error_response(request, "server_fault", message)
+    return _error_response(request, "lost" if response.is_success else "refused", message)
 
 
-def _reply(request: httpx.Request, kind: Fault, message: str) -> httpx.Response:
-    """A response that carries the error; to a message that wants no reply, that it was taken."""
+def _error_response(request: httpx.Request, kind: Fault, message: str) -> httpx.Response:
+    """A response with the error; for a notification, which has no reply, a plain 202."""
     error = _error(request, kind, message)
     if not error:
         return httpx.Response(ACCEPTED, request=request)
@@ -192,9 +192,9 @@ def _reply(request: httpx.Request, kind: Fault, message: str) -> httpx.Response:
 
 
 def _error(request: httpx.Request | None, kind: Fault, message: str) -> bytes:
-    """The error as the reply to `request`; nothing where none is due."""
-    asked: Any = json.loads(request.content) if request else {}
-    if "id" not in asked or "method" not in asked:
+    """The error as the reply to `request`; empty if the request expects no reply."""
+    sent: Any = json.loads(request.content) if request else {}
+    if "id" not in sent or "method" not in sent:
         return b""
     error = {"code": CODE, "message": message, "data": {"mark": MARK, "kind": kind}}
-    return json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
+    return json.dumps({"jsonrpc": "2.0", "id": sent["id"], "error": error}).encode()

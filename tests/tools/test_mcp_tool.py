@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serve_app.config import McpToolSettings, ToolSettings
-from serve_app.tools.runner import Runner
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def _settings(timeout_s: float = 10, **mcp: Any) -> ToolSettings:
 
 
 @asynccontextmanager
-async def running(tools: dict[str, ToolSettings]) -> AsyncIterator[Runner]:
-    runner = Runner(tools, [], ["127.0.0.1"])
+async def running(tools: dict[str, ToolSettings]) -> AsyncIterator[ToolRunner]:
+    runner = ToolRunner(tools, [], ["127.0.0.1"])
     runner.start()
     try:
         yield runner
@@ -49,7 +49,7 @@ async def served(port: int) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def ready(runner: Runner, *, wanted: bool = True, patience_s: float = 30) -> None:
+async def ready(runner: ToolRunner, *, wanted: bool = True, patience_s: float = 30) -> None:
     """Wait until all tools are there, or none is."""
     until = time.monotonic() + patience_s
     while any(spec.ready != wanted for spec in await runner.specs()):
@@ -57,12 +57,12 @@ async def ready(runner: Runner, *, wanted: bool = True, patience_s: float = 30) 
         await asyncio.sleep(0.05)
 
 
-async def call(runner: Runner, called: str, /, **arguments: Any) -> ToolResult:
+async def call(runner: ToolRunner, called: str, /, **arguments: Any) -> ToolResult:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     return await runner.call(context, ToolRequest(id="c", name=called, arguments=arguments), KEY)
 
 
-async def answered(runner: Runner, called: str, /, **arguments: Any) -> ToolResult:
+async def answered(runner: ToolRunner, called: str, /, **arguments: Any) -> ToolResult:
     """What the tool says once its server has started; none of the calls before was taken."""
     for _ in range(10):
         result = await call(runner, called, **arguments)
@@ -88,7 +88,7 @@ async def test_the_tools_of_a_program_are_called_in_one_process(monkeypatch: pyt
         result = await call(runner, "hello", name="you", times=2)
         assert (result.content, result.status, result.attempts) == ("hello you hello you", "ok", 1)
         assert (await call(runner, "told")).content == "told None"
-        assert len({id(line.tool._server) for line in runner._lines.values()}) == 1  # type: ignore[attr-defined]
+        assert len({id(line.tool._server) for line in runner._loaded.values()}) == 1  # type: ignore[attr-defined]
 
 
 async def test_a_wrong_argument_goes_back_to_the_model_and_an_error_is_the_tools_answer() -> None:
@@ -173,7 +173,7 @@ async def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes(fr
 
 
 async def test_a_server_at_a_private_address_is_not_asked_unless_it_is_listed(free_port: int) -> None:
-    runner = Runner({"greet": _settings(url=f"http://127.0.0.1:{free_port}/mcp")}, [])
+    runner = ToolRunner({"greet": _settings(url=f"http://127.0.0.1:{free_port}/mcp")}, [])
     async with served(free_port):
         runner.start()
         await asyncio.sleep(3)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
-from test_mcp import answered, call, ready, running, served
+from test_mcp_tool import answered, call, ready, running, served
 
 from serve_app.config import McpToolSettings, ToolSettings
-from serve_app.tools.grouped import Grouped, Part
+from serve_app.tools.grouped_tools import GroupedTools, ToolGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -248,7 +248,7 @@ async def test_what_a_server_answers_is_said_as_well_as_it_can_be(free_port: int
         assert (await call(runner, "act", n=1)).status == "unknown"
 
 
-async def _listed(grouped: Grouped, count: int) -> dict[str, ToolSpec]:
+async def _listed(grouped: GroupedTools, count: int) -> dict[str, ToolSpec]:
     """The tools, once there are so many."""
     for _ in range(200):
         specs = {spec.name: spec for spec in await grouped.specs()}
@@ -270,9 +270,9 @@ async def test_all_tools_of_a_server_are_offered_as_it_lists_them(free_port: int
     server = Server(tools=tools)
     async with serving(server, free_port) as url:
         entry = _tool(url, "idempotent", tools="all", prefix="t_", effects={"act": "effect"})
-        other = ToolSettings(function="test_odd_tools:order")
+        other = ToolSettings(function="test_unusual_tools:order")
         async with running({"tickets": entry, "t_act": other}) as runner:
-            grouped = Grouped(Part(runner, {"tickets": entry, "t_act": other}))
+            grouped = GroupedTools(ToolGroup(runner, {"tickets": entry, "t_act": other}))
             specs = await _listed(grouped, 5)
             assert {"t_act", "t_act_2", "t_read_file", "t_read_file_2"} < specs.keys()
             assert all(name.isascii() for name in specs)

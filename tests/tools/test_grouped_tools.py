@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.config import ToolSettings
 from serve_app.errors import Overloaded, ServeAppError, ToolUnavailable
-from serve_app.tools.grouped import Grouped, Part
+from serve_app.tools.grouped_tools import GroupedTools, ToolGroup
 from serve_app.values import Context, DependencyCheck, IdempotencyKey, ToolRequest, ToolResult, ToolSpec
 
 CONTEXT = Context(request_id="r", run_id="r", session_id="s", deadline=4e9)
@@ -49,22 +49,22 @@ def processes() -> list[Process]:
 
 
 @pytest.fixture
-def tools(processes: list[Process]) -> Grouped:
-    return Grouped(*(Part(each, dict.fromkeys(each.names, SETTINGS)) for each in processes))
+def tools(processes: list[Process]) -> GroupedTools:
+    return GroupedTools(*(ToolGroup(each, dict.fromkeys(each.names, SETTINGS)) for each in processes))
 
 
 def _request(name: str) -> ToolRequest:
     return ToolRequest(id="c", name=name, arguments={})
 
 
-async def test_each_tool_is_called_where_it_runs(tools: Grouped, processes: list[Process]) -> None:
+async def test_each_tool_is_called_where_it_runs(tools: GroupedTools, processes: list[Process]) -> None:
     assert [spec.name for spec in await tools.specs()] == ["a", "b", "c"]
     for name in ("c", "a", "b"):
         assert (await tools.call(CONTEXT, _request(name), KEY)).content == f"{name} {KEY}"
     assert [each.called for each in processes] == [["a", "b"], ["c"], []]
 
 
-async def test_a_tool_that_nobody_has_goes_back_to_the_model(tools: Grouped) -> None:
+async def test_a_tool_that_nobody_has_goes_back_to_the_model(tools: GroupedTools) -> None:
     result = await tools.call(CONTEXT, _request("ghost"), KEY)
     assert (result.status, result.attempts) == ("error", 0)
     assert "the tools are: a, b, c" in result.content
@@ -72,7 +72,7 @@ async def test_a_tool_that_nobody_has_goes_back_to_the_model(tools: Grouped) -> 
 
 @pytest.mark.parametrize("failure", [ToolUnavailable("gone"), Overloaded("full")])
 async def test_a_process_that_is_away_takes_only_its_own_tools_with_it(
-    tools: Grouped, processes: list[Process], failure: ServeAppError
+    tools: GroupedTools, processes: list[Process], failure: ServeAppError
 ) -> None:
     processes[1].failure = failure
     assert {spec.name: spec.ready for spec in await tools.specs()} == {"a": True, "b": True, "c": False}
@@ -85,14 +85,14 @@ async def test_a_process_that_is_away_takes_only_its_own_tools_with_it(
 
 
 async def test_the_last_word_of_a_process_on_its_tools_holds_while_it_is_away(
-    tools: Grouped, processes: list[Process]
+    tools: GroupedTools, processes: list[Process]
 ) -> None:
     known = await tools.specs()
     processes[0].failure = ToolUnavailable("gone")
     assert await tools.specs() == known
 
 
-async def test_where_no_process_answers_the_caller_is_told(tools: Grouped, processes: list[Process]) -> None:
+async def test_where_no_process_answers_the_caller_is_told(tools: GroupedTools, processes: list[Process]) -> None:
     for each in processes:
         each.failure = ToolUnavailable("gone")
     with pytest.raises(ToolUnavailable):

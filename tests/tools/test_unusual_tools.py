@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from serve_app.config import ToolSettings
-from serve_app.tools.function import function_tool
-from serve_app.tools.runner import Runner
-from serve_app.tools.schema import Arguments
+from serve_app.tools.arguments import ArgumentsReader
+from serve_app.tools.function_tool import function_tool
 from serve_app.tools.tool import WrongArguments
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 KEY = IdempotencyKey("run:0:0")
@@ -113,11 +113,11 @@ async def odd_names(
     return f"{_from} {json} {model_config} {schema}"
 
 
-def _runner(*names: str, **given_settings: Any) -> Runner:
-    return Runner({name: ToolSettings(function=f"{__name__}:{name}", **given_settings) for name in names}, [])
+def _runner(*names: str, **given_settings: Any) -> ToolRunner:
+    return ToolRunner({name: ToolSettings(function=f"{__name__}:{name}", **given_settings) for name in names}, [])
 
 
-async def _call(runner: Runner, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+async def _call(runner: ToolRunner, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     result = await runner.call(context, ToolRequest(id="c", name=name, arguments=arguments or {}), KEY)
     json.dumps(result.model_dump_json()).encode()
@@ -290,7 +290,7 @@ VALUES = st.recursive(
 )
 NAMES = st.sampled_from(["items", "note", "extra", "count", "ratio", "gift", "other"])
 TOOL = function_tool("order", f"{__name__}:order", ToolSettings(function="a:b"), {})
-SAME = Arguments(TOOL.spec.parameters)
+SAME = ArgumentsReader(TOOL.spec.parameters)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
@@ -304,4 +304,4 @@ def test_the_same_arguments_are_taken_or_refused_by_tools_of_every_kind(argument
             return False
         return True
 
-    assert taken(TOOL.read) == taken(SAME.read)
+    assert taken(TOOL.read_arguments) == taken(SAME.read)

@@ -12,8 +12,8 @@ import pytest
 
 from serve_app.config import HttpToolSettings, ToolSettings
 from serve_app.resilience.ending import end
-from serve_app.tools.registry import load
-from serve_app.tools.runner import Runner
+from serve_app.tools.loader import load_tools
+from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SCHEMA = {
 
 
 @dataclass
-class Asked:
+class Request:
     method: str
     path: str
     headers: dict[str, str]
@@ -42,7 +42,7 @@ class Server:
     port: int = 0
     answers: list[bytes] = field(default_factory=list)
     pause_s: float = 0
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -58,7 +58,7 @@ class Server:
             method, path, _ = head[0].split(" ")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await reader.readexactly(int(headers.get("content-length", 0)))
-            self.asked.append(Asked(method, path, headers, body))
+            self.asked.append(Request(method, path, headers, body))
             await asyncio.sleep(self.pause_s)
             writer.write(self.answers[min(len(self.asked), len(self.answers)) - 1])
             await writer.drain()
@@ -106,7 +106,7 @@ def _settings(url: str, tool: dict[str, Any] | None = None, **http: Any) -> Tool
 async def _call(
     settings: ToolSettings, arguments: dict[str, Any] | None = None, private: tuple[str, ...] = ("127.0.0.1",)
 ) -> ToolResult:
-    runner = Runner({"it": settings}, [], private)
+    runner = ToolRunner({"it": settings}, [], private)
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     request = ToolRequest(id="c", name="it", arguments={"id": "a"} if arguments is None else arguments)
     try:
@@ -134,7 +134,7 @@ async def test_what_is_not_in_the_url_is_the_body_of_a_post(server: Server) -> N
 
 async def test_the_call_s_trace_is_passed_on(server: Server) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    runner = Runner({"it": _settings(server.url)}, [], ("127.0.0.1",))
+    runner = ToolRunner({"it": _settings(server.url)}, [], ("127.0.0.1",))
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
     await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
     await runner.close()
@@ -146,7 +146,7 @@ async def test_a_header_comes_from_the_environment(server: Server, monkeypatch: 
     await _call(_settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"}))
     assert server.asked[0].headers["authorization"] == "bearer hunter2"
     monkeypatch.delenv("ORDERS_TOKEN")
-    _, problems = load({"it": _settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"})}, [])
+    _, problems = load_tools({"it": _settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"})}, [])
     assert problems["it"].where == "tools.it.http.headers_env.Authorization"
 
 
@@ -155,7 +155,7 @@ async def test_an_environments_proxy_and_a_servers_cookies_are_left_alone(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.answers = [answer(set_cookie="session=1")]
-    runner = Runner({"it": _settings(server.url + "/{id}")}, [], ["127.0.0.1"])
+    runner = ToolRunner({"it": _settings(server.url + "/{id}")}, [], ["127.0.0.1"])
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     for _ in range(2):
         result = await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
@@ -323,7 +323,7 @@ async def test_each_endpoint_has_a_breaker_of_its_own(server: Server, other: Ser
     settings = _settings(
         server.url + "/{id}", {"breaker": {"failures": 2, "cool_down_s": 60}}, standby_url=other.url + "/{id}"
     )
-    runner = Runner({"it": settings}, [], ["127.0.0.1"])
+    runner = ToolRunner({"it": settings}, [], ["127.0.0.1"])
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     for attempts in (2, 2, 1, 1):
         result = await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
@@ -362,13 +362,13 @@ async def test_the_machines_credentials_are_refused_even_if_they_are_listed(url:
     ],
 )
 def test_a_schema_that_does_not_fit_the_url_is_a_problem(http: dict[str, Any], what: str) -> None:
-    lines, problems = load({"it": _settings("http://h/{id}", **http)}, [])
+    lines, problems = load_tools({"it": _settings("http://h/{id}", **http)}, [])
     assert lines == {}
     assert problems["it"].where == "tools.it.http.parameters"
     assert what in problems["it"].what
 
 
 def test_the_model_is_told_the_schema_and_no_more_than_it() -> None:
-    lines, _ = load({"it": _settings("http://h/{id}")}, [])
+    lines, _ = load_tools({"it": _settings("http://h/{id}")}, [])
     spec = lines["it"].spec
     assert (spec.description, spec.parameters) == ("Look up.", {**SCHEMA, "additionalProperties": False})
