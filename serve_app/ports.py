@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 SpanKind = Literal["turn", "step", "model", "tool", "retrieval", "memory"]
 """What a part of a turn is: the whole, a thinking step, a call of a model, of a tool, a search, a use of memory."""
-Fact = str | int | float | bool | list[str]
-Telling = Callable[[], Any]
-"""Tells what a span was given or has brought, as JSON. It is called later and in another thread, if at all."""
+AttributeValue = str | int | float | bool | list[str]
+SpanContent = Callable[[], Any]
+"""Returns the inputs or outputs of a span as JSON. It is called later and in another thread, if at all."""
 
 
 class Agent(Protocol):
@@ -151,7 +151,7 @@ class Tools(Protocol):
 
 
 class Metrics(Protocol):
-    """Takes observations of the metrics of `observability.catalogue`, each with a value for each of its labels.
+    """Takes observations of the metrics of `observability.metric_catalogue`, each with a value for each of its labels.
 
     It costs a few microseconds, and never fails the one who observes.
     """
@@ -168,55 +168,55 @@ class Metrics(Protocol):
         """Set a gauge, for the next twenty seconds."""
         ...
 
-    def hand_over(self) -> None:
-        """Pass on what has been observed and is still kept here."""
+    def flush(self) -> None:
+        """Export what has been observed and is still held in this process."""
         ...
 
 
 class Span(Protocol):
-    """What is recorded of one part of a turn. None of its methods waits or raises."""
+    """One part of a turn in a trace. None of its methods waits or raises."""
 
     @property
     def traceparent(self) -> str:
         """By W3C Trace Context, for whoever is asked from within it."""
         ...
 
-    def child(self, kind: SpanKind, name: str, given: Telling | None = None) -> AbstractContextManager[Span]:
-        """A part of this part; it lasts as long as the block, and fails with it."""
+    def start_child(self, kind: SpanKind, name: str, inputs: SpanContent | None = None) -> AbstractContextManager[Span]:
+        """Start a child span. It ends with the block, and records the exception that ends the block."""
         ...
 
-    def note(self, **facts: Fact) -> None:
-        """Record facts, in place of those of the same name."""
+    def set_attributes(self, **attributes: AttributeValue) -> None:
+        """Set attributes, in place of those of the same name."""
         ...
 
-    def tell(self, told: Telling) -> None:
-        """Record what it has brought."""
+    def set_outputs(self, outputs: SpanContent) -> None:
+        """Set what the span has produced."""
         ...
 
-    def fail(self, error: str) -> None:
-        """Record that it brought nothing of use; `error` begins with a word for the sort, and a colon."""
+    def set_error(self, error: str) -> None:
+        """Mark the span as failed; `error` is `CODE: message`."""
         ...
 
-    def hide(self, values: Iterable[Any]) -> None:
-        """Have nothing of the whole turn tell one of these values."""
+    def hide_values(self, values: Iterable[Any]) -> None:
+        """Mask these values in every span of the turn."""
         ...
 
 
 class TurnSpan(Span, Protocol):
-    """What is recorded of a turn."""
+    """The root span of a turn."""
 
-    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
-        """Say how the turn has ended; one that goes on in another process is told by that one."""
+    def set_outcome(self, outcome: FinalStatus, last: Answer | Failed | None = None) -> None:
+        """Set how the turn has ended. A turn that goes on in another process has no outcome here."""
         ...
 
 
 class Tracer(Protocol):
-    """Records turns and tells them to whoever collects traces."""
+    """Records turns and exports them to trace collectors."""
 
-    def turn(self, context: Context, request: ChatRequest) -> AbstractContextManager[TurnSpan]:
-        """The turn that is run in the block."""
+    def start_turn(self, context: Context, request: ChatRequest) -> AbstractContextManager[TurnSpan]:
+        """Start the root span of a turn. It ends with the block."""
         ...
 
-    async def close(self) -> None:
-        """Tell what has not been told yet, within two seconds."""
+    async def shutdown(self) -> None:
+        """Export what is still waiting, within two seconds."""
         ...

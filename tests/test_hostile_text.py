@@ -66,7 +66,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "a call in a stream": _read_calls_in_pieces,
     "arguments": _read_arguments,
     "citations": lambda text: cited_numbers(text, 9),
-    "redaction": lambda text: Redactor(()).text(text),
+    "redaction": lambda text: Redactor(()).redact(text),
     "words": terms,
     "valid text": lambda text: truncate(sanitize_text(text), 1000),
 }

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from serve_app.observability.logs import Lines, Readable, Screen
+from serve_app.observability.logs import ConsoleLogFormatter, JsonLogFormatter, RedactingFilter
 from serve_app.observability.redaction import Redactor
 
 PROCESS = {"deployment": "Agent", "replica": "x1"}
@@ -17,13 +17,13 @@ class Told(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addFilter(Screen(Redactor()))
+        self.addFilter(RedactingFilter(Redactor()))
         self.lines: list[dict[str, Any]] = []
         self.readable: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(Lines(PROCESS).format(record)))
-        self.readable.append(Readable(PROCESS).format(record))
+        self.lines.append(json.loads(JsonLogFormatter(PROCESS).format(record)))
+        self.readable.append(ConsoleLogFormatter(PROCESS).format(record))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The lines that tell of this event."""

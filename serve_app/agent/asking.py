@@ -40,7 +40,7 @@ async def ask(
     """
     options: dict[str, Any] = {"nonempty": True} if progress.empty else {}
     begun = time.monotonic()
-    with progress.span.child("step", f"step {progress.asked + 1}") as span, _charged(messages, progress) as heard:
+    with progress.span.start_child("step", f"step {progress.asked + 1}") as span, _charged(messages, progress) as heard:
         if say:
             chunks = model.astream(messages, restarts=True, span=span, **options)
             reply = await _streamed(chunks, messages, progress, say, heard)
@@ -48,7 +48,7 @@ async def ask(
             reply = await model.ainvoke(messages, span=span, on_discarded=heard.add, **options)
             if heard.messages:
                 progress.usage += estimate_usage(messages, heard)
-        span.tell(partial(to_openai_messages, [reply]))
+        span.set_outputs(partial(to_openai_messages, [reply]))
     progress.heard(reply)
     said = {"model": reply.response_metadata.get(MODEL), "calls": [call["name"] for call in reply.tool_calls]}
     logger.debug("model_replied", extra={**said, "elapsed_ms": elapsed_ms(begun)})

@@ -14,8 +14,8 @@ from serve_app.agent.sharing import Sharing, said, terms
 from serve_app.cache.answers import Answers, Asked, Found, Lead
 from serve_app.cache.question import digest, fingerprint
 from serve_app.errors import ServeAppError, StoreUnavailable
-from serve_app.observability.catalogue import CACHE_LOOKUPS
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
+from serve_app.observability.null import NULL_METRICS
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.run import NotOurs
 from serve_app.stores.keys import AnswerKeys
@@ -54,7 +54,7 @@ class Caching:
     """Of the knowledge base: a change of its documents ends what rests on them."""
     depends_on: str
     """The fingerprint of the settings by which answers are made."""
-    metrics: Metrics = SILENT
+    metrics: Metrics = NULL_METRICS
     clock: Callable[[], float] = time.monotonic
     _look_from: float | None = field(default=None, init=False)
     """Where Redis is away: when a turn may look again."""
@@ -125,7 +125,7 @@ def caching(settings: Settings, answers: Answers, belt: Toolbelt, metrics: Metri
     return Caching(
         answers=answers,
         belt=belt,
-        sharing=Sharing(belt, Redactor.of(settings.observability.redact), settings.cache),
+        sharing=Sharing(belt, Redactor.from_patterns(settings.observability.redact), settings.cache),
         collection=settings.knowledge.collection,
         depends_on=fingerprint(system(settings.agent.prompt), *made_by),
         metrics=metrics,
@@ -143,7 +143,7 @@ def _given(run: Run, kept: KeptAnswer) -> Answer:
     if run.request.stream:
         run.say(Token(text=kept.result))
     run.exchange = exchange(run, [Message(role="user", content=run.request.user_input), *kept.messages])
-    run.span.note(cached=True)
+    run.span.set_attributes(cached=True)
     return Answer(
         session_id=run.context.session_id,
         run_id=run.context.run_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH
-from serve_app.observability.catalogue import (
+from serve_app.observability.metric_catalogue import (
     RETRIEVAL_EMPTY,
     RETRIEVAL_PASSAGES,
     RETRIEVAL_S,

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
 from serve_app.agent.toolbelt import Outcome, content_of, shares
 from serve_app.llm.message_keys import FALLBACK
-from serve_app.observability.untraced import UNRECORDED
+from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.budget import Budget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 from serve_app.values.sanitize import sanitize_text, truncate
@@ -87,7 +87,7 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
     budget: Budget = field(default_factory=lambda: Budget(0))
     """The tries beyond the first that are left to the turn, for all that it asks."""
-    span: Span = UNRECORDED
+    span: Span = NULL_SPAN
     """What is recorded of the turn."""
     characters: int = 200_000
     """What is left of the characters that the tools' results may have together."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def record(outcome: Outcome, span: Span) -> None:
     """How the call went, how often it was tried, and how long the process that ran it took for that."""
     result = outcome.result
-    span.note(
+    span.set_attributes(
         tool=outcome.request.name,
         call_id=outcome.request.id,
         outcome=result.status,
@@ -21,10 +21,10 @@ def record(outcome: Outcome, span: Span) -> None:
         elapsed_ms=result.elapsed_ms,
     )
     if outcome.passages:
-        span.note(passages=len(outcome.passages), lexical_only=outcome.lexical_only)
+        span.set_attributes(passages=len(outcome.passages), lexical_only=outcome.lexical_only)
     if result.status not in {"ok", "standby"}:
-        span.fail(f"{result.status}: {result.content}")
-    span.tell(lambda: _told(outcome))
+        span.set_error(f"{result.status}: {result.content}")
+    span.set_outputs(lambda: _told(outcome))
 
 
 def _told(outcome: Outcome) -> Any:

@@ -91,7 +91,7 @@ class Sharing:
         return pure and call.status == "ok" and call.name not in self.settings.live_tools
 
     def _nothing_personal(self, *values: Any) -> bool:
-        return all(self.redactor.value(value) == value for value in values)
+        return all(self.redactor.redact_value(value) == value for value in values)
 
 
 def _told(messages: Sequence[Message]) -> list[Any]:

@@ -19,10 +19,10 @@ from serve_app.errors import (
     ServeAppError,
     ToolUnavailable,
 )
-from serve_app.observability.catalogue import UNKNOWN
-from serve_app.observability.logs import hiding
-from serve_app.observability.recorders import SILENT
-from serve_app.observability.redaction import shown
+from serve_app.observability.logs import hide_in_logs
+from serve_app.observability.metric_catalogue import UNKNOWN
+from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.redaction import mask_sensitive
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import WAIT_MAX_S
 from serve_app.values import Passage, ToolCall, ToolResult
@@ -90,7 +90,7 @@ class Toolbelt:
         retriever: ports.Retriever,
         settings: KnowledgeSettings,
         clock: Callable[[], float],
-        metrics: ports.Metrics = SILENT,
+        metrics: ports.Metrics = NULL_METRICS,
     ) -> None:
         self._tools = tools
         self._retriever = retriever
@@ -158,9 +158,9 @@ class Toolbelt:
         attempts, which are made on the other side, are drawn from the request's `budget`.
         """
         spec = self._spec(request.name)
-        with hiding(self.hidden(request)):
+        with hide_in_logs(self.hidden(request)):
             outcome = await self._allowed(context, request, key, budget)
-            result, arguments = outcome.result, shown(request.arguments, spec.sensitive if spec else ())
+            result, arguments = outcome.result, mask_sensitive(request.arguments, spec.sensitive if spec else ())
             told = {"tool": request.name, "arguments": arguments, "status": result.status, "attempts": result.attempts}
             logger.debug("tool_called", extra={**told, "elapsed_ms": result.elapsed_ms})
         return outcome

@@ -233,8 +233,8 @@ class Turn:
     async def _outcome(self, run: Run, progress: Progress, step: Step, index: int) -> Outcome:
         request = step.requests[index]
         kind: SpanKind = "retrieval" if request.name == KNOWLEDGE_SEARCH else "tool"
-        with progress.span.child(kind, request.name, lambda: request.arguments) as span:
-            span.hide(self.belt.hidden(request))
+        with progress.span.start_child(kind, request.name, lambda: request.arguments) as span:
+            span.hide_values(self.belt.hidden(request))
             outcome = await self._brought(run, progress, step, index, span)
             record(outcome, span)
         return outcome

@@ -16,17 +16,17 @@ from serve_app.agent.caching import caching
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.cache.answers import Answers
-from serve_app.deployments.logs import screen_logs
-from serve_app.deployments.metrics import metrics_of
+from serve_app.deployments.logs import redact_logs
+from serve_app.deployments.metrics import create_metrics
 from serve_app.deployments.remote import RemoteRetriever, remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
-from serve_app.observability.catalogue import DROPPED_SPANS
+from serve_app.observability.metric_catalogue import DROPPED_SPANS
+from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.traces import tracer
-from serve_app.observability.vitals import beat
+from serve_app.observability.tracing import create_tracer
 from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
@@ -60,9 +60,9 @@ class Agent:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
     ) -> None:
-        trail = screen_logs(settings.observability)
+        trail = redact_logs(settings.observability)
         self._settings = settings
-        metrics = metrics_of(exported=settings.observability.metrics)
+        metrics = create_metrics(exported=settings.observability.metrics)
         self._redis = connect(settings.redis, settings.redis.url, metrics=metrics)
         self._telling = asyncio.create_task(
             Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
@@ -70,7 +70,9 @@ class Agent:
         self._pulse = Pulse(self._redis)
         self._window = Window(self._redis, settings.memory, metrics)
         self._tally = Tally(metrics, frozenset(settings.tools.by_name))
-        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
+        self._beating = asyncio.create_task(
+            report_process_metrics(metrics, self._breakers), context=contextvars.Context()
+        )
         self._problem: str | None = None
         self._host: Host | None = None
         self._answers: Answers | None = None
@@ -97,8 +99,10 @@ class Agent:
             takes_tools=settings.model.tools,
         )
         registry = Registry(self._redis, settings.runs, settings.memory, owner, metrics)
-        self._tracer = tracer(
-            settings.observability, Redactor.of(settings.observability.redact), dropped=partial(_dropped, metrics)
+        self._tracer = create_tracer(
+            settings.observability,
+            Redactor.from_patterns(settings.observability.redact),
+            dropped=partial(_dropped, metrics),
         )
         writer = Writer(registry, tally=self._tally, meter=RedisMeter(self._redis, metrics))
         means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
@@ -140,7 +144,7 @@ class Agent:
         """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
         if self._host:
             await self._host.close(self._settings.runs.grace_s)
-            await self._tracer.close()
+            await self._tracer.shutdown()
         if self._answers:
             await self._answers.close()
         await end(self._telling, self._beating)

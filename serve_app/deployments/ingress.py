@@ -10,18 +10,18 @@ from ray import serve
 
 from serve_app.config import read_secret
 from serve_app.deployments.leaving import ClientsLeave
-from serve_app.deployments.logs import screen_logs
-from serve_app.deployments.metrics import RayNodes, metrics_of
+from serve_app.deployments.logs import redact_logs
+from serve_app.deployments.metrics import RayNodes, create_metrics
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
-from serve_app.deployments.serve_spans import WithinServeSpan
+from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
 from serve_app.http.auth import Gate
 from serve_app.http.places import Admission
 from serve_app.http.request_ids import EchoedOutside
 from serve_app.http.services import Services
+from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.vitals import beat
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
@@ -52,9 +52,9 @@ class Ingress:
         retriever: DeploymentHandle,
         tools: dict[str | None, DeploymentHandle],
     ) -> None:
-        self._trail = screen_logs(settings.observability)
+        self._trail = redact_logs(settings.observability)
         self._settings = settings
-        self._metrics = metrics_of(exported=settings.observability.metrics)
+        self._metrics = create_metrics(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
         admin = settings.access.admin_key_env
@@ -80,13 +80,13 @@ class Ingress:
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        told = (beat(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail))
+        told = (report_process_metrics(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail))
         going_on = (*told, self._access.go_on(), self._admission.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
-        redactor = Redactor.of(self._settings.observability.redact)
+        redactor = Redactor.from_patterns(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
         api.add_middleware(EchoedOutside)
-        api.add_middleware(WithinServeSpan)
+        api.add_middleware(ServeSpanMiddleware)
         api.add_middleware(ClientsLeave)
         return api
 

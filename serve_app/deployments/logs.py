@@ -16,9 +16,16 @@ from ray import serve
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import RayServeException
 
-from serve_app.observability.logs import OURS, SERVE, Lines, Readable, Screen, subject_here
+from serve_app.observability.logs import (
+    OURS,
+    SERVE,
+    ConsoleLogFormatter,
+    JsonLogFormatter,
+    RedactingFilter,
+    current_log_context,
+)
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.trail import Trail
+from serve_app.observability.run_log_handler import RunLogHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,16 +63,16 @@ class Screened:
         self._stream.flush()
 
     def _masked(self, text: str) -> str:
-        return self._redactor.text(text, subject_here().hidden)
+        return self._redactor.redact(text, current_log_context().hidden)
 
 
-def screen_logs(settings: ObservabilitySettings) -> Trail:
+def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
     """Screen the logs of this process, once and for all; what it tells of runs waits in the trail for who writes it."""
     logging._srcfile = None  # noqa: SLF001 - by the logging HOWTO: no line says where in the code it was told
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
-    redactor = Redactor.of(settings.redact)
+    redactor = Redactor.from_patterns(settings.redact)
     process = _process()
-    lines, readable, screen = Lines(process), Readable(process), Screen(redactor)
+    lines, readable, screen = JsonLogFormatter(process), ConsoleLogFormatter(process), RedactingFilter(redactor)
     serves, root, ours = logging.getLogger(SERVE), logging.getLogger(), logging.getLogger(OURS)
     for handler in serves.handlers:
         writing = handler.target if isinstance(handler, MemoryHandler) and handler.target else handler
@@ -76,7 +83,7 @@ def screen_logs(settings: ObservabilitySettings) -> Trail:
     unwanted = [log_access_log_filter] if all(_without_access_log(each) for each in serves.handlers) else []
     for each in (serves, logging.getLogger(RAY), *_handlers()):
         each.filters[:0] = [screen]  # before Serve's own, which would put its request id in the place of ours
-    trail = Trail(lines, screen)
+    trail = RunLogHandler(lines, screen)
     root.addHandler(trail)
     serves.filters[:0] = unwanted  # a line of each call that no handler takes need not be masked
     ours.setLevel(logging.DEBUG if settings.steps else serves.level)

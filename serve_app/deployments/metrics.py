@@ -12,7 +12,7 @@ import httpx
 import ray
 from ray.serve import metrics as serve_metrics
 
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 CONNECT_S, PAGE_S = 1.0, 3.0
 """For a node's page, which takes a tenth of a second, and more after many restarts: a scrape waits for the slowest."""
-HAND_OVER_EVERY_S = 0.25
+FLUSH_EVERY_S = 0.25
 """Of a hundred turns a second, some 500 observations: Ray takes them in 2 ms, in which the loop stands still."""
 
 
 class RayMetrics:
     """Observations as Ray Serve exports them from this replica; implements `ports.Metrics`.
 
-    They are kept here for `HAND_OVER_EVERY_S` and handed over together, counters added up: Ray takes 4 µs for an
+    They are kept here for `FLUSH_EVERY_S` and flushed together, counters added up: Ray takes 4 µs for an
     observation, but 35 µs where something else ran since the last one, and it reports every ten seconds.
     """
 
@@ -40,26 +40,26 @@ class RayMetrics:
         self._counted: dict[tuple[Metric, tuple[tuple[str, str], ...]], float] = {}
         self._observed: list[tuple[Metric, float, dict[str, str]]] = []
         self._clock = clock
-        self._due = clock() + HAND_OVER_EVERY_S
+        self._due = clock() + FLUSH_EVERY_S
         self._lock = threading.Lock()
 
     def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
         key = metric, tuple(labels.items())
         with self._lock:
             self._counted[key] = self._counted.get(key, 0) + by
-        self._hand_over_when_due()
+        self._flush_when_due()
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         with self._lock:
             self._observed.append((metric, value, labels))
-        self._hand_over_when_due()
+        self._flush_when_due()
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         self._tell(metric, "set", value, labels)
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Tell Ray what has been counted and observed."""
-        self._due = self._clock() + HAND_OVER_EVERY_S
+        self._due = self._clock() + FLUSH_EVERY_S
         with self._lock:
             counted, self._counted = self._counted, {}
             observed, self._observed = self._observed, []
@@ -76,9 +76,9 @@ class RayMetrics:
         except Exception:
             logger.exception("metric_refused", extra={"metric": metric.name})
 
-    def _hand_over_when_due(self) -> None:
+    def _flush_when_due(self) -> None:
         if self._clock() >= self._due:
-            self.hand_over()
+            self.flush()
 
     def _of(self, metric: Metric) -> Any:
         made = self._made.get(metric)
@@ -99,9 +99,9 @@ class RayNodes:
         return {node["NodeManagerAddress"]: page for node, page in zip(nodes, pages, strict=True)}
 
 
-def metrics_of(*, exported: bool) -> Metrics:
+def create_metrics(*, exported: bool) -> Metrics:
     """What a replica tells its observations to; only what is made within a replica knows its name."""
-    return RayMetrics() if exported else SILENT
+    return RayMetrics() if exported else NULL_METRICS
 
 
 def _made(metric: Metric) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from serve_app.deployments.serve_spans import calling
+from serve_app.deployments.serve_spans import use_trace_context
 from serve_app.errors import (
     AgentUnavailable,
     DeadlineExceeded,
@@ -148,7 +148,7 @@ def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, Deploymen
 
 def _called(method: Any, context: Context, *arguments: Any) -> Any:
     """The call under way, in the trace of its context."""
-    with calling(context.traceparent):
+    with use_trace_context(context.traceparent):
         return method.remote(context, *arguments)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from serve_app.deployments.logs import screen_logs
-from serve_app.deployments.metrics import metrics_of
+from serve_app.deployments.logs import redact_logs
+from serve_app.deployments.metrics import create_metrics
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas
-from serve_app.observability.logs import about
-from serve_app.observability.vitals import beat
+from serve_app.observability.logs import log_context
+from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.stores.redis import OUTLASTS_RESTART, connect
 from serve_app.stores.run_lines import Lines
@@ -49,15 +49,17 @@ class Retriever:
     """
 
     async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
-        trail = screen_logs(settings.observability)
+        trail = redact_logs(settings.observability)
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(make_index_entries)
-        metrics = metrics_of(exported=settings.observability.metrics)
+        metrics = create_metrics(exported=settings.observability.metrics)
         redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART, metrics)
         servers = MilvusReplicas(settings.milvus, settings.knowledge, metrics=metrics)
         self._index = KnowledgeIndex(settings.knowledge, redis, servers, self._prepared)
-        self._beating = asyncio.create_task(beat(metrics, self._breakers), context=contextvars.Context())
+        self._beating = asyncio.create_task(
+            report_process_metrics(metrics, self._breakers), context=contextvars.Context()
+        )
         self._telling = asyncio.create_task(
             Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
         )
@@ -67,7 +69,7 @@ class Retriever:
         return await self._split.remote(document)
 
     async def search(self, context: Context, query: str) -> SearchResult:
-        with about(context.ids):
+        with log_context(context.ids):
             begun = time.monotonic()
             found = await self._index.search(context, query)
             told = {"query": query, "passages": len(found.passages), "standby": found.standby}
@@ -75,7 +77,7 @@ class Retriever:
             return found
 
     async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
-        with about({"request_id": context.request_id}):
+        with log_context({"request_id": context.request_id}):
             return await self._index.add(context, documents)
 
     async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
-class WithinServeSpan:
+class ServeSpanMiddleware:
     """Makes the span in which Serve handles the request the caller of what the request asks for; pure ASGI."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -40,7 +40,7 @@ class WithinServeSpan:
 
 
 @contextmanager
-def calling(traceparent: str) -> Iterator[None]:
+def use_trace_context(traceparent: str) -> Iterator[None]:
     """Within the block, what Serve makes of a call is a part of the span that `traceparent` names."""
     if not traceparent or not isinstance(trace.get_tracer_provider(), TracerProvider):
         yield

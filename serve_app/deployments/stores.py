@@ -10,10 +10,10 @@ import ray
 from ray import serve
 
 from serve_app.deployments.embedded import EmbeddedStores
-from serve_app.deployments.logs import screen_logs
-from serve_app.deployments.metrics import metrics_of
+from serve_app.deployments.logs import redact_logs
+from serve_app.deployments.metrics import create_metrics
 from serve_app.errors import Internal, InvalidConfiguration, Problem
-from serve_app.observability.vitals import beat
+from serve_app.observability.process_metrics import report_process_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +38,13 @@ class Stores:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, data_dir: Path, ports: Ports, telling: ObservabilitySettings, *, redis: bool, milvus: bool
     ) -> None:
-        screen_logs(telling)
+        redact_logs(telling)
         self._stores = EmbeddedStores(data_dir, ports, redis=redis, milvus=milvus)
         refuse_many(sum(node["Alive"] for node in ray.nodes()))
         self._stores.start()
-        self._beating = asyncio.create_task(beat(metrics_of(exported=telling.metrics)), context=contextvars.Context())
+        self._beating = asyncio.create_task(
+            report_process_metrics(create_metrics(exported=telling.metrics)), context=contextvars.Context()
+        )
 
     async def ready(self) -> list[DependencyCheck]:
         """The state of each store, asked now."""

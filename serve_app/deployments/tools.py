@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from serve_app.deployments.logs import screen_logs
+from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.memory import limit_memory
-from serve_app.deployments.metrics import metrics_of
+from serve_app.deployments.metrics import create_metrics
 from serve_app.errors import ToolUnavailable
-from serve_app.observability.traces import untraced_by_langchain
-from serve_app.observability.vitals import beat
+from serve_app.observability.process_metrics import report_process_metrics
+from serve_app.observability.tracing import disable_langchain_tracing
 from serve_app.resilience.ending import end
 from serve_app.tools.tool_runner import ToolRunner
 
@@ -29,14 +29,14 @@ class Tools:
     """`ports.Tools`, as a deployment: the tools of one group, or those of none."""
 
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
-        screen_logs(settings.observability)
-        untraced_by_langchain()
+        redact_logs(settings.observability)
+        disable_langchain_tracing()
         tools = settings.tools
         self._runner = ToolRunner(
             tools.by_name, [settings.orders], settings.egress.private_hosts, tools.names_of_group(group)
         )
         self._runner.start()
-        beating = beat(metrics_of(exported=settings.observability.metrics), self._breakers)
+        beating = report_process_metrics(create_metrics(exported=settings.observability.metrics), self._breakers)
         self._beating = asyncio.create_task(beating, context=contextvars.Context())
         limit_mb = tools.groups[group].memory_mb if group else None
         if limit_mb:

@@ -13,7 +13,7 @@ from serve_app.http.addresses import address_of, networks
 from serve_app.http.callers import caller_of, let_in
 from serve_app.http.failures import Failures
 from serve_app.http.paths import path_of
-from serve_app.observability.logs import about
+from serve_app.observability.logs import log_context
 from serve_app.values import DEFAULT_TENANT
 
 if TYPE_CHECKING:
@@ -110,5 +110,5 @@ class Authenticated:
             await self._refuse(error, scope, receive, send)
             return
         caller = caller_of(scope)
-        with about({"tenant": caller.tenant, "key_id": caller.key_id}):
+        with log_context({"tenant": caller.tenant, "key_id": caller.key_id}):
             await self._app(scope, receive, send)

@@ -14,7 +14,7 @@ from serve_app.http.cache_control import HEADER as CACHE_CONTROL
 from serve_app.http.cache_control import cache_use
 from serve_app.http.callers import caller_of, metering_of
 from serve_app.http.request_ids import request_id_of
-from serve_app.observability.traceparent import HEADER, given
+from serve_app.observability.traceparent import HEADER, valid_traceparent
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.values import Context
 
@@ -50,7 +50,7 @@ class Contexts:
             deadline=self.clock() + whole_s,
             timeout_s=whole_s,
             cache=cache_use(request.headers.getlist(CACHE_CONTROL)),
-            traceparent=given(request.headers.get(HEADER)),
+            traceparent=valid_traceparent(request.headers.get(HEADER)),
         )
 
 

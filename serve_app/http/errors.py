@@ -145,4 +145,4 @@ def _told(error: ServeAppError, request_id: str, redactor: Redactor = REDACTOR) 
     if error.status == Internal.status:
         log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
     failure = Failure.of(error, request_id)
-    return failure.model_copy(update={"message": redactor.text(failure.message)})
+    return failure.model_copy(update={"message": redactor.redact(failure.message)})

@@ -12,7 +12,7 @@ from starlette.routing import Match
 
 from serve_app.errors import Internal
 from serve_app.http.errors import STATUS
-from serve_app.observability.catalogue import RESPONSE_S, RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSE_S, RESPONSES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -8,8 +8,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from serve_app.errors import Overloaded
-from serve_app.observability.catalogue import ADMISSION_WAIT_S, TURNS_WAITING
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, TURNS_WAITING
+from serve_app.observability.null import NULL_METRICS
 from serve_app.resilience.fair_queue import KEPT_FREE, FairQueue
 from serve_app.resilience.pace import Pace
 
@@ -31,7 +31,12 @@ class Admission:
     """
 
     def __init__(
-        self, settings: AdmissionSettings, tenants: AccessBook, metrics: Metrics = SILENT, *, several: bool = False
+        self,
+        settings: AdmissionSettings,
+        tenants: AccessBook,
+        metrics: Metrics = NULL_METRICS,
+        *,
+        several: bool = False,
     ) -> None:
         kept = ceil(settings.max_turns / KEPT_FREE) if several and settings.max_turns > 1 else 0
         self._queue = FairQueue(settings.max_turns, settings.max_waiting, kept)

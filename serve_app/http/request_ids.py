@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from serve_app.observability.logs import about
+from serve_app.observability.logs import log_context
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +42,7 @@ class RequestIds:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        with about({"request_id": request_id}):
+        with log_context({"request_id": request_id}):
             await self._app(scope, receive, stamped)
 
 

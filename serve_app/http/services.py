@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 
 if TYPE_CHECKING:
     from serve_app.http.auth import Gate
@@ -43,6 +43,6 @@ class Services:
     """None where there are no rate limits."""
     admission: Admission | None = None
     """None where all turns are served at once."""
-    metrics: Metrics = SILENT
+    metrics: Metrics = NULL_METRICS
     model_name: str = ""
     """The configured name of the agent's model."""

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from serve_app.http.request_ids import HEADER, RequestIds, request_id_of
-from serve_app.observability.catalogue import REQUESTS_SHED
+from serve_app.observability.metric_catalogue import REQUESTS_SHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +128,7 @@ class Shedding:
 
     def _look(self, who: Who, known: Refused) -> None:
         """Forget the key when it has not come back, and tell what was refused until now."""
-        self._metrics.hand_over()
+        self._metrics.flush()
         if self._refused.get(who) is not known:
             return
         if self._clock() < known.until + LOOK_S:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymilvus import CollectionSchema, DataType, FieldSchema
 
 from serve_app.knowledge.index_entries import MAX_CHARACTERS
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.milvus import Collection, CollectionMissing
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PassageHit:
 class PassageStore:
     """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
 
-    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
         self._collection = Collection(settings, name, metrics)
         self._timeout_s = settings.timeout_s
 

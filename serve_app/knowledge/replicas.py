@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.passage_store import PassageStore
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.resilience.faults import GARBAGE, strike
@@ -68,7 +68,11 @@ class MilvusReplicas:
     """The Milvus that documents are in, and where there is one the standby, which is only read."""
 
     def __init__(
-        self, milvus: MilvusSettings, knowledge: KnowledgeSettings, limit: Limit = LIMIT, metrics: Metrics = SILENT
+        self,
+        milvus: MilvusSettings,
+        knowledge: KnowledgeSettings,
+        limit: Limit = LIMIT,
+        metrics: Metrics = NULL_METRICS,
     ) -> None:
         self.passages = PassageStore(milvus, knowledge.collection, metrics)
         self.all = [MilvusReplica("milvus", self.passages, knowledge.timeout_s, limit)]

@@ -44,7 +44,7 @@ CUT_OFF = "The model's answer was cut off at its limit"
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
 _PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
 _PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_, ]+)")
-_MASK = Redactor.of(())
+_MASK = Redactor.from_patterns(())
 
 
 class ModelRefused(ModelUnavailable):
@@ -234,7 +234,7 @@ def _described(error: Exception, said: _Refusal) -> str:
 
 
 def _masked(said: _Refusal) -> str:
-    return _MASK.text(sanitize_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
+    return _MASK.redact(sanitize_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
 
 
 def _written(error: Exception) -> str:

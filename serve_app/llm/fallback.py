@@ -36,9 +36,8 @@ from serve_app.llm.message_keys import FALLBACK, FINISH, MODEL, RESTART, TRUNCAT
 from serve_app.llm.provider_messages import strip_tool_messages
 from serve_app.llm.telemetry import measure_call, split_model_name, to_openai_messages, trace_call
 from serve_app.llm.tool_schema import adapt_schema
-from serve_app.observability.catalogue import MODEL_FALLBACKS, MODEL_RETRIES
-from serve_app.observability.recorders import SILENT
-from serve_app.observability.untraced import UNRECORDED
+from serve_app.observability.metric_catalogue import MODEL_FALLBACKS, MODEL_RETRIES
+from serve_app.observability.null import NULL_METRICS, NULL_SPAN
 from serve_app.ports import Metrics
 from serve_app.resilience.deadline import remaining_s
 from serve_app.values import DependencyCheck
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from serve_app.llm.guarded import GuardedModel
     from serve_app.llm.telemetry import CallRecord
     from serve_app.llm.tool_schema import Dialect
-    from serve_app.ports import Metrics, Span, Telling
+    from serve_app.ports import Metrics, Span, SpanContent
     from serve_app.resilience.budget import Budget
     from serve_app.resilience.circuit import Circuit
 
@@ -83,7 +82,7 @@ class FallbackModel(BaseChatModel):
     attempts: int
     fallback_on: frozenset[FallbackOn] = frozenset()
     """Which whole replies the next model is asked for, too."""
-    metrics: SkipValidation[Metrics] = Field(default=SILENT, repr=False, exclude=True)
+    metrics: SkipValidation[Metrics] = Field(default=NULL_METRICS, repr=False, exclude=True)
 
     @property
     def circuits(self) -> dict[str, Circuit]:
@@ -129,7 +128,7 @@ class FallbackModel(BaseChatModel):
         budget: Budget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        span, on_discarded = kwargs.pop("span", UNRECORDED), kwargs.pop("on_discarded", None)
+        span, on_discarded = kwargs.pop("span", NULL_SPAN), kwargs.pop("on_discarded", None)
         attempts = ModelAttempts(
             self.candidates, self.attempts, deadline, budget, self.metrics, span, partial(to_openai_messages, messages)
         )
@@ -160,7 +159,7 @@ class FallbackModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
-        span = kwargs.pop("span", UNRECORDED)
+        span = kwargs.pop("span", NULL_SPAN)
         attempts = ModelAttempts(
             self.candidates, self.attempts, deadline, budget, self.metrics, span, partial(to_openai_messages, messages)
         )
@@ -305,9 +304,9 @@ class ModelAttempts:
     budget: Budget | None
     """The request's retries; attempt the next model is none."""
     metrics: Metrics
-    span: Span = UNRECORDED
+    span: Span = NULL_SPAN
     """What is recorded of the call; each try is a part of it."""
-    given: Telling | None = None
+    given: SpanContent | None = None
     """Tells what the models are asked with."""
     _place: int = 0
     """Of the model that is being asked."""
@@ -368,9 +367,11 @@ class ModelAttempts:
             with candidate.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
                 try:
                     provider, model = split_model_name(candidate.name)
-                    call = self.span.child("model", model, self.given)
+                    call = self.span.start_child("model", model, self.given)
                     with measure_call(self.metrics, candidate.name) as record, trace_call(call, record) as span:
-                        span.note(provider=provider, model=model, attempt=self._made, fallback=self._place > 0)
+                        span.set_attributes(
+                            provider=provider, model=model, attempt=self._made, fallback=self._place > 0
+                        )
                         yield record
                     candidate.note(None)
                     if self._place:

@@ -15,7 +15,7 @@ from serve_app.llm.error_translation import find_construction_problem
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 
@@ -32,7 +32,7 @@ ANY_KEY = "none"
 """Stands for a key that is missing while the rest of the settings is looked at."""
 
 
-def build_model(settings: ModelSettings, metrics: Metrics = SILENT) -> FallbackModel:
+def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> FallbackModel:
     """The model and its fallbacks as one, each call within its time and failing in our terms.
 
     Raises:

@@ -15,7 +15,7 @@ from langchain_core.messages.ai import AIMessageChunk, add_ai_message_chunks
 from serve_app.errors import DeadlineExceeded, InvalidRequest, ServeAppError
 from serve_app.llm.error_translation import ModelBusy, ModelRefused, ModelTooSlow, ModelUnreadable
 from serve_app.llm.message_keys import ESTIMATED
-from serve_app.observability.catalogue import MODEL_CALLS, MODEL_S, MODEL_TOKENS
+from serve_app.observability.metric_catalogue import MODEL_CALLS, MODEL_S, MODEL_TOKENS
 from serve_app.values import Usage
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def classify_outcome(error: BaseException) -> str:
 def trace_call(call: AbstractContextManager[Span], record: CallRecord) -> Iterator[Span]:
     """Record the call that is made in the block: how it ends, and what is record of it."""
     with call as span:
-        span.tell(partial(to_openai_messages, record.messages))
+        span.set_outputs(partial(to_openai_messages, record.messages))
         try:
             yield span
         finally:
             if record.input_tokens or record.output_tokens:
-                span.note(input_tokens=record.input_tokens, output_tokens=record.output_tokens)
+                span.set_attributes(input_tokens=record.input_tokens, output_tokens=record.output_tokens)
 
 
 def to_openai_messages(messages: Sequence[BaseMessage]) -> Any:

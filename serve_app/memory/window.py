@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
 from serve_app.memory.repair import repaired
-from serve_app.observability.catalogue import SESSIONS_REPAIRED
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
+from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.keys import RunKeys, SessionKeys
 from serve_app.stores.redis import of_another_type, translated
 from serve_app.values import Exchange, Session
@@ -72,7 +72,7 @@ class Recalled:
 class Window:
     """The conversations in Redis."""
 
-    def __init__(self, redis: Redis, settings: MemorySettings, metrics: Metrics = SILENT) -> None:
+    def __init__(self, redis: Redis, settings: MemorySettings, metrics: Metrics = NULL_METRICS) -> None:
         self._redis: Any = redis
         self._metrics = metrics
         self._settings = settings

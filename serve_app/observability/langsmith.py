@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve_app.config import LangSmithTarget
-    from serve_app.observability.leaving import Span, Trace
-    from serve_app.observability.outbox import Send
-    from serve_app.ports import Fact, SpanKind
+    from serve_app.observability.export import Span, Trace
+    from serve_app.observability.exporter import Send
+    from serve_app.ports import AttributeValue, SpanKind
 
 TIMEOUT_MS = (3_000, 10_000)
 """To connect, and between two bytes of the answer."""
@@ -35,7 +35,7 @@ RUN_TYPES: dict[SpanKind, str] = {
 }
 
 
-def only_ours() -> None:
+def disable_langchain_tracing() -> None:
     """Switch LangChain's own tracing off in this process: it would tell of each call once more, as a trace apart.
 
     Code that wants it on all the same says so by LangSmith's `tracing_context(enabled=True)`.
@@ -100,8 +100,8 @@ def _run(trace: Trace, project: str, span: Span, orders: dict[str, str], *, is_r
         "run_type": RUN_TYPES[span.kind],
         "start_time": begun.isoformat(),
         "end_time": ended.isoformat(),
-        "inputs": _fields(span.given, "messages" if span.kind == "model" else "input"),
-        "outputs": {**_fields(span.told, "messages" if span.kind == "model" else "output"), **_usage(span)},
+        "inputs": _fields(span.inputs, "messages" if span.kind == "model" else "input"),
+        "outputs": {**_fields(span.outputs, "messages" if span.kind == "model" else "output"), **_usage(span)},
         "error": span.error or None,
         "tags": _tags(span) if is_root else [],
         "extra": {"metadata": _metadata(trace, span)},
@@ -120,29 +120,29 @@ def _fields(value: Any, name: str) -> dict[str, Any]:
 
 def _usage(span: Span) -> dict[str, Any]:
     """The tokens, in the form by which LangSmith counts them; the turn's are the sum of its models'."""
-    if span.kind != "model" or "input_tokens" not in span.facts:
+    if span.kind != "model" or "input_tokens" not in span.attributes:
         return {}
-    given, said = _tokens(span.facts["input_tokens"]), _tokens(span.facts.get("output_tokens"))
+    given, said = _tokens(span.attributes["input_tokens"]), _tokens(span.attributes.get("output_tokens"))
     return {"usage_metadata": {"input_tokens": given, "output_tokens": said, "total_tokens": given + said}}
 
 
-def _tokens(fact: Fact | None) -> int:
+def _tokens(fact: AttributeValue | None) -> int:
     """A count that LangSmith's JSON has room for."""
     text = str(fact)
     return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MOST_DIGITS else 0
 
 
 def _tags(span: Span) -> list[str]:
-    degraded = span.facts.get("degraded")
-    return [str(span.facts.get("status", "")), *(degraded if isinstance(degraded, list) else [])]
+    degraded = span.attributes.get("degraded")
+    return [str(span.attributes.get("status", "")), *(degraded if isinstance(degraded, list) else [])]
 
 
 def _metadata(trace: Trace, span: Span) -> dict[str, Any]:
     """What LangSmith filters by; by `session_id` it finds a conversation's turns together."""
-    known = {"run_id": trace.run_id, "otel_trace_id": trace.trace_id, **span.facts}
+    known = {"run_id": trace.run_id, "otel_trace_id": trace.trace_id, **span.attributes}
     if trace.session_id:
         known["session_id"] = trace.session_id
     if span.kind != "model":
         return known
-    provider, model = span.facts.get("provider"), span.facts.get("model")
+    provider, model = span.attributes.get("provider"), span.attributes.get("model")
     return {**known, "ls_provider": provider, "ls_model_name": model, "ls_model_type": "chat"}

@@ -4,9 +4,8 @@ The text of our own records is the name of an event, and what belongs to it is i
 
     logger.warning("run_taken_over", extra={"after": 4})
 
-Whose run it was is known from the block around it (`about`), in whichever process. Records of others, whose text is a
-sentence, are told as `message`. Everything is masked in one place, `Screen`, before it is written or
-sent anywhere.
+Its ids (run, request, tenant) come from the `log_context` block around the call. The text of a library's record is a
+sentence and is written as `message`. `RedactingFilter` masks every record before it is written or sent.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from serve_app.observability.redaction import leaves
+from serve_app.observability.redaction import leaf_texts
 from serve_app.values.sanitize import sanitize_json, sanitize_text
 
 if TYPE_CHECKING:
@@ -41,20 +40,20 @@ _NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class LogContext:
     """What the lines of a block are about, and what none of them may hold."""
 
     ids: tuple[tuple[str, str], ...] = ()
     hidden: tuple[str, ...] = ()
 
 
-_SUBJECT: ContextVar[Subject | None] = ContextVar("serve_app.subject", default=None)
+_SUBJECT: ContextVar[LogContext | None] = ContextVar("serve_app.subject", default=None)
 
 
 @contextmanager
-def about(ids: Mapping[str, str]) -> Iterator[None]:
+def log_context(ids: Mapping[str, str]) -> Iterator[None]:
     """Every line of the block has these ids, beside those of the blocks around it."""
-    before = subject_here()
+    before = current_log_context()
     token = _SUBJECT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
         yield
@@ -63,22 +62,22 @@ def about(ids: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def hiding(values: Iterable[Any]) -> Iterator[None]:
+def hide_in_logs(values: Iterable[Any]) -> Iterator[None]:
     """No line of the block holds one of these values, wherever a library may have put it."""
-    before = subject_here()
-    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *leaves(values))))
+    before = current_log_context()
+    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *leaf_texts(values))))
     try:
         yield
     finally:
         _SUBJECT.reset(token)
 
 
-def subject_here() -> Subject:
+def current_log_context() -> LogContext:
     """What a line is about that is told now."""
-    return _SUBJECT.get() or Subject()
+    return _SUBJECT.get() or LogContext()
 
 
-class Screen(logging.Filter):
+class RedactingFilter(logging.Filter):
     """Masks a record, its fields and its traceback, and adds the ids of what it is about."""
 
     def __init__(self, redactor: Redactor) -> None:
@@ -86,10 +85,10 @@ class Screen(logging.Filter):
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        self.mask(record, subject_here())
+        self.mask(record, current_log_context())
         return True
 
-    def mask(self, record: logging.LogRecord, subject: Subject) -> None:
+    def mask(self, record: logging.LogRecord, subject: LogContext) -> None:
         """Mask a record that is about this; once, however often it is asked.
 
         Of one that cannot be masked no more is told than that: whoever told it must not fail with it.
@@ -101,9 +100,9 @@ class Screen(logging.Filter):
         except Exception as error:  # noqa: BLE001 - a value in a record may be anybody's
             self._give_up(record, subject, type(error).__name__)
 
-    def _give_up(self, record: logging.LogRecord, subject: Subject, why: str) -> None:
+    def _give_up(self, record: logging.LogRecord, subject: LogContext, why: str) -> None:
         """Leave nothing of a record but its ids, its text and why it cannot be masked."""
-        text = self._redactor.text(record.msg, subject.hidden) if isinstance(record.msg, str) else ""
+        text = self._redactor.redact(record.msg, subject.hidden) if isinstance(record.msg, str) else ""
         ids = {name: said for name in _IDS if isinstance(said := getattr(record, name, None), str)}
         fields = {**dict(subject.ids), **ids, "of": record.name, "text": text, "error": why}
         for name in _given(record):
@@ -112,18 +111,18 @@ class Screen(logging.Filter):
         record.msg, record.args = "log_record_unreadable", None
         vars(record).update(fields, screened=fields)
 
-    def _mask(self, record: logging.LogRecord, subject: Subject) -> None:
+    def _mask(self, record: logging.LogRecord, subject: LogContext) -> None:
         if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
         hidden = subject.hidden
         if record.exc_info and not record.exc_text:
             record.exc_text = _FORMATTER.formatException(record.exc_info)
         if record.exc_text:
-            record.exc_text = self._redactor.text(record.exc_text, hidden)
+            record.exc_text = self._redactor.redact(record.exc_text, hidden)
         if record.stack_info:
-            record.stack_info = self._redactor.text(record.stack_info, hidden)
-        record.msg, record.args = self._redactor.text(_message(record), hidden), None
-        said = self._redactor.value(_given(record), hidden)
+            record.stack_info = self._redactor.redact(record.stack_info, hidden)
+        record.msg, record.args = self._redactor.redact(_message(record), hidden), None
+        said = self._redactor.redact_value(_given(record), hidden)
         fields = {**_masked_ids(self._redactor, subject.ids, hidden), **said}
         vars(record).update(fields, screened=fields)
 
@@ -131,11 +130,11 @@ class Screen(logging.Filter):
 @lru_cache(1024)
 def _masked_ids(redactor: Redactor, ids: tuple[tuple[str, str], ...], hidden: tuple[str, ...]) -> Mapping[str, Any]:
     """A turn's ids stand in each of its lines."""
-    masked: Mapping[str, Any] = redactor.value(dict(ids), hidden)
+    masked: Mapping[str, Any] = redactor.redact_value(dict(ids), hidden)
     return masked
 
 
-class Lines(logging.Formatter):
+class JsonLogFormatter(logging.Formatter):
     """One JSON object a line, for programs."""
 
     def __init__(self, process: Mapping[str, str]) -> None:
@@ -143,7 +142,7 @@ class Lines(logging.Formatter):
         self._process = dict(process)
 
     def format(self, record: logging.LogRecord) -> str:
-        return JSON(self.told(record))
+        return json_line(self.told(record))
 
     def told(self, record: logging.LogRecord) -> dict[str, Any]:
         """The record as an object."""
@@ -152,7 +151,7 @@ class Lines(logging.Formatter):
         return {**told, "exception": record.exc_text} if record.exc_text else told
 
 
-class Readable(logging.Formatter):
+class ConsoleLogFormatter(logging.Formatter):
     """The same for a person at a terminal."""
 
     def __init__(self, process: Mapping[str, str]) -> None:
@@ -170,7 +169,7 @@ _FORMATTER = logging.Formatter()
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
-def JSON(value: Any) -> str:  # noqa: N802 - read as a word in the places that use it
+def json_line(value: Any) -> str:
     """The value on one line of valid text, whatever it is."""
     try:
         return sanitize_text(_encode(value))
@@ -204,4 +203,4 @@ def _said(record: logging.LogRecord) -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else JSON(value)
+    return value if isinstance(value, str) else json_line(value)

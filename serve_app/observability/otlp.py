@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from serve_app.config import OtlpTarget
-    from serve_app.observability.leaving import Span, Trace
-    from serve_app.observability.outbox import Send
+    from serve_app.observability.export import Span, Trace
+    from serve_app.observability.exporter import Send
     from serve_app.ports import SpanKind
 
 SERVICE = "serve_app"
@@ -136,17 +136,17 @@ def attributes(trace: Trace, span: Span) -> dict[str, Any]:
         known["gen_ai.agent.name"] = SERVICE
     if span.error:
         known["error.type"] = span.error.partition(":")[0]
-    facts = {ATTRIBUTES.get(name, f"serve_app.{name}"): fact for name, fact in span.facts.items()}
+    facts = {ATTRIBUTES.get(name, f"serve_app.{name}"): fact for name, fact in span.attributes.items()}
     return {**known, **facts, **_content(span)}
 
 
 def _content(span: Span) -> dict[str, str]:
     if span.kind in CONTENT:
         names = CONTENT[span.kind]
-        sides = [_written(span.given), _written(span.told)]
+        sides = [_written(span.inputs), _written(span.outputs)]
     else:
         names = ("gen_ai.input.messages", "gen_ai.output.messages")
-        sides = [_written(in_parts(span.given, "user")), _written(in_parts(span.told, "assistant"))]
+        sides = [_written(in_parts(span.inputs, "user")), _written(in_parts(span.outputs, "assistant"))]
     return {name: side for name, side in zip(names, sides, strict=True) if side}
 
 

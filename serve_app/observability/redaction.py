@@ -80,11 +80,11 @@ class Redactor:
     """The operator's own."""
 
     @classmethod
-    def of(cls, patterns: Iterable[str]) -> Redactor:
+    def from_patterns(cls, patterns: Iterable[str]) -> Redactor:
         """With the operator's patterns, as the configuration has them."""
         return cls(tuple(map(re.compile, patterns)))
 
-    def text(self, text: str, hidden: Iterable[str] = ()) -> str:
+    def redact(self, text: str, hidden: Iterable[str] = ()) -> str:
         """The text with masks; `hidden` are strings that are masked wherever they stand."""
         for each in hidden:
             if len(each) >= SHORTEST_HIDDEN:
@@ -97,22 +97,24 @@ class Redactor:
             text = pattern.sub(OWN, text)
         return _numbers(_emails(_secrets(text)))
 
-    def value(self, value: Any, hidden: Iterable[str] = ()) -> Any:
+    def redact_value(self, value: Any, hidden: Iterable[str] = ()) -> Any:
         """The same of whatever JSON can hold; what a secret's name says is masked whole."""
         match value:
             case str():
-                return self.text(value, hidden)
+                return self.redact(value, hidden)
             case dict():
                 return {
-                    self.text(str(name), hidden): SECRET if named_secret(name, each) else self.value(each, hidden)
+                    self.redact(str(name), hidden): SECRET
+                    if named_secret(name, each)
+                    else self.redact_value(each, hidden)
                     for name, each in value.items()
                 }
             case list() | tuple():
-                return [self.value(each, hidden) for each in value]
+                return [self.redact_value(each, hidden) for each in value]
             case bool() | float() | None:
                 return value
         written = str(value)
-        clean = self.text(written, hidden)
+        clean = self.redact(written, hidden)
         return value if isinstance(value, int) and clean == written else clean
 
 
@@ -132,19 +134,19 @@ def named_secret(name: object, value: object) -> bool:
     return isinstance(value, str) and bool(value) and _names_secret(str(name))
 
 
-def shown(arguments: Mapping[str, Any], sensitive: Container[str]) -> dict[str, Any]:
+def mask_sensitive(arguments: Mapping[str, Any], sensitive: Container[str]) -> dict[str, Any]:
     """A tool's arguments without the values of those that its signature marks."""
     return {name: SENSITIVE if name in sensitive else value for name, value in arguments.items()}
 
 
-def leaves(values: Iterable[Any]) -> Iterator[str]:
+def leaf_texts(values: Iterable[Any]) -> Iterator[str]:
     """What stands in the values, at any depth, as text."""
     for value in values:
         match value:
             case dict():
-                yield from leaves(value.values())
+                yield from leaf_texts(value.values())
             case list() | tuple():
-                yield from leaves(value)
+                yield from leaf_texts(value)
             case bool() | None:
                 continue
             case _:

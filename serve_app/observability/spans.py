@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from serve_app.observability.traceparent import SPAN_ID_DIGITS, root_id, traceparent
+from serve_app.observability.traceparent import SPAN_ID_DIGITS, format_traceparent, root_span_id
 from serve_app.values import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from serve_app.observability.traceparent import Origin
-    from serve_app.ports import Fact, SpanKind, Telling
+    from serve_app.observability.traceparent import TraceOrigin
+    from serve_app.ports import AttributeValue, SpanContent, SpanKind
     from serve_app.values import ChatRequest, Context, Failed, FinalStatus
 
 CANCELLED = "cancelled"
@@ -39,7 +39,7 @@ class Recording:
     hidden: list[Any] = field(default_factory=list)
     """What no span may tell, wherever it stands."""
 
-    def add(self, span_id: str, parent_id: str, kind: SpanKind, name: str, given: Telling | None) -> Recorded:
+    def add(self, span_id: str, parent_id: str, kind: SpanKind, name: str, given: SpanContent | None) -> Recorded:
         """A span that begins now."""
         span = Recorded(self, span_id, parent_id, kind, name, self.clock(), given)
         self.spans.append(span)
@@ -48,7 +48,7 @@ class Recording:
 
 @dataclass(slots=True)
 class Recorded:
-    """One span, open while its block runs; implements `ports.TurnSpan`, whose `conclude` is for the root only."""
+    """One span, open while its block runs; implements `ports.TurnSpan`, whose `set_outcome` is for the root only."""
 
     recording: Recording
     span_id: str
@@ -56,42 +56,42 @@ class Recorded:
     kind: SpanKind
     name: str
     begun_ns: int
-    given: Telling | None
-    told: Telling | None = None
+    inputs: SpanContent | None
+    outputs: SpanContent | None = None
     ended_ns: int = 0
     error: str = ""
-    facts: dict[str, Fact] = field(default_factory=dict)
-    end: FinalStatus | None = None
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    outcome: FinalStatus | None = None
 
     @property
     def traceparent(self) -> str:
-        return traceparent(self.recording.trace_id, self.span_id, sampled=self.recording.sampled)
+        return format_traceparent(self.recording.trace_id, self.span_id, sampled=self.recording.sampled)
 
-    def child(self, kind: SpanKind, name: str, given: Telling | None = None) -> Recorded:
+    def start_child(self, kind: SpanKind, name: str, inputs: SpanContent | None = None) -> Recorded:
         span_id = uuid4().hex[:SPAN_ID_DIGITS]
-        return self.recording.add(span_id, self.span_id, kind, name, given)
+        return self.recording.add(span_id, self.span_id, kind, name, inputs)
 
-    def note(self, **facts: Fact) -> None:
-        self.facts.update(facts)
+    def set_attributes(self, **attributes: AttributeValue) -> None:
+        self.attributes.update(attributes)
 
-    def tell(self, told: Telling) -> None:
-        self.told = told
+    def set_outputs(self, outputs: SpanContent) -> None:
+        self.outputs = outputs
 
-    def fail(self, error: str) -> None:
+    def set_error(self, error: str) -> None:
         self.error = error
 
-    def hide(self, values: Iterable[Any]) -> None:
+    def hide_values(self, values: Iterable[Any]) -> None:
         self.recording.hidden += values
 
-    def conclude(self, end: FinalStatus, last: Answer | Failed | None = None) -> None:
-        self.end = end
-        self.note(status=end, **_facts(last))
+    def set_outcome(self, outcome: FinalStatus, last: Answer | Failed | None = None) -> None:
+        self.outcome = outcome
+        self.set_attributes(status=outcome, **_facts(last))
         if last:
-            self.tell(partial(_result, last))
+            self.set_outputs(partial(_result, last))
         if last and not isinstance(last, Answer):
-            self.fail(f"{last.error.code}: {last.error.message}")
-        elif end == CANCELLED:
-            self.fail(CANCELLED)
+            self.set_error(f"{last.error.code}: {last.error.message}")
+        elif outcome == CANCELLED:
+            self.set_error(CANCELLED)
 
     def __enter__(self) -> Recorded:
         return self
@@ -105,19 +105,21 @@ class Recorded:
 def begun(
     context: Context,
     request: ChatRequest,
-    origin: Origin,
+    origin: TraceOrigin,
     *,
     sampled: bool,
     clock: Callable[[], int] = time.time_ns,
 ) -> Recorded:
     """The root of a turn that begins now."""
     recording = Recording(origin.trace_id, origin.caller_id, context, sampled, clock)
-    root = recording.add(root_id(context.run_id), origin.caller_id, "turn", "serve_app", lambda: request.user_input)
-    root.note(stream=request.stream)
+    root = recording.add(
+        root_span_id(context.run_id), origin.caller_id, "turn", "serve_app", lambda: request.user_input
+    )
+    root.set_attributes(stream=request.stream)
     return root
 
 
-def _facts(last: Answer | Failed | None) -> dict[str, Fact]:
+def _facts(last: Answer | Failed | None) -> dict[str, AttributeValue]:
     if not isinstance(last, Answer):
         return {}
     return {

@@ -1,8 +1,8 @@
-"""To which trace does a turn belong, and how does the next hop learn of it?
+"""W3C Trace Context of a turn, and which turns' traces are kept.
 
-By W3C Trace Context: `00-TRACE-SPAN-FLAGS`. The turn of a caller that names no trace begins one: the run's id is the
-trace's, so that every process comes to the same one. The root's span id is the first half of the run's id, whoever
-named the trace, by the rule with which LangSmith maps its run ids to spans.
+The header is `00-TRACE-SPAN-FLAGS`. A turn whose caller sends none begins a trace, with the run's id as the trace id:
+every process comes to the same one. The root's span id is the first half of the run's id, whoever began the trace:
+LangSmith maps its run ids to span ids by the same rule.
 """
 
 from __future__ import annotations
@@ -16,66 +16,84 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from serve_app.values import Context
+    from serve_app.values import Context, FinalStatus
 
 HEADER = "traceparent"
 SPAN_ID_DIGITS = 16
+RANDOM_DIGITS = 14
+"""The last 56 bits of a trace id are random (W3C Trace Context level 2); those of a UUID are too."""
+ALWAYS_KEPT: frozenset[FinalStatus] = frozenset({"failed", "degraded"})
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED = 1
 
-_carried: ContextVar[str] = ContextVar("traceparent", default="")
+_current: ContextVar[str] = ContextVar("traceparent", default="")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a turn comes from."""
+class TraceOrigin:
+    """The trace that a turn belongs to, and the caller's span in it."""
 
     trace_id: str
     caller_id: str
-    """The caller's span; empty where the turn begins the trace."""
+    """The caller's span id; empty where the turn begins the trace."""
     sampled: bool
     """Whether the caller wants the trace kept."""
 
 
-def given(header: str | None) -> str:
-    """The header, if it is one; empty where a trace is to be begun."""
+def valid_traceparent(header: str | None) -> str:
+    """The header where it is well formed, else an empty string."""
     return header if header and _FORM.fullmatch(header) else ""
 
 
-def origin(context: Context) -> Origin | None:
-    """The trace that the request belongs to; None where the run's id makes none."""
-    header = passed_on(context)
-    if not header:
-        return None
-    _, trace_id, caller_id, flags = header.split("-")
-    return Origin(trace_id, caller_id if context.traceparent else "", bool(int(flags, 16) & _SAMPLED))
-
-
-def root_id(run_id: str) -> str:
-    """The span that the turn itself is."""
-    return run_id[:SPAN_ID_DIGITS]
-
-
-def traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
-    """The header for what `span_id` asks of others."""
+def format_traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
+    """The header for a call that is made within the span."""
     return f"00-{trace_id}-{span_id}-{int(sampled):02x}"
 
 
-def passed_on(context: Context) -> str:
-    """The header of a hop that records nothing itself."""
-    return given(context.traceparent) or given(traceparent(context.run_id, root_id(context.run_id), sampled=False))
+def outgoing_traceparent(context: Context) -> str:
+    """The header that a process sends on when it records no span itself."""
+    own = format_traceparent(context.run_id, root_span_id(context.run_id), sampled=False)
+    return valid_traceparent(context.traceparent) or valid_traceparent(own)
+
+
+def trace_origin(context: Context) -> TraceOrigin | None:
+    """The trace that the request belongs to; None where the run's id is no trace id."""
+    header = outgoing_traceparent(context)
+    if not header:
+        return None
+    _, trace_id, caller_id, flags = header.split("-")
+    return TraceOrigin(trace_id, caller_id if context.traceparent else "", bool(int(flags, 16) & _SAMPLED))
+
+
+def root_span_id(run_id: str) -> str:
+    """The id of the turn's own span."""
+    return run_id[:SPAN_ID_DIGITS]
 
 
 def current() -> str:
-    """The `traceparent` of the tool call that this code runs in, for what it asks of others; empty outside of one."""
-    return _carried.get()
+    """The `traceparent` of the tool call that this code runs in, for requests that it makes; empty outside of one."""
+    return _current.get()
 
 
 @contextmanager
-def carrying(header: str) -> Iterator[None]:
-    """Within the block, `current()` is this one."""
-    token = _carried.set(header)
+def use_traceparent(header: str) -> Iterator[None]:
+    """Makes `current()` return this header within the block."""
+    token = _current.set(header)
     try:
         yield
     finally:
-        _carried.reset(token)
+        _current.reset(token)
+
+
+def is_sampled(origin: TraceOrigin, share: float) -> bool:
+    """Head sampling: whether the trace is kept however its turn ends.
+
+    True for `share` (0-1) of all trace ids, and for those that the caller keeps. Every service with the same share
+    decides alike, so the decision can be sent on in the `traceparent`.
+    """
+    return origin.sampled or int(origin.trace_id[-RANDOM_DIGITS:], 16) >= (1 - share) * 16**RANDOM_DIGITS
+
+
+def is_kept(outcome: FinalStatus, *, sampled: bool) -> bool:
+    """Tail sampling: whether the trace of a turn with this outcome is kept; failed and degraded ones always are."""
+    return sampled or outcome in ALWAYS_KEPT

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
-from serve_app.observability.logs import about
-from serve_app.observability.untraced import UNRECORDED, Untraced
+from serve_app.observability.logs import log_context
+from serve_app.observability.null import NULL_SPAN, NullTracer
 from serve_app.resilience.deadline import elapsed_ms, remaining_s, until
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
@@ -49,7 +49,7 @@ class Means:
     settings: RunSettings
     work: Work
     """Runs the turn of a run that has begun; its answer."""
-    tracer: Tracer = field(default_factory=Untraced)
+    tracer: Tracer = field(default_factory=NullTracer)
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Course:
     feed: Feed = field(default_factory=Feed)
     run: Run | None = field(default=None, init=False)
     begun: float = field(default_factory=time.monotonic, init=False)
-    span: TurnSpan = field(default=UNRECORDED, init=False)
+    span: TurnSpan = field(default=NULL_SPAN, init=False)
     _until: float = field(init=False)
     _stopped: Stop | None = field(default=None, init=False)
 
@@ -75,9 +75,9 @@ class Course:
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
-        with about(self.context.ids):
+        with log_context(self.context.ids):
             try:
-                with self.means.tracer.turn(self.context, self.request) as self.span:
+                with self.means.tracer.start_turn(self.context, self.request) as self.span:
                     await self._go()
             except Exception as error:
                 logger.exception("run_broken")
@@ -89,7 +89,7 @@ class Course:
     async def _go(self) -> None:
         try:
             try:
-                with self.span.child("memory", "memory.read"):  # with the session's turn, in one round trip
+                with self.span.start_child("memory", "memory.read"):  # with the session's turn, in one round trip
                     held = await self._turn()
             except StoreUnavailable as error:
                 logger.warning("run_begins_without_redis", extra={"error": error.message})
@@ -100,7 +100,7 @@ class Course:
                     await self._through(held)
         except SessionBusy as error:
             failed = Failed(error=Failure.of(error, self.context.request_id))
-            self.span.conclude("failed", failed)
+            self.span.set_outcome("failed", failed)
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 if await registry.end(self.context, "failed", failed, registry.owner):
@@ -175,7 +175,7 @@ class Course:
             if not run.work.cancelled():
                 run.work.exception()  # seen, and of no account: whoever stopped the run says how it ends
         if run.stopped == "ended":
-            self.span.conclude("cancelled")
+            self.span.set_outcome("cancelled")
             self.means.writer.charge(run)
         with suppress(StoreUnavailable):
             if detached:
@@ -202,7 +202,7 @@ class Course:
             logger.debug("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
         elif not run.detached:
             logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
-            self.span.note(recovered=True, events_before=run.held.last)
+            self.span.set_attributes(recovered=True, events_before=run.held.last)
             run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
@@ -213,13 +213,13 @@ class Course:
         error = run.failure or stopped
         last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
         with suppress(NotOurs):
-            with self.span.child("memory", "memory.write"):
+            with self.span.start_child("memory", "memory.write"):
                 error = await self._logged(run, last) or error
             told = self.feed.last.data if self.feed.last else last  # without memory, where Redis was away
             if isinstance(told, Answer):
-                self.span.conclude(told.status, told)
+                self.span.set_outcome(told.status, told)
             else:
-                self.span.conclude("failed", last)
+                self.span.set_outcome("failed", last)
             self._tell(told, error)
 
     async def _logged(self, run: Run, last: Answer | Failed) -> Exception | None:

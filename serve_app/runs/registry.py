@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from serve_app.errors import Internal, StoreCorrupt
-from serve_app.observability.catalogue import SESSION_BYTES
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import SESSION_BYTES
+from serve_app.observability.null import NULL_METRICS
 from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
@@ -95,7 +95,7 @@ class Registry:
     """The runs in Redis, for one process that runs some of them under the name `owner`."""
 
     def __init__(
-        self, redis: Redis, runs: RunSettings, memory: MemorySettings, owner: str, metrics: Metrics = SILENT
+        self, redis: Redis, runs: RunSettings, memory: MemorySettings, owner: str, metrics: Metrics = NULL_METRICS
     ) -> None:
         self.owner = owner
         self._metrics = metrics

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
-from serve_app.observability.untraced import UNRECORDED
+from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.deadline import remaining_s, until
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
@@ -48,7 +48,7 @@ class Run:
     feed: Feed
     detached: bool = False
     """Redis was away when the run began: nothing is remembered or logged, and no effect can be reserved."""
-    span: TurnSpan = UNRECORDED
+    span: TurnSpan = NULL_SPAN
     """What is recorded of the turn."""
     entries: Sequence[Entry] = field(default=(), init=False)
     """What earlier owners logged."""

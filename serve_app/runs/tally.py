@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve_app.observability.catalogue import (
+from serve_app.observability.metric_catalogue import (
     DEGRADED,
     FIRST_TOKEN_S,
     IN_FLIGHT,
@@ -20,7 +20,7 @@ from serve_app.observability.catalogue import (
     TURNS,
     UNKNOWN,
 )
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.values import Answer, Failed
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ TOOL = "tool:"
 class Tally:
     """Counts runs; `tools` are those that the configuration names."""
 
-    metrics: Metrics = SILENT
+    metrics: Metrics = NULL_METRICS
     tools: frozenset[str] = frozenset()
 
     def begun(self, waited_s: float) -> None:

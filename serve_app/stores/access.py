@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from serve_app.errors import StoreUnavailable
-from serve_app.observability.catalogue import ACCESS_AGE_S
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import ACCESS_AGE_S
+from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.keys import ACCESS_VERSION, API_KEYS, TENANTS
 from serve_app.stores.redis import of_one_key, translated
 from serve_app.stores.secrets import StoredKey, fits, id_of, same
@@ -59,7 +59,7 @@ class AccessBook:
     While Redis is away, what was known stays in force.
     """
 
-    def __init__(self, redis: Redis, operator: SecretStr | None = None, metrics: Metrics = SILENT) -> None:
+    def __init__(self, redis: Redis, operator: SecretStr | None = None, metrics: Metrics = NULL_METRICS) -> None:
         self._redis: Any = redis
         self._operator = operator.get_secret_value() if operator else ""
         self._metrics = metrics

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from serve_app.errors import RateLimited, StoreCorrupt, StoreUnavailable
-from serve_app.observability.catalogue import LIMITER_FAILURES
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import LIMITER_FAILURES
+from serve_app.observability.null import NULL_METRICS
 from serve_app.resilience.allowance import BOUND_US, ROOM_US, Allowance
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
@@ -84,7 +84,9 @@ class Asked:
 class RedisLimiter:
     """Rate limits in Redis: one round trip a turn where something is limited. While Redis is away all pass."""
 
-    def __init__(self, redis: Redis, settings: LimitSettings, tenants: AccessBook, metrics: Metrics = SILENT) -> None:
+    def __init__(
+        self, redis: Redis, settings: LimitSettings, tenants: AccessBook, metrics: Metrics = NULL_METRICS
+    ) -> None:
         self._redis: Any = redis
         self._settings = settings
         self._tenants = tenants
@@ -129,7 +131,7 @@ class RedisLimiter:
 class RedisMeter:
     """Charges tokens to the limits in Redis; tokens that Redis could not be told of are not charged."""
 
-    def __init__(self, redis: Redis, metrics: Metrics = SILENT) -> None:
+    def __init__(self, redis: Redis, metrics: Metrics = NULL_METRICS) -> None:
         self._redis: Any = redis
         self._metrics = metrics
 

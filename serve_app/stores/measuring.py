@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from serve_app.observability.catalogue import STORE_CALLS, STORE_S
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
+from serve_app.observability.null import NULL_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def measured(metrics: Metrics, store: str, answers: tuple[type[BaseException], .
 class MeasuredRedis(Redis):
     """A client each of whose round trips is measured."""
 
-    metrics: Metrics = SILENT
+    metrics: Metrics = NULL_METRICS
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         ask: Any = super().execute_command
@@ -61,7 +61,7 @@ class MeasuredRedis(Redis):
 class MeasuredPipeline(Pipeline):
     """All its commands together."""
 
-    metrics: Metrics = SILENT
+    metrics: Metrics = NULL_METRICS
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
         with measured(self.metrics, "redis"):

@@ -13,7 +13,7 @@ from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException
 
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.resilience.shared import Shared
 from serve_app.stores.measuring import measured
 
@@ -70,7 +70,7 @@ def translated() -> Iterator[None]:
 class Collection:
     """One collection of one server, over one connection of this process."""
 
-    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = SILENT) -> None:
+    def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
         self.name = name
         self._metrics = metrics
         self._url = settings.url

@@ -14,7 +14,7 @@ from redis.exceptions import DataError, RedisError, ResponseError
 
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
-from serve_app.observability.recorders import SILENT
+from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.measuring import MeasuredRedis
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTE
 """A script's error names the script, whatever went wrong in it."""
 
 
-def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = SILENT) -> Redis:
+def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = NULL_METRICS) -> Redis:
     """A client of the server at `url`, not yet connected.
 
     Text that UTF-8 cannot say is replaced, both ways: one value must not fail the others of its pipeline.

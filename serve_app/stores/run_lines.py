@@ -18,7 +18,7 @@ from serve_app.values import RunLogLine, RunLogLines
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from serve_app.observability.trail import Trail
+    from serve_app.observability.run_log_handler import RunLogHandler
     from serve_app.values import Context
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ class Lines:
         self._redis: Any = redis
         self._ttl_s = ttl_s
 
-    async def go_on(self, trail: Trail) -> None:
+    async def go_on(self, trail: RunLogHandler) -> None:
         """Write what this process tells, for ever; while Redis is away it is dropped, and how much is told later."""
         while True:
             await asyncio.sleep(EVERY_S)
-            told = trail.take()
+            told = trail.drain()
             if not told:
                 continue
             try:

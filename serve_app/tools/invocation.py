@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serve_app.errors import DeadlineExceeded, ToolUnavailable
-from serve_app.observability.traceparent import carrying, passed_on
+from serve_app.observability.traceparent import outgoing_traceparent, use_traceparent
 from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s, until
 from serve_app.resilience.faults import GARBAGE, strike
 from serve_app.resilience.retry import retry
@@ -127,7 +127,7 @@ class ToolInvocation:
                         fault = f"tool:{guarded.circuit.name}"
                         if await strike(self.context.faults, fault, ConnectionError(FAULT)):
                             return ToolReply(GARBAGE)
-                        with carrying(passed_on(self.context)):
+                        with use_traceparent(outgoing_traceparent(self.context)):
                             return await run_contained(guarded.tool.call(arguments, self.key))
             except ToolTimeout:
                 if left_s < timeout_s:

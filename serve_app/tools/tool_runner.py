@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from serve_app.observability.logs import about, hiding
+from serve_app.observability.logs import hide_in_logs, log_context
 from serve_app.tools.invocation import ToolInvocation
 from serve_app.tools.loader import guard_tool, load_tools
 from serve_app.tools.tool import ToolServer, unavailable_spec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_REFUSAL_CHARACTERS = 2_000
-"""Length of a message about wrong arguments: the model wrote them itself and needs no more to correct them."""
+"""Length of a message log_context wrong arguments: the model wrote them itself and needs no more to correct them."""
 NOT_LOADED = "It did not load; the log of the Tools deployment says why"
 NOT_FOUND = "Its MCP server does not answer, or does not have it; it is asked again and again"
 BREAKER_OPEN = "It has failed again and again, and is left alone for a while"
@@ -105,7 +105,7 @@ class ToolRunner:
             return ToolResult.no_such_tool(name, [spec.name for spec in await self.specs()])
         if guarded is None or not guarded.spec.ready:
             return ToolResult.refused(name, "it is not available now")
-        with about(context.ids), hiding(guarded.spec.sensitive_values(request.arguments)):
+        with log_context(context.ids), hide_in_logs(guarded.spec.sensitive_values(request.arguments)):
             result = await self._run(ToolInvocation(context, request, key), guarded)
         return result.within(guarded.max_result_characters if result.attempts else MAX_REFUSAL_CHARACTERS)
 

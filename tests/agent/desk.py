@@ -30,8 +30,7 @@ from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.memory.window import Window
-from serve_app.observability.recorders import RecordedMetrics
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.null import InMemoryMetrics, NullTracer
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.runs.course import Means
@@ -355,7 +354,7 @@ class Desk:
         self.runs = runs or RunSettings()
         self.model = _scripted(replies)
         model: BaseChatModel = self.model
-        tracer: Tracer = settings.pop("tracer", Untraced())
+        tracer: Tracer = settings.pop("tracer", NullTracer())
         redact: tuple[str, ...] = settings.pop("redact", ())
         fallback: Sequence[AIMessage] | FallbackModel | None = settings.pop("fallback", None)
         cache: CacheSettings | None = settings.pop("cache", None)
@@ -364,7 +363,7 @@ class Desk:
         if fallback is not None:
             model = fallback if isinstance(fallback, FallbackModel) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
-        self.metrics = RecordedMetrics()
+        self.metrics = InMemoryMetrics()
         self.window = Window(redis, MemorySettings(), self.metrics)
         self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex, self.metrics)
         belt = Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from serve_app.config import CacheSettings
 from serve_app.errors import ModelUnavailable
-from serve_app.observability.catalogue import CACHE_LOOKUPS
+from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
 from serve_app.values import Answer, ChatRequest, Failed
 
 if TYPE_CHECKING:

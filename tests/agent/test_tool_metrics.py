@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from desk import Desk, context, killed, malformed, mortal, reply
 
-from serve_app.observability.catalogue import (
+from serve_app.observability.metric_catalogue import (
     RETRIEVAL_EMPTY,
     RETRIEVAL_PASSAGES,
     RETRIEVAL_S,
@@ -22,10 +22,10 @@ from serve_app.values import ChatRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.observability.recorders import RecordedMetrics
+    from serve_app.observability.null import InMemoryMetrics
 
 
-def calls(metrics: RecordedMetrics) -> dict[tuple[str, str], float]:
+def calls(metrics: InMemoryMetrics) -> dict[tuple[str, str], float]:
     return {(tool[1], how[1]): count for (tool, how), count in metrics.counted[TOOL_CALLS].items()}
 
 

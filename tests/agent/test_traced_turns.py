@@ -19,8 +19,8 @@ from serve_app.agent import toolbelt
 from serve_app.config import ModelSettings, ObservabilitySettings
 from serve_app.llm.models import build_model
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.traceparent import root_id
-from serve_app.observability.traces import tracer
+from serve_app.observability.traceparent import root_span_id
+from serve_app.observability.tracing import create_tracer
 from serve_app.values import ChatRequest, TurnRequest
 
 if TYPE_CHECKING:
@@ -61,14 +61,16 @@ class Sinks:
     tracers: list[Tracer] = field(default_factory=list)
 
     def tracer(self, share: float = 1, *patterns: str) -> Tracer:
-        made = tracer(ObservabilitySettings(trace_sampling=share), Redactor.of(patterns), self.dropped)
+        made = create_tracer(
+            ObservabilitySettings(trace_sampling=share), Redactor.from_patterns(patterns), self.dropped
+        )
         self.tracers.append(made)
         return made
 
     async def told(self) -> None:
         """Wait until everything is told."""
         for each in self.tracers:
-            await each.close()
+            await each.shutdown()
 
 
 @pytest.fixture
@@ -224,7 +226,7 @@ async def test_a_run_that_another_process_takes_over_is_the_same_trace(open_desk
     assert sinks.otlp.traces() == {CALLER.split("-")[1]}
     assert sinks.langsmith.shape() == sinks.otlp.shape()
     root = sinks.otlp.named("serve_app")
-    assert (root.id, root.parent) == (root_id(asked.run_id), CALLER.split("-")[2])
+    assert (root.id, root.parent) == (root_span_id(asked.run_id), CALLER.split("-")[2])
     assert (root.fields["serve_app.recovered"], root.fields["serve_app.events_before"]) == (True, 4)
     assert [each.name for each in sinks.otlp.spans if each.name.startswith("step")] == ["step 2"]
 
@@ -241,7 +243,7 @@ async def test_without_tracing_tools_are_told_the_caller_s_trace(open_desk: Open
     desk = open_desk(*[reply("", ("echo", {"text": "x"})), reply("Done.")] * 2)
     await desk.follow(asked, _request())
     await desk.follow(_asked(CALLER), _request())
-    assert desk.tools.traceparents == [f"00-{asked.run_id}-{root_id(asked.run_id)}-00", CALLER]
+    assert desk.tools.traceparents == [f"00-{asked.run_id}-{root_span_id(asked.run_id)}-00", CALLER]
 
 
 @pytest.mark.parametrize(
@@ -326,14 +328,14 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.usefixtures("away")
 async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(open_desk: Open) -> None:
     dropped = Dropped()
-    made = tracer(ObservabilitySettings(), Redactor(), dropped)
+    made = create_tracer(ObservabilitySettings(), Redactor(), dropped)
     desk = open_desk(*[reply(f"{n}") for n in range(20)], tracer=made)
     begun = time.monotonic()
     for _ in range(20):
         await desk.ask()
     assert time.monotonic() - begun < 2
     begun = time.monotonic()
-    await made.close()
+    await made.shutdown()
     assert time.monotonic() - begun < 2.3
     spans_of_a_turn = 4
     assert dropped.counted == {"langsmith": 20 * spans_of_a_turn, "otlp": 20 * spans_of_a_turn}

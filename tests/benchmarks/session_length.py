@@ -27,7 +27,7 @@ from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
 from serve_app.llm.models import build_model
 from serve_app.memory.window import Window
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.null import NullTracer
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
@@ -107,7 +107,7 @@ async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Ho
         window = Window(redis, settings.memory)
         turn = Turn(build_model(settings.model), "offline", belt, window, settings.agent)
         registry = Registry(redis, settings.runs, settings.memory, owner="benchmark")
-        means = Means(redis, registry, Writer(registry), settings.runs, turn.run, tracer or Untraced())
+        means = Means(redis, registry, Writer(registry), settings.runs, turn.run, tracer or NullTracer())
         host = Host(means, max_runs=50)
         try:
             yield host

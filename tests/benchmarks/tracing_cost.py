@@ -31,9 +31,9 @@ from session_length import hosted, turn
 from serve_app.config import ObservabilitySettings, RedisSettings
 from serve_app.deployments.data_folder import embedded_ports
 from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.observability.null import NullTracer
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.traces import tracer, untraced_by_langchain
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.tracing import create_tracer, disable_langchain_tracing
 from serve_app.stores.redis import connect
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _sinks() -> Iterator[None]:
     urls = ours.recv()
     os.environ.update(LANGSMITH_TRACING="true", LANGSMITH_ENDPOINT=urls[0], LANGSMITH_API_KEY="key")
     os.environ.update(OTEL_EXPORTER_OTLP_ENDPOINT=urls[1])
-    untraced_by_langchain()
+    disable_langchain_tracing()
     try:
         yield
     finally:
@@ -71,7 +71,11 @@ def _sinks() -> Iterator[None]:
 
 
 def _tracer(share: float | None, dropped: Dropped) -> Tracer:
-    return Untraced() if share is None else tracer(ObservabilitySettings(trace_sampling=share), Redactor(), dropped)
+    return (
+        NullTracer()
+        if share is None
+        else create_tracer(ObservabilitySettings(trace_sampling=share), Redactor(), dropped)
+    )
 
 
 async def _block(redis: Redis, traced: Tracer, turns: int) -> tuple[float, float]:
@@ -104,7 +108,7 @@ async def _main(turns: int, rounds: int) -> None:
                 for name, traced in tracers.items():
                     taken[name].append(await _block(redis, traced, turns))
             for traced in tracers.values():
-                await traced.close()
+                await traced.shutdown()
         finally:
             await redis.aclose()
             stores.stop()

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from serve_app.deployments import metrics
-from serve_app.deployments.metrics import metrics_of
-from serve_app.observability.catalogue import TURNS
+from serve_app.deployments.metrics import create_metrics
+from serve_app.observability.metric_catalogue import TURNS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,4 +78,4 @@ async def test_a_node_that_is_gone_is_none() -> None:
 
 
 def test_a_service_that_does_not_measure_itself_asks_nothing_of_ray() -> None:
-    metrics_of(exported=False).count(TURNS, status="success", variant="stable")
+    create_metrics(exported=False).count(TURNS, status="success", variant="stable")

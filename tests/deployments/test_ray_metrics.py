@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.deployments.metrics import HAND_OVER_EVERY_S, RayMetrics
-from serve_app.observability.catalogue import STORE_CALLS, STORE_S
+from serve_app.deployments.metrics import FLUSH_EVERY_S, RayMetrics
+from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
 
 if TYPE_CHECKING:
     from serve_app.values import Metric
@@ -46,11 +46,11 @@ def test_what_is_counted_at_about_one_time_is_told_together_by_its_labels() -> N
         metrics.count(STORE_CALLS, store="redis", outcome="ok")
     metrics.count(STORE_CALLS, store="redis", outcome="error")
     assert not metrics.made
-    metrics.now += HAND_OVER_EVERY_S
+    metrics.now += FLUSH_EVERY_S
     metrics.count(STORE_CALLS, store="redis", outcome="ok")
     told = {labels["outcome"]: by for by, labels in metrics.made[STORE_CALLS].told}
     assert told == {"ok": 4, "error": 1}
-    metrics.hand_over()
+    metrics.flush()
     assert len(metrics.made[STORE_CALLS].told) == 2, "what was told is told once"
 
 
@@ -58,7 +58,7 @@ def test_what_waits_is_told_when_the_process_tells_of_itself() -> None:
     metrics = Watched()
     metrics.count(STORE_CALLS, 0, store="redis", outcome="ok")
     metrics.count(STORE_CALLS, 2, store="milvus", outcome="ok")
-    metrics.hand_over()
+    metrics.flush()
     assert metrics.made[STORE_CALLS].told == [(2, {"store": "milvus", "outcome": "ok"})]
 
 
@@ -67,11 +67,11 @@ def test_a_histogram_is_told_each_value_with_the_others_of_its_time() -> None:
     metrics.observe(STORE_S, 0.5, store="redis")
     metrics.observe(STORE_S, 0.5, store="redis")
     assert not metrics.made
-    metrics.now += HAND_OVER_EVERY_S
+    metrics.now += FLUSH_EVERY_S
     metrics.observe(STORE_S, 0.7, store="milvus")
     told = [(0.5, {"store": "redis"}), (0.5, {"store": "redis"}), (0.7, {"store": "milvus"})]
     assert metrics.made[STORE_S].told == told
-    metrics.hand_over()
+    metrics.flush()
     assert metrics.made[STORE_S].told == told, "what was told is told once"
 
 
@@ -82,14 +82,14 @@ def test_nothing_is_lost_between_threads() -> None:
         for number in range(5_000):
             metrics.count(STORE_CALLS, store=f"s{number % 3}", outcome="ok")
             metrics.observe(STORE_S, number, store="redis")
-            metrics.now += HAND_OVER_EVERY_S / 7
+            metrics.now += FLUSH_EVERY_S / 7
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    metrics.hand_over()
+    metrics.flush()
     counted: Counter[str] = Counter()
     for by, labels in metrics.made[STORE_CALLS].told:
         counted[labels["store"]] += int(by)

@@ -26,7 +26,7 @@ from http_fakes import (
 from serve_app.config import HttpSettings
 from serve_app.http.api import create_api
 from serve_app.http.services import Services
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.null import InMemoryMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -47,7 +47,7 @@ class Service:
     retriever: ListedRetriever = field(default_factory=ListedRetriever)
     tools: NoTools = field(default_factory=NoTools)
     nodes: ListedNodes = field(default_factory=ListedNodes)
-    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+    metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
     keys: KeptKeys = field(default_factory=KeptKeys)
     gate: Gate | None = None

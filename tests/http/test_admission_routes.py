@@ -20,7 +20,7 @@ from serve_app.config import AdmissionSettings, HttpSettings, LimitSettings, Red
 from serve_app.errors import Overloaded, RateLimited
 from serve_app.http.api import create_api
 from serve_app.http.places import Admission
-from serve_app.observability.catalogue import RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.stores.limiter import RedisLimiter
 from serve_app.stores.redis import connect
 from serve_app.values import Caller, Metering, RateLimits, RunStarted, TenantLimits

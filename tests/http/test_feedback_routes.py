@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.observability.catalogue import FEEDBACK
+from serve_app.observability.metric_catalogue import FEEDBACK
 from serve_app.values import RunStarted
 
 VOTE = "/agent/feedback"

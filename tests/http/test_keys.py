@@ -15,7 +15,7 @@ from serve_app.config import AccessSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.http.auth import NEEDS, OPEN, Gate, scope_of
 from serve_app.http.failures import MOST, Failures
-from serve_app.observability.catalogue import RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import ApiKeyRequest, NewApiKey
 
 if TYPE_CHECKING:

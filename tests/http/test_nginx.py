@@ -22,7 +22,7 @@ from listening import free_port
 from nginx_edge import Edge, edge, upstreams
 
 from serve_app.config import HttpSettings
-from serve_app.observability.catalogue import RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:

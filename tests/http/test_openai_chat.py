@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from openai_clients import HELLO, client_of, completed
 
-from serve_app.observability.catalogue import RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import Answer, Message, RunStarted, TurnRequest, Usage
 
 LONGER = [

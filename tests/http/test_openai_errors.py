@@ -21,7 +21,7 @@ from serve_app.errors import (
 )
 from serve_app.http.openai.errors import refused, speaks_openai
 from serve_app.http.openai.reading import MAX_HISTORY, MAX_INPUT
-from serve_app.observability.catalogue import RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 
 CHAT = "/v1/chat/completions"

@@ -12,8 +12,8 @@ import pytest
 from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded
 from serve_app.http.places import TELL_EVERY_S, Admission
-from serve_app.observability.catalogue import ADMISSION_WAIT_S
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.ending import end
 from serve_app.values import TenantLimits
 
@@ -27,8 +27,8 @@ class Alike:
         return TenantLimits()
 
 
-def _admission(metrics: RecordedMetrics | None = None, **settings: float) -> Admission:
-    return Admission(AdmissionSettings(**settings), Alike(), metrics or RecordedMetrics())
+def _admission(metrics: InMemoryMetrics | None = None, **settings: float) -> Admission:
+    return Admission(AdmissionSettings(**settings), Alike(), metrics or InMemoryMetrics())
 
 
 async def _never() -> None:
@@ -66,7 +66,7 @@ async def test_as_many_turns_as_may_be_are_served_at_once_and_the_next_ones_afte
 
 @virtual
 async def test_what_waits_too_long_is_refused_and_only_those_who_waited_are_measured():
-    metrics = RecordedMetrics()
+    metrics = InMemoryMetrics()
     admission = _admission(metrics, max_turns=1, max_waiting=6, max_wait_s=1.5)
     took = await asyncio.gather(*(_turn(admission, takes_s=10) for _ in range(2)), return_exceptions=True)
     assert took[0] == pytest.approx(10)
@@ -160,7 +160,7 @@ async def test_one_that_fails_gives_its_place_back():
     assert _free(admission)
 
 
-class Failing(RecordedMetrics):
+class Failing(InMemoryMetrics):
     """Cannot take a number once."""
 
     sets = 0

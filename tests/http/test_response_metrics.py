@@ -8,7 +8,7 @@ from http_fakes import answer
 from http_service import Service, running
 
 from serve_app.errors import ModelUnavailable, Overloaded
-from serve_app.observability.catalogue import RESPONSE_S, RESPONSES
+from serve_app.observability.metric_catalogue import RESPONSE_S, RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 
 TURN = {"user_input": "hello", "session_id": "s1"}

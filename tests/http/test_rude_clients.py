@@ -14,7 +14,7 @@ from serve_app.config import AccessSettings
 from serve_app.http import body_limit, refusing, slow_readers
 from serve_app.http.auth import Gate
 from serve_app.http.control_headers import ControlHeaders
-from serve_app.observability.catalogue import RESPONSE_S
+from serve_app.observability.metric_catalogue import RESPONSE_S
 from serve_app.values import RunStarted, Token
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from serve_app.errors import ModelUnavailable, Overloaded, RateLimited
 from serve_app.http.errors import answer_to
 from serve_app.http.request_ids import RequestIds
 from serve_app.http.shedding import LOOK_S, MOST, WINDOW_S, Shedding
-from serve_app.observability.catalogue import REQUESTS_SHED
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import REQUESTS_SHED
+from serve_app.observability.null import InMemoryMetrics
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -30,7 +30,7 @@ class Behind:
     fails: Exception | None = None
     asked: int = 0
     now: float = 0
-    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+    metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
 
     def __post_init__(self) -> None:
         self.proxy = Shedding(RequestIds(self.answer), self.metrics, lambda: self.now)

@@ -32,7 +32,7 @@ from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.null import NullTracer
 from serve_app.resilience.ending import end
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
@@ -76,7 +76,7 @@ class Agent:
             settings=AgentSettings(),
         )
         registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex)
-        means = Means(redis, registry, Writer(registry), RunSettings(), turn.run, Untraced())
+        means = Means(redis, registry, Writer(registry), RunSettings(), turn.run, NullTracer())
         self.host = Host(means, max_runs=100)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncIterator[RunEvent]:

@@ -12,8 +12,8 @@ import pytest
 from serve_app.config import ModelSettings
 from serve_app.errors import ServeAppError
 from serve_app.llm.models import build_model
-from serve_app.observability.catalogue import MODEL_CALLS, MODEL_FALLBACKS, MODEL_RETRIES, MODEL_S, MODEL_TOKENS
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import MODEL_CALLS, MODEL_FALLBACKS, MODEL_RETRIES, MODEL_S, MODEL_TOKENS
+from serve_app.observability.null import InMemoryMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -31,7 +31,7 @@ class Measured:
         names = [f"measured-{uuid4().hex}" for _ in range(2)]
         stub.moods[names[0]], stub.moods[names[1]] = moods, [fallback or ""] * 9
         self.first, self.second = (f"openai:{each}" for each in names)
-        self.metrics = RecordedMetrics()
+        self.metrics = InMemoryMetrics()
         fallbacks = [{"name": self.second, "base_url": stub.url}] if fallback else []
         given = {"base_url": stub.url, "timeout_s": 0.6, "fallbacks": fallbacks, **changed}
         self.chain: BaseChatModel = build_model(ModelSettings(name=self.first, **given), self.metrics)

@@ -11,8 +11,8 @@ from serve_app.config import MemorySettings
 from serve_app.errors import NotFound
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT
 from serve_app.memory.window import Recalled, Window
-from serve_app.observability.catalogue import SESSIONS_REPAIRED
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.stores.keys import RunKeys, SessionKeys
 from serve_app.values import Exchange, Message, ToolRequest
 
@@ -229,7 +229,7 @@ async def test_a_session_is_free_at_once_when_it_is_forgotten(redis: Redis) -> N
 async def test_a_conversation_that_was_mended_or_set_aside_is_counted_once_by_who_has_its_turn(
     redis: Redis, kept: list[str], counted: dict[str, int]
 ) -> None:
-    metrics, sessions, asked = RecordedMetrics(), Sessions(redis), context()
+    metrics, sessions, asked = InMemoryMetrics(), Sessions(redis), context()
     window = Window(redis, MemorySettings(), metrics)
     await sessions.say(context(), *kept)
     held = await sessions.hold(asked)

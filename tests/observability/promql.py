@@ -41,7 +41,7 @@ LATER = (
 
 def metrics() -> tuple[Named, ...]:
     """The service's own: those of the catalogue, and those that are to come into it."""
-    module = pytest.importorskip("serve_app.observability.catalogue")
+    module = pytest.importorskip("serve_app.observability.metric_catalogue")
     listed = (each for each in vars(module).values() if getattr(each, "kind", "") in SUFFIXES)
     known = {each.name: Named(each.name, each.kind, each.labels, each.buckets) for each in listed}
     return (*known.values(), *(each for each in LATER if each.name not in known))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.config import ObservabilitySettings, langsmith_target, otlp_target
+from serve_app.observability.null import NullTracer
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.traces import tracer
-from serve_app.observability.untraced import Untraced
+from serve_app.observability.tracing import create_tracer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def _nothing_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_variables_nothing_is_traced() -> None:
     assert langsmith_target() is None
     assert otlp_target() is None
-    assert isinstance(tracer(ObservabilitySettings(), Redactor(), lambda *_: None), Untraced)
+    assert isinstance(create_tracer(ObservabilitySettings(), Redactor(), lambda *_: None), NullTracer)
 
 
 @pytest.mark.parametrize("prefix", ["LANGSMITH_", "LANGCHAIN_"])
@@ -100,8 +100,8 @@ def test_without_the_variables_no_client_is_imported() -> None:
 import sys
 from serve_app.config import ObservabilitySettings
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.traces import tracer
-tracer(ObservabilitySettings(), Redactor(), lambda *_: None)
+from serve_app.observability.tracing import create_tracer
+create_tracer(ObservabilitySettings(), Redactor(), lambda *_: None)
 print([name for name in sys.modules if name.split(".")[0] in {"langsmith", "opentelemetry"}])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.observability.leaving import CUT, MAX_CHARACTERS, cut
+from serve_app.observability.export import CUT, MAX_CHARACTERS, cut
 from serve_app.observability.messages import in_parts
 from serve_app.observability.redaction import Redactor
 
@@ -25,7 +25,7 @@ REDACTOR = Redactor()
 
 @given(values)
 def test_no_secret_leaves_wherever_it_stands(value: Any) -> None:
-    assert SECRET not in json.dumps(cut(REDACTOR.value(value)))
+    assert SECRET not in json.dumps(cut(REDACTOR.redact_value(value)))
 
 
 @given(values)
@@ -34,12 +34,12 @@ def test_short_values_are_not_cut(value: Any) -> None:
 
 
 def test_a_value_of_another_kind_leaves_as_redacted_text() -> None:
-    assert cut(REDACTOR.value({"at": {SECRET}})) == {"at": "{'[phone]'}"}
+    assert cut(REDACTOR.redact_value({"at": {SECRET}})) == {"at": "{'[phone]'}"}
 
 
 def test_a_text_is_cut_only_after_its_secrets_are_gone() -> None:
     text = "x" * (MAX_CHARACTERS - 6) + " " + SECRET + " " + "y" * 100
-    left = cut(REDACTOR.value(text))
+    left = cut(REDACTOR.redact_value(text))
     assert left == f"{'x' * (MAX_CHARACTERS - 6)} [phon{CUT}"
     assert SECRET[:5] not in left
 

@@ -9,9 +9,9 @@ import logging
 
 from told_lines import PROCESS, Told
 
-from serve_app.observability.logs import Lines, Screen, about, hiding
+from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, hide_in_logs, log_context
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.trail import MOST, SHOWN_CHARACTERS, Trail
+from serve_app.observability.run_log_handler import MAX_CHARACTERS, MAX_WAITING, RunLogHandler
 
 PHONE = "13800138000"
 
@@ -37,10 +37,10 @@ def test_a_librarys_line_is_a_message(told: Told) -> None:
 
 async def test_every_line_of_a_block_is_about_its_run_and_no_other(told: Told) -> None:
     async def run(run_id: str) -> None:
-        with about({"run_id": run_id}):
+        with log_context({"run_id": run_id}):
             await asyncio.sleep(0.01)
             theirs.warning("in a library")
-            with about({"request_id": "q"}):
+            with log_context({"request_id": "q"}):
                 ours.warning("inside")
 
     await asyncio.gather(run("a"), run("b"))
@@ -55,7 +55,7 @@ async def test_every_line_of_a_block_is_about_its_run_and_no_other(told: Told) -
 
 
 def test_what_a_line_says_itself_counts_for_more_than_what_is_around_it(told: Told) -> None:
-    with about({"run_id": "around"}):
+    with log_context({"run_id": "around"}):
         ours.warning("event", extra={"run_id": "own"})
     assert told.lines[0]["run_id"] == "own"
 
@@ -73,7 +73,7 @@ def test_text_arguments_fields_and_tracebacks_are_masked(told: Told) -> None:
 
 
 def test_hidden_values_are_masked_at_any_depth_and_only_in_their_block(told: Told) -> None:
-    with hiding([{"pin": ["4711"]}, "Rosebud", True]):
+    with hide_in_logs([{"pin": ["4711"]}, "Rosebud", True]):
         ours.warning("event", extra={"error": "KeyError('Rosebud')", "pin": 4711, "yes": True})
     ours.warning("event", extra={"error": "Rosebud"})
     masked, clear = told.lines
@@ -88,44 +88,44 @@ def test_a_line_that_cannot_be_formatted_stops_nobody(told: Told) -> None:
 
 def test_a_line_is_masked_before_a_handler_that_formats_later(told: Told) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "call %s", "args": (PHONE,)})
-    with about({"run_id": "r"}):
-        Screen(Redactor()).filter(record)
+    with log_context({"run_id": "r"}):
+        RedactingFilter(Redactor()).filter(record)
     assert (record.getMessage(), vars(record)["run_id"]) == ("call [phone]", "r")
 
 
 def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> None:
-    trail = Trail(Lines(PROCESS), Screen(Redactor()))
-    for number in range(MOST + 7):
+    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
+    for number in range(MAX_WAITING + 7):
         made = {"name": "serve_app.x", "msg": "step", "run_id": "r", "tenant": "t", "number": number}
         trail.handle(logging.makeLogRecord(made))
     trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run"}))
     for unknown in (None, ""):
         trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": unknown}))
-    taken = trail.take()
-    assert (len(taken), trail.dropped, trail.take()) == (MOST, 7, [])
+    taken = trail.drain()
+    assert (len(taken), trail.dropped, trail.drain()) == (MAX_WAITING, 7, [])
     trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": None}))
-    assert trail.take() == []
+    assert trail.drain() == []
     tenant, run_id, line = taken[-1]
-    assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MOST - 1)
+    assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MAX_WAITING - 1)
 
 
 def test_the_trail_masks_when_it_is_taken_what_was_hidden_when_it_was_told() -> None:
-    trail = Trail(Lines(PROCESS), Screen(Redactor()))
+    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     told_in_it = logging.makeLogRecord({"name": "serve_app.x", "msg": "called", "number": PHONE, "pin": "Rosebud"})
-    with about({"run_id": "r", "tenant": "t"}), hiding(["Rosebud"]):
+    with log_context({"run_id": "r", "tenant": "t"}), hide_in_logs(["Rosebud"]):
         trail.handle(told_in_it)
-    [(tenant, run_id, line)] = trail.take()
+    [(tenant, run_id, line)] = trail.drain()
     assert (tenant, run_id) == ("t", "r")
     assert (json.loads(line)["number"], json.loads(line)["pin"]) == ("[phone]", "[sensitive]")
 
 
 def test_a_long_line_is_cut() -> None:
-    trail = Trail(Lines(PROCESS), Screen(Redactor()))
+    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     long = {"run_id": "r", "query": "x" * 5000, "exc_text": "y" * 5000 + "the end"}
     trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
-    [(_, _, line)] = trail.take()
+    [(_, _, line)] = trail.drain()
     told = json.loads(line)
-    assert len(told["query"]) == len(told["exception"]) == SHOWN_CHARACTERS + 1
+    assert len(told["query"]) == len(told["exception"]) == MAX_CHARACTERS + 1
     assert told["exception"].endswith("the end")
 
 
@@ -134,7 +134,7 @@ def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> No
 
     written = io.StringIO()
     stream = Screened(written, Redactor())
-    with hiding(["Rosebud"]):
+    with hide_in_logs(["Rosebud"]):
         for piece in ("call 1380", "0138000 or Rose", "bud\nnext", " line\n", "no end"):
             stream.write(piece)
         assert written.getvalue() == "call [phone] or [sensitive]\nnext line\n"

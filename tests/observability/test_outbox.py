@@ -10,16 +10,16 @@ from uuid import uuid4
 import pytest
 from collectors import Dropped
 
-from serve_app.observability.outbox import BATCH, Outbox
+from serve_app.observability.exporter import BATCH, Outbox
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.spans import begun
-from serve_app.observability.traceparent import Origin
+from serve_app.observability.traceparent import TraceOrigin
 from serve_app.values import ChatRequest, Context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from serve_app.observability.leaving import Trace
+    from serve_app.observability.export import Trace
     from serve_app.observability.spans import Recording
 
 REQUEST = ChatRequest(user_input="hello", session_id="s")
@@ -59,9 +59,9 @@ def dropped() -> Dropped:
 
 def turn() -> Recording:
     context = Context(request_id="q", run_id=uuid4().hex, session_id="s", deadline=0)
-    with begun(context, REQUEST, Origin(context.run_id, "", sampled=True), sampled=True) as root:
+    with begun(context, REQUEST, TraceOrigin(context.run_id, "", sampled=True), sampled=True) as root:
         for name in ("a", "b"):
-            with root.child("step", name):
+            with root.start_child("step", name):
                 pass
     return root.recording
 
@@ -154,11 +154,11 @@ def test_a_sink_that_hangs_is_left_after_its_time_and_what_it_did_not_take_is_co
 
 def test_a_text_that_cannot_be_told_costs_itself_only(sink: Sink, dropped: Dropped) -> None:
     box, recording = outbox(sink, dropped), turn()
-    recording.spans[1].tell(lambda: 1 / 0)
+    recording.spans[1].set_outputs(lambda: 1 / 0)
     box.put(recording)
     sink.open.set()
     closed(box)
-    assert [each.told for each in sink.taken[0].spans] == [None, "(not told: ZeroDivisionError)", None]
+    assert [each.outputs for each in sink.taken[0].spans] == [None, "(not told: ZeroDivisionError)", None]
     assert not dropped.counted
 
 

@@ -18,21 +18,21 @@ from test_outbox import closed, turn
 
 from serve_app.deployments.metrics import RayMetrics
 from serve_app.observability import langsmith, otlp
-from serve_app.observability.catalogue import BREAKER_STATE, CPU_S, RESIDENT_BYTES, TURNS
-from serve_app.observability.leaving import leaving
-from serve_app.observability.logs import Lines, Readable, Screen, about
-from serve_app.observability.merge import SCRAPE_UP, merged
-from serve_app.observability.outbox import Outbox
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.export import leaving
+from serve_app.observability.exporter import Outbox
+from serve_app.observability.logs import ConsoleLogFormatter, JsonLogFormatter, RedactingFilter, log_context
+from serve_app.observability.metric_catalogue import BREAKER_STATE, CPU_S, RESIDENT_BYTES, TURNS
+from serve_app.observability.metrics_page import SCRAPE_UP, merge_pages
+from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.process_metrics import EVERY_S, report_process_metrics
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.trail import Trail
-from serve_app.observability.vitals import EVERY_S, beat
+from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from serve_app.observability.leaving import Trace
+    from serve_app.observability.export import Trace
     from serve_app.values import Metric
 
 HALF = "\ud83d"
@@ -67,14 +67,14 @@ ODD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", ODD)
 def test_a_record_that_cannot_be_told_fails_nobody_and_keeps_its_ids(what: str) -> None:
-    screen, lines, readable = Screen(Redactor()), Lines({}), Readable({})
-    trail = Trail(lines, screen)
+    screen, lines, readable = RedactingFilter(Redactor()), JsonLogFormatter({}), ConsoleLogFormatter({})
+    trail = RunLogHandler(lines, screen)
     made: list[logging.LogRecord] = []
     for fields in (ODD[what], {"msg": "well"}):
         made.append(logging.makeLogRecord({"name": "serve_app.x", "run_id": "r", **fields}))
         trail.handle(made[-1])
-    told = trail.take()
-    with about({"tenant": "t"}):
+    told = trail.drain()
+    with log_context({"tenant": "t"}):
         for record in made:
             assert screen.filter(record)
             json.loads(lines.format(record).encode())
@@ -87,8 +87,8 @@ def test_a_record_that_cannot_be_masked_tells_nothing_unmasked() -> None:
     record = logging.makeLogRecord(
         {"name": "serve_app.x", "msg": "call 13800138000", "bad": Raises(), "phone": "13800138000"}
     )
-    Screen(Redactor()).filter(record)
-    assert "13800138000" not in Lines({}).format(record)
+    RedactingFilter(Redactor()).filter(record)
+    assert "13800138000" not in JsonLogFormatter({}).format(record)
 
 
 class Writes:
@@ -129,11 +129,11 @@ def test_whatever_a_span_holds_can_be_written_by_both_sinks() -> None:
 
     recording = turn()
     root, span, *_ = recording.spans
-    root.conclude("failed")
-    span.facts = {"model": HALF, "input_tokens": 10**30, "output_tokens": 1, "thing": Raises(), "degraded": [HALF]}  # type: ignore[dict-item]
+    root.set_outcome("failed")
+    span.attributes = {"model": HALF, "input_tokens": 10**30, "output_tokens": 1, "thing": Raises(), "degraded": [HALF]}  # type: ignore[dict-item]
     span.kind = "model"
-    span.given = lambda: {"messages": [{HALF: float("nan")}], "deep": deep(), "thing": Raises()}
-    span.told = lambda: 10**5000
+    span.inputs = lambda: {"messages": [{HALF: float("nan")}], "deep": deep(), "thing": Raises()}
+    span.outputs = lambda: 10**5000
     span.error = HALF
     trace = leaving(recording, Redactor())
     encode_spans([otlp._readable(trace, each) for each in trace.spans])
@@ -181,27 +181,27 @@ GARBAGE = st.text() | st.lists(
 
 @given(GARBAGE)
 def test_a_page_that_is_garbage_costs_no_other_nodes_page(garbage: str) -> None:
-    up, turns = pages(merged({"a": GOOD, "b": garbage, "c": GOOD}))
+    up, turns = pages(merge_pages({"a": GOOD, "b": garbage, "c": GOOD}))
     assert (up["a"], up["c"]) == (1, 1)
     assert turns >= 6 or "ray_turns" in garbage  # what it counts itself is added
 
 
 @pytest.mark.looptime
 async def test_a_breaker_or_a_metric_that_cannot_be_told_ends_no_heartbeat() -> None:
-    class Poisoned(RecordedMetrics):
+    class Poisoned(InMemoryMetrics):
         def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
             if metric is CPU_S:
                 raise RuntimeError("poison")
             super().count(metric, by, **labels)
 
-        def hand_over(self) -> None:
+        def flush(self) -> None:
             raise RuntimeError("poison")
 
     def breakers() -> Mapping[str, str]:
         return {"a": "melted", "b": "open"}
 
     metrics = Poisoned()
-    beating = asyncio.create_task(beat(metrics, breakers))
+    beating = asyncio.create_task(report_process_metrics(metrics, breakers))
     await asyncio.sleep(2.5 * EVERY_S)
     assert not beating.done()
     assert set(metrics.of(BREAKER_STATE)) == {"b"}
@@ -226,5 +226,5 @@ def test_an_observation_that_ray_refuses_costs_no_other_and_fails_nobody() -> No
     metrics = Told(time.monotonic)
     for status in ("success", "poison", "error"):
         metrics.count(TURNS, status=status, variant="stable")
-    metrics.hand_over()
+    metrics.flush()
     assert told == ["success", "error"]

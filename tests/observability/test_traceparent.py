@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.observability import sampling, traceparent
-from serve_app.observability.traceparent import Origin, carrying, current, origin, passed_on, root_id
+from serve_app.observability import traceparent
+from serve_app.observability.traceparent import (
+    TraceOrigin,
+    current,
+    outgoing_traceparent,
+    root_span_id,
+    trace_origin,
+    use_traceparent,
+)
 from serve_app.values import Context
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -33,39 +40,39 @@ def asked(run_id: str, header: str = "") -> Context:
 
 
 def test_a_caller_s_trace_is_gone_on_with() -> None:
-    assert traceparent.given(GIVEN) == GIVEN
-    assert origin(asked(uuid4().hex, GIVEN)) == Origin(TRACE_ID, SPAN_ID, sampled=True)
-    assert passed_on(asked(uuid4().hex, GIVEN)) == GIVEN
+    assert traceparent.valid_traceparent(GIVEN) == GIVEN
+    assert trace_origin(asked(uuid4().hex, GIVEN)) == TraceOrigin(TRACE_ID, SPAN_ID, sampled=True)
+    assert outgoing_traceparent(asked(uuid4().hex, GIVEN)) == GIVEN
 
 
 @pytest.mark.parametrize("header", [None, *FAULTY])
 def test_a_header_that_is_none_is_let_pass(header: str | None) -> None:
-    assert traceparent.given(header) == ""
+    assert traceparent.valid_traceparent(header) == ""
 
 
 @given(uuids)
 def test_a_turn_without_a_caller_s_trace_is_a_trace_by_its_run_s_id(run_id: str) -> None:
-    assert origin(asked(run_id)) == Origin(run_id, "", sampled=False)
-    header = passed_on(asked(run_id))
-    assert traceparent.given(header) == header
-    assert header.split("-")[1:3] == [run_id, root_id(run_id)]
+    assert trace_origin(asked(run_id)) == TraceOrigin(run_id, "", sampled=False)
+    header = outgoing_traceparent(asked(run_id))
+    assert traceparent.valid_traceparent(header) == header
+    assert header.split("-")[1:3] == [run_id, root_span_id(run_id)]
 
 
 @pytest.mark.parametrize("run_id", ["r", "", "x" * 32, "0" * 32])
 def test_a_run_whose_id_makes_no_trace_is_not_traced(run_id: str) -> None:
-    assert origin(asked(run_id)) is None
-    assert passed_on(asked(run_id)) == ""
+    assert trace_origin(asked(run_id)) is None
+    assert outgoing_traceparent(asked(run_id)) == ""
 
 
 @given(st.text(max_size=80))
 def test_whatever_a_client_sends_is_a_trace_or_nothing(header: str) -> None:
-    taken = traceparent.given(header)
+    taken = traceparent.valid_traceparent(header)
     assert taken in {"", header}
-    assert origin(asked(uuid4().hex, taken)) is not None
+    assert trace_origin(asked(uuid4().hex, taken)) is not None
 
 
 def test_within_a_tool_call_its_header_can_be_read() -> None:
-    with carrying(GIVEN):
+    with use_traceparent(GIVEN):
         assert current() == GIVEN
     assert current() == ""
 
@@ -73,17 +80,17 @@ def test_within_a_tool_call_its_header_can_be_read() -> None:
 @given(uuids, st.floats(0, 1), st.floats(0, 1))
 def test_a_trace_that_a_small_share_keeps_a_larger_one_keeps_too(trace_id: str, one: float, other: float) -> None:
     small, large = sorted((one, other))
-    come_from = Origin(trace_id, "", sampled=False)
-    assert sampling.sampled(come_from, small) <= sampling.sampled(come_from, large)
-    assert sampling.sampled(come_from, 1)
-    assert not sampling.sampled(come_from, 0)
+    come_from = TraceOrigin(trace_id, "", sampled=False)
+    assert traceparent.is_sampled(come_from, small) <= traceparent.is_sampled(come_from, large)
+    assert traceparent.is_sampled(come_from, 1)
+    assert not traceparent.is_sampled(come_from, 0)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_share_that_is_kept_of_many_is_the_one_that_is_configured(share: float) -> None:
     many = 20_000
     ids = (f"{'5' * 18}{(0x9E3779B97F4A7D * n) % 16**14:014x}" for n in range(many))  # only the end is random in some
-    kept = sum(sampling.sampled(Origin(each, "", sampled=False), share) for each in ids)
+    kept = sum(traceparent.is_sampled(TraceOrigin(each, "", sampled=False), share) for each in ids)
     assert abs(kept / many - share) < 0.01
 
 
@@ -91,5 +98,5 @@ def test_the_share_that_is_kept_of_many_is_the_one_that_is_configured(share: flo
     ("end", "always"), [("failed", True), ("degraded", True), ("success", False), ("cancelled", False)]
 )
 def test_what_failed_or_lacks_something_is_kept_though_it_is_not_sampled(end: str, *, always: bool) -> None:
-    assert sampling.kept(end, sampled=False) is always
-    assert sampling.kept(end, sampled=True)
+    assert traceparent.is_kept(end, sampled=False) is always
+    assert traceparent.is_kept(end, sampled=True)

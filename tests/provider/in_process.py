@@ -28,7 +28,7 @@ from serve_app.config import (
 )
 from serve_app.llm.models import build_model
 from serve_app.memory.window import Window
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.patience import MOST_S, Patience
@@ -119,7 +119,7 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     """An agent whose model is the provider's, for the block."""
     redis = connect(RedisSettings(), redis_url)
     await redis.flushall()
-    metrics = RecordedMetrics()
+    metrics = InMemoryMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
     chain = build_model(ModelSettings(**odd | model), metrics)
     tools = ToolRunner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
@@ -65,7 +65,7 @@ class Process:
     work: Callable[[Run], Awaitable[Answer]] = greet
     settings: dict[str, Any] = field(default_factory=dict)
     max_runs: int = 100
-    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+    metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
 
     def __post_init__(self) -> None:
         runs = RunSettings(**self.settings)

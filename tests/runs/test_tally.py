@@ -12,7 +12,7 @@ from test_host import Follower, Hanging
 
 from serve_app.config import RunSettings
 from serve_app.errors import ModelUnavailable
-from serve_app.observability.catalogue import (
+from serve_app.observability.metric_catalogue import (
     DEGRADED,
     FIRST_TOKEN_S,
     IN_FLIGHT,
@@ -23,7 +23,7 @@ from serve_app.observability.catalogue import (
     TURN_S,
     TURNS,
 )
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.runs.log import RunLog
 from serve_app.runs.tally import Tally
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Start = Callable[..., Process]
 
 
-def ends(*recorders: RecordedMetrics) -> list[dict[str, float]]:
+def ends(*recorders: InMemoryMetrics) -> list[dict[str, float]]:
     """How the runs ended that each has counted; a histogram has as many."""
     for each in recorders:
         assert each.of(TURNS) == each.of(TURN_S)
@@ -46,8 +46,8 @@ def ends(*recorders: RecordedMetrics) -> list[dict[str, float]]:
 
 
 @pytest.fixture
-def ingress(redis: Redis) -> tuple[RunLog, RecordedMetrics]:
-    metrics = RecordedMetrics()
+def ingress(redis: Redis) -> tuple[RunLog, InMemoryMetrics]:
+    metrics = InMemoryMetrics()
     return RunLog(redis, RunSettings(), Tally(metrics)), metrics
 
 
@@ -101,7 +101,7 @@ async def test_a_run_that_fails_is_an_error(start: Start) -> None:
 
 
 async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nobody_else(
-    start: Start, ingress: tuple[RunLog, RecordedMetrics]
+    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
 ) -> None:
     (log, counted), asked, process = ingress, context(), start(Hanging())
     follower = Follower(process, asked)
@@ -113,7 +113,7 @@ async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nob
 
 
 async def test_a_run_that_has_ended_is_not_counted_again_where_it_is_cancelled(
-    start: Start, ingress: tuple[RunLog, RecordedMetrics]
+    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
 ) -> None:
     (log, counted), asked, process = ingress, context(), start(greet)
     await process.events(asked, request())
@@ -122,7 +122,7 @@ async def test_a_run_that_has_ended_is_not_counted_again_where_it_is_cancelled(
 
 
 async def test_a_run_that_waits_is_counted_when_it_is_cancelled_and_when_its_time_runs_out(
-    start: Start, ingress: tuple[RunLog, RecordedMetrics]
+    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
 ) -> None:
     (log, counted), process, second = ingress, start(Hanging()), context()
     await Follower(process, context()).until("token")

@@ -10,8 +10,8 @@ import pytest
 from processes import context, request
 
 from serve_app.errors import StoreUnavailable
-from serve_app.observability.catalogue import TURNS
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import TURNS
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.ending import end
 from serve_app.runs.feed import Feed
 from serve_app.runs.patience import MOST_S
@@ -74,7 +74,7 @@ def written() -> Written:
 
 @pytest.fixture
 async def writer(written: Written) -> AsyncIterator[Writer]:
-    writer = Writer(written, tally=Tally(RecordedMetrics()))  # type: ignore[arg-type]
+    writer = Writer(written, tally=Tally(InMemoryMetrics()))  # type: ignore[arg-type]
     going_on = asyncio.create_task(writer.go_on())
     yield writer
     await end(going_on)
@@ -289,7 +289,7 @@ async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: 
 
 
 def _counted(writer: Writer) -> dict[str, float]:
-    assert isinstance(writer.tally.metrics, RecordedMetrics)
+    assert isinstance(writer.tally.metrics, InMemoryMetrics)
     return {labels[0][1]: count for labels, count in writer.tally.metrics.counted[TURNS].items()}
 
 

@@ -14,8 +14,8 @@ from tcp_proxy import proxied
 
 from serve_app.config import RedisSettings
 from serve_app.errors import NotFound, StoreUnavailable
-from serve_app.observability.catalogue import ACCESS_AGE_S
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import ACCESS_AGE_S
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.stores.access import OPERATOR, AccessBook
 from serve_app.stores.api_keys import KeyBook
 from serve_app.stores.keys import ACCESS_VERSION, API_KEYS
@@ -192,7 +192,7 @@ async def test_a_row_that_cannot_be_read_costs_none_of_the_others(redis: Redis, 
 async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is_told_once(
     redis_url, redis, told
 ) -> None:
-    metrics = RecordedMetrics()
+    metrics = InMemoryMetrics()
     async with proxied(redis_url) as proxy:
         client = connect(RedisSettings(timeout_s=0.3), f"redis://127.0.0.1:{proxy.port}/0")
         book = KeyBook(redis, AccessBook(redis))

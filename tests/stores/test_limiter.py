@@ -11,8 +11,8 @@ from tcp_proxy import proxied
 
 from serve_app.config import LimitSettings, RedisSettings
 from serve_app.errors import RateLimited
-from serve_app.observability.catalogue import LIMITER_FAILURES
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import LIMITER_FAILURES
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.stores.limiter import RedisLimiter, RedisMeter
 from serve_app.stores.redis import connect
 from serve_app.values import Caller, Context, Metering, RateLimits, TenantLimits
@@ -152,7 +152,7 @@ async def test_nothing_is_kept_longer_than_it_matters(redis):
 
 
 async def test_while_redis_is_away_all_pass_at_once_and_it_is_counted_and_told_once(redis_url, told):
-    metrics = RecordedMetrics()
+    metrics = InMemoryMetrics()
     async with proxied(redis_url) as proxy:
         redis = connect(RedisSettings(timeout_s=0.2), f"redis://127.0.0.1:{proxy.port}/0")
         limiter = RedisLimiter(redis, LimitSettings(tenant=FIFTY), Told(), metrics)

@@ -12,10 +12,9 @@ from tcp_proxy import proxied
 
 from serve_app.config import RedisSettings
 from serve_app.errors import NotFound
-from serve_app.observability.logs import Lines as Format
-from serve_app.observability.logs import Screen
+from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.trail import Trail
+from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.ending import end
 from serve_app.stores import run_lines
 from serve_app.stores.keys import RunKeys
@@ -38,14 +37,14 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lines, "EVERY_S", 0.01)
 
 
-def tell(trail: Trail, event: str, at: float = 1, run_id: str = "r", **fields: object) -> None:
+def tell(trail: RunLogHandler, event: str, at: float = 1, run_id: str = "r", **fields: object) -> None:
     made = {"name": "serve_app.x", "msg": event, "levelname": "INFO", "created": at, "run_id": run_id, **fields}
     trail.handle(logging.makeLogRecord(made))
 
 
 @asynccontextmanager
-async def process(redis: Redis, deployment: str) -> AsyncIterator[Trail]:
-    trail = Trail(Format({"deployment": deployment, "replica": "1"}), Screen(Redactor()))
+async def process(redis: Redis, deployment: str) -> AsyncIterator[RunLogHandler]:
+    trail = RunLogHandler(JsonLogFormatter({"deployment": deployment, "replica": "1"}), RedactingFilter(Redactor()))
     writing = asyncio.create_task(Lines(redis, 60).go_on(trail))
     yield trail
     await end(writing)

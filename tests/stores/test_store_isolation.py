@@ -13,10 +13,9 @@ from told_lines import PROCESS
 from serve_app.config import FeedbackSettings, LimitSettings
 from serve_app.errors import NotFound, RateLimited, StoreCorrupt, StoreUnavailable
 from serve_app.memory.sizes import largest
-from serve_app.observability.logs import Lines as Format
-from serve_app.observability.logs import Screen
+from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.trail import Trail
+from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.ending import end
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.stores import run_lines
@@ -140,7 +139,7 @@ async def test_lines_that_cannot_be_told_or_written_cost_no_other(
     redis: Any, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     monkeypatch.setattr(run_lines, "EVERY_S", 0.01)
-    trail = Trail(Format(PROCESS), Screen(Redactor()))
+    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     writing = asyncio.create_task(Lines(redis, 60).go_on(trail))
     await redis.set(RunKeys("default", "poison").lines, "no stream")
 

@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from serve_app.config import MilvusSettings, RedisSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.observability.catalogue import STORE_CALLS, STORE_S
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
+from serve_app.observability.null import InMemoryMetrics
 from serve_app.stores.measuring import measured
 from serve_app.stores.milvus import Collection, CollectionMissing
 from serve_app.stores.redis import connect
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def metrics() -> RecordedMetrics:
-    return RecordedMetrics()
+def metrics() -> InMemoryMetrics:
+    return InMemoryMetrics()
 
 
 @pytest.fixture
-async def client(redis_url: str, metrics: RecordedMetrics) -> AsyncIterator[Redis]:
+async def client(redis_url: str, metrics: InMemoryMetrics) -> AsyncIterator[Redis]:
     client = connect(RedisSettings(), redis_url, metrics=metrics)
     yield client
     await client.aclose()
@@ -43,7 +43,7 @@ def closed_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def calls(metrics: RecordedMetrics) -> dict[tuple[str, str], float]:
+def calls(metrics: InMemoryMetrics) -> dict[tuple[str, str], float]:
     told = {(store[1], how[1]): count for (store, how), count in metrics.counted[STORE_CALLS].items()}
     assert sum(told.values()) == sum(len(values) for values in metrics.observed[STORE_S].values())
     return told
@@ -51,7 +51,7 @@ def calls(metrics: RecordedMetrics) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("transaction", [True, False])
 async def test_a_command_and_a_pipeline_are_one_call_each(
-    client: Any, metrics: RecordedMetrics, *, transaction: bool
+    client: Any, metrics: InMemoryMetrics, *, transaction: bool
 ) -> None:
     await client.set("measured", "1")
     await client.eval("return 1", 0)
@@ -62,13 +62,13 @@ async def test_a_command_and_a_pipeline_are_one_call_each(
     assert calls(metrics) == {("redis", "ok"): 3}
 
 
-async def test_a_wait_for_entries_is_no_call(client: Any, metrics: RecordedMetrics) -> None:
+async def test_a_wait_for_entries_is_no_call(client: Any, metrics: InMemoryMetrics) -> None:
     assert not await client.xread({"measured:none": "0"}, block=50)
     assert not calls(metrics)
 
 
 async def test_a_server_that_is_away_or_refuses_is_an_error(
-    client: Any, metrics: RecordedMetrics, closed_port: int
+    client: Any, metrics: InMemoryMetrics, closed_port: int
 ) -> None:
     with pytest.raises(RedisError):
         await client.execute_command("NOSUCH")
@@ -81,7 +81,7 @@ async def test_a_server_that_is_away_or_refuses_is_an_error(
     assert calls(metrics) == {("redis", "error"): 3}
 
 
-async def test_a_call_that_is_given_up_says_nothing_of_the_server(metrics: RecordedMetrics) -> None:
+async def test_a_call_that_is_given_up_says_nothing_of_the_server(metrics: InMemoryMetrics) -> None:
     async def call() -> None:
         with measured(metrics, "redis"):
             await asyncio.sleep(60)
@@ -92,7 +92,7 @@ async def test_a_call_that_is_given_up_says_nothing_of_the_server(metrics: Recor
 
 
 async def test_milvus_is_counted_and_a_collection_that_is_not_there_is_an_answer(
-    milvus_url: str, metrics: RecordedMetrics, closed_port: int
+    milvus_url: str, metrics: InMemoryMetrics, closed_port: int
 ) -> None:
     there = Collection(MilvusSettings(url=milvus_url), "measured_none", metrics)
     await there.ping(10)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
-from serve_app.observability.catalogue import FEEDBACK
+from serve_app.observability.metric_catalogue import FEEDBACK
 from serve_app.ports import Metrics
 from serve_app.runs.feedback import FeedbackBook
 from serve_app.values import FeedbackList, FeedbackRequest, Rating, Value

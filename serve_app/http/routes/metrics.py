@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serve_app.http.responses import refusals
 from serve_app.http.services import ReadNodePages
-from serve_app.observability.merge import merged
+from serve_app.observability.metrics_page import merge_pages
 
 FRESH_S = 5.0
 """How long a page is given to whoever asks: making one takes a tenth of a second, and Ray writes every 10 s."""
@@ -29,7 +29,7 @@ class Pages:
         """The page, no older than `FRESH_S`."""
         async with self._making:
             if time.monotonic() >= self._fresh_until:
-                self._page = await asyncio.to_thread(merged, await self._read())
+                self._page = await asyncio.to_thread(merge_pages, await self._read())
                 self._fresh_until = time.monotonic() + FRESH_S
         return self._page
 

@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from serve_app.config import langsmith_target, otlp_target
-from serve_app.observability import sampling, spans
-from serve_app.observability.outbox import Outbox
-from serve_app.observability.traceparent import origin
-from serve_app.observability.untraced import UNRECORDED, Untraced
+from serve_app.observability import spans
+from serve_app.observability.exporter import Outbox
+from serve_app.observability.null import NULL_SPAN, NullTracer
+from serve_app.observability.traceparent import is_kept, is_sampled, trace_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from serve_app.config import LangSmithTarget, ObservabilitySettings, OtlpTarget
-    from serve_app.observability.outbox import Send
+    from serve_app.observability.exporter import Send
     from serve_app.observability.redaction import Redactor
     from serve_app.ports import Tracer, TurnSpan
     from serve_app.values import ChatRequest, Context
@@ -38,19 +38,19 @@ class Traces:
         self._share = share
 
     @contextmanager
-    def turn(self, context: Context, request: ChatRequest) -> Iterator[TurnSpan]:
-        come_from = origin(context)
+    def start_turn(self, context: Context, request: ChatRequest) -> Iterator[TurnSpan]:
+        come_from = trace_origin(context)
         if come_from is None:
-            yield UNRECORDED
+            yield NULL_SPAN
             return
-        sampled = sampling.sampled(come_from, self._share)
+        sampled = is_sampled(come_from, self._share)
         with spans.begun(context, request, come_from, sampled=sampled) as root:
             yield root
-        if root.end is not None and sampling.kept(root.end, sampled=sampled):
+        if root.outcome is not None and is_kept(root.outcome, sampled=sampled):
             for outbox in self._outboxes:
                 outbox.put(root.recording)
 
-    async def close(self) -> None:
+    async def shutdown(self) -> None:
         until = time.monotonic() + CLOSE_S
         for outbox in self._outboxes:
             outbox.close()
@@ -58,30 +58,30 @@ class Traces:
             await asyncio.to_thread(outbox.join, until)
 
 
-def tracer(settings: ObservabilitySettings, redactor: Redactor, dropped: Callable[[str, int], None]) -> Tracer:
+def create_tracer(settings: ObservabilitySettings, redactor: Redactor, dropped: Callable[[str, int], None]) -> Tracer:
     """What records turns, by what the environment names; nothing is imported for a sink that it does not name.
 
     `dropped` is told the sink and a number of spans, from whichever thread.
     """
     builds: dict[str, Callable[[], Send]] = {}
-    untraced_by_langchain()
+    disable_langchain_tracing()
     if langsmith := langsmith_target():
         builds["langsmith"] = partial(_langsmith, langsmith)
     if otlp := otlp_target():
         builds["otlp"] = partial(_otlp, otlp)
     if not builds:
-        return Untraced()
+        return NullTracer()
     logger.info("turns are traced to %s, %g of them and all that fail", " and ".join(builds), settings.trace_sampling)
     outboxes = [Outbox(name, build, redactor, dropped) for name, build in builds.items()]
     return Traces(outboxes, settings.trace_sampling)
 
 
-def untraced_by_langchain() -> None:
+def disable_langchain_tracing() -> None:
     """Have LangChain trace nothing itself in this process, where the environment would have it trace everything."""
     if langsmith_target():
-        from serve_app.observability.langsmith import only_ours
+        from serve_app.observability.langsmith import disable_langchain_tracing as disable
 
-        only_ours()
+        disable()
 
 
 def _langsmith(target: LangSmithTarget) -> Send:

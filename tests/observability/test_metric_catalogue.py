@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serve_app.observability import catalogue
-from serve_app.observability.recorders import RecordedMetrics
+from serve_app.observability import metric_catalogue
+from serve_app.observability.null import InMemoryMetrics
 
 if TYPE_CHECKING:
     from serve_app.values import Metric
 
-EACH = pytest.mark.parametrize("metric", catalogue.ALL, ids=lambda metric: metric.name)
+EACH = pytest.mark.parametrize("metric", metric_catalogue.ALL, ids=lambda metric: metric.name)
 UNITS = ("_seconds", "_bytes", "_state", "_in_flight", "_waiting")
 """What a name ends with, before the `_total` of a counter; a count needs none."""
 
@@ -40,18 +40,18 @@ def test_only_a_histogram_has_buckets_and_they_rise(metric: Metric) -> None:
 
 
 def test_the_thresholds_of_the_objectives_are_bounds_of_buckets() -> None:
-    assert {2.0, 5.0} <= {*catalogue.TURN_S.buckets}
-    assert 0.5 in catalogue.RETRIEVAL_S.buckets
-    assert 0.5 in catalogue.STORE_S.buckets
+    assert {2.0, 5.0} <= {*metric_catalogue.TURN_S.buckets}
+    assert 0.5 in metric_catalogue.RETRIEVAL_S.buckets
+    assert 0.5 in metric_catalogue.STORE_S.buckets
 
 
 def test_no_name_is_there_twice() -> None:
-    assert len({metric.name for metric in catalogue.ALL}) == len(catalogue.ALL) > 25
+    assert len({metric.name for metric in metric_catalogue.ALL}) == len(metric_catalogue.ALL) > 25
 
 
 def test_who_records_insists_on_the_kind_and_the_labels() -> None:
-    metrics = RecordedMetrics()
+    metrics = InMemoryMetrics()
     with pytest.raises(ValueError, match="serve_app_turns_total is a counter"):
-        metrics.observe(catalogue.TURNS, 1, status="success", variant="stable")
+        metrics.observe(metric_catalogue.TURNS, 1, status="success", variant="stable")
     with pytest.raises(ValueError, match="variant"):
-        metrics.count(catalogue.TURNS, status="success")
+        metrics.count(metric_catalogue.TURNS, status="success")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve_app.observability.catalogue import BREAKER_STATE, BREAKER_STATES, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
+from serve_app.observability.metric_catalogue import BREAKER_STATE, BREAKER_STATES, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def no_breakers() -> Mapping[str, str]:
     return {}
 
 
-async def beat(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
+async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
     """Tell what the process uses and how its breakers stand, by their dependencies, every `EVERY_S` for ever."""
     used_s, lag_s = 0.0, 0.0
     while True:
@@ -50,7 +50,7 @@ async def beat(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_
         try:
             lag_s = await _worst_lag_s(EVERY_S)
         finally:
-            _try(metrics.hand_over)
+            _try(metrics.flush)
 
 
 def _try(tell: Callable[[], None]) -> None:

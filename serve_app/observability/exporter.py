@@ -12,12 +12,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from serve_app.observability.leaving import leaving
+from serve_app.observability.export import leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serve_app.observability.leaving import Trace
+    from serve_app.observability.export import Trace
     from serve_app.observability.redaction import Redactor
     from serve_app.observability.spans import Recording
 

@@ -88,7 +88,7 @@ class Page(CollectorRegistry):
         yield from self._families
 
 
-def merged(pages: Mapping[str, str | None]) -> bytes:
+def merge_pages(pages: Mapping[str, str | None]) -> bytes:
     """One page of those of the nodes, by their names; it says which nodes gave none that can be read."""
     read = {node: _read(page) for node, page in sorted(pages.items())}
     try:

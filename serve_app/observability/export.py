@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serve_app.observability.redaction import leaves
+from serve_app.observability.redaction import leaf_texts
 from serve_app.values.sanitize import sanitize_json
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from serve_app.observability.redaction import Redactor
     from serve_app.observability.spans import Recorded, Recording
-    from serve_app.ports import Fact, SpanKind, Telling
+    from serve_app.ports import AttributeValue, SpanContent, SpanKind
 
     Redact = Callable[[Any], Any]
 
@@ -36,10 +36,10 @@ class Span:
     name: str
     begun_ns: int
     ended_ns: int
-    given: Any
-    told: Any
+    inputs: Any
+    outputs: Any
     error: str
-    facts: Mapping[str, Fact]
+    attributes: Mapping[str, AttributeValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Trace:
 def leaving(recording: Recording, redactor: Redactor) -> Trace:
     """The turn as it may leave."""
     context = recording.context
-    redact = partial(redactor.value, hidden=tuple(leaves(recording.hidden)))
+    redact = partial(redactor.redact_value, hidden=tuple(leaf_texts(recording.hidden)))
     spans = tuple(_span(each, redact) for each in recording.spans)
     return Trace(recording.trace_id, context.run_id, context.session_id, spans)
 
@@ -68,14 +68,14 @@ def _span(recorded: Recorded, redact: Redact) -> Span:
         name=cut(redact(recorded.name)),
         begun_ns=recorded.begun_ns,
         ended_ns=max(recorded.ended_ns, recorded.begun_ns),
-        given=_content(recorded.given, redact),
-        told=_content(recorded.told, redact),
+        inputs=_content(recorded.inputs, redact),
+        outputs=_content(recorded.outputs, redact),
         error=cut(redact(recorded.error)),
-        facts=cut(redact(_sendable(recorded.facts))),
+        attributes=cut(redact(_sendable(recorded.attributes))),
     )
 
 
-def _content(telling: Telling | None, redact: Redact) -> Any:
+def _content(telling: SpanContent | None, redact: Redact) -> Any:
     """What the telling says; its failure costs this one text."""
     if telling is None:
         return None

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from serve_app.observability import vitals
-from serve_app.observability.catalogue import BREAKER_STATE, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
-from serve_app.observability.recorders import RecordedMetrics
-from serve_app.observability.vitals import EVERY_S, beat, resident_bytes
+from serve_app.observability import process_metrics
+from serve_app.observability.metric_catalogue import BREAKER_STATE, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
+from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.process_metrics import EVERY_S, report_process_metrics, resident_bytes
 from serve_app.resilience.breaker import Limit
 from serve_app.resilience.circuit import Circuit
 from serve_app.resilience.ending import end
@@ -33,8 +33,8 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
     def breakers() -> Mapping[str, str]:
         return {"model:m": circuit.state}
 
-    metrics, seen = RecordedMetrics(), []
-    beating = asyncio.create_task(beat(metrics, breakers))
+    metrics, seen = InMemoryMetrics(), []
+    beating = asyncio.create_task(report_process_metrics(metrics, breakers))
     for step in range(4):
         await asyncio.sleep(EVERY_S + 0.3)
         seen.append(metrics.of(BREAKER_STATE)["model:m"])
@@ -49,9 +49,9 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
 
 
 async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vitals, "EVERY_S", WAIT_S)
-    metrics = RecordedMetrics()
-    beating = asyncio.create_task(beat(metrics))
+    monkeypatch.setattr(process_metrics, "EVERY_S", WAIT_S)
+    metrics = InMemoryMetrics()
+    beating = asyncio.create_task(report_process_metrics(metrics))
     await asyncio.sleep(0)
     used_s = metrics.of(CPU_S)[()]
     until = time.process_time() + 0.4
@@ -67,11 +67,11 @@ async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(mo
 async def test_what_was_counted_is_handed_over_again_and_again_and_at_the_end() -> None:
     handed = []
 
-    class Counting(RecordedMetrics):
-        def hand_over(self) -> None:
+    class Counting(InMemoryMetrics):
+        def flush(self) -> None:
             handed.append(asyncio.get_running_loop().time())
 
-    beating = asyncio.create_task(beat(Counting()))
+    beating = asyncio.create_task(report_process_metrics(Counting()))
     await asyncio.sleep(2.5 * EVERY_S)
     assert len(handed) == 2
     await end(beating)
@@ -82,8 +82,8 @@ async def test_the_memory_is_what_the_system_says() -> None:
     taken = resident_bytes()
     assert taken is not None
     assert abs(taken - psutil.Process().memory_info().rss) < 20e6
-    metrics = RecordedMetrics()
-    beating = asyncio.create_task(beat(metrics))
+    metrics = InMemoryMetrics()
+    beating = asyncio.create_task(report_process_metrics(metrics))
     await asyncio.sleep(0)
     assert metrics.of(RESIDENT_BYTES)[()] > 1e6
     await end(beating)
