@@ -15,7 +15,7 @@ from serve_app.config.load import (
     draft_settings,
     load_settings,
 )
-from serve_app.config.model import (
+from serve_app.config.model_settings import (
     FallbackOn,
     ModelEndpoint,
     ModelSettings,
@@ -39,7 +39,7 @@ from serve_app.config.settings import (
     RunSettings,
     Settings,
 )
-from serve_app.config.tools import (
+from serve_app.config.tool_settings import (
     BreakerSettings,
     EgressSettings,
     GroupSettings,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from serve_app.config.model import ModelEndpoint
+    from serve_app.config.model_settings import ModelEndpoint
 
 CONFIG = "SERVE_APP_CONFIG"
 MODEL = "SERVE_APP_MODEL"

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from serve_app.config.class_path import SECRET_OPTION, is_class_path
-from serve_app.config.model import ModelSettings
-from serve_app.config.tools import EgressSettings, ToolsSettings
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.tool_settings import EgressSettings, ToolsSettings
 from serve_app.config.validators import (
     EMBEDDED,
     FunctionPath,

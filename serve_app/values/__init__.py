@@ -53,6 +53,7 @@ from serve_app.values.runs import (
     Token,
 )
 from serve_app.values.tools import (
+    NO_RESULT,
     CallStatus,
     Effect,
     IdempotencyKey,
@@ -64,7 +65,6 @@ from serve_app.values.tools import (
     make_tool_name,
 )
 from serve_app.values.turns import (
-    NO_RESULT,
     Answer,
     CacheControl,
     ChatRequest,

@@ -1,4 +1,4 @@
-"""What does the knowledge base hold?"""
+"""Documents of the knowledge base, and the passages that a search returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from serve_app.values.value import Value
 
 
 class Passage(Value):
-    """A piece of a document that was found for a query; `score` in 0..1, 1 carries all of the query."""
+    """A part of a document that a search found.
+
+    `score` is from 0 to 1; 1 means that the passage covers the whole query.
+    """
 
     document_id: str
     source: str
@@ -20,26 +23,30 @@ class Passage(Value):
 
 
 class SearchResult(Value):
-    """What a search brought: the passages that bear on the query, best first; none when none does."""
+    """The relevant passages of a search, best first; empty if nothing is relevant."""
 
     passages: list[Passage] = []
     standby: bool = False
-    """Whether the standby was searched in place of the first server."""
+    """Whether the standby Milvus answered in place of the first one."""
     lexical_only: bool = False
-    """Whether it went by words alone although it should have gone by meaning too: the embedding did not answer."""
+    """Whether the search matched words only, because the embedding model did not answer."""
 
 
 class Document(Value):
-    """A document as it is sent to the knowledge base; `source` names it, the same source replaces it."""
+    """A document to index; a document with the same `source` replaces it."""
 
-    source: str = Field(min_length=1, max_length=1024, description="What names the document, such as its path or URL.")
-    title: str = Field(default="", max_length=512, description="Shown with its passages; default the first heading.")
+    source: str = Field(min_length=1, max_length=1024, description="The document's name, such as its path or URL.")
+    title: str = Field(
+        default="", max_length=512, description="Shown with its passages. The default is the first heading."
+    )
     text: str = Field(min_length=1, description="The document's text.")
-    format: Literal["markdown", "text"] = Field(default="markdown", description="Whether headings are marked by '#'.")
+    format: Literal["markdown", "text"] = Field(
+        default="markdown", description="`markdown` if lines that begin with '#' are headings."
+    )
 
 
 class IndexingResult(Value):
-    """What became of a document that was sent."""
+    """The outcome of indexing one document."""
 
     id: str
     source: str
@@ -49,7 +56,7 @@ class IndexingResult(Value):
 
 
 class DocumentSummary(Value):
-    """A document of the knowledge base."""
+    """A document in the knowledge base, without its text."""
 
     id: str
     source: str
@@ -60,7 +67,7 @@ class DocumentSummary(Value):
 
 
 class DocumentList(Value):
-    """A page of the knowledge base's documents, and the totals of all."""
+    """One page of the documents, and the totals over all pages."""
 
     documents: list[DocumentSummary]
     total: int

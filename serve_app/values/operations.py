@@ -11,58 +11,59 @@ from serve_app.values.value import Value
 
 
 class DependencyCheck(Value):
-    """One dependency's state as `/readyz` tells it; `reason` is there where it is not ok.
+    """The state of one dependency, as `/readyz` reports it.
 
-    Without one that is not `required`, turns are answered all the same, some of them degraded.
+    Without a dependency that is not `required`, turns are still answered, some of them degraded.
     """
 
     name: str
     ok: bool
     reason: str | None = None
+    """Why the dependency is not ok."""
     required: bool = True
 
 
 FaultMode = Literal["timeout", "error", "slow", "garbage"]
-"""What a call that is hit does: not answer, fail, answer late, or answer with what cannot be read."""
+"""What an affected call does: never answer, fail, answer late, or answer with unreadable data."""
 
 FaultTarget = Annotated[
     str,
     Field(
         pattern=r"^(tool:[A-Za-z_][A-Za-z0-9_-]{0,63}|model(:[!-~]{1,128})?|retriever|embedding)$",
-        description="What is hit: `tool:NAME`, `model` for every model, `model:NAME`, `retriever` or `embedding`.",
+        description="Where calls fail: `tool:NAME`, `model` for every model, `model:NAME`, `retriever` or `embedding`.",
     ),
 ]
 
 
 class Fault(Value):
-    """A fault in force: which calls it hits, how often, and until when."""
+    """An active injected fault: which calls it affects, how often, and until when."""
 
     target: FaultTarget
     mode: FaultMode
-    rate: float = Field(ge=0, le=1, description="The share of calls that are hit.")
-    delay_s: float = Field(ge=0, description="How much later a `slow` call is answered.")
+    rate: float = Field(ge=0, le=1, description="The share of calls that are affected.")
+    delay_s: float = Field(ge=0, description="The added delay of a `slow` call, in seconds.")
     until: float = Field(description="Unix time in seconds.")
 
 
 class FaultList(Value):
-    """The faults in force, by their targets."""
+    """The active faults, sorted by target."""
 
     faults: tuple[Fault, ...]
 
 
 class RunLogLine(Value):
-    """One log line about a run, masked as in the logs."""
+    """One log line of a run, redacted as in the log files."""
 
-    ts: str = Field(description="When, in UTC.")
+    ts: str = Field(description="The time, in UTC.")
     level: str
     process: str = Field(description="The deployment and its replica.")
     event: str
-    fields: dict[str, Any] = Field(description="What belongs to the event.")
+    fields: dict[str, Any] = Field(description="The fields of the event.")
     exception: str | None = Field(default=None, description="The end of the traceback.")
 
 
 class RunLogLines(Value):
-    """The latest lines about a run, of all processes, in order."""
+    """The latest log lines of a run, from all processes, in order."""
 
     run_id: str
     lines: tuple[RunLogLine, ...]
@@ -73,10 +74,10 @@ MetricKind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """A name under which something is measured, as Prometheus knows it; each is one object, and equal to itself only.
+    """A Prometheus metric. Two metrics are equal only if they are the same object.
 
-    The values of a label come from the configuration, from a route's template or from a list in the code: each one
-    makes a series, which Prometheus keeps.
+    Label values must come from the configuration, from a route template or from a list in the code: each value makes
+    a time series, and Prometheus stores all of them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A run: its events, its state, and what a user thinks of its answer."""
+"""A run: its events, its record, and the feedback on its answer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from serve_app.values.turns import Answer, Failed, Failure
 from serve_app.values.value import Value
 
 RunStatus = Literal["queued", "running", "success", "degraded", "failed", "cancelled"]
-"""`queued` waits for its session's turn; the last four are final."""
+"""`queued` waits for an earlier turn of its session. The last four are final."""
 FinalStatus = Literal["success", "degraded", "failed", "cancelled"]
-"""How a run may have ended."""
+"""How a run can end."""
 
 
 class RunStarted(Value):
-    """The first frame of a run, and of each process that goes on with it: then it is `recovered`."""
+    """The first event of a run; `recovered` if another process continues the run."""
 
     event: ClassVar[str] = "run"
     run_id: str
@@ -25,7 +25,7 @@ class RunStarted(Value):
 
 
 class Token(Value):
-    """A piece of the answer's text; `restart` says that what came before is to be discarded."""
+    """A piece of the answer's text; with `restart`, the client discards all text before it."""
 
     event: ClassVar[str] = "token"
     text: str
@@ -33,14 +33,14 @@ class Token(Value):
 
 
 class Reasoning(Value):
-    """A piece of the model's thinking, for a client that asked for it; never a part of the answer."""
+    """A piece of the model's thinking, sent only on request."""
 
     event: ClassVar[str] = "reasoning"
     text: str
 
 
 class Cancelled(Value):
-    """The run was cancelled: it has no answer."""
+    """The last event of a cancelled run, which has no answer."""
 
     event: ClassVar[str] = "cancelled"
     run_id: str
@@ -50,7 +50,7 @@ EventData = RunStarted | Token | Reasoning | ToolRequest | ToolCall | Answer | F
 
 
 class RunEvent(Value):
-    """One step of a run that a client can see; `id` rises by one within the run."""
+    """One step of a run; `id` increases by one within the run."""
 
     id: int
     data: EventData
@@ -62,25 +62,28 @@ class RunEvent(Value):
 
     @property
     def last(self) -> bool:
-        """Whether the run ends with this event."""
+        """Whether this is the final event of the run."""
         return isinstance(self.data, Answer | Failed | Cancelled)
 
 
 class RunRecord(Value):
-    """A run as `GET /agent/runs/{run_id}` tells it."""
+    """A run, as `GET /agent/runs/{run_id}` returns it."""
 
     run_id: str
     session_id: str
     status: RunStatus
     created_at: float = Field(description="Unix time in seconds.")
-    adoptions: int = Field(default=0, description="How often another process took the run over from one that died.")
+    adoptions: int = Field(default=0, description="How often another process took the run over from a dead one.")
     last_event_id: int = Field(default=0, description="The id of the latest event.")
-    answer: Answer | None = Field(default=None, description="There once the run has answered.")
-    error: Failure | None = Field(default=None, description="There where the run failed.")
+    answer: Answer | None = Field(default=None, description="The answer, once the run has one.")
+    error: Failure | None = Field(default=None, description="The error, if the run failed.")
 
 
 class Claim(Value):
-    """Which run a request is; not `fresh` where an earlier request with its idempotency key has begun it."""
+    """The run of a request.
+
+    It is not `fresh` if an earlier request with the same idempotency key started it.
+    """
 
     run_id: str
     fresh: bool
@@ -92,29 +95,29 @@ Rating = Literal["up", "down"]
 class FeedbackRequest(Value):
     """The body of `POST /agent/feedback`."""
 
-    run_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's first frame or answer has it.")
+    run_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="As in the turn's first frame or answer.")
     rating: Rating
-    comment: str | None = Field(default=None, max_length=4000, description="In the user's own words.")
+    comment: str | None = Field(default=None, max_length=4000, description="The user's own words.")
 
 
 class Feedback(Value):
-    """A vote, and what it is about."""
+    """A user's rating of an answer, with the question and the answer."""
 
     run_id: str
     session_id: str
     user_id: str | None = None
     rating: Rating
     comment: str | None = None
-    at: float = Field(description="Unix time in seconds of the vote.")
+    at: float = Field(description="Unix time in seconds of the rating.")
     question: str
-    answer: str | None = Field(default=None, description="None where the run failed or was cancelled.")
+    answer: str | None = Field(default=None, description="None if the run failed or was cancelled.")
     status: str = Field(description="How the run ended.")
     degraded: tuple[str, ...] = ()
     model: str | None = None
 
 
 class FeedbackList(Value):
-    """The latest votes, latest first, and how many there are of each rating."""
+    """The latest feedback, newest first, and the number of each rating."""
 
     feedback: tuple[Feedback, ...]
     up: int

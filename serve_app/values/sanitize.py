@@ -1,6 +1,6 @@
-"""Valid text and JSON values made of whatever comes from outside.
+"""Makes valid text and valid JSON values from any input.
 
-Everything here is pure and never raises an `Exception`: a model, a tool, a server or a file may have said anything.
+All functions are pure and never raise an `Exception`, because a model, a tool, a server or a file may send anything.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pydantic_core import to_jsonable_python
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_DEPTH = 64
-"""Levels of lists and objects; pydantic and the parsers of providers give up between 100 and 255."""
+"""Levels of nested lists and objects. Pydantic and the parsers of providers give up between 100 and 255."""
 MAX_ITEMS = 100_000
-"""Values in all, at every level together: few enough to take well under a second."""
+"""Values on all levels together. Converting so many takes well under a second."""
 MAX_CHARACTERS = 10_000_000
-"""Characters in all; the same long text may stand in a value a thousand times."""
+"""Characters in all values together. The same long text may occur in a value a thousand times."""
 MAX_INTEGER_BITS = 1023
-"""An integer above 1e308 is no number to readers of JSON that know floats only."""
+"""An integer above 1e308 is not a number for JSON readers that only know floats."""
 MAX_DIGITS_BITS = 14_000
-"""Python prints no integer of over 4,300 digits."""
+"""Python does not print an integer of more than 4,300 digits."""
 
 
 def sanitize_text(text: str) -> str:
-    """Returns `text` as valid Unicode without NUL.
+    """Return `text` as valid Unicode without NUL.
 
-    Two surrogates that are halves of one character are joined; a lone one, and a NUL, become U+FFFD.
+    A pair of surrogates becomes its character. A lone surrogate, or a NUL, becomes U+FFFD.
     """
     if not text.isascii():
         try:
@@ -42,9 +42,9 @@ def sanitize_text(text: str) -> str:
 
 
 def truncate(text: str, limit: int) -> str:
-    """Returns `text` in at most `limit` characters: its head, its tail, and how much is missing.
+    """Return `text` in at most `limit` characters: its beginning, a note, and its end.
 
-    A limit that leaves no room for the note gives the head alone.
+    The note says how many characters are missing. If the limit is too small for the note, only the beginning remains.
     """
     if len(text) <= limit:
         return text
@@ -67,20 +67,21 @@ def sanitize_json(
     max_items: int = MAX_ITEMS,
     max_characters: int = MAX_CHARACTERS,
 ) -> Any:
-    """Returns `value` as what JSON can say, as truly as it can be said.
+    """Return the JSON value that is nearest to `value`.
 
-    * Text, keys included, is made valid. A key that is no text becomes its JSON; one that is then taken gets a number.
-    * NaN and the infinities become `"NaN"`, `"Infinity"` and `"-Infinity"`: null would say that there is no value.
-    * An integer beyond 1e308 becomes the text of its digits, one of over 4,300 digits a note of its size.
-    * Tuples, sets, iterators and arrays become lists; enumerations their value; dataclasses and models objects.
-    * Bytes become the text that they hold; dates, decimals and the like their usual text; anything else its `str()`.
-    * What is nested too deep, contains itself, or exceeds the number of items or characters is cut, with a note.
+    * Text becomes valid, also in keys. A key that is not text becomes its JSON. A duplicate key gets a number.
+    * NaN and the infinities become `"NaN"`, `"Infinity"` and `"-Infinity"`, because null means that there is no value.
+    * An integer beyond 1e308 becomes the text of its digits. One of more than 4,300 digits becomes a note of its size.
+    * Tuples, sets, iterators and arrays become lists, enumerations their value, dataclasses and models objects.
+    * Bytes become the text that they encode, dates, decimals and similar types their usual text.
+    * Any other object becomes its `str()`.
+    * A value that is nested too deep, contains itself, or has too many items or characters is cut, with a note.
     """
     return _Encoder(max_depth, max_items, max_characters).encode(value, 0)
 
 
 class _Encoder:
-    """One value being made valid, with what is left of its bounds."""
+    """Converts one value, and counts the items and characters that it may still use."""
 
     def __init__(self, max_depth: int, max_items: int, max_characters: int) -> None:
         self._max_depth = max_depth
@@ -98,28 +99,28 @@ class _Encoder:
             if isinstance(value, str):
                 return self._text(value)
             return self._composite(value, depth)
-        except Exception:  # noqa: BLE001 - code of whoever made the value; it may raise anything
-            return self._text(_described(value))
+        except Exception:  # noqa: BLE001 - foreign code of the value, which may raise anything
+            return self._text(_describe(value))
 
     def _text(self, text: str) -> str:
         whole = sanitize_text(str.__str__(text))
-        said = truncate(whole, max(self._characters, 0))
-        self._characters -= len(said)
-        return said if said or not whole else "…"
+        part = truncate(whole, max(self._characters, 0))
+        self._characters -= len(part)
+        return part if part or not whole else "…"
 
     def _composite(self, value: Any, depth: int) -> Any:
-        """What may hold other values, or is of a kind that JSON does not know."""
+        """Encode a container, or a value of a type that JSON does not have."""
         if id(value) in self._open:
             return "[… contains itself …]"
         if depth >= self._max_depth:
             return f"[… nested deeper than {self._max_depth} levels …]"
         self._open.add(id(value))
         try:
-            return self._opened(value, depth)
+            return self._encode_open(value, depth)
         finally:
             self._open.discard(id(value))
 
-    def _opened(self, value: Any, depth: int) -> Any:
+    def _encode_open(self, value: Any, depth: int) -> Any:
         found = _parts(value)
         if isinstance(found, Mapping):
             return self._object(found, depth)
@@ -134,15 +135,15 @@ class _Encoder:
         numbers: dict[str, int] = {}
         for place, (key, each) in enumerate(value.items()):
             if self._items <= 0:
-                found[_free("…", found, numbers)] = f"[… {len(value) - place:,} more …]"
+                found[_unique_name("…", found, numbers)] = f"[… {len(value) - place:,} more …]"
                 break
-            name = _free(self._key(key), found, numbers)
+            name = _unique_name(self._key(key), found, numbers)
             found[name] = self.encode(each, depth + 1)
         return found
 
     def _key(self, key: Any) -> str:
-        said = self.encode(key, self._max_depth - 1)
-        return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+        encoded = self.encode(key, self._max_depth - 1)
+        return encoded if isinstance(encoded, str) else json.dumps(encoded, ensure_ascii=False)
 
     def _list(self, values: Iterable[Any], depth: int) -> list[Any]:
         found: list[Any] = []
@@ -152,13 +153,13 @@ class _Encoder:
                     found.append("[… more …]")
                     break
                 found.append(self.encode(each, depth + 1))
-        except Exception as error:  # noqa: BLE001 - an iterator of anybody's; what it gave so far stands
+        except Exception as error:  # noqa: BLE001 - a foreign iterator; the items before the error stay
             found.append(f"[… ended by {type(error).__name__} …]")
         return found
 
 
-def _free(name: str, found: Mapping[str, Any], numbers: dict[str, int]) -> str:
-    """`name`, or where it is taken, `name` with the next number."""
+def _unique_name(name: str, found: Mapping[str, Any], numbers: dict[str, int]) -> str:
+    """Return `name`, with a number if it is in use."""
     free = name
     while free in found:
         numbers[name] = numbers.get(name, 1) + 1
@@ -167,26 +168,26 @@ def _free(name: str, found: Mapping[str, Any], numbers: dict[str, int]) -> str:
 
 
 def _parts(value: Any) -> Any:
-    """The mapping, iterable, text or number that a value of any other kind stands for."""
+    """Return the mapping, iterable, text or number that represents a value of another type."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return _decoded(bytes(value))
+        return _decode(bytes(value))
     if isinstance(value, BaseModel):
-        return _fields(value)
+        return _dump(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    for convert in ("tolist", "to_dict"):  # an array or a table of numpy, pandas and their like
+    for convert in ("tolist", "to_dict"):  # arrays and tables of numpy, pandas and similar packages
         if callable(getattr(value, convert, None)) and not isinstance(value, type):
             return getattr(value, convert)()
-    if isinstance(value, Iterable) and not _whole(value):
+    if isinstance(value, Iterable) and not _has_text_form(value):
         return value
-    return to_jsonable_python(value, fallback=_described)
+    return to_jsonable_python(value, fallback=_describe)
 
 
-def _fields(model: BaseModel) -> dict[str, Any]:
-    """What a model says of itself; where its serialisers fail or it contains itself, its fields as they are."""
+def _dump(model: BaseModel) -> dict[str, Any]:
+    """Return the fields of a model, unserialised if its serialisers fail or it contains itself."""
     try:
         return model.model_dump(warnings=False)
-    except Exception:  # noqa: BLE001 - a serialiser of anybody's
+    except Exception:  # noqa: BLE001 - a foreign serialiser
         return dict(model)
 
 
@@ -213,25 +214,25 @@ def _real(value: float) -> float | str:
     return "NaN" if math.isnan(plain) else "Infinity" if plain > 0 else "-Infinity"
 
 
-def _decoded(data: bytes) -> str:
-    """The text that bytes hold, or what they are where less than half of it would be text."""
+def _decode(data: bytes) -> str:
+    """Return the text in `data`, or a note of its size if it is binary."""
     text = data.decode("utf-8", "replace")
     strange = sum(text.count(each) for each in (REPLACEMENT, "\0"))
     return text if 2 * strange <= len(text) else f"[… {len(data):,} bytes of binary data …]"
 
 
-def _whole(value: Any) -> bool:
-    """Whether a value that can be iterated over is better said as one: a path, a network of addresses."""
+def _has_text_form(value: Any) -> bool:
+    """Whether an iterable is better shown as text, such as a path."""
     return hasattr(value, "__fspath__") or hasattr(value, "num_addresses")
 
 
-def _described(value: Any) -> str:
-    """What a value of an unknown kind says of itself."""
+def _describe(value: Any) -> str:
+    """Return the `str()` of a value of an unknown type."""
     if isinstance(value, type):
         return f"[… the type {value.__name__} …]"
     kind = type(value).__name__
     try:
-        said = str(value)
-    except Exception:  # noqa: BLE001 - a `__str__` of anybody's
+        text = str(value)
+    except Exception:  # noqa: BLE001 - a foreign `__str__`
         return f"[… a value of type {kind} …]"
-    return f"{kind}: {said}" if isinstance(value, BaseException) else said
+    return f"{kind}: {text}" if isinstance(value, BaseException) else text

@@ -1,4 +1,4 @@
-"""What is asked of a tool, and what does it say?"""
+"""Tools: their specification, their calls and the results."""
 
 from __future__ import annotations
 
@@ -17,29 +17,42 @@ if TYPE_CHECKING:
 NAME_CHARACTERS = 64
 
 Effect = Literal["pure", "idempotent", "effect"]
-"""What a second call of a tool does: nothing new, nothing new under the same key, or the deed once more."""
+"""What a second call of a tool does: nothing (`pure`), nothing under the same idempotency key (`idempotent`), or the
+effect once more (`effect`)."""
 
 CallStatus = Literal["ok", "error", "timeout", "standby", "unknown", "refused"]
-"""How a tool call ended; `error` is the tool's own failure or, with no attempt made, a wrong argument; `refused` means
-that the service would not run it."""
+"""How a tool call ended. `error`: the tool failed or, with 0 attempts, an argument was wrong. `standby`: the standby
+answered. `unknown`: an effect may or may not have happened. `refused`: the service did not run the tool."""
 
 
 class IdempotencyKey(str):
-    """Names one call of a tool: a call that is repeated comes under the same key, another one under another.
+    """The name of one tool call.
 
-    A tool that is `idempotent` takes it as a keyword-only parameter of this type.
+    A repetition of the call has the same key, another call has another key. An `idempotent` tool
+    receives it in a keyword-only parameter of this type.
     """
 
     __slots__ = ()
 
 
+def describe_unknown_outcome(call: str) -> str:
+    """Return what the model reads if the outcome of `call` is not known."""
+    return f"error: the outcome of {call} is unknown; it may have happened, do not repeat it"
+
+
+NO_RESULT = describe_unknown_outcome("this call")
+"""The content of a conversation's tool message if the call has no result."""
+
 Sensitive: Any = Field(json_schema_extra={"writeOnly": True})
-"""Marks an argument, as in `Annotated[str, Sensitive]`: its value stands in no log, trace or error body. A tool whose
-JSON schema is not made from a signature says `writeOnly: true`."""
+"""Marks a sensitive argument, as in `Annotated[str, Sensitive]`: logs, traces and error bodies never contain its value.
+A tool with a JSON schema of its own writes `writeOnly: true` in the schema instead."""
 
 
 class ToolRequest(Value):
-    """What the model asked of a tool; `id` is the model's and unique within one model step only."""
+    """A tool call that the model requests.
+
+    `id` comes from the model. It is unique only within one step of the turn.
+    """
 
     event: ClassVar[str] = "tool_call"
     id: str
@@ -48,7 +61,7 @@ class ToolRequest(Value):
 
 
 class ToolCall(Value):
-    """One finished tool call, as the client sees it."""
+    """A finished tool call, as clients see it."""
 
     event: ClassVar[str] = "tool_result"
     name: str
@@ -59,7 +72,7 @@ class ToolCall(Value):
 
 
 class ToolSpec(Value):
-    """What a model is told of a tool, and how the tool may be called."""
+    """The description of a tool for a model, and the limits of its calls."""
 
     name: str
     description: str
@@ -69,75 +82,75 @@ class ToolSpec(Value):
     attempts: int
     effect: Effect
     standby_s: float | None = None
-    """How long its standby may take, for the tools that have one."""
+    """The time limit of the tool's standby, if it has one."""
     ready: bool = True
-    """False where the tool is configured, but not there now: no model is told of it, and answers are without it."""
+    """False if a configured tool is not available now: models do not see it, and answers are made without it."""
 
     @property
     def sensitive(self) -> frozenset[str]:
-        """The arguments whose values must not leave the service."""
+        """The names of the sensitive arguments."""
         properties = self.parameters.get("properties", {})
         return frozenset(name for name, each in properties.items() if isinstance(each, dict) and each.get("writeOnly"))
 
     def sensitive_values(self, arguments: dict[str, Any]) -> list[Any]:
-        """The values among `arguments` that must not leave."""
+        """Return the values of the sensitive arguments among `arguments`."""
         return [value for name, value in arguments.items() if name in self.sensitive]
 
 
 class ToolResult(Value):
-    """What a tool said: `content` goes to the model whatever the status."""
+    """The result of a tool call. The model reads `content`, whatever the status."""
 
     content: str
     status: CallStatus
     attempts: int
-    """Calls that were made, those of the standby included."""
+    """The number of calls, including those of the standby."""
     elapsed_ms: float
     by_standby: int = 0
-    """How many of them the standby was sent, whether or not it helped."""
+    """The number of calls that went to the standby, successful or not."""
 
     @property
     def retries(self) -> int:
-        """Tries of the tool beyond its first; a standby's is none."""
+        """The number of calls after the first one, without those of the standby."""
         return max(0, self.attempts - self.by_standby - 1)
 
     def within(self, limit: int) -> ToolResult:
-        """The result with valid content of at most `limit` characters."""
+        """Return the result with valid content of at most `limit` characters."""
         content = truncate(sanitize_text(self.content), limit)
         return self if content == self.content else self.model_copy(update={"content": content})
 
     @classmethod
     def no_such_tool(cls, name: str, names: Iterable[str]) -> ToolResult:
-        """A call of a tool that there is not."""
-        asked, known = truncate(sanitize_text(name), 100), truncate(", ".join(names), 4_000)
-        return cls.not_run(f"there is no tool {asked}; the tools are: {known}")
+        """Return the result of calling a tool that does not exist."""
+        wrong, known = truncate(sanitize_text(name), 100), truncate(", ".join(names), 4_000)
+        return cls.not_run(f"there is no tool {wrong}; the tools are: {known}")
 
     @classmethod
     def not_run(cls, reason: str) -> ToolResult:
-        """A call that was refused before its first attempt: the model's fault, and for it to mend."""
+        """Return the result of a wrong call, which the model can correct."""
         return cls(content=f"error: {reason}", status="error", attempts=0, elapsed_ms=0)
 
     @classmethod
     def refused(cls, name: str, reason: str) -> ToolResult:
-        """A call that the service would not make: the model can do nothing about it."""
+        """Return the result of a refused call, which the model cannot correct."""
         return cls(content=f"error: {name} was not called: {reason}", status="refused", attempts=0, elapsed_ms=0)
 
     @classmethod
     def unknown(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
-        """An effect of which nobody knows whether it happened."""
-        content = f"error: the outcome of {name} is unknown; it may have happened, do not repeat it"
-        return cls(content=content, status="unknown", attempts=attempts, elapsed_ms=elapsed_ms)
+        """Return the result of a call whose effect may or may not have happened."""
+        return cls(content=describe_unknown_outcome(name), status="unknown", attempts=attempts, elapsed_ms=elapsed_ms)
 
     @classmethod
     def timed_out(cls, name: str, attempts: int, elapsed_ms: float) -> ToolResult:
-        """A call that took longer than it may."""
+        """Return the result of a call that exceeded its time limit."""
         content = f"error: {name} did not answer in time"
         return cls(content=content, status="timeout", attempts=attempts, elapsed_ms=elapsed_ms)
 
 
 def make_tool_name(name: str) -> str:
-    """Returns `name` as every provider takes it: 1 to 64 of `A-Za-z0-9_-`, beginning with a letter or `_`.
+    """Return `name` in the form that every provider accepts.
 
-    A legal name stays as it is. One that loses more than its punctuation is told from others by a hash.
+    The form is 1 to 64 characters of `A-Za-z0-9_-`, beginning with a letter or `_`. A valid name does not change. A
+    name that loses letters, or that is too long, gets a hash, so that two such names stay different.
     """
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", name):
         return name

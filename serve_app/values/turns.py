@@ -1,4 +1,4 @@
-"""A turn: its context, its request, its answer, and the conversation it belongs to."""
+"""A turn: its conversation, its context, its request and its answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from serve_app.values.operations import Fault
 from serve_app.values.tools import ToolCall, ToolRequest
 from serve_app.values.value import Value
 
-NO_RESULT = "error: the outcome of this call is unknown; it may have happened, do not repeat it"
-"""What stands in a conversation for the result of a tool call that has none."""
-
 
 class Message(Value):
     """One message of a conversation."""
@@ -25,13 +22,13 @@ class Message(Value):
     tool_calls: list[ToolRequest] = []
     tool_call_id: str | None = None
     reasoning: str = Field(default="", exclude_if=operator.not_)
-    """The thinking before tool calls, which some providers want to read again; no client is shown it."""
+    """The thinking before tool calls. Some providers require it in the next request; clients never see it."""
     model: str = Field(default="", exclude_if=operator.not_)
-    """The configured name of the model that wrote `reasoning`: no other one is sent it."""
+    """The configured name of the model that wrote `reasoning`. Only this model receives it again."""
 
 
 class Exchange(Value):
-    """One turn as memory keeps it: the user's message, the steps, the answer."""
+    """One turn in memory: the user's message, the steps, the answer."""
 
     run_id: str
     at: float
@@ -41,7 +38,7 @@ class Exchange(Value):
 
 
 class Session(Value):
-    """A conversation as memory keeps it; `exchanges` are the latest, oldest first."""
+    """A conversation in memory; `exchanges` are the latest ones, oldest first."""
 
     session_id: str
     turns: int
@@ -50,14 +47,12 @@ class Session(Value):
 
 
 class SessionSize(Value):
-    """What a conversation takes up in Redis."""
+    """The size of a conversation in Redis."""
 
     session_id: str
     turns: int
     bytes: int
-    repairs: int = Field(
-        description="How often a turn had to mend a message of it, or leave one out, for the model to read."
-    )
+    repairs: int = Field(description="How many messages were repaired or left out because a model could not read them.")
     expires_in_s: float
 
 
@@ -65,51 +60,51 @@ class SessionSizes(Value):
     """The largest conversations, largest first."""
 
     sessions: list[SessionSize]
-    counted: int = Field(description="Conversations that were looked at: all of them, unless `complete` is false.")
+    counted: int = Field(description="The number of conversations examined: all of them, unless `complete` is false.")
     complete: bool
 
 
 CacheControl = Literal["", "no-cache", "no-store"]
-"""What the request's `Cache-Control` says: give an answer that was given before, make it anew for those who come later,
-or keep nothing of it."""
+"""The request's `Cache-Control`: empty allows a cached answer, `no-cache` makes a new answer and stores it, `no-store`
+makes a new answer and stores nothing."""
 
 FinishReason = Literal["stop", "length", "content_filter"]
 
 SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
-"""A conversation's name, chosen by the client."""
+"""The name of a conversation, chosen by the client."""
 
 
 class Context(Value):
-    """Who asks, for which run, and until when; carried through every hop."""
+    """The caller, the run and the deadline of a request; every process receives it."""
 
     request_id: str
     run_id: str
     session_id: str
-    """The conversation; empty, which no client can choose, where the request has none that is kept."""
+    """Empty if the request belongs to no stored conversation. A client cannot choose the empty name."""
     tenant: Tenant = "default"
     key_id: str = ""
-    """The key that the request came with; empty where none are asked for."""
+    """The API key of the request. Empty if the service does not require keys."""
     deadline: float
-    """Unix time in seconds at which the whole request is given up, by the clock of whoever took it in."""
+    """The end of the whole request: Unix time in seconds, by the clock of the process that accepted it."""
     timeout_s: float = Field(default=3600, ge=0)
-    """No process allows it more, whatever its clock says: the whole time that it was given, or what was left of it when
-    its turn came. The default, for what the version before this one sends, is the most that may be configured."""
+    """An upper bound on the time left, for processes whose clock differs: the request's whole time, or what was left of
+    it after the queue. The default is the largest value that can be configured."""
     effects: bool = True
-    """Whether tools may do more than look: not where nobody could tell that the request was sent before."""
+    """Whether tools with effects may run. False if a repeated request could not be recognised as a repetition."""
     retries: int | None = None
-    """Tries beyond the first that this hop may make; None is as many as the tool has."""
+    """How many times the receiver may retry; None: as often as the tool is configured to."""
     cache: CacheControl = ""
     metering: Metering | None = None
-    """What the tokens are charged to; None where nobody counts them."""
+    """The token rate limits that count this request; None if there are none."""
     faults: tuple[Fault, ...] = ()
-    """What goes wrong on purpose while this request is served."""
+    """The injected faults that apply to this request."""
     traceparent: str = ""
-    """The caller's trace, by W3C Trace Context; empty where the turn begins one of its own."""
+    """The caller's trace (W3C Trace Context). Empty: the turn starts a new trace."""
 
     @property
     def ids(self) -> dict[str, str]:
-        """By which a log line about the request is found."""
-        named = {
+        """The fields of every log line about the request."""
+        fields = {
             "request_id": self.request_id,
             "run_id": self.run_id,
             "session_id": self.session_id,
@@ -117,38 +112,42 @@ class Context(Value):
             "key_id": self.key_id,
             "trace_id": self.traceparent[3:35] or self.run_id,
         }
-        return {name: value for name, value in named.items() if value}
+        return {name: value for name, value in fields.items() if value}
 
 
 class ChatRequest(Value):
     """The body of `POST /agent/chat`."""
 
-    user_input: str = Field(min_length=1, max_length=32_000, description="What the user says.")
+    user_input: str = Field(min_length=1, max_length=32_000, description="The user's message.")
     session_id: SessionId = Field(description="The conversation this turn belongs to.")
     stream: bool = Field(
         default=False, strict=True, description="Answer with server-sent events instead of one JSON body."
     )
-    user_id: str | None = Field(default=None, max_length=128, description="The end user, for your own records.")
+    user_id: str | None = Field(
+        default=None,
+        max_length=128,
+        description="The end user, for your own records.",
+    )
     reasoning: bool = Field(
         default=False,
         strict=True,
-        description="With `stream`: also send the model's thinking, in `reasoning` frames, where the model shows any.",
+        description="With `stream`: also send the model's thinking, in `reasoning` frames, if the model reports it.",
     )
 
 
 class TurnRequest(ChatRequest):
-    """What a turn is asked with where the body of `POST /agent/chat` cannot say it."""
+    """A chat request with the parts that `POST /agent/chat` does not accept."""
 
     session_id: str = Field(default="", pattern=r"^([A-Za-z0-9._:@-]{1,128})?$")
-    """Empty for a turn without a conversation: nothing is remembered, before it or of it."""
+    """Empty for a turn without a conversation: it neither reads nor writes memory."""
     instructions: str = ""
-    """What the application that asks adds to the system prompt, for this turn."""
+    """Added to the system prompt for this turn, by the calling application."""
     history: tuple[Message, ...] = ()
-    """What was said before, where there is no conversation that has it."""
+    """Earlier messages, if the turn has no conversation in memory."""
 
 
 class Citation(Value):
-    """A passage that the answer rests on."""
+    """A passage that supports the answer."""
 
     source: str
     title: str
@@ -157,14 +156,14 @@ class Citation(Value):
 
 
 class Usage(Value):
-    """Tokens of all model calls of one turn."""
+    """The tokens of all model calls of one turn."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = Field(
         default=False,
         exclude_if=operator.not_,
-        description="There and true where a provider did not count a call, so that its tokens are an estimate.",
+        description="Present and true if a provider did not count a call, so that the tokens are an estimate.",
     )
 
     def __add__(self, more: Usage) -> Usage:
@@ -188,20 +187,20 @@ class Answer(Value):
     tool_calls: list[ToolCall] = []
     usage: Usage = Usage()
     model: str
-    cached: bool = Field(default=False, description="Whether it was made for the same question before.")
+    cached: bool = Field(default=False, description="Whether the answer comes from the answer cache.")
     finish_reason: FinishReason = Field(
         default="stop",
-        description="Why the model stopped: it was done, its answer was cut off at a limit, or its provider's content "
-        "filter or the model itself refused.",
+        description="Why the model stopped: `stop` at its end, `length` at a token limit, `content_filter` if its "
+        "provider's content filter or the model itself refused.",
     )
 
     def without(self, part: str) -> Answer:
-        """The same answer, made without `part`."""
+        """Return the same answer, degraded because `part` was not available."""
         return self.model_copy(update={"status": "degraded", "degraded": sorted({*self.degraded, part})})
 
 
 class Failure(Value):
-    """The inside of the error body."""
+    """The content of the error body."""
 
     code: str
     message: str
@@ -212,7 +211,7 @@ class Failure(Value):
 
     @classmethod
     def of(cls, error: BaseException, request_id: str) -> Failure:
-        """What a client may know of `error`: nothing but the code where the fault is ours."""
+        """Describe `error` for a client; an internal error shows only its code."""
         if isinstance(error, ServeAppError) and error.status != Internal.status:
             return cls(
                 code=error.code,
@@ -226,7 +225,7 @@ class Failure(Value):
 
 
 class Failed(Value):
-    """The error body, everywhere, and the data of the `error` frame."""
+    """The error body of every route, and the data of the `error` frame."""
 
     event: ClassVar[str] = "error"
     error: Failure

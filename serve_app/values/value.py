@@ -1,4 +1,4 @@
-"""What do all values that cross a boundary between processes have in common?"""
+"""`Value`: the base class of all values that cross a boundary between processes."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from pydantic_core import to_json
 
 from serve_app.values.sanitize import sanitize_json
 
-MOST_OPENINGS = 150
-"""Lists and objects in JSON that pydantic's parser reads however they are nested: it gives up at 200 levels."""
-MOST_DIGITS = 4_000
-"""Of a number that it reads: it gives up at 4,300."""
-_LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS}}}")
-
-
-def _surely_read(written: str) -> bool:
-    """Whether JSON can be read again, seen without reading it."""
-    if written.count("[") + written.count("{") > MOST_OPENINGS:
-        return False
-    return len(written) < MOST_DIGITS or not _LONG_NUMBER.search(written)
+MAX_OPENINGS = 150
+"""Opening brackets that pydantic's JSON parser always reads, however nested: it gives up at 200 levels."""
+MAX_DIGITS = 4_000
+"""Digits of a number that the parser always reads: it gives up at 4,300."""
+_LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
 
 
 class Value(BaseModel):
-    """Frozen and closed: an unknown field is an error that names it."""
+    """A frozen model that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def model_dump_json(self, **options: Any) -> str:
-        """The value as JSON, whatever it holds: what JSON cannot say is said as well as it can be."""
+        """Return the value as JSON; what JSON cannot express is replaced by its nearest form."""
         try:
             return super().model_dump_json(**options)
         except (ValueError, RecursionError):
             return to_json(sanitize_json(self.model_dump(**options) if options else self)).decode()
 
     def sanitize(self) -> Self:
-        """The same value; one that JSON cannot say, or that nobody could read from it, as its JSON says it."""
+        """Return the value, changed only if its JSON cannot be written or read back."""
         try:
-            written = super().model_dump_json()
-            if not _surely_read(written):
-                self.model_validate_json(written)
+            text = super().model_dump_json()
+            if not _is_surely_readable(text):
+                self.model_validate_json(text)
         except (ValueError, RecursionError):
             return type(self).model_validate(sanitize_json(self))
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Take what a process of another version pickled: pickling validates nothing, and calls for no defaults.
+        """Unpickle a value that a process of another version pickled.
 
-        During a rolling update a field that it does not know has its default here, and one that is not known here is
-        left out.
+        Unpickling neither validates nor fills in defaults. During a rolling update, a field that the sender does not
+        know gets its default, and a field that this version does not know is dropped.
         """
-        said, fields = state["__dict__"], type(self).model_fields
-        if said.keys() != fields.keys():
+        received, fields = state["__dict__"], type(self).model_fields
+        if received.keys() != fields.keys():
             defaults = {
                 name: each.get_default(call_default_factory=True)
                 for name, each in fields.items()
                 if not each.is_required()
             }
-            known = {name: value for name, value in said.items() if name in fields}
+            known = {name: value for name, value in received.items() if name in fields}
             state = {**state, "__dict__": defaults | known}
         super().__setstate__(state)
+
+
+def _is_surely_readable(text: str) -> bool:
+    """Whether the JSON `text` can be parsed again, decided without parsing it."""
+    if text.count("[") + text.count("{") > MAX_OPENINGS:
+        return False
+    return len(text) < MAX_DIGITS or not _LONG_NUMBER.search(text)
