@@ -9,12 +9,12 @@ from ray.serve import Application
 from serve_app import preflight
 from serve_app.config import EMBEDDED, Settings, data_dir, load_settings
 from serve_app.deployments.agent import Agent
-from serve_app.deployments.binding import binding_problems, host_of_serve
-from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.bind_address import find_bind_problems, get_serve_host
+from serve_app.deployments.data_folder import choose_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.retriever import Retriever
-from serve_app.deployments.stores import Stores, refuse_many
-from serve_app.deployments.tools import grouped
+from serve_app.deployments.stores import StoresDeployment, require_single_node
+from serve_app.deployments.tools import bind_tool_groups
 from serve_app.errors import InvalidConfiguration, Problem
 
 logger = logging.getLogger("serve_app")
@@ -34,10 +34,10 @@ def build(arguments: Arguments) -> Application:
     """
     _refuse(preflight.problems(arguments.config))
     settings = load_settings(arguments.config)
-    _refuse(tuple(binding_problems(settings, host_of_serve(), "http_options.host")))
+    _refuse(tuple(find_bind_problems(settings, get_serve_host(), "http_options.host")))
     settings, stores = _embedded(settings)
     retriever = Retriever.bind(settings, stores)
-    tools = grouped(settings)
+    tools = bind_tool_groups(settings)
     agent = Agent.bind(settings, retriever, tools)
     return Ingress.bind(settings, agent, retriever, tools)
 
@@ -55,12 +55,12 @@ def _embedded(settings: Settings) -> tuple[Settings, Application | None]:
     if not redis and not milvus:
         return settings, None
     if ray.is_initialized():
-        refuse_many(sum(node["Alive"] for node in ray.nodes()))
+        require_single_node(sum(node["Alive"] for node in ray.nodes()))
     folder = data_dir()
-    ports = embedded_ports(folder)
+    ports = choose_ports(folder)
     update = {
         "redis": settings.redis.model_copy(update={"url": f"redis://127.0.0.1:{ports.redis}"} if redis else {}),
         "milvus": settings.milvus.model_copy(update={"url": f"http://127.0.0.1:{ports.milvus}"} if milvus else {}),
     }
-    stores = Stores.bind(folder, ports, settings.observability, redis=redis, milvus=milvus)
+    stores = StoresDeployment.bind(folder, ports, settings.observability, redis=redis, milvus=milvus)
     return settings.model_copy(update=update), stores

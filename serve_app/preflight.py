@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.config import EMBEDDED, data_dir, draft_settings
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.stores.probe import milvus_problems, redis_problems
+from serve_app.stores.connection_check import find_milvus_problems, find_redis_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,8 @@ def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
         *_tools(settings),
         *_cache(settings),
         *_orders(settings),
-        *redis_problems(settings.redis),
-        *milvus_problems(settings.milvus),
+        *find_redis_problems(settings.redis),
+        *find_milvus_problems(settings.milvus),
     ]
     known = {each.where for each in found.problems}
     located = (replace(each, where=found.where(each.where)) for each in named)
@@ -131,9 +131,9 @@ def _data_folder(settings: Settings, *, stopped: bool) -> Iterator[Problem]:
 
 
 def _holder(folder: Path) -> Iterator[Problem]:
-    from serve_app.deployments.data_folder import hold
+    from serve_app.deployments.data_folder import lock_data_folder
 
     try:
-        hold(folder, patience_s=0).close()
+        lock_data_folder(folder, patience_s=0).close()
     except InvalidConfiguration as error:
         yield from error.problems

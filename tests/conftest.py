@@ -15,9 +15,9 @@ from stub_server import Stub, stub_app
 from told_lines import Told
 
 from serve_app.config import RedisSettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
-from serve_app.stores.redis import connect
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,7 +32,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 @contextmanager
 def running(data_dir: Path, store: str) -> Iterator[int]:
     """A store of its own in `data_dir`; its port."""
-    ports = embedded_ports(data_dir)
+    ports = choose_ports(data_dir)
     stores = EmbeddedStores(data_dir, ports, redis=store == "redis", milvus=store == "milvus")
     try:
         stores.start()
@@ -58,7 +58,7 @@ def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of an empty Redis."""
-    client = connect(RedisSettings(), redis_url)
+    client = create_redis_client(RedisSettings(), redis_url)
     await client.flushall()
     yield client
     await client.aclose()

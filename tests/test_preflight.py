@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from serve_app.config import read_environment
-from serve_app.deployments.data_folder import hold
-from serve_app.deployments.embedded import redis_server
+from serve_app.deployments.data_folder import lock_data_folder
+from serve_app.deployments.embedded_stores import find_redis_server
 from serve_app.preflight import problems
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def redis_with(*options: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(redis_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
+    command = [str(find_redis_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         give_up = time.monotonic() + 20
@@ -267,7 +267,7 @@ def test_a_wrong_token_is_told_apart_from_a_milvus_that_is_down(method: str, mon
 def test_the_data_folder_must_be_free_where_the_service_is_stopped(
     here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = hold(here / ".serve_app", patience_s=0)
+    held = lock_data_folder(here / ".serve_app", patience_s=0)
     with held:
         (line,) = found("", stopped=True)
         assert line.startswith(f"{here}/.serve_app: the data folder is held by another service, process ")

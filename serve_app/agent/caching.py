@@ -18,7 +18,7 @@ from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
 from serve_app.observability.null import NULL_METRICS
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.run import NotOurs
-from serve_app.stores.keys import AnswerKeys
+from serve_app.stores.redis_keys import AnswerKeys
 from serve_app.values import Answer, Message, Token
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
 from serve_app.agent.toolbelt import Outcome, content_of, shares
 from serve_app.llm.message_keys import FALLBACK
 from serve_app.observability.null import NULL_SPAN
-from serve_app.resilience.budget import Budget
+from serve_app.resilience.retry import RetryBudget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 from serve_app.values.sanitize import sanitize_text, truncate
 
@@ -85,7 +85,7 @@ class Progress:
     missing: dict[str, str | None] = field(default_factory=dict)
     """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
     usage: Usage = field(default_factory=Usage)
-    budget: Budget = field(default_factory=lambda: Budget(0))
+    budget: RetryBudget = field(default_factory=lambda: RetryBudget(0))
     """The tries beyond the first that are left to the turn, for all that it asks."""
     span: Span = NULL_SPAN
     """What is recorded of the turn."""

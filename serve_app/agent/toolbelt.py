@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from serve_app import ports
     from serve_app.config import KnowledgeSettings
-    from serve_app.resilience.budget import Budget
+    from serve_app.resilience.retry import RetryBudget
     from serve_app.values import CallStatus, Context, Effect, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Toolbelt:
         spec = self._spec(request.name)
         return spec.sensitive_values(request.arguments) if spec else []
 
-    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
+    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget) -> Outcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
 
         A call whose replica dies under it is made again at once, under the same key, unless it has an effect. Further
@@ -165,11 +165,13 @@ class Toolbelt:
             logger.debug("tool_called", extra={**told, "elapsed_ms": result.elapsed_ms})
         return outcome
 
-    async def _allowed(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: Budget) -> Outcome:
+    async def _allowed(
+        self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget
+    ) -> Outcome:
         """The call, within what the budget grants it."""
         begun = time.monotonic()
         spec = self._spec(request.name)
-        with budget.allowance(spec.attempts - 1 if spec else 0) as allowance:
+        with budget.reserve(spec.attempts - 1 if spec else 0) as allowance:
             allowance.used = allowance.granted  # by whoever does not answer
             granting = context.model_copy(update={"retries": allowance.granted})
             try:

@@ -27,8 +27,8 @@ from serve_app.llm.provider_messages import new_call_id
 from serve_app.llm.reply_reader import read_finish_reason
 from serve_app.memory.repair import repaired
 from serve_app.memory.window import Recalled
-from serve_app.resilience.budget import Budget
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.deadline import local_deadline, remaining_s
+from serve_app.resilience.retry import RetryBudget
 from serve_app.values import Answer, IdempotencyKey, Token, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Turn:
             Unavailable: the model, Redis or the tools' list is out of reach.
         """
         try:
-            async with asyncio.timeout(remaining_s(until(run.context))):
+            async with asyncio.timeout(remaining_s(local_deadline(run.context))):
                 return await self._answer(run)
         except Unavailable as error:
             raise in_the_language_of(run.request.user_input, error) from error
@@ -82,7 +82,7 @@ class Turn:
     async def _answer(self, run: Run) -> Answer:
         memory = await self._recalled(run)
         progress = Progress.of(run.request.user_input, run.entries, self.settings.max_result_characters)
-        progress.budget = Budget(self.settings.retry_budget)
+        progress.budget = RetryBudget(self.settings.retry_budget)
         progress.span = run.span
         self._keep_effects(run, progress)
         try:
@@ -142,7 +142,11 @@ class Turn:
         """Model and tools by turns, until the model answers, or has to answer without tools."""
         specs = await self.belt.specs()
         context = run.context
-        terms: dict[str, Any] = {"deadline": until(context), "budget": progress.budget, "faults": context.faults}
+        terms: dict[str, Any] = {
+            "deadline": local_deadline(context),
+            "budget": progress.budget,
+            "faults": context.faults,
+        }
         unbound = self.model.bind(**terms)
         bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms) if self.takes_tools else unbound
         read = _Read(history, _say(run))

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from serve_app.cache import scripts
 from serve_app.cache.kept import KeptAnswer
 from serve_app.errors import StoreUnavailable
-from serve_app.resilience.ending import end
-from serve_app.stores.keys import AnswerKeys, inbox
-from serve_app.stores.redis import translated
-from serve_app.stores.tail import Tail
+from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import AnswerKeys, inbox_stream
+from serve_app.stores.stream_reader import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,11 +76,11 @@ class Answers:
         self._redis: Any = redis
         self._owner = owner
         self._ttl_ms = max(1, int(ttl_s * 1000))
-        self._tail = Tail(redis, LISTEN_S)
+        self._tail = StreamReader(redis, LISTEN_S)
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._leads: set[Lead] = set()
         self._telling: set[asyncio.Task[None]] = set()
-        going_on = (self._tail.go_on(), self._listen(), self._renew())
+        going_on = (self._tail.read_forever(), self._listen(), self._renew())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
 
     async def find(self, asked: Asked, *, afresh: bool = False) -> Found | Lead | None:
@@ -137,7 +137,7 @@ class Answers:
         """Tell what is still to be told; the connection is the caller's."""
         if self._telling:
             await asyncio.wait(self._telling, timeout=CLOSE_S)
-        await end(*self._background, *self._telling)
+        await cancel_and_wait(*self._background, *self._telling)
 
     @contextmanager
     def _woken(self, asked: Asked) -> Iterator[asyncio.Event]:
@@ -152,7 +152,7 @@ class Answers:
                 del self._waiting[key]
 
     async def _listen(self) -> None:
-        async for _, fields in self._tail.always(inbox(self._owner)):
+        async for _, fields in self._tail.follow_forever(inbox_stream(self._owner)):
             for woken in self._waiting.get(fields.get("answer", ""), ()):
                 woken.set()
 
@@ -162,7 +162,7 @@ class Answers:
             if not self._leads:
                 continue
             try:
-                with translated():
+                with translate_redis_errors():
                     async with self._redis.pipeline(transaction=False) as pipe:
                         for lead in list(self._leads):
                             pipe.eval(scripts.RENEW, 1, lead.asked.keys.lead, lead.asked.run_id, LIFE_MS)
@@ -182,7 +182,7 @@ class Answers:
             logger.exception("answer_not_released")
 
     async def _eval(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
-        with translated():
+        with translate_redis_errors():
             return await self._redis.eval(script, len(keys), *keys, *given)
 
 

@@ -46,7 +46,7 @@ def check(config: Path) -> None:
 
 def _of_serve_file(source: YamlFile) -> Iterator[Problem]:
     from serve_app.cli.serve_file import address_of, config_of, port_problems, room_problems, serve_problems
-    from serve_app.deployments.binding import binding_problems
+    from serve_app.deployments.bind_address import find_bind_problems
     from serve_app.preflight import problems
 
     settings = _settings(config_of(source))
@@ -55,7 +55,7 @@ def _of_serve_file(source: YamlFile) -> Iterator[Problem]:
         yield from room_problems(source, settings.admission)
     yield from port_problems(source)
     if settings and (address := address_of(source)):
-        yield from binding_problems(settings, address[0], source.where("http_options", "host"))
+        yield from find_bind_problems(settings, address[0], source.where("http_options", "host"))
     yield from problems(config_of(source), stopped=True)
 
 

@@ -18,7 +18,7 @@ from serve_app.agent.turn import Turn
 from serve_app.cache.answers import Answers
 from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.metrics import create_metrics
-from serve_app.deployments.remote import RemoteRetriever, remote_tools
+from serve_app.deployments.remote import RemoteRetriever, create_remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
@@ -27,17 +27,17 @@ from serve_app.observability.metric_catalogue import DROPPED_SPANS
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.tracing import create_tracer
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
-from serve_app.stores.limiter import RedisMeter
-from serve_app.stores.pulse import Pulse
-from serve_app.stores.redis import connect
-from serve_app.stores.run_lines import Lines
+from serve_app.stores.rate_limiter import TokenMeter
+from serve_app.stores.redis import create_redis_client
+from serve_app.stores.redis_health import RedisHealth
+from serve_app.stores.run_log import RunLogStore
 from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class Agent:
         trail = redact_logs(settings.observability)
         self._settings = settings
         metrics = create_metrics(exported=settings.observability.metrics)
-        self._redis = connect(settings.redis, settings.redis.url, metrics=metrics)
+        self._redis = create_redis_client(settings.redis, settings.redis.url, metrics=metrics)
         self._telling = asyncio.create_task(
-            Lines(self._redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+            RunLogStore(self._redis, settings.runs.steps_ttl_s).write_forever(trail), context=contextvars.Context()
         )
-        self._pulse = Pulse(self._redis)
+        self._pulse = RedisHealth(self._redis)
         self._window = Window(self._redis, settings.memory, metrics)
         self._tally = Tally(metrics, frozenset(settings.tools.by_name))
         self._beating = asyncio.create_task(
@@ -85,7 +85,11 @@ class Agent:
             return
         owner = uuid4().hex
         belt = Toolbelt(
-            remote_tools(settings.tools, tools), RemoteRetriever(retriever), settings.knowledge, time.monotonic, metrics
+            create_remote_tools(settings.tools, tools),
+            RemoteRetriever(retriever),
+            settings.knowledge,
+            time.monotonic,
+            metrics,
         )
         if settings.cache.ttl_s:
             self._answers = Answers(self._redis, owner, settings.cache.ttl_s)
@@ -104,7 +108,7 @@ class Agent:
             Redactor.from_patterns(settings.observability.redact),
             dropped=partial(_dropped, metrics),
         )
-        writer = Writer(registry, tally=self._tally, meter=RedisMeter(self._redis, metrics))
+        writer = Writer(registry, tally=self._tally, meter=TokenMeter(self._redis, metrics))
         means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
         self._host = Host(means, settings.agent.max_runs)
 
@@ -147,7 +151,7 @@ class Agent:
             await self._tracer.shutdown()
         if self._answers:
             await self._answers.close()
-        await end(self._telling, self._beating)
+        await cancel_and_wait(self._telling, self._beating)
         await self._redis.aclose()
 
     def _breakers(self) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import time
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 from zlib import crc32
 
-from serve_app.deployments import loopback
 from serve_app.errors import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
@@ -22,16 +22,18 @@ PORTS = range(20_000, 30_000)
 
 POLL_S = 0.05
 
+LOOPBACK = "127.0.0.1"
+
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class StorePorts:
     """Where the embedded stores listen on loopback."""
 
     redis: int
     milvus: int
 
 
-def embedded_ports(data_dir: Path) -> Ports:
+def choose_ports(data_dir: Path) -> StorePorts:
     """The ports of the stores in `data_dir`: the recorded ones, or new ones where another program took those.
 
     Raises:
@@ -40,16 +42,16 @@ def embedded_ports(data_dir: Path) -> Ports:
     with _lock_file(data_dir) as file:
         recorded = _recorded(data_dir)
         held = not _taken(file, fcntl.LOCK_SH)  # the stores run: it is they who listen
-    if recorded and (held or (loopback.is_free(recorded.redis) and loopback.is_free(recorded.milvus))):
+    if recorded and (held or (is_port_free(recorded.redis) and is_port_free(recorded.milvus))):
         return recorded
     # Two folders begin their search at two places, so that they do not meet even when both search at once.
     first = crc32(bytes(data_dir))
     candidates = (PORTS[(first + step) % len(PORTS)] for step in range(len(PORTS)))
-    redis, milvus = islice(filter(loopback.is_free, candidates), 2)
-    return _record(data_dir, Ports(redis, milvus))
+    redis, milvus = islice(filter(is_port_free, candidates), 2)
+    return _record(data_dir, StorePorts(redis, milvus))
 
 
-def hold(data_dir: Path, patience_s: float) -> TextIO:
+def lock_data_folder(data_dir: Path, patience_s: float) -> TextIO:
     """Take the folder for this process; it is held until the file is closed, here and in children that inherited it.
 
     Raises:
@@ -93,15 +95,26 @@ def _held(data_dir: Path, file: TextIO) -> Problem:
     return Problem(str(data_dir), f"the data folder is held by another service, process {holder}", mend)
 
 
-def _recorded(data_dir: Path) -> Ports | None:
+def _recorded(data_dir: Path) -> StorePorts | None:
     try:
-        return Ports(**json.loads((data_dir / "ports.json").read_text()))
+        return StorePorts(**json.loads((data_dir / "ports.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None  # not there yet, or not ours: new ports are as good
 
 
-def _record(data_dir: Path, ports: Ports) -> Ports:
+def _record(data_dir: Path, ports: StorePorts) -> StorePorts:
     draft = data_dir / "ports.json.new"
     draft.write_text(json.dumps(asdict(ports)))
     draft.replace(data_dir / "ports.json")
     return ports
+
+
+def is_port_free(port: int) -> bool:
+    """Return whether no server listens on `port` of loopback; connections of a server that just died do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

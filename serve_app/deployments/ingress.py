@@ -12,7 +12,7 @@ from serve_app.config import read_secret
 from serve_app.deployments.leaving import ClientsLeave
 from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.metrics import RayNodes, create_metrics
-from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, remote_tools
+from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, create_remote_tools
 from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.errors import Internal
 from serve_app.http.api import create_api
@@ -26,12 +26,12 @@ from serve_app.runs.feedback import FeedbackBook
 from serve_app.runs.log import RunLog
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
-from serve_app.stores.access import AccessBook
-from serve_app.stores.api_keys import KeyBook
-from serve_app.stores.faults import FaultBoard
-from serve_app.stores.limiter import RedisLimiter
-from serve_app.stores.redis import connect
-from serve_app.stores.run_lines import Lines
+from serve_app.stores.api_key_cache import ApiKeyCache
+from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.rate_limiter import RateLimiter
+from serve_app.stores.redis import create_redis_client
+from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -55,24 +55,24 @@ class Ingress:
         self._trail = redact_logs(settings.observability)
         self._settings = settings
         self._metrics = create_metrics(exported=settings.observability.metrics)
-        redis = connect(settings.redis, settings.redis.url, metrics=self._metrics)
+        redis = create_redis_client(settings.redis, settings.redis.url, metrics=self._metrics)
         self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
         admin = settings.access.admin_key_env
-        self._access = AccessBook(redis, read_secret(admin) if admin else None, self._metrics)
-        self._lines = Lines(redis, settings.runs.steps_ttl_s)
+        self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, self._metrics)
+        self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)
         self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
         self._parts = Services(
             agent=SurvivingAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
-            tools=remote_tools(settings.tools, tools),
+            tools=create_remote_tools(settings.tools, tools),
             lines=self._lines,
             feedback=FeedbackBook(redis, settings.feedback),
             read_node_pages=RayNodes().pages,
-            keys=KeyBook(redis, self._access),
+            keys=ApiKeyStore(redis, self._access),
             gate=Gate.of(self._access, settings.access) if admin else None,
-            faults=FaultBoard(redis) if settings.faults.enabled else None,
-            limiter=RedisLimiter(redis, settings.limits, self._access, self._metrics),
+            faults=FaultStore(redis) if settings.faults.enabled else None,
+            limiter=RateLimiter(redis, settings.limits, self._access, self._metrics),
             admission=self._admission,
             metrics=self._metrics,
             model_name=settings.model.name,
@@ -80,8 +80,8 @@ class Ingress:
         self._background: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        told = (report_process_metrics(self._metrics), self._runs.go_on(), self._lines.go_on(self._trail))
-        going_on = (*told, self._access.go_on(), self._admission.go_on())
+        told = (report_process_metrics(self._metrics), self._runs.go_on(), self._lines.write_forever(self._trail))
+        going_on = (*told, self._access.refresh_forever(), self._admission.go_on())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.from_patterns(self._settings.observability.redact)
         api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)

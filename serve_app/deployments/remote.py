@@ -24,7 +24,7 @@ from serve_app.errors import (
     ToolUnavailable,
     Unavailable,
 )
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.tools.grouped_tools import GroupedTools, ToolGroup
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RemoteAgent:
         self._streaming = handle.options(stream=True)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        follow, given_up_at = _called(self._streaming.turn, context, request, after), until(context)
+        follow, given_up_at = _called(self._streaming.turn, context, request, after), local_deadline(context)
         try:
             while True:
                 with _translated(AgentUnavailable):
@@ -140,7 +140,7 @@ class RemoteTools:
         return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
 
 
-def remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> GroupedTools:
+def create_remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> GroupedTools:
     """All tools, each of its group's deployment; under None is the deployment of those in no group."""
     owned = {group: {name: settings.by_name[name] for name in settings.names_of_group(group)} for group in handles}
     return GroupedTools(*(ToolGroup(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
@@ -153,7 +153,7 @@ def _called(method: Any, context: Context, *arguments: Any) -> Any:
 
 
 async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:
-    limit_s = ASK_S if context is None else remaining_s(until(context)) + GRACE_S
+    limit_s = ASK_S if context is None else remaining_s(local_deadline(context)) + GRACE_S
     try:
         with _translated(gone):
             async with asyncio.timeout(limit_s):

@@ -19,8 +19,8 @@ from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.observability.logs import log_context
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.resilience.deadline import elapsed_ms
-from serve_app.stores.redis import OUTLASTS_RESTART, connect
-from serve_app.stores.run_lines import Lines
+from serve_app.stores.redis import RETRIES_DURING_RESTART, create_redis_client
+from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -54,14 +54,14 @@ class Retriever:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(make_index_entries)
         metrics = create_metrics(exported=settings.observability.metrics)
-        redis = connect(settings.redis, settings.redis.url, OUTLASTS_RESTART, metrics)
+        redis = create_redis_client(settings.redis, settings.redis.url, RETRIES_DURING_RESTART, metrics)
         servers = MilvusReplicas(settings.milvus, settings.knowledge, metrics=metrics)
         self._index = KnowledgeIndex(settings.knowledge, redis, servers, self._prepared)
         self._beating = asyncio.create_task(
             report_process_metrics(metrics, self._breakers), context=contextvars.Context()
         )
         self._telling = asyncio.create_task(
-            Lines(redis, settings.runs.steps_ttl_s).go_on(trail), context=contextvars.Context()
+            RunLogStore(redis, settings.runs.steps_ttl_s).write_forever(trail), context=contextvars.Context()
         )
         await self._index.warm()
 

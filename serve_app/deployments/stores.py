@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.metrics import create_metrics
 from serve_app.errors import Internal, InvalidConfiguration, Problem
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serve_app.config import ObservabilitySettings
-    from serve_app.deployments.data_folder import Ports
+    from serve_app.deployments.data_folder import StorePorts
     from serve_app.values import DependencyCheck
 
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     graceful_shutdown_timeout_s=20,  # both stores may use up their `STOP_S`, twice
     health_check_period_s=1,  # bounds how long the death of the replica, and with it of both stores, goes unnoticed
 )
-class Stores:
+class StoresDeployment:
     """Answers once the stores do. Its replica's death ends them, and its successor starts them on the same ports."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, data_dir: Path, ports: Ports, telling: ObservabilitySettings, *, redis: bool, milvus: bool
+        self, data_dir: Path, ports: StorePorts, telling: ObservabilitySettings, *, redis: bool, milvus: bool
     ) -> None:
         redact_logs(telling)
         self._stores = EmbeddedStores(data_dir, ports, redis=redis, milvus=milvus)
-        refuse_many(sum(node["Alive"] for node in ray.nodes()))
+        require_single_node(sum(node["Alive"] for node in ray.nodes()))
         self._stores.start()
         self._beating = asyncio.create_task(
             report_process_metrics(create_metrics(exported=telling.metrics)), context=contextvars.Context()
@@ -59,7 +59,7 @@ class Stores:
         self._stores.stop()
 
 
-def refuse_many(nodes: int) -> None:
+def require_single_node(nodes: int) -> None:
     """Refuse stores on loopback where a replica on another machine would look for them in vain.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.memory import limit_memory
+from serve_app.deployments.memory_limit import limit_memory
 from serve_app.deployments.metrics import create_metrics
 from serve_app.errors import ToolUnavailable
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.tracing import disable_langchain_tracing
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.tools.tool_runner import ToolRunner
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @serve.deployment
-class Tools:
+class ToolsDeployment:
     """`ports.Tools`, as a deployment: the tools of one group, or those of none."""
 
     async def __init__(self, settings: Settings, group: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -57,14 +57,14 @@ class Tools:
             raise ToolUnavailable("out of memory")
 
     async def __del__(self) -> None:
-        await end(self._beating)
+        await cancel_and_wait(self._beating)
         await self._runner.close()
 
     def _breakers(self) -> dict[str, str]:
         return {name: circuit.state for name, circuit in self._runner.circuits.items()}
 
 
-def grouped(settings: Settings) -> dict[str | None, Application]:
+def bind_tool_groups(settings: Settings) -> dict[str | None, Application]:
     """A deployment for the tools of no group, `Tools`, and one for each group, `Tools-NAME`."""
     named = {group: "Tools" if group is None else f"Tools-{group}" for group in (None, *settings.tools.groups)}
-    return {group: Tools.options(name=name).bind(settings, group) for group, name in named.items()}
+    return {group: ToolsDeployment.options(name=name).bind(settings, group) for group, name in named.items()}

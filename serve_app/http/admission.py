@@ -13,14 +13,14 @@ from serve_app.errors import Overloaded
 from serve_app.http.callers import caller_of, meter
 from serve_app.http.errors import answer_to
 from serve_app.http.paths import path_of
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.http.places import Admission
     from serve_app.resilience.fair_queue import Ticket
-    from serve_app.stores.limiter import RedisLimiter
+    from serve_app.stores.rate_limiter import RateLimiter
 
 TURNS = frozenset({"/agent/chat", "/v1/chat/completions"})
 """The paths at which turns are asked for."""
@@ -29,7 +29,7 @@ TURNS = frozenset({"/agent/chat", "/v1/chat/completions"})
 class Screened:
     """Refuses the turns for which there is no room, or no allowance; pure ASGI, before the body is read."""
 
-    def __init__(self, app: ASGIApp, admission: Admission | None, limiter: RedisLimiter | None) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission | None, limiter: RateLimiter | None) -> None:
         self._app = app
         self._admission = admission
         self._limiter = limiter
@@ -53,7 +53,7 @@ class Screened:
         if self._admission:
             self._admission.check(caller.tenant)
         if self._limiter:
-            meter(scope, await self._limiter.ask(caller))
+            meter(scope, await self._limiter.take_turn(caller))
 
 
 class Admitted:
@@ -95,7 +95,7 @@ class Admitted:
         try:
             return await self._admission.served(ticket, leaving)
         finally:
-            await end(leaving)
+            await cancel_and_wait(leaving)
 
 
 class Heard:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serve_app.config import AccessSettings
     from serve_app.http.addresses import Network
     from serve_app.http.refusing import Refusing
-    from serve_app.stores.access import AccessBook
+    from serve_app.stores.api_key_cache import ApiKeyCache
     from serve_app.values import Caller, Scope
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,12 @@ def scope_of(path: str) -> Scope | None:
 class Gate:
     """By what a request is judged."""
 
-    access: AccessBook
+    access: ApiKeyCache
     failures: Failures
     trusted: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, access: AccessBook, settings: AccessSettings) -> Gate:
+    def of(cls, access: ApiKeyCache, settings: AccessSettings) -> Gate:
         failures = Failures(settings.failures_per_minute, settings.failures_burst)
         return cls(access, failures, networks(settings.trusted_proxies))
 
@@ -64,7 +64,7 @@ class Gate:
             Forbidden: the key does not open the path.
             StoreUnavailable: nobody can tell yet.
         """
-        caller = self.access.caller(key) if (key := shown(request)) else None
+        caller = self.access.find_caller(key) if (key := shown(request)) else None
         if caller is None:
             raise self._nobody(request, key)
         path = path_of(request)  # the one by which a route is found

@@ -15,7 +15,7 @@ from serve_app.http.cache_control import cache_use
 from serve_app.http.callers import caller_of, metering_of
 from serve_app.http.request_ids import request_id_of
 from serve_app.observability.traceparent import HEADER, valid_traceparent
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.values import Context
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Contexts:
 
 def patience_s(context: Context) -> float:
     """How long the answer to `context` is waited for."""
-    return remaining_s(until(context)) + GRACE_S
+    return remaining_s(local_deadline(context)) + GRACE_S
 
 
 @asynccontextmanager

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from serve_app.errors import Overloaded
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, TURNS_WAITING
 from serve_app.observability.null import NULL_METRICS
-from serve_app.resilience.fair_queue import KEPT_FREE, FairQueue
-from serve_app.resilience.pace import Pace
+from serve_app.resilience.fair_queue import RESERVED_SHARE, FairQueue, Throughput
 
 if TYPE_CHECKING:
     from serve_app.config import AdmissionSettings
     from serve_app.ports import Metrics
     from serve_app.resilience.fair_queue import Ticket
-    from serve_app.stores.access import AccessBook
+    from serve_app.stores.api_key_cache import ApiKeyCache
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +32,17 @@ class Admission:
     def __init__(
         self,
         settings: AdmissionSettings,
-        tenants: AccessBook,
+        tenants: ApiKeyCache,
         metrics: Metrics = NULL_METRICS,
         *,
         several: bool = False,
     ) -> None:
-        kept = ceil(settings.max_turns / KEPT_FREE) if several and settings.max_turns > 1 else 0
+        kept = ceil(settings.max_turns / RESERVED_SHARE) if several and settings.max_turns > 1 else 0
         self._queue = FairQueue(settings.max_turns, settings.max_waiting, kept)
         self._max_wait_s = settings.max_wait_s
         self._tenants = tenants
         self._metrics = metrics
-        self._pace = Pace()
+        self._pace = Throughput()
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._most_waiting = 0
 
@@ -92,7 +91,7 @@ class Admission:
     def leave(self, ticket: Ticket) -> None:
         """Give the place back, in whatever state the turn is."""
         if ticket.state == "served":
-            self._pace.ended(asyncio.get_running_loop().time())
+            self._pace.record_end(asyncio.get_running_loop().time())
         self._waiting.pop(ticket, None)
         following = self._queue.leave(ticket)
         if following is not None:

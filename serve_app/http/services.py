@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from serve_app.ports import Agent, Metrics, Retriever, Tools
     from serve_app.runs.feedback import FeedbackBook
     from serve_app.runs.log import RunLog
-    from serve_app.stores.api_keys import KeyBook
-    from serve_app.stores.faults import FaultBoard
-    from serve_app.stores.limiter import RedisLimiter
-    from serve_app.stores.run_lines import Lines
+    from serve_app.stores.api_key_store import ApiKeyStore
+    from serve_app.stores.fault_store import FaultStore
+    from serve_app.stores.rate_limiter import RateLimiter
+    from serve_app.stores.run_log import RunLogStore
 
 ReadNodePages = Callable[[], Awaitable[dict[str, str | None]]]
 """Reads each node's metrics page, by the node's address; None for a node that did not answer in time."""
@@ -31,15 +31,15 @@ class Services:
     runs: RunLog
     retriever: Retriever
     tools: Tools
-    lines: Lines
+    lines: RunLogStore
     feedback: FeedbackBook
     read_node_pages: ReadNodePages
-    keys: KeyBook
+    keys: ApiKeyStore
     gate: Gate | None = None
     """None where the service needs no keys."""
-    faults: FaultBoard | None = None
+    faults: FaultStore | None = None
     """None where fault injection is off."""
-    limiter: RedisLimiter | None = None
+    limiter: RateLimiter | None = None
     """None where there are no rate limits."""
     admission: Admission | None = None
     """None where all turns are served at once."""

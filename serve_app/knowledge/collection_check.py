@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import InvalidConfiguration, Problem, StoreUnavailable
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -50,7 +50,7 @@ class CollectionCheck:
         """
         if self._right:
             return True
-        with translated():
+        with translate_redis_errors():
             noted, dimension = await self._redis.mget(self._key, self._key_of_dimension)
         if noted is None:
             return False
@@ -79,7 +79,7 @@ class CollectionCheck:
         dimension = await embedder.dimension() if embedder else None
         await passages.create(dimension)
         of_dense = {self._key_of_dimension: dimension} if dimension else {}
-        with translated():
+        with translate_redis_errors():
             await self._redis.mset({self._key: json.dumps(asdict(self._wanted)), **of_dense})
         await self.check()
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.errors import StoreUnavailable
-from serve_app.stores.keys import documents_version
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import documents_version_key
 from serve_app.values import DocumentSummary
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class DocumentStore:
         self._sources = f"{prefix}:sources"
         self._frequencies = f"{prefix}:frequencies"
         self._unsettled = f"{prefix}:unsettled"
-        self._version = documents_version(collection, tenant)
+        self._version = documents_version_key(collection, tenant)
 
     async def statistics(self, terms: Iterable[int]) -> tuple[int, dict[int, int]]:
         """How many passages there are, and in how many of them each of `terms` occurs."""
         wanted = list(terms)
-        with translated():
+        with translate_redis_errors():
             total, *found = await self._redis.hmget(self._frequencies, [PASSAGES, *wanted])
         return _count(total), {term: _count(count) for term, count in zip(wanted, found, strict=True)}
 
@@ -107,14 +107,14 @@ class DocumentStore:
         wanted = list(document_ids)
         if not wanted:
             return {}
-        with translated():
+        with translate_redis_errors():
             found = await self._redis.hmget(self._documents, wanted)
         records = {key: _readable(key, value) for key, value in zip(wanted, found, strict=True) if value}
         return {key: record for key, record in records.items() if record}
 
     async def page(self, offset: int, limit: int) -> DocumentPage:
         """Documents by source."""
-        with translated():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.zrange(self._sources, offset, offset + limit - 1)
             pipeline.zcard(self._sources)
@@ -127,17 +127,17 @@ class DocumentStore:
 
     async def unsettled(self) -> list[str]:
         """The documents whose writer did not finish."""
-        with translated():
+        with translate_redis_errors():
             return sorted(await self._redis.smembers(self._unsettled))
 
     async def unsettle(self, document_id: str) -> None:
         """Note that Milvus is about to hold passages of the document that do not count."""
-        with translated():
+        with translate_redis_errors():
             await self._redis.sadd(self._unsettled, document_id)
 
     async def settle(self, document_id: str) -> None:
         """Note that Milvus holds the passages that count, and no others."""
-        with translated():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.srem(self._unsettled, document_id)
             pipeline.set(self._version, uuid4().hex)
@@ -163,7 +163,7 @@ class DocumentStore:
     async def _apply(
         self, lease: Lease, document_id: str, record: DocumentRecord, value: str, counts: dict[str, int]
     ) -> None:
-        with translated():
+        with translate_redis_errors():
             before = _terms_in(document_id, await self._redis.hget(self._terms, document_id) or "{}")
             changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
             applied = await self._redis.eval(

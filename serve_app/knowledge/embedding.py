@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from serve_app.config import read_secret
 from serve_app.config.class_path import is_class_path, load_class, silence_community_notice
 from serve_app.errors import InvalidConfiguration, ModelUnavailable, Problem
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
-from serve_app.resilience.faults import strike
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.resilience.fault_injection import inject_fault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Texts per call: the least that a known provider limits it to."""
-LIMIT = Limit(failures=5, cool_down_s=10)
+LIMIT = BreakerPolicy(failures=5, cool_down_s=10)
 """Twice as long as for Milvus: it is another's service, which may count the questions it refuses."""
 MODEL = "knowledge.embedding.model"
 OPTIONS = "knowledge.embedding.options"
@@ -49,7 +48,7 @@ class Embedder:
         layout: CollectionCheck,
         embeddings: Embeddings | None = None,
     ) -> None:
-        self.circuit = Circuit("embedding", LIMIT)
+        self.circuit = GuardedCalls("embedding", LIMIT)
         self._layout = layout
         self._timeout_s = settings.timeout_s
         self._query_timeout_s = min(query_timeout_s, settings.timeout_s)
@@ -57,13 +56,13 @@ class Embedder:
 
     async def query(self, context: Context, text: str) -> list[float]:
         """The vector of a question; refused while the breaker is open."""
-        with self.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
+        with self.circuit.guard(ModelUnavailable, (ModelUnavailable,)):
             vector = await _bounded(self._vector(context, text), self._query_timeout_s)
             self._assert_fitting(vector)
             return vector
 
     async def _vector(self, context: Context, text: str) -> list[float]:
-        if await strike(context.faults, "embedding", ConnectionError("a fault set on purpose")):
+        if await inject_fault(context.faults, "embedding", ConnectionError("a fault set on purpose")):
             return []
         return await self._embeddings.aembed_query(text)
 

@@ -14,7 +14,7 @@ from serve_app.knowledge.embedding import Embedder
 from serve_app.knowledge.ingest import Ingest, Prepare
 from serve_app.knowledge.search import Search
 from serve_app.knowledge.write_lock import writing
-from serve_app.resilience.deadline import limit_s, until
+from serve_app.resilience.deadline import call_timeout_s, local_deadline
 from serve_app.values import DependencyCheck, DocumentList, SearchResult
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import KnowledgeSettings
     from serve_app.knowledge.replicas import MilvusReplicas
-    from serve_app.resilience.circuit import Circuit
+    from serve_app.resilience.circuit_breaker import GuardedCalls
     from serve_app.stores.lease import Lease
     from serve_app.values import Context, Document, DocumentSummary, IndexingResult
 
@@ -59,7 +59,7 @@ class KnowledgeIndex:
             self._embedder = Embedder(settings.embedding, settings.timeout_s, self._layout, embeddings)
 
     @property
-    def circuits(self) -> dict[str, Circuit]:
+    def circuits(self) -> dict[str, GuardedCalls]:
         """The breaker of each Milvus, and of the embedding."""
         circuits = [server.circuit for server in self._servers.all]
         return {each.name: each for each in [*circuits, *([self._embedder.circuit] if self._embedder else [])]}
@@ -71,7 +71,7 @@ class KnowledgeIndex:
             StoreUnavailable: Redis, all of Milvus or an embedding model that is needed did not answer.
             DeadlineExceeded: the request has no time left.
         """
-        timeout_s = limit_s(until(context), self._settings.total_timeout_s)
+        timeout_s = call_timeout_s(local_deadline(context), self._settings.total_timeout_s)
         search = Search(context, self._registry(context.tenant), self._servers, self._settings, self._embedder)
         try:
             async with asyncio.timeout(timeout_s):
@@ -103,14 +103,14 @@ class KnowledgeIndex:
         done = await ingest.is_done(documents)
         if done is not None:
             return done
-        given_up_at = until(context)
+        given_up_at = local_deadline(context)
         async with writing(self._redis, self._settings.collection, given_up_at) as lease:
             await self._layout.make(self._passages, self._embedder)
             await ingest.finish()
             try:
                 results = []
                 for document in documents:
-                    limit_s(given_up_at, inf)
+                    call_timeout_s(given_up_at, inf)
                     results.append(await _put(ingest, lease, document))
                 return results
             finally:
@@ -134,14 +134,14 @@ class KnowledgeIndex:
             StoreUnavailable: a store did not answer.
         """
         ingest = self._ingest(context.tenant)
-        async with writing(self._redis, self._settings.collection, until(context)) as lease:
+        async with writing(self._redis, self._settings.collection, local_deadline(context)) as lease:
             summary = await ingest.remove(lease, document_id)
             await self._passages.settle()
         return summary
 
     async def checks(self) -> list[DependencyCheck]:
         """Whether each Milvus and the embedding answer, and whether the collection holds what is searched here."""
-        asked: dict[str, tuple[Awaitable[object], Circuit | None]] = {
+        asked: dict[str, tuple[Awaitable[object], GuardedCalls | None]] = {
             server.circuit.name: (server.passages.ping(CHECK_S), server.circuit) for server in self._servers.all
         }
         asked["knowledge"] = (self._layout.check(), None)
@@ -171,7 +171,7 @@ async def _put(ingest: Ingest, lease: Lease, document: Document) -> IndexingResu
         return ingest.failed(document, "The document could not be indexed")
 
 
-async def _check(name: str, asking: Awaitable[object], circuit: Circuit | None) -> DependencyCheck:
+async def _check(name: str, asking: Awaitable[object], circuit: GuardedCalls | None) -> DependencyCheck:
     """Turns are answered without knowledge; a breaker that is half open waits for the next search to try."""
     reasons = []
     try:

@@ -10,7 +10,7 @@ from pymilvus import CollectionSchema, DataType, FieldSchema
 
 from serve_app.knowledge.index_entries import MAX_CHARACTERS
 from serve_app.observability.null import NULL_METRICS
-from serve_app.stores.milvus import Collection, CollectionMissing
+from serve_app.stores.milvus import CollectionMissing, MilvusCollection
 
 if TYPE_CHECKING:
     from pymilvus import AsyncMilvusClient
@@ -58,7 +58,7 @@ class PassageStore:
     """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
 
     def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
-        self._collection = Collection(settings, name, metrics)
+        self._collection = MilvusCollection(settings, name, metrics)
         self._timeout_s = settings.timeout_s
 
     async def create(self, dimension: int | None) -> None:

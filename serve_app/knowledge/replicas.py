@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.passage_store import PassageStore
 from serve_app.observability.null import NULL_METRICS
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
-from serve_app.resilience.faults import GARBAGE, strike
-from serve_app.stores.milvus import translated
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.resilience.fault_injection import GARBAGE, inject_fault
+from serve_app.stores.milvus import translate_milvus_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIMIT = Limit(failures=5, cool_down_s=5)
+LIMIT = BreakerPolicy(failures=5, cool_down_s=5)
 """Five searches tell an outage from a hiccup. A restart of the embedded Milvus takes up to five seconds, and a probe
 that comes too early costs one search half a second."""
 
@@ -41,9 +40,9 @@ class ReplicaHits:
 class MilvusReplica:
     """One Milvus, whose searches go through a breaker."""
 
-    def __init__(self, name: str, passages: PassageStore, timeout_s: float, limit: Limit) -> None:
+    def __init__(self, name: str, passages: PassageStore, timeout_s: float, limit: BreakerPolicy) -> None:
         self.passages = passages
-        self.circuit = Circuit(name, limit)
+        self.circuit = GuardedCalls(name, limit)
         self._timeout_s = timeout_s
 
     async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[PassageHit]]:
@@ -52,9 +51,9 @@ class MilvusReplica:
         Raises:
             StoreUnavailable: the server did not answer in time, refused, or is left alone for a while.
         """
-        with self.circuit.passing(StoreUnavailable, (StoreUnavailable,)), translated():
+        with self.circuit.guard(StoreUnavailable, (StoreUnavailable,)), translate_milvus_errors():
             async with asyncio.timeout(self._timeout_s):
-                garbled = await strike(context.faults, "retriever", ConnectionError("a fault set on purpose"))
+                garbled = await inject_fault(context.faults, "retriever", ConnectionError("a fault set on purpose"))
                 found = {
                     name: await self.passages.near(context.tenant, vector, limit, self._timeout_s)
                     for name, vector in vectors.items()
@@ -71,7 +70,7 @@ class MilvusReplicas:
         self,
         milvus: MilvusSettings,
         knowledge: KnowledgeSettings,
-        limit: Limit = LIMIT,
+        limit: BreakerPolicy = LIMIT,
         metrics: Metrics = NULL_METRICS,
     ) -> None:
         self.passages = PassageStore(milvus, knowledge.collection, metrics)

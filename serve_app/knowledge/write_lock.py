@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.errors import Overloaded
-from serve_app.stores.lease import LIFE_MS, Lease, hold
+from serve_app.stores.lease import LEASE_MS, Lease, hold_lease
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -21,5 +21,5 @@ def writing(redis: Redis, collection: str, deadline: float) -> AbstractAsyncCont
         Overloaded: the other writer was still at work then.
         StoreUnavailable: Redis did not answer.
     """
-    busy = Overloaded("Other documents are being indexed", retry_after_s=LIFE_MS / 1000)
-    return hold(redis, Lease(f"{collection}:writer", uuid4().hex), deadline, busy)
+    busy = Overloaded("Other documents are being indexed", retry_after_s=LEASE_MS / 1000)
+    return hold_lease(redis, Lease(f"{collection}:writer", uuid4().hex), deadline, busy)

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from serve_app.llm.telemetry import CallRecord
     from serve_app.llm.tool_schema import Dialect
     from serve_app.ports import Metrics, Span, SpanContent
-    from serve_app.resilience.budget import Budget
-    from serve_app.resilience.circuit import Circuit
+    from serve_app.resilience.circuit_breaker import GuardedCalls
+    from serve_app.resilience.retry import RetryBudget
 
 
 class FallbackModel(BaseChatModel):
@@ -85,7 +85,7 @@ class FallbackModel(BaseChatModel):
     metrics: SkipValidation[Metrics] = Field(default=NULL_METRICS, repr=False, exclude=True)
 
     @property
-    def circuits(self) -> dict[str, Circuit]:
+    def circuits(self) -> dict[str, GuardedCalls]:
         """The breaker of each model."""
         return {f"model:{candidate.name}": candidate.circuit for candidate in self.candidates}
 
@@ -125,7 +125,7 @@ class FallbackModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         *,
         deadline: float | None = None,
-        budget: Budget | None = None,
+        budget: RetryBudget | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         span, on_discarded = kwargs.pop("span", NULL_SPAN), kwargs.pop("on_discarded", None)
@@ -155,7 +155,7 @@ class FallbackModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - `astream` reports what this yields
         *,
         deadline: float | None = None,
-        budget: Budget | None = None,
+        budget: RetryBudget | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         restarts, begun = kwargs.pop("restarts", False), False
@@ -265,7 +265,7 @@ class ModelCandidate:
     """One model of a chain, behind the circuit breaker that has its name."""
 
     model: GuardedModel
-    circuit: Circuit
+    circuit: GuardedCalls
     context_tokens: int | None = None
     """How much it reads, where the settings say so."""
     takes_tools: bool = True
@@ -301,7 +301,7 @@ class ModelAttempts:
     attempts: int
     deadline: float | None
     """Unix time in seconds."""
-    budget: Budget | None
+    budget: RetryBudget | None
     """The request's retries; attempt the next model is none."""
     metrics: Metrics
     span: Span = NULL_SPAN
@@ -332,7 +332,7 @@ class ModelAttempts:
             if candidate.circuit.admits:
                 self._made += 1
                 return candidate, self._attempt(candidate)
-            self._failed.setdefault(self._place, candidate.circuit.refused(ModelUnavailable))
+            self._failed.setdefault(self._place, candidate.circuit.make_refusal(ModelUnavailable))
             self._switch()
         raise StopAsyncIteration
 
@@ -364,7 +364,7 @@ class ModelAttempts:
             DeadlineExceeded: the request's time ran out.
         """
         try:
-            with candidate.circuit.passing(ModelUnavailable, (ModelUnavailable,)):
+            with candidate.circuit.guard(ModelUnavailable, (ModelUnavailable,)):
                 try:
                     provider, model = split_model_name(candidate.name)
                     call = self.span.start_child("model", model, self.given)

@@ -18,8 +18,8 @@ from serve_app.llm.error_translation import NO_TOOLS, ModelUnreadable, ToolsRefu
 from serve_app.llm.message_keys import CUT_CALLS, RETRACTED
 from serve_app.llm.provider_messages import normalize_messages
 from serve_app.llm.reply_reader import ReplyReader, argumentless_tools, read_finish_reason, tool_names
-from serve_app.resilience.deadline import limit_s, remaining_s
-from serve_app.resilience.faults import GARBAGE, strike
+from serve_app.resilience.deadline import call_timeout_s, remaining_s
+from serve_app.resilience.fault_injection import GARBAGE, inject_fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -190,7 +190,7 @@ class GuardedModel(BaseChatModel):
             raise ModelUnreadable(NO_ANSWER)
 
     def _limit_s(self, deadline: float | None) -> float:
-        return self.timeout_s if deadline is None else limit_s(deadline, self.timeout_s)
+        return self.timeout_s if deadline is None else call_timeout_s(deadline, self.timeout_s)
 
 
 def _with_info(generation: ChatGeneration) -> BaseMessage:
@@ -224,7 +224,7 @@ async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageC
     Raises:
         ConnectionError: the call is to fail.
     """
-    if not await strike(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
+    if not await inject_fault(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
         return None
     call = tool_call_chunk(name="", args=GARBAGE, id="call_garbage", index=0)
     return AIMessageChunk(content="", tool_call_chunks=[call], response_metadata={"finish_reason": "tool_calls"})

@@ -16,8 +16,7 @@ from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel
 from serve_app.observability.null import NULL_METRICS
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -41,7 +40,7 @@ def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> Fal
     found = find_model_problems(settings)
     if found:
         raise InvalidConfiguration(tuple(found))
-    limit = Limit(settings.breaker_failures, settings.cool_down_s)
+    limit = BreakerPolicy(settings.breaker_failures, settings.cool_down_s)
     candidates = tuple(_build_candidate(each, limit) for each in (settings, *settings.fallbacks))
     return FallbackModel(
         candidates=candidates, attempts=settings.attempts, fallback_on=frozenset(settings.fallback_on), metrics=metrics
@@ -54,12 +53,12 @@ def find_model_problems(settings: ModelSettings) -> list[Problem]:
     return [problem for where, each in [("model", settings), *fallbacks] for problem in _endpoint_problems(each, where)]
 
 
-def _build_candidate(settings: ModelEndpoint, limit: Limit) -> ModelCandidate:
+def _build_candidate(settings: ModelEndpoint, limit: BreakerPolicy) -> ModelCandidate:
     model = OfflineModel() if settings.name == OFFLINE else _construct_model(settings, _key(settings))
     guarded = GuardedModel(inner=model, timeout_s=settings.timeout_s, configured_name=settings.name)
     return ModelCandidate(
         guarded,
-        Circuit(settings.name, limit),
+        GuardedCalls(settings.name, limit),
         context_tokens=settings.context_tokens,
         takes_tools=settings.tools,
         dialect=_profile(settings).schema_dialect if _provider(settings) == OPENAI else "full",

@@ -6,8 +6,8 @@ import asyncio
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from serve_app.stores.keys import SESSIONS, SessionKeys, session_of
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import SESSION_PATTERN, SessionKeys, parse_session_id
 from serve_app.values import SessionSize, SessionSizes
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ async def largest(redis: Redis, context: Context, limit: int) -> SessionSizes:
     client: Any = redis
     sizes: dict[str, int] = {}
     cursor, complete = 0, False
-    with translated():
+    with translate_redis_errors():
         try:
             async with asyncio.timeout(TIME_S):
                 while not complete:
-                    cursor, keys = await client.scan(cursor, match=SESSIONS, count=BATCH)
-                    sizes.update(await _sizes(client, [key for key in keys if session_of(key, context.tenant)]))
+                    cursor, keys = await client.scan(cursor, match=SESSION_PATTERN, count=BATCH)
+                    sizes.update(await _sizes(client, [key for key in keys if parse_session_id(key, context.tenant)]))
                     complete = cursor == 0
         except TimeoutError:
             complete = False
@@ -54,7 +54,7 @@ async def _sizes(client: Any, keys: list[str]) -> dict[str, int]:
 
 
 async def _row(client: Any, tenant: str, exchanges: str, size: int) -> SessionSize:
-    session_id = session_of(exchanges, tenant) or ""
+    session_id = parse_session_id(exchanges, tenant) or ""
     async with client.pipeline(transaction=False) as pipe:
         pipe.llen(exchanges)
         pipe.ttl(exchanges)

@@ -18,8 +18,8 @@ from serve_app.errors import NotFound
 from serve_app.memory.repair import repaired
 from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
 from serve_app.observability.null import NULL_METRICS
-from serve_app.stores.keys import RunKeys, SessionKeys
-from serve_app.stores.redis import of_another_type, translated
+from serve_app.stores.redis import is_wrong_type, translate_redis_errors
+from serve_app.stores.redis_keys import RunKeys, SessionKeys
 from serve_app.values import Exchange, Session
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ class Window:
             aside = keys.aside(time.time_ns() // 1_000_000)
             logger.error("session_set_aside", extra={**context.ids, "key": aside})
             given = (keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
-            with translated():
+            with translate_redis_errors():
                 if await self._redis.eval(SET_ASIDE, 3, *given):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="set_aside")
             return Recalled([], whole=False)
         if repairs:
             logger.warning("session_repaired", extra={**context.ids, "messages": repairs})
-            with translated():
+            with translate_redis_errors():
                 if await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="mended")
         return Recalled(exchanges, whole=True)
@@ -108,15 +108,15 @@ class Window:
             StoreUnavailable: Redis did not answer.
         """
         key = SessionKeys(context.tenant, context.session_id).exchanges
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.llen(key)
                 pipe.ttl(key)
                 pipe.lrange(key, -limit, -1)
                 turns, expires_in_s, kept = await pipe.execute(raise_on_error=False)
-            if isinstance(turns, RedisError) and not of_another_type(turns):
+            if isinstance(turns, RedisError) and not is_wrong_type(turns):
                 raise turns
-        if not turns or of_another_type(turns):  # which the next turn sets aside
+        if not turns or is_wrong_type(turns):  # which the next turn sets aside
             raise _no_such(context)
         exchanges, _ = _readable(kept)
         return Session(
@@ -134,7 +134,7 @@ class Window:
             StoreUnavailable: Redis did not answer.
         """
         keys = SessionKeys(context.tenant, context.session_id)
-        with translated():
+        with translate_redis_errors():
             turns, *holder = await self._redis.eval(
                 FORGET, 3, keys.exchanges, keys.lease, keys.meta, self._settings.ttl_s
             )

@@ -1,1 +1,1 @@
-"""How long, how often, and when not? Values and loops without I/O of their own."""
+"""Deadlines, retries, circuit breakers, rate limits and fair queueing, as values and loops without I/O of their own."""

@@ -1,14 +1,14 @@
-"""Who is served next, when tenants want more than there is, and who may not even wait?
+"""A fair queue of the turns of all tenants, and the throughput that says when to come back.
 
-Start-time fair queueing (Goyal, Vin and Cheng, 1996): each turn of a tenant begins, in virtual time, where the tenant's
-one before it ended, and lasts one over the tenant's weight; whoever begins first is served next, and virtual time is
-the begin of the one that was served last. A tenant that comes anew begins now, before all that another has piled up. A
-turn counts the same however long it takes.
+Order: start-time fair queueing (Goyal, Vin and Cheng, 1996). Each turn of a tenant begins, in virtual time, where the
+tenant's previous turn ended, and lasts one over the tenant's weight. The turn with the earliest begin is served next,
+and virtual time is the begin of the turn that was served last. A tenant that comes anew begins now, before the backlog
+of the others. A turn counts the same however long it takes.
 
-A tenant may have waiting `SHARE` times the places that are free to wait in (the dynamic threshold of Choudhury and
-Hahne, 1998); the last eighth (`KEPT_FREE`) of them is for tenants that have nothing waiting, so that whoever comes anew
-finds a place. Of the places to be served in, `kept` are not for one tenant alone: its turns that take long, or wait for
-one another, cannot fill them all.
+Admission: the dynamic threshold of Choudhury and Hahne (1998). A tenant may have `SHARE` times as many turns waiting as
+there are free places to wait in; the last eighth (`RESERVED_SHARE`) of them is for tenants with no turn waiting, so
+that a tenant that comes anew finds a place. Of the places to be served in, one tenant alone cannot have the `reserved`
+ones, so that turns that take long, or wait for one another, never fill them all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,26 @@ from typing import Literal
 
 SHARE = 2
 """One tenant alone gets two thirds of the places, each of two gets two fifths."""
-KEPT_FREE = 8
+RESERVED_SHARE = 8
+"""One place in so many."""
 FORGET_FROM = 64
-"""So many tenants are remembered without a look at whether it matters."""
+"""Below so many tenants, nothing is forgotten."""
+
+MAX_ENDS = 256
+"""Half a minute of eight ends a second, and two seconds of a hundred."""
+FRESH_S = 30.0
+"""The age up to which an end counts."""
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
+RETRY_UNKNOWN_S = 5.0
+"""Where no turn has ended of late."""
+
+
+def dynamic_threshold(share: int, free: int) -> int:
+    """Return how many places one tenant may hold while `free` places are free (Choudhury and Hahne, 1998).
+
+    A tenant alone gets share / (share + 1) of all places, each of n tenants share / (n * share + 1).
+    """
+    return share * free
 
 
 @dataclass(slots=True, eq=False)
@@ -35,37 +52,37 @@ class Ticket:
 
 @dataclass(slots=True)
 class FairQueue:
-    """So many `places` to be served in, all but `kept` of them for one tenant, and so many to wait in."""
+    """Turns in so many `places` to be served in, and so many to wait in; `reserved` places are not for one tenant."""
 
     places: int
     waiting_places: int
-    kept: int = 0
+    reserved: int = 0
     served: int = field(default=0, init=False)
     waiting: int = field(default=0, init=False)
     _serving: Counter[str] = field(default_factory=Counter, init=False)
     """How many turns of each tenant are served now."""
     _queues: dict[str, deque[Ticket]] = field(default_factory=dict, init=False)
-    """Of the tenants that wait."""
+    """Of the tenants that have turns waiting."""
     _ends: dict[str, float] = field(default_factory=dict, init=False)
     """Of each tenant's latest turn, in virtual time."""
     _now: float = field(default=0.0, init=False)
     _forget_from: int = field(default=FORGET_FROM, init=False)
 
     def has_room(self, tenant: str) -> bool:
-        """Whether a turn of the tenant would be served, or might wait."""
+        """Return whether a turn of the tenant would be served, or could wait."""
         if self._has_place(tenant):
             return True
         queue, free = self._queues.get(tenant), self.waiting_places - self.waiting
         if not queue:
             return free > 0
-        return len(queue) < SHARE * (free - self.waiting_places // KEPT_FREE)
+        return len(queue) < dynamic_threshold(SHARE, free - self.waiting_places // RESERVED_SHARE)
 
     def enter(self, tenant: str, weight: float = 1.0) -> Ticket | None:
-        """A turn comes: it is served, or waits; None where there is no room."""
+        """Serve a new turn, or let it wait; None where there is no room."""
         if not self.has_room(tenant):
             return None
         ticket = Ticket(tenant, weight)
-        if self._has_place(tenant):  # then nobody waits who might have it
+        if self._has_place(tenant):  # then no other turn waits that could have it
             self._serve(ticket)
         else:
             self.waiting += 1
@@ -73,30 +90,29 @@ class FairQueue:
         return ticket
 
     def leave(self, ticket: Ticket) -> Ticket | None:
-        """A turn ends, or gives up waiting; the one that is served now instead, if any."""
+        """Remove a turn that ends or gives up waiting; return the one that is served now instead, if any."""
         state, ticket.state = ticket.state, "left"
         if state == "waits":
-            self._take(ticket)
+            self._dequeue(ticket)
         if state != "served":
             return None
         self.served -= 1
         self._serving -= Counter({ticket.tenant: 1})
         if not self.served and not self._queues:
-            self._ends.clear()  # when nobody is busy, all begin anew
-        return self._next()
+            self._ends.clear()  # when no tenant is busy, all begin anew
+        return self._serve_next()
 
-    def _next(self) -> Ticket | None:
+    def _serve_next(self) -> Ticket | None:
         entitled = [tenant for tenant in self._queues if self._has_place(tenant)]
         if not entitled:
             return None
         tenant = min(entitled, key=self._begin)
         ticket = self._queues[tenant][0]
-        self._take(ticket)
+        self._dequeue(ticket)
         self._serve(ticket)
         return ticket
 
-    def _take(self, ticket: Ticket) -> None:
-        """Out of those who wait."""
+    def _dequeue(self, ticket: Ticket) -> None:
         queue = self._queues[ticket.tenant]
         queue.remove(ticket)
         self.waiting -= 1
@@ -114,8 +130,32 @@ class FairQueue:
             self._forget_from = max(FORGET_FROM, 2 * len(self._ends))
 
     def _has_place(self, tenant: str) -> bool:
-        return self.served < self.places and self._serving[tenant] < self.places - self.kept
+        return self.served < self.places and self._serving[tenant] < self.places - self.reserved
 
     def _begin(self, tenant: str) -> float:
-        """Where the tenant's next turn begins."""
+        """Return the begin of the tenant's next turn, in virtual time."""
         return max(self._now, self._ends.get(tenant, self._now))
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Turns that end in a second, measured over the latest ends; times are of any steady clock."""
+
+    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_ENDS), init=False)
+
+    def record_end(self, now: float) -> None:
+        """Count a turn that ends now."""
+        self._ends.append(now)
+
+    def per_second(self, now: float) -> float:
+        """Return the turns that end in a second; 0 where fewer than two ended of late."""
+        while self._ends and self._ends[0] < now - FRESH_S:
+            self._ends.popleft()
+        if len(self._ends) < 2:  # noqa: PLR2004 - a rate takes two
+            return 0.0
+        return (len(self._ends) - 1) / max(now - self._ends[0], 0.001)
+
+    def retry_after_s(self, waiting: int, now: float) -> float:
+        """Return the seconds until the `waiting` turns have been served and one more has room."""
+        rate = self.per_second(now)
+        return min(RETRY_MAX_S, max(RETRY_MIN_S, (waiting + 1) / rate)) if rate else RETRY_UNKNOWN_S

@@ -1,8 +1,9 @@
-"""How often is a call tried, and how long is the wait between two tries?"""
+"""Retries: the pauses between attempts, and the budget of one request."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
@@ -13,21 +14,23 @@ from tenacity import (
     wait_fixed,
 )
 
+from serve_app.resilience.deadline import remaining_s
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
 
 WAIT_MIN_S, WAIT_MAX_S = 2, 5
-OUTLAST_PAUSE_S = 0.1
-INSIST_MIN_S, INSIST_MAX_S = 1, 30
+UNTIL_PAUSE_S = 0.1
+FOREVER_MIN_S, FOREVER_MAX_S = 1, 30
+POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
-    """What `call` returns.
+    """Return what `call` returns; after an error in `on`, try again after 2, 4, then 5 seconds.
 
-    Tried again on `on` only, after 2, 4, then 5 seconds, and never when that wait would end past `left_s`; then the
-    last error is raised.
+    A retry whose pause would end after `left_s` is not made. The last error is raised.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + left_s
@@ -40,32 +43,80 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
     return await retrying(call)
 
 
-async def insist(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:
-    """What `call` returns, tried for ever: after 1, 2, 4 … seconds, at most half a minute, each failure reported."""
+async def retry_forever(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:
+    """Return what `call` returns; try again after 1, 2, 4 … seconds, at most 30, and report each failure."""
     retrying = AsyncRetrying(
-        wait=wait_exponential(multiplier=INSIST_MIN_S, max=INSIST_MAX_S),
+        wait=wait_exponential(multiplier=FOREVER_MIN_S, max=FOREVER_MAX_S),
         retry=retry_if_exception_type(Exception),
         before_sleep=lambda state: report(state.outcome.exception()) if state.outcome else None,
     )
     return await retrying(call)
 
 
-async def outlast(call: Callable[[], Awaitable[T]], patience_s: float, on: type[Exception]) -> T:
-    """What `call` returns; tried again on `on` every tenth of a second for `patience_s`, then the last error is raised.
+async def retry_until(call: Callable[[], Awaitable[T]], timeout_s: float, on: type[Exception]) -> T:
+    """Return what `call` returns; after an error of type `on`, try again every 0.1 s for `timeout_s`.
 
-    An error of ours that is not `retryable` is raised at once.
-    For what is away for a moment, and where the caller has nothing better to do than to wait for it.
+    Then the last error is raised. An error of ours that is not `retryable` is raised at once. For a dependency that is
+    away for a moment, where the caller can do nothing but wait.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + patience_s
+    until = clock() + timeout_s
 
     async def attempt() -> T:
         return await call()
 
     retrying = AsyncRetrying(
         stop=lambda _: clock() >= until,
-        wait=wait_fixed(OUTLAST_PAUSE_S),
+        wait=wait_fixed(UNTIL_PAUSE_S),
         retry=retry_if_exception(lambda error: isinstance(error, on) and getattr(error, "retryable", True)),
         reraise=True,
     )
     return await retrying(attempt)
+
+
+async def poll(attempt: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:
+    """Call `attempt` until it returns something true; None where the next call would come after `deadline`.
+
+    `deadline` is a Unix time. The pauses grow from 20 to 250 ms. Errors of `attempt` are raised.
+    """
+    pause_s = POLL_MIN_S
+    while not (found := await attempt()):
+        if remaining_s(deadline) <= pause_s:
+            return None
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, POLL_MAX_S)
+    return found
+
+
+class RetryAllowance:
+    """The retries that one call may make: `granted` by the budget, of which it has `used` some."""
+
+    __slots__ = ("granted", "used")
+
+    def __init__(self, granted: int) -> None:
+        self.granted = granted
+        self.used = 0
+
+
+class RetryBudget:
+    """The retries of one request; two calls that run side by side never use the same one."""
+
+    def __init__(self, retries: int) -> None:
+        self.left = retries
+
+    def take(self) -> bool:
+        """Use one retry; False where none is left."""
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+    @contextmanager
+    def reserve(self, wanted: int) -> Iterator[RetryAllowance]:
+        """Reserve up to `wanted` retries for the block; those that it does not use go back."""
+        allowance = RetryAllowance(max(0, min(wanted, self.left)))
+        self.left -= allowance.granted
+        try:
+            yield allowance
+        finally:
+            self.left += allowance.granted - min(allowance.granted, max(0, allowance.used))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.runs import scripts
 from serve_app.runs.tally import UNCOUNTED
-from serve_app.stores.keys import UNFINISHED, RunKeys, control
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, control_stream
 from serve_app.values import Cancelled
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ async def cancel(redis: Redis, run: RunKeys, ttl_s: int, tally: Tally = UNCOUNTE
     """
     client: Any = redis
     last = Cancelled(run_id=run.run_id)
-    keys = (run.run, UNFINISHED, run.steps)
-    with translated():
+    keys = (run.run, UNFINISHED_RUNS, run.steps)
+    with translate_redis_errors():
         ending = ("cancelled", last.event, last.model_dump_json(), "")
         outcome, *ended = await client.eval(scripts.END, len(keys), *keys, run.member, ttl_s, *ending)
         if not ended:
@@ -41,7 +41,7 @@ async def cancel(redis: Redis, run: RunKeys, ttl_s: int, tally: Tally = UNCOUNTE
         tally.ended(last, time.time() - float(registered_at))
         if owner:
             async with client.pipeline(transaction=True) as pipe:
-                pipe.xadd(control(owner), {"run": run.member}, maxlen=CONTROL_LENGTH)
-                pipe.expire(control(owner), CONTROL_TTL_S)
+                pipe.xadd(control_stream(owner), {"run": run.member}, maxlen=CONTROL_LENGTH)
+                pipe.expire(control_stream(owner), CONTROL_TTL_S)
                 await pipe.execute()
     return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.observability.logs import log_context
 from serve_app.observability.null import NULL_SPAN, NullTracer
-from serve_app.resilience.deadline import elapsed_ms, remaining_s, until
+from serve_app.resilience.deadline import elapsed_ms, local_deadline, remaining_s
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.feed import Feed
 from serve_app.runs.registry import Held, Waiting
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from serve_app.runs.registry import Registry
     from serve_app.runs.run import Stop
     from serve_app.runs.writer import Writer
-    from serve_app.stores.keys import RunKeys
+    from serve_app.stores.redis_keys import RunKeys
     from serve_app.values import ChatRequest, Context, EventData
 
     Work = Callable[[Run], Awaitable[Answer]]
@@ -71,7 +71,7 @@ class Course:
     _stopped: Stop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._until = until(self.context)
+        self._until = local_deadline(self.context)
 
     async def go(self) -> None:
         """Run the run until it ends, or goes on elsewhere."""
@@ -128,7 +128,7 @@ class Course:
         wait_s = POLL_MIN_S
         holder: RunKeys | None = None
         while self._stopped is None:
-            begun = await self.means.writer.patience.outlast(self._begin, remaining_s(self._until))
+            begun = await self.means.writer.patience.call_until(self._begin, remaining_s(self._until))
             if isinstance(begun, Held):
                 return begun
             if not isinstance(begun, Waiting):
@@ -203,7 +203,7 @@ class Course:
         elif not run.detached:
             logger.warning("run_taken_over", extra={"after": run.held.last, "adoptions": run.held.adoptions})
             self.span.set_attributes(recovered=True, events_before=run.held.last)
-            run.recover(await self.means.writer.patience.outlast(lambda: self.means.registry.entries(self.context)))
+            run.recover(await self.means.writer.patience.call_until(lambda: self.means.registry.entries(self.context)))
         await run.record((RunStarted(run_id=self.context.run_id, recovered=run.held.last > 0), ""))
         return await self.means.work(run)
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from serve_app.errors import NotFound, RunUnfinished, StoreCorrupt
 from serve_app.runs.entries import readable
 from serve_app.runs.log import UNFINISHED_STATUSES
-from serve_app.stores.keys import FeedbackKeys, RunKeys
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import FeedbackKeys, RunKeys
 from serve_app.values import Answer, Feedback, FeedbackList, TurnRequest
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class FeedbackBook:
         kept = await self._of(context, vote)
         keys = FeedbackKeys(context.tenant)
         mine, other = keys.rated(vote.rating), keys.rated(OTHER[vote.rating])
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(keys.vote(vote.run_id), kept.model_dump_json(), ex=self._ttl_s, get=True)
                 pipe.zrem(other, vote.run_id)
@@ -64,7 +64,7 @@ class FeedbackBook:
         """
         keys = FeedbackKeys(context.tenant)
         oldest = time.time() - self._ttl_s
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 for each in OTHER:
                     pipe.zcount(keys.rated(each), oldest, "+inf")
@@ -84,7 +84,7 @@ class FeedbackBook:
             RunUnfinished: the run has not ended.
         """
         keys = RunKeys(context.tenant, vote.run_id)
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hmget(keys.run, "status", "session_id", "request")
                 pipe.xrevrange(keys.steps, count=1)

@@ -20,12 +20,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
-from serve_app.resilience.ending import end
-from serve_app.resilience.pace import Pace
+from serve_app.resilience.fair_queue import Throughput
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.course import Course
 from serve_app.runs.registry import LIFE_MS
-from serve_app.stores.keys import RunKeys, control
-from serve_app.stores.tail import Tail
+from serve_app.stores.redis_keys import RunKeys, control_stream
+from serve_app.stores.stream_reader import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,12 +52,12 @@ class Host:
     def __init__(self, means: Means, max_runs: int) -> None:
         self._means = means
         self._max_runs = max_runs
-        self._pace = Pace()
+        self._pace = Throughput()
         self._courses: dict[str, Course] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._tail = Tail(means.redis, LISTEN_S)
-        going_on = (means.writer.go_on(), self._tail.go_on(), self._look(), self._listen())
+        self._tail = StreamReader(means.redis, LISTEN_S)
+        going_on = (means.writer.go_on(), self._tail.read_forever(), self._look(), self._listen())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
 
     async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
@@ -104,7 +104,7 @@ class Host:
             course.stop("handed over")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=HAND_OVER_S)
-        await end(*self._background)
+        await cancel_and_wait(*self._background)
 
     def _course(self, context: Context, request: ChatRequest, after: int) -> Course:
         course = self._courses.get(context.run_id)
@@ -136,7 +136,7 @@ class Host:
             await course.go()
         finally:
             del self._courses[course.context.run_id]
-            self._pace.ended(time.monotonic())
+            self._pace.record_end(time.monotonic())
 
     async def _look(self) -> None:
         """Renew what is here, adopt what has lapsed; while Redis was away all did, and is for its owners to renew."""
@@ -160,7 +160,7 @@ class Host:
         if not runs:
             return
         held = [(run.context, run.held.epoch) for run in runs]
-        kept = await self._means.writer.patience.once(lambda: self._means.registry.renew(held))
+        kept = await self._means.writer.patience.call_once(lambda: self._means.registry.renew(held))
         for run, each in zip(runs, kept, strict=True):
             if each == "failed":  # its own next write says so to its turn
                 run.fail(Internal("The run cannot be renewed"))
@@ -169,7 +169,7 @@ class Host:
 
     async def _adopt(self) -> None:
         full = [tenant for tenant, runs in self._held.items() if runs >= self._most]
-        for context, request in await self._means.writer.patience.once(lambda: self._means.registry.lapsed(full)):
+        for context, request in await self._means.writer.patience.call_once(lambda: self._means.registry.lapsed(full)):
             try:
                 with suppress(Overloaded, AgentUnavailable):
                     self._course(context, request, UNSEEN)
@@ -178,7 +178,7 @@ class Host:
 
     async def _listen(self) -> None:
         """Stop what a client has cancelled."""
-        async for entry, fields in self._tail.always(control(self._means.registry.owner)):
+        async for entry, fields in self._tail.follow_forever(control_stream(self._means.registry.owner)):
             try:
                 self._cancel(fields["run"])
             except Exception:

@@ -11,12 +11,12 @@ from serve_app.errors import KeyReused, NotFound, StoreCorrupt
 from serve_app.runs import scripts
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.entries import readable
-from serve_app.runs.patience import Patience
 from serve_app.runs.registry import registration, rows_of
 from serve_app.runs.tally import UNCOUNTED
-from serve_app.stores.keys import UNFINISHED, RunKeys, idempotency
-from serve_app.stores.redis import translated
-from serve_app.stores.tail import Tail
+from serve_app.stores.availability import RedisAvailability
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, idempotency_key
+from serve_app.stores.stream_reader import StreamReader
 from serve_app.values import Answer, Claim, Failed, Failure, RunRecord
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ class RunLog:
         self._redis: Any = redis
         self._tally = tally
         self._settings = settings
-        self._tail = Tail(redis, BLOCK_S)
-        self._patience = Patience()
+        self._tail = StreamReader(redis, BLOCK_S)
+        self._patience = RedisAvailability()
 
     async def go_on(self) -> None:
         """Read for those who follow runs, for ever."""
-        await self._tail.go_on()
+        await self._tail.read_forever()
 
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
         """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
@@ -67,7 +67,7 @@ class RunLog:
             StoreUnavailable: Redis did not answer.
         """
         run = RunKeys(context.tenant, context.run_id)
-        keys = [run.run, UNFINISHED, *_keys_of(context, key)]
+        keys = [run.run, UNFINISHED_RUNS, *_keys_of(context, key)]
         lives = (self._settings.steps_ttl_s, START_WITHIN_MS, min(KEY_TTL_S, self._settings.steps_ttl_s))
         asked = (_digest(request.model_dump_json()), *registration(context, request))
         outcome, *joined = await self._asked(
@@ -88,7 +88,7 @@ class RunLog:
             StoreUnavailable: Redis did not answer.
         """
         run = RunKeys(context.tenant, context.run_id)
-        keys = [run.run, UNFINISHED, run.steps, *_keys_of(context, key)]
+        keys = [run.run, UNFINISHED_RUNS, run.steps, *_keys_of(context, key)]
         last = Failed(error=Failure.of(why, context.request_id))
         ttl_s = min(WITHDRAWN_TTL_S, self._settings.steps_ttl_s)
         ending = (ttl_s, last.event, last.model_dump_json())
@@ -139,8 +139,8 @@ class RunLog:
             raise _no_such(run_id)
         if status not in UNFINISHED_STATUSES and after >= _number(last):
             return
-        with self._tail.following(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
-            entries = readable(await self._patience.outlast(lambda: rows_of(self._redis, keys, after)))
+        with self._tail.follow(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
+            entries = readable(await self._patience.call_until(lambda: rows_of(self._redis, keys, after)))
             while True:
                 for each in entries:
                     if each.event.id > after:
@@ -158,7 +158,9 @@ class RunLog:
             StoreUnavailable: Redis did not answer.
         """
         keys = RunKeys(context.tenant, run_id)
-        if not await self._patience.outlast(lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)):
+        if not await self._patience.call_until(
+            lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)
+        ):
             raise _no_such(run_id)
         return await self.run(context, run_id)
 
@@ -166,15 +168,15 @@ class RunLog:
         """What Redis says, waited for while it is away for a moment."""
 
         async def ask() -> T:
-            with translated():
+            with translate_redis_errors():
                 return await command()
 
-        return await self._patience.outlast(ask)
+        return await self._patience.call_until(ask)
 
 
 def _keys_of(context: Context, key: str | None) -> list[str]:
     """Where the run of the idempotency key stands, if there is a key."""
-    return [] if key is None else [idempotency(context.tenant, _digest(key))]
+    return [] if key is None else [idempotency_key(context.tenant, _digest(key))]
 
 
 def _number(written: str | None) -> int:

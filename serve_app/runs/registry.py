@@ -15,8 +15,8 @@ from serve_app.observability.metric_catalogue import SESSION_BYTES
 from serve_app.observability.null import NULL_METRICS
 from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
-from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys
-from serve_app.stores.redis import failure_of, of_another_type, translated
+from serve_app.stores.redis import is_wrong_type, to_store_error, translate_redis_errors
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, SessionKeys
 from serve_app.values import Answer, Context, Failed, Failure, TurnRequest
 
 if TYPE_CHECKING:
@@ -112,22 +112,22 @@ class Registry:
             StoreUnavailable: Redis did not answer.
         """
         run, session = _keys(context)
-        keys = (run.run, session.lease, session.meta, UNFINISHED)
+        keys = (run.run, session.lease, session.meta, UNFINISHED_RUNS)
         limits = (LIFE_MS, after, self._runs.steps_ttl_s, self._session_ttl_s(context))
         asked = registration(context, request)
         window = (-self._memory.window, -1) if self._memory.window else (1, 0)
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.eval(scripts.BEGIN, len(keys), *keys, run.member, self.owner, *limits, *asked)
                 pipe.lrange(session.exchanges, *window)
                 begun, remembered = await pipe.execute(raise_on_error=False)
             if isinstance(begun, RedisError):
                 raise begun
-            if isinstance(remembered, RedisError) and not of_another_type(remembered):
+            if isinstance(remembered, RedisError) and not is_wrong_type(remembered):
                 raise remembered
         match begun:
             case ["held", epoch, last, adoptions, registered_at, recovered]:
-                kept = None if of_another_type(remembered) else remembered
+                kept = None if is_wrong_type(remembered) else remembered
                 return Held(epoch, last, adoptions, kept, _seconds(registered_at), bool(recovered))
             case ["waiting", holder, last]:
                 return Waiting(RunKeys.of(holder), last)
@@ -143,11 +143,19 @@ class Registry:
         Raises:
             StoreUnavailable: Redis did not answer; whatever was written may be written again.
         """
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for each in appends:
                     run, session = _keys(each.context)
-                    keys = (run.run, session.lease, session.meta, UNFINISHED, run.steps, run.tokens, session.exchanges)
+                    keys = (
+                        run.run,
+                        session.lease,
+                        session.meta,
+                        UNFINISHED_RUNS,
+                        run.steps,
+                        run.tokens,
+                        session.exchanges,
+                    )
                     lives = (self._runs.steps_ttl_s, self._runs.tokens_ttl_s, self._session_ttl_s(each.context))
                     entries = [argument for one in each.entries for argument in one.arguments]
                     ending = (each.status, each.exchange)
@@ -176,11 +184,11 @@ class Registry:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        with translated():
+        with translate_redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for context, epoch in held:
                     run, session = _keys(context)
-                    keys = (run.run, session.lease, session.meta, UNFINISHED)
+                    keys = (run.run, session.lease, session.meta, UNFINISHED_RUNS)
                     pipe.eval(scripts.RENEW, len(keys), *keys, epoch, run.member, LIFE_MS)
                 kept: list[Any] = await pipe.execute(raise_on_error=False)
         return _each(kept, [context for context, _ in held], "run_not_renewed")
@@ -192,7 +200,7 @@ class Registry:
             StoreUnavailable: Redis did not answer.
         """
         run, session = _keys(context)
-        with translated():
+        with translate_redis_errors():
             reserved: Kept | Literal["taken"] = await self._redis.eval(
                 scripts.RESERVE, 2, run.run, session.meta, epoch, call
             )
@@ -206,7 +214,7 @@ class Registry:
         """
         run, session = _keys(context)
         keys = (session.lease, session.meta, session.exchanges)
-        with translated():
+        with translate_redis_errors():
             await self._redis.eval(scripts.RELEASE, len(keys), *keys, epoch, run.member, self._memory.ttl_s, exchange)
 
     async def hand_over(self, context: Context) -> None:
@@ -216,8 +224,8 @@ class Registry:
             StoreUnavailable: Redis did not answer.
         """
         run, session = _keys(context)
-        keys = (run.run, session.lease, UNFINISHED)
-        with translated():
+        keys = (run.run, session.lease, UNFINISHED_RUNS)
+        with translate_redis_errors():
             await self._redis.eval(scripts.HAND_OVER, len(keys), *keys, self.owner, run.member)
 
     async def end(self, context: Context, status: RunStatus, last: EventData, owner: str = "") -> bool:
@@ -230,17 +238,17 @@ class Registry:
 
     async def _end(self, run: RunKeys, status: RunStatus, last: EventData, owner: str = "") -> bool:
         """As `end`; a run that cannot be ended because a key of it is corrupt is at least adopted by nobody."""
-        keys = (run.run, UNFINISHED, run.steps)
+        keys = (run.run, UNFINISHED_RUNS, run.steps)
         ending = (status, last.event, last.model_dump_json(), owner)
         try:
-            with translated():
+            with translate_redis_errors():
                 ended = await self._redis.eval(
                     scripts.END, len(keys), *keys, run.member, self._runs.steps_ttl_s, *ending
                 )
         except StoreCorrupt:
             logger.exception("run_not_ended", extra={"tenant": run.tenant, "run_id": run.run_id})
-            with translated():
-                await self._redis.zrem(UNFINISHED, run.member)
+            with translate_redis_errors():
+                await self._redis.zrem(UNFINISHED_RUNS, run.member)
             return False
         return bool(ended[0] == "kept")
 
@@ -251,8 +259,8 @@ class Registry:
             StoreUnavailable: Redis did not answer.
         """
         run, session = _keys(context)
-        keys = (run.run, session.lease, session.meta, UNFINISHED)
-        with translated():
+        keys = (run.run, session.lease, session.meta, UNFINISHED_RUNS)
+        with translate_redis_errors():
             await self._redis.eval(scripts.ABANDON, len(keys), *keys, epoch, run.member)
 
     async def lapsed(self, full: Collection[str] = ()) -> list[tuple[Context, TurnRequest]]:
@@ -261,19 +269,19 @@ class Registry:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        with translated():
-            members = await self._redis.eval(scripts.LAPSED, 1, UNFINISHED, LAPSED_AT_ONCE, *full)
+        with translate_redis_errors():
+            members = await self._redis.eval(scripts.LAPSED, 1, UNFINISHED_RUNS, LAPSED_AT_ONCE, *full)
         found = [(member, await self._asked(RunKeys.of(member))) for member in members]
         for member in [member for member, run in found if run is None]:
             await self._end(RunKeys.of(member), "failed", UNREADABLE)
-            with translated():
-                await self._redis.zrem(UNFINISHED, member)
+            with translate_redis_errors():
+                await self._redis.zrem(UNFINISHED_RUNS, member)
         return [run for _, run in found if run]
 
     async def _asked(self, keys: RunKeys) -> tuple[Context, TurnRequest] | None:
         """What the run was asked with, also where a later version says more of it; None where nobody can read it."""
         try:
-            with translated():
+            with translate_redis_errors():
                 context, request = await self._redis.hmget(keys.run, "context", "request")
             asked = Context.model_validate_json(context or "", extra="ignore")
             of_another = RunKeys(asked.tenant, asked.run_id) != keys
@@ -302,7 +310,7 @@ async def rows_of(redis: Any, keys: RunKeys, after: int) -> list[Row]:
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    with translated():
+    with translate_redis_errors():
         async with redis.pipeline(transaction=True) as pipe:
             pipe.xrange(keys.steps, f"({after}-0")
             pipe.xrange(keys.tokens, f"({after}-0")
@@ -331,7 +339,7 @@ def _each(replies: Sequence[Any], contexts: Sequence[Context], event: str) -> li
     kept = list(replies)
     for place, (reply, context) in enumerate(zip(replies, contexts, strict=True)):
         if isinstance(reply, RedisError):
-            error = failure_of(reply)
+            error = to_store_error(reply)
             if not isinstance(error, StoreCorrupt):
                 raise error from reply
             logger.error(event, extra=context.ids, exc_info=reply)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
 from serve_app.observability.null import NULL_SPAN
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.runs.entries import Entry, merged
 from serve_app.runs.registry import Append
 from serve_app.values import RunEvent, Token, Usage
@@ -137,8 +137,8 @@ class Run:
             raise StoreUnavailable("Redis did not answer when the run began")
         call = f"effect:{step}:{index}"
         registry, patience = self.writer.registry, self.writer.patience
-        reserved = await patience.outlast(
-            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(until(self.context))
+        reserved = await patience.call_until(
+            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(local_deadline(self.context))
         )
         if reserved in {"superseded", "ended"}:
             raise self.lost(reserved)

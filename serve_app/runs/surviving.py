@@ -8,8 +8,8 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, NotFound, Overloaded, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s, until
-from serve_app.resilience.ending import end
+from serve_app.resilience.deadline import local_deadline, remaining_s
+from serve_app.resilience.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -36,7 +36,7 @@ class SurvivingAgent:
         self._runs = runs
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        again_s, given_up_at = AGAIN_MIN_S, until(context)
+        again_s, given_up_at = AGAIN_MIN_S, local_deadline(context)
         while True:
             try:
                 async with aclosing(self._here(context, request, after)) as events:
@@ -82,7 +82,7 @@ class SurvivingAgent:
                         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     told = telling.done()
-                    await end(*asked)
+                    await cancel_and_wait(*asked)
                 if not told:
                     return
                 event = telling.result()

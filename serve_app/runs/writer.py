@@ -14,16 +14,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import Internal, StoreCorrupt, StoreUnavailable
-from serve_app.runs.patience import Patience
 from serve_app.runs.run import settle
 from serve_app.runs.tally import UNCOUNTED
+from serve_app.stores.availability import RedisAvailability
 
 if TYPE_CHECKING:
     from serve_app.errors import ServeAppError
     from serve_app.runs.registry import Append, Kept, Registry
     from serve_app.runs.run import Run
     from serve_app.runs.tally import Tally
-    from serve_app.stores.limiter import RedisMeter
+    from serve_app.stores.rate_limiter import TokenMeter
     from serve_app.values import Context, EventData, RunStatus
 
     Written = tuple[Run, Append]
@@ -43,16 +43,16 @@ class Writer:
     def __init__(
         self,
         registry: Registry,
-        patience: Patience | None = None,
+        patience: RedisAvailability | None = None,
         tally: Tally = UNCOUNTED,
-        meter: RedisMeter | None = None,
+        meter: TokenMeter | None = None,
     ) -> None:
         self.registry = registry
         self.tally = tally
         self._meter = meter
         self._used: list[tuple[Context, int]] = []
         """Tokens of runs that have ended, which nobody has been charged for."""
-        self.patience = patience or Patience()
+        self.patience = patience or RedisAvailability()
         self._waiting: dict[str, Run] = {}
         self._under_way = frozenset[str]()
         """The runs whose untold events are being written: what follows these must not be told before them."""
@@ -68,7 +68,7 @@ class Writer:
     def write(self, run: Run) -> None:
         """Write what the run has unwritten, soon; never waits."""
         self._wanted.set()
-        if run.detached or (self.patience.away and run.context.run_id not in self._under_way):
+        if run.detached or (self.patience.is_away and run.context.run_id not in self._under_way):
             self._waiting.pop(run.context.run_id, None)
             if taken := self._taken(run):
                 self._tell(taken)
@@ -118,7 +118,7 @@ class Writer:
         behind, ended = list(self._behind), list(self._ended)
         if not fresh and not behind and not ended:
             return
-        attempt = self.patience.once if self.patience.away else self.patience.outlast
+        attempt = self.patience.call_once if self.patience.is_away else self.patience.call_until
         appends = [*(append for _, append in behind), *(append for _, append, _ in fresh)]
         self._under_way = frozenset(run.context.run_id for run, _, _ in fresh)
         try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import ServeAppError, StoreUnavailable
 from serve_app.resilience.deadline import remaining_s
-from serve_app.stores.redis import translated
+from serve_app.stores.redis import translate_redis_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIFE_MS = 6_000
+LEASE_MS = 6_000
 """Longer than any pause of a healthy replica, short enough that what a dead one held is soon free."""
 RENEW_EVERY_S = 2.0
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
@@ -54,7 +54,7 @@ class Lease:
 
 
 @asynccontextmanager
-async def hold(redis: Redis, lease: Lease, deadline: float, busy: ServeAppError) -> AsyncIterator[Lease]:
+async def hold_lease(redis: Redis, lease: Lease, deadline: float, busy: ServeAppError) -> AsyncIterator[Lease]:
     """Hold the lease, waiting for another holder until `deadline`.
 
     Raises:
@@ -78,8 +78,8 @@ async def hold(redis: Redis, lease: Lease, deadline: float, busy: ServeAppError)
 async def _acquire(redis: Any, lease: Lease, deadline: float, busy: ServeAppError) -> None:
     wait_s = POLL_MIN_S
     while True:
-        with translated():
-            if await redis.eval(ACQUIRE, 1, lease.key, lease.holder, LIFE_MS):
+        with translate_redis_errors():
+            if await redis.eval(ACQUIRE, 1, lease.key, lease.holder, LEASE_MS):
                 return
         if remaining_s(deadline) <= wait_s:
             raise busy
@@ -91,8 +91,8 @@ async def _renew(redis: Any, lease: Lease) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY_S)
         try:
-            with translated():
-                await redis.eval(RENEW_IF_HELD, 1, lease.key, lease.holder, LIFE_MS)
+            with translate_redis_errors():
+                await redis.eval(RENEW_IF_HELD, 1, lease.key, lease.holder, LEASE_MS)
         except StoreUnavailable as error:
             logger.warning("lease_not_renewed", extra={"key": lease.key, "error": error.message})
         except Exception:
@@ -101,7 +101,7 @@ async def _renew(redis: Any, lease: Lease) -> None:
 
 async def _release(redis: Any, lease: Lease) -> None:
     try:
-        with translated():
+        with translate_redis_errors():
             await redis.eval(RELEASE_IF_HELD, 1, lease.key, lease.holder)
     except StoreUnavailable as error:
         logger.warning("lease_not_released", extra={"key": lease.key, "error": error.message})

@@ -14,8 +14,8 @@ from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.null import NULL_METRICS
-from serve_app.resilience.shared import Shared
-from serve_app.stores.measuring import measured
+from serve_app.resilience.tasks import SingleFlight
+from serve_app.stores.telemetry import measure_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -47,7 +47,7 @@ class CollectionMissing(StoreUnavailable):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_milvus_errors() -> Iterator[None]:
     """Milvus's failures, raised as ours.
 
     Raises:
@@ -67,7 +67,7 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"Milvus did not answer ({type(error).__name__})") from error
 
 
-class Collection:
+class MilvusCollection:
     """One collection of one server, over one connection of this process."""
 
     def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
@@ -79,8 +79,8 @@ class Collection:
         self._client = AsyncMilvusClient(
             self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True, grpc_options=RECONNECTING
         )
-        self._connecting = Shared(self._connect)
-        self._loading = Shared(self._load)
+        self._connecting = SingleFlight(self._connect)
+        self._loading = SingleFlight(self._load)
         self._connected = False
         self._loads = 0
 
@@ -94,10 +94,10 @@ class Collection:
             CollectionMissing: there is no such collection.
             StoreUnavailable: the server did not answer in `timeout_s`, or refused.
         """
-        with measured(self._metrics, "milvus", (CollectionMissing,)), translated():
+        with measure_call(self._metrics, "milvus", (CollectionMissing,)), translate_milvus_errors():
             async with asyncio.timeout(timeout_s):
                 if not self._connected:
-                    await self._connecting.done()
+                    await self._connecting.run()
                 loads = self._loads
                 try:
                     return await use(self._client)
@@ -105,7 +105,7 @@ class Collection:
                     if error.code != NOT_LOADED:
                         raise
                 if self._loads == loads:  # else another call has loaded it meanwhile
-                    await self._loading.done()
+                    await self._loading.run()
                 return await use(self._client)
 
     async def create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
@@ -114,7 +114,7 @@ class Collection:
         Raises:
             StoreUnavailable: the server did not answer, or refused.
         """
-        with translated():
+        with translate_milvus_errors():
             await asyncio.to_thread(self._create, schema, indexes)
 
     async def describe(self, timeout_s: float) -> dict[str, Any]:

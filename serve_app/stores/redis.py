@@ -15,7 +15,7 @@ from redis.exceptions import DataError, RedisError, ResponseError
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.null import NULL_METRICS
-from serve_app.stores.measuring import MeasuredRedis
+from serve_app.stores.telemetry import MeasuredRedis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 64
 """Of one process; a command that finds all of them in use waits for one, up to its time-out."""
 
-PAUSE_S = 0.05
-OUTLASTS_RESTART = 30
+RETRY_PAUSE_S = 0.05
+RETRIES_DURING_RESTART = 30
 """Tries again of a process that has nothing better to do than to wait for an embedded Redis: 1.5 s."""
 
 _OF_ONE_KEY = re.compile(r"WRONGTYPE|user_script|not an integer|not a (?:valid )?float|stream ID|XADD")
@@ -37,7 +37,9 @@ _OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTE
 """A script's error names the script, whatever went wrong in it."""
 
 
-def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = NULL_METRICS) -> Redis:
+def create_redis_client(
+    settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = NULL_METRICS
+) -> Redis:
     """A client of the server at `url`, not yet connected.
 
     Text that UTF-8 cannot say is replaced, both ways: one value must not fail the others of its pipeline.
@@ -54,19 +56,19 @@ def connect(settings: RedisSettings, url: str, tries_again: int = 1, metrics: Me
         timeout=settings.timeout_s,
         socket_timeout=settings.timeout_s,
         socket_connect_timeout=settings.timeout_s,
-        retry=Retry(ConstantBackoff(PAUSE_S), tries_again, supported_errors=(RedisConnectionError,)),
+        retry=Retry(ConstantBackoff(RETRY_PAUSE_S), tries_again, supported_errors=(RedisConnectionError,)),
     )
     client = MeasuredRedis.from_pool(pool)
     client.metrics = metrics  # type: ignore[attr-defined]  # redis-py says `Redis` of any subclass
     return client
 
 
-def of_another_type(reply: object) -> bool:
+def is_wrong_type(reply: object) -> bool:
     """Whether a command of a pipeline met a key of another type than its own."""
     return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")
 
 
-def of_one_key(reply: object) -> bool:
+def is_key_error(reply: object) -> bool:
     """Whether a failure says that one key, or one argument, is wrong, and nothing of the server."""
     if isinstance(reply, DataError):
         return True
@@ -74,15 +76,15 @@ def of_one_key(reply: object) -> bool:
     return type(reply) is ResponseError and bool(_OF_ONE_KEY.search(text)) and not _OF_THE_SERVER.search(text)
 
 
-def failure_of(error: BaseException) -> StoreUnavailable:
+def to_store_error(error: BaseException) -> StoreUnavailable:
     """Redis's failure as ours."""
-    if of_one_key(error):
+    if is_key_error(error):
         return StoreCorrupt("What Redis keeps of this cannot be read")
     return StoreUnavailable(f"Redis did not answer ({type(error).__name__})")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_redis_errors() -> Iterator[None]:
     """Redis's failures, raised as ours.
 
     Raises:
@@ -92,4 +94,4 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise failure_of(error) from error
+        raise to_store_error(error) from error

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from serve_app.errors import DeadlineExceeded, ToolUnavailable
 from serve_app.observability.traceparent import outgoing_traceparent, use_traceparent
-from serve_app.resilience.deadline import elapsed_ms, limit_s, remaining_s, until
-from serve_app.resilience.faults import GARBAGE, strike
+from serve_app.resilience.deadline import call_timeout_s, elapsed_ms, local_deadline, remaining_s
+from serve_app.resilience.fault_injection import GARBAGE, inject_fault
 from serve_app.resilience.retry import retry
 from serve_app.tools.tool import (
     EffectInterrupted,
@@ -27,7 +27,7 @@ from serve_app.values import ToolResult
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from serve_app.resilience.circuit import Circuit
+    from serve_app.resilience.circuit_breaker import GuardedCalls
     from serve_app.tools.tool import Tool
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
@@ -45,7 +45,7 @@ class GuardedTool:
     """A tool with its circuit breaker, its retry rule and its standby."""
 
     tool: Tool
-    circuit: Circuit
+    circuit: GuardedCalls
     retry_on: tuple[type[RetryableToolError], ...]
     standby: GuardedTool | None = None
     max_result_characters: int = 100_000
@@ -71,7 +71,7 @@ class ToolInvocation:
         self.key = key
         self.attempts = 0
         self._started = time.monotonic()
-        self._deadline = until(context)
+        self._deadline = local_deadline(context)
 
     async def run(self, guarded: GuardedTool) -> ToolResult:
         """The tool's result; if all attempts fail, the result of one attempt of the standby."""
@@ -118,14 +118,14 @@ class ToolInvocation:
             DeadlineExceeded: the request's time ran out; it does not count against the tool.
         """
         timeout_s = guarded.tool.spec.timeout_s
-        left_s = limit_s(self._deadline, timeout_s)
-        with guarded.circuit.passing(ToolUnavailable, (RetryableToolError,)):
+        left_s = call_timeout_s(self._deadline, timeout_s)
+        with guarded.circuit.guard(ToolUnavailable, (RetryableToolError,)):
             self.attempts += 1
             try:
                 with translate_errors():
                     async with asyncio.timeout(left_s):
                         fault = f"tool:{guarded.circuit.name}"
-                        if await strike(self.context.faults, fault, ConnectionError(FAULT)):
+                        if await inject_fault(self.context.faults, fault, ConnectionError(FAULT)):
                             return ToolReply(GARBAGE)
                         with use_traceparent(outgoing_traceparent(self.context)):
                             return await run_contained(guarded.tool.call(arguments, self.key))

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import InvalidConfiguration
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.tools.egress import EgressPolicy
 from serve_app.tools.function_tool import function_tool
 from serve_app.tools.invocation import GuardedTool
@@ -102,11 +101,11 @@ class _ToolFactory:
 
 def guard_tool(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> GuardedTool:
     """The first of `tools`, guarded by its settings; a second one is its standby."""
-    limit = Limit(settings.breaker.failures, settings.breaker.cool_down_s)
+    limit = BreakerPolicy(settings.breaker.failures, settings.breaker.cool_down_s)
     first, *others = [
         GuardedTool(
             tool,
-            Circuit(breaker_name, limit, clock),
+            GuardedCalls(breaker_name, limit, clock),
             errors_of_kinds(settings.retry_on),
             max_result_characters=settings.max_result_characters,
         )

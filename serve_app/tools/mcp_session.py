@@ -29,7 +29,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serve_app.resilience.retry import insist
+from serve_app.resilience.retry import retry_forever
 from serve_app.tools.arguments import ArgumentsReader
 from serve_app.tools.mcp_transport import CODE, MARK, classify_error
 from serve_app.tools.tool import ConnectionLost, ToolServerError, ToolUnreachable
@@ -217,7 +217,7 @@ class McpServer:
 
     async def _keep_session(self) -> None:
         while True:
-            session = await insist(self._start_session, self._log_missing)
+            session = await retry_forever(self._start_session, self._log_missing)
             started = time.monotonic()
             self._session = session
             self._connected.set()

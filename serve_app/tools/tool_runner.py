@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from serve_app.config import ToolSettings
-    from serve_app.resilience.circuit import Circuit
+    from serve_app.resilience.circuit_breaker import GuardedCalls
     from serve_app.tools.invocation import GuardedTool
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
@@ -55,7 +55,7 @@ class ToolRunner:
             logger.error("tool_not_loaded", extra={"problem": str(problem)})
 
     @property
-    def circuits(self) -> dict[str, Circuit]:
+    def circuits(self) -> dict[str, GuardedCalls]:
         """The circuit breakers of all tools and standbys, by name."""
         own = [each for name, each in self._loaded.items() if name not in self._servers]
         tools = [*own, *self._server_tools().values()]

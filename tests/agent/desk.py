@@ -31,14 +31,13 @@ from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.memory.window import Window
 from serve_app.observability.null import InMemoryMetrics, NullTracer
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
-from serve_app.runs.patience import MOST_S, Patience
 from serve_app.runs.registry import Append, Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
+from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
 from serve_app.values import (
     Answer,
     ChatRequest,
@@ -326,9 +325,9 @@ def _scripted(replies: Sequence[AIMessage]) -> Scripted:
 
 def _chain(*models: Scripted) -> FallbackModel:
     """The models as one; each is tried once."""
-    limit = Limit(failures=5, cool_down_s=10)
+    limit = BreakerPolicy(failures=5, cool_down_s=10)
     links = [
-        ModelCandidate(GuardedModel(inner=model, timeout_s=5), Circuit(f"m{place}", limit))
+        ModelCandidate(GuardedModel(inner=model, timeout_s=5), GuardedCalls(f"m{place}", limit))
         for place, model in enumerate(models)
     ]
     return FallbackModel(candidates=tuple(links), attempts=1)
@@ -347,7 +346,7 @@ class Desk:
         registry: Callable[..., Registry] = Registry,
         pace: Pace | None = None,
         runs: RunSettings | None = None,
-        patience_s: float = MOST_S,
+        patience_s: float = MAX_WAIT_S,
         **settings: Any,
     ) -> None:
         self.redis = redis
@@ -380,7 +379,7 @@ class Desk:
             cache=self.caching,
             takes_tools=takes_tools,
         )
-        writer = Writer(self.registry, Patience(patience_s), Tally(self.metrics, frozenset(NAMES)))
+        writer = Writer(self.registry, RedisAvailability(patience_s), Tally(self.metrics, frozenset(NAMES)))
         self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 

@@ -13,7 +13,7 @@ from librarian import KEPT, Library
 from serve_app.cache import answers as caching_answers
 from serve_app.config import CacheSettings
 from serve_app.runs.cancelling import cancel
-from serve_app.stores.keys import RunKeys
+from serve_app.stores.redis_keys import RunKeys
 from serve_app.values import Answer, ChatRequest, Failed, Fault, RunStarted, Token, Usage
 
 if TYPE_CHECKING:

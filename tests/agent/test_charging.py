@@ -10,7 +10,7 @@ from desk import Broken, Desk, Stuck, context, killed, mortal, reply
 
 from serve_app.config import RunSettings
 from serve_app.llm.telemetry import estimate_tokens
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.log import RunLog
 from serve_app.values import Answer, ChatRequest, Context, Failed, Metering
 
@@ -100,7 +100,7 @@ async def test_a_turn_that_a_client_cancels_is_charged_for_what_it_used(
     await asyncio.wait_for(desk.model.hanging.wait(), 5)
     await log.cancel(asked, asked.run_id)
     assert await kept.heard() == [(asked.run_id, STEP + _cut(desk, 1, said))]
-    await end(following)
+    await cancel_and_wait(following)
 
 
 async def test_a_reply_that_breaks_off_is_charged_for_what_came_of_it(open_desk: Open, kept: Kept) -> None:

@@ -12,7 +12,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT, repaired
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.registry import Registry
-from serve_app.stores.keys import RunKeys, SessionKeys
+from serve_app.stores.redis_keys import RunKeys, SessionKeys
 from serve_app.values import Answer, Cancelled, ChatRequest
 
 if TYPE_CHECKING:

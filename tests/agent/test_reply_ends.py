@@ -13,8 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from serve_app.llm.error_translation import ContentFiltered, ContextOverflow, KeyRefused, ToolsRefused
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.values import Answer, ChatRequest, Reasoning, Token
 
 if TYPE_CHECKING:
@@ -59,10 +58,10 @@ class Provider(BaseChatModel):
 
 def _desk(open_desk: Open, *answering: Answering, max_steps: int = 6, **link: Any) -> tuple[Desk, list[Provider]]:
     providers = [Provider(answering=each, asked=[]) for each in answering]
-    limit = Limit(failures=1, cool_down_s=10)
+    limit = BreakerPolicy(failures=1, cool_down_s=10)
     links = [
         ModelCandidate(
-            GuardedModel(inner=each, timeout_s=5, configured_name=f"m{place}"), Circuit(f"m{place}", limit), **link
+            GuardedModel(inner=each, timeout_s=5, configured_name=f"m{place}"), GuardedCalls(f"m{place}", limit), **link
         )
         for place, each in enumerate(providers)
     ]
@@ -120,7 +119,9 @@ async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(open
     assert len(provider.asked) == 3
     chain = FallbackModel(
         candidates=(
-            ModelCandidate(GuardedModel(inner=provider, timeout_s=5), Circuit("m", Limit(1, 1)), key_env="OUR_KEY"),
+            ModelCandidate(
+                GuardedModel(inner=provider, timeout_s=5), GuardedCalls("m", BreakerPolicy(1, 1)), key_env="OUR_KEY"
+            ),
         ),
         attempts=1,
     )

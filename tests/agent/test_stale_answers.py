@@ -10,7 +10,7 @@ from uuid import uuid4
 from librarian import Library
 
 from serve_app.knowledge.document_store import DocumentRecord, DocumentStore
-from serve_app.stores.lease import LIFE_MS, Lease
+from serve_app.stores.lease import LEASE_MS, Lease
 from serve_app.values import Passage, SearchResult
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Shelf:
         self.pause_s: Callable[[], float] = lambda: 0
 
     async def write(self, edition: int) -> None:
-        await self._redis.set(self._lease.key, self._lease.holder, px=LIFE_MS)
+        await self._redis.set(self._lease.key, self._lease.holder, px=LEASE_MS)
         record = DocumentRecord("manual", "T", str(edition), passages=1, characters=1, indexed_at=0)
         await self._registry.unsettle("d")
         await self._registry.put(self._lease, "d", record, {7: 1})

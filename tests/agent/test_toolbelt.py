@@ -10,7 +10,7 @@ import pytest
 from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
-from serve_app.resilience.budget import Budget
+from serve_app.resilience.retry import RetryBudget
 from serve_app.values import (
     Context,
     DependencyCheck,
@@ -108,7 +108,7 @@ async def _never() -> NoReturn:
 
 async def _call(belt: Toolbelt, name: str, **arguments: str) -> ToolResult:
     await belt.specs()
-    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY, Budget(6))).result
+    return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY, RetryBudget(6))).result
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ async def test_a_call_that_hangs_is_given_the_time_of_its_standby_too() -> None:
     assert asyncio.get_running_loop().time() - begun == pytest.approx(2 * 3 + 5 + 7 + 1)
 
 
-async def _spent(tools: Tools, budget: Budget, name: str = "look") -> int:
+async def _spent(tools: Tools, budget: RetryBudget, name: str = "look") -> int:
     """What one call takes of the budget."""
     belt = _belt(tools)
     await belt.specs()
@@ -297,7 +297,7 @@ async def test_a_call_takes_of_the_budget_what_it_used(status: Any, attempts: in
     tools = Tools()
     tools.failure, tools.failures = GONE, 0
     tools.result = ToolResult(content="", status=status, attempts=attempts, by_standby=by_standby, elapsed_ms=1)
-    assert await _spent(tools, Budget(6)) == spent
+    assert await _spent(tools, RetryBudget(6)) == spent
     assert tools.granted == [1]
 
 
@@ -305,14 +305,14 @@ async def test_a_request_without_retries_left_makes_one_attempt_each() -> None:
     tools = Tools()
     tools.failure, tools.failures = GONE, 0
     tools.result = ToolResult(content="", status="timeout", attempts=2, elapsed_ms=1)
-    budget = Budget(1)
+    budget = RetryBudget(1)
     assert [await _spent(tools, budget), await _spent(tools, budget)] == [1, 0]
     assert tools.granted == [1, 0]
 
 
 async def test_a_call_that_nobody_answers_has_used_all_that_it_was_given() -> None:
     tools = Tools()
-    budget = Budget(1)
+    budget = RetryBudget(1)
     begun = asyncio.get_running_loop().time()
     assert await _spent(tools, budget) == 1
     assert asyncio.get_running_loop().time() - begun == pytest.approx(2 * 3 + 5 + 1)
@@ -323,7 +323,7 @@ async def test_a_call_that_nobody_answers_has_used_all_that_it_was_given() -> No
 
 async def test_calls_side_by_side_use_no_retry_twice() -> None:
     tools = Tools()
-    budget = Budget(3)
+    budget = RetryBudget(3)
     await asyncio.gather(*(_spent(tools, budget) for _ in range(5)))
     assert (sorted(each or 0 for each in tools.granted), budget.left) == ([0, 0, 1, 1, 1], 0)
 
@@ -349,7 +349,7 @@ async def test_a_tool_that_is_away_is_missing_in_answers_that_asked_for_it() -> 
     tools.result = ToolResult.refused("look", "it is not available now")
     belt = _belt(tools)
     await belt.specs()
-    outcome = await belt.call(CONTEXT, ToolRequest(id="c", name="look", arguments={}), KEY, Budget(6))
+    outcome = await belt.call(CONTEXT, ToolRequest(id="c", name="look", arguments={}), KEY, RetryBudget(6))
     assert outcome.missing == "tool:look"
 
 

@@ -13,7 +13,7 @@ from serve_app.agent import toolbelt
 from serve_app.config import RunSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.registry import Registry
-from serve_app.stores.keys import SessionKeys
+from serve_app.stores.redis_keys import SessionKeys
 from serve_app.values import Answer, ChatRequest, Failed, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
 
 if TYPE_CHECKING:

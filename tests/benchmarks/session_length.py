@@ -23,8 +23,8 @@ from uuid import uuid4
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.config import RedisSettings, Settings, ToolSettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.llm.models import build_model
 from serve_app.memory.window import Window
 from serve_app.observability.null import NullTracer
@@ -32,7 +32,7 @@ from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
 from serve_app.runs.writer import Writer
-from serve_app.stores.redis import connect
+from serve_app.stores.redis import create_redis_client
 from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Answer, ChatRequest, Context
 
@@ -130,10 +130,10 @@ async def _bytes(redis: Any) -> int:
 
 async def _main(turns: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        ports = embedded_ports(Path(folder))
+        ports = choose_ports(Path(folder))
         stores = EmbeddedStores(Path(folder), ports, redis=True, milvus=False)
         stores.start()
-        redis = connect(RedisSettings(), f"redis://127.0.0.1:{ports.redis}/0")
+        redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{ports.redis}/0")
         try:
             found = await measured(redis, turns, stretches=10)
         finally:

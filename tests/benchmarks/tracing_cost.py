@@ -29,12 +29,12 @@ from collectors import Dropped, langsmith, otlp
 from session_length import hosted, turn
 
 from serve_app.config import ObservabilitySettings, RedisSettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.observability.null import NullTracer
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.tracing import create_tracer, disable_langchain_tracing
-from serve_app.stores.redis import connect
+from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +96,10 @@ async def _main(turns: int, rounds: int) -> None:
     dropped = Dropped()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in SHARES}
     with tempfile.TemporaryDirectory() as folder, _sinks():
-        ports = embedded_ports(Path(folder))
+        ports = choose_ports(Path(folder))
         stores = EmbeddedStores(Path(folder), ports, redis=True, milvus=False)
         stores.start()
-        redis = connect(RedisSettings(), f"redis://127.0.0.1:{ports.redis}/0")
+        redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{ports.redis}/0")
         tracers = {name: _tracer(share, dropped) for name, share in SHARES.items()}
         try:
             for traced in tracers.values():

@@ -11,7 +11,7 @@ import pytest
 from serve_app.cache import answers, scripts
 from serve_app.cache.answers import Answers, Asked, Found, Lead
 from serve_app.cache.kept import KeptAnswer
-from serve_app.stores.keys import AnswerKeys, documents_version, inbox
+from serve_app.stores.redis_keys import AnswerKeys, documents_version_key, inbox_stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -164,7 +164,7 @@ async def test_an_answer_of_another_version_is_neither_given_nor_kept_nor_waited
 ) -> None:
     one, other = pair
     await one.keep(await led(one), KEPT)
-    version = documents_version(KEYS.collection, KEYS.tenant)
+    version = documents_version_key(KEYS.collection, KEYS.tenant)
     await redis.set(version, "v1")
     before = await led(one)
     await redis.set(version, "v2")
@@ -225,7 +225,7 @@ async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_el
     with one.leading(poisoned), one.leading(lead):
         task = await waiting(other)
         for garbage in ({"nothing": "x"}, {"answer": b"\xff"}):
-            await redis.xadd(inbox(other._owner), garbage)  # type: ignore[arg-type]  # what a fault may write
+            await redis.xadd(inbox_stream(other._owner), garbage)  # type: ignore[arg-type]  # what a fault may write
         await asyncio.sleep(answers.LIFE_MS / 1000 + 0.3)
         assert await redis.hget(KEYS.lead, "run") == lead.asked.run_id  # type: ignore[misc]  # redis-py types both clients at once
         assert await one.keep(lead, KEPT)

@@ -22,8 +22,8 @@ OPERATORS = "operators-key-of-thirty-two-characters"
 
 
 class Guarded(KeptKeys):
-    def caller(self, key: str) -> Caller | None:
-        return Caller(key_id="operator") if key == OPERATORS else super().caller(key)
+    def find_caller(self, key: str) -> Caller | None:
+        return Caller(key_id="operator") if key == OPERATORS else super().find_caller(key)
 
 
 @pytest.fixture(scope="module")

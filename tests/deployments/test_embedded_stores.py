@@ -18,10 +18,10 @@ import pytest
 from pymilvus import MilvusClient
 from redis import Redis
 
-from serve_app.deployments import embedded, loopback
-from serve_app.deployments.children import Child, Program
-from serve_app.deployments.data_folder import embedded_ports, hold
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments import embedded_stores
+from serve_app.deployments.child_process import ChildProcess, Program
+from serve_app.deployments.data_folder import LOOPBACK, choose_ports, is_port_free, lock_data_folder
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.errors import InvalidConfiguration, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ BACK_S = 5.0
 
 @contextmanager
 def running(data_dir: Path, *names: str) -> Iterator[EmbeddedStores]:
-    stores = EmbeddedStores(data_dir, embedded_ports(data_dir), redis="redis" in names, milvus="milvus" in names)
+    stores = EmbeddedStores(data_dir, choose_ports(data_dir), redis="redis" in names, milvus="milvus" in names)
     try:
         stores.start()
         yield stores
@@ -44,7 +44,7 @@ def running(data_dir: Path, *names: str) -> Iterator[EmbeddedStores]:
 
 @contextmanager
 def listening(port: int) -> Iterator[None]:
-    with socket.create_server((loopback.HOST, port)):
+    with socket.create_server((LOOPBACK, port)):
         yield
 
 
@@ -73,11 +73,11 @@ def kill(stores: EmbeddedStores, name: str) -> int:
 
 
 def redis_of(data_dir: Path) -> Redis:
-    return Redis(port=embedded_ports(data_dir).redis, decode_responses=True)
+    return Redis(port=choose_ports(data_dir).redis, decode_responses=True)
 
 
 def count(data_dir: Path) -> int:
-    client = MilvusClient(f"http://{loopback.HOST}:{embedded_ports(data_dir).milvus}", timeout=5)
+    client = MilvusClient(f"http://{LOOPBACK}:{choose_ports(data_dir).milvus}", timeout=5)
     try:
         client.load_collection("facts")
         return int(client.query("facts", "", output_fields=["count(*)"])[0]["count(*)"])
@@ -87,7 +87,7 @@ def count(data_dir: Path) -> int:
 
 def found(data_dir: Path) -> int:
     """How many rows a search finds, without a load before it."""
-    client = MilvusClient(f"http://{loopback.HOST}:{embedded_ports(data_dir).milvus}", timeout=5)
+    client = MilvusClient(f"http://{LOOPBACK}:{choose_ports(data_dir).milvus}", timeout=5)
     try:
         return len(client.search("facts", [[1, 1, 2, 3]], limit=100)[0])
     finally:
@@ -95,7 +95,7 @@ def found(data_dir: Path) -> int:
 
 
 def insert(data_dir: Path, rows: int) -> None:
-    client = MilvusClient(f"http://{loopback.HOST}:{embedded_ports(data_dir).milvus}", timeout=5)
+    client = MilvusClient(f"http://{LOOPBACK}:{choose_ports(data_dir).milvus}", timeout=5)
     client.create_collection("facts", dimension=4)
     client.insert("facts", [{"id": row, "vector": [row, 1, 2, 3]} for row in range(rows)])
     client.close()
@@ -115,7 +115,7 @@ def test_a_client_that_asks_whether_its_connection_is_there_keeps_it(tmp_path: P
     options = [*often.items(), ("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1)]
     states: list[str] = []
     with running(tmp_path, "milvus"):
-        address = f"{loopback.HOST}:{embedded_ports(tmp_path).milvus}"
+        address = f"{LOOPBACK}:{choose_ports(tmp_path).milvus}"
         with grpc.insecure_channel(address, options=options) as channel:
             channel.subscribe(lambda state: states.append(state.name), try_to_connect=True)
             until(lambda: states[-1:] == ["READY"])
@@ -156,7 +156,7 @@ def test_a_store_that_dies_again_and_again_comes_back_each_time(tmp_path: Path) 
 
 def test_stopped_stores_saved_their_data_for_the_next_start_on_the_same_ports(tmp_path: Path) -> None:
     with running(tmp_path, "redis", "milvus") as stores:
-        ports, pids = embedded_ports(tmp_path), list(stores.pids().values())
+        ports, pids = choose_ports(tmp_path), list(stores.pids().values())
         insert(tmp_path, rows=5)
         with redis_of(tmp_path) as client:
             client.set("kept", "yes")
@@ -164,9 +164,9 @@ def test_stopped_stores_saved_their_data_for_the_next_start_on_the_same_ports(tm
     assert "bye bye" in (tmp_path / "redis.log").read_text()
     assert "Shutting down" in (tmp_path / "milvus.log").read_text()
     with running(tmp_path, "redis", "milvus"), redis_of(tmp_path) as client:
-        assert embedded_ports(tmp_path) == ports
-        assert not loopback.is_free(ports.redis)
-        assert not loopback.is_free(ports.milvus), "gRPC listens on the same address in its IPv6 form"
+        assert choose_ports(tmp_path) == ports
+        assert not is_port_free(ports.redis)
+        assert not is_port_free(ports.milvus), "gRPC listens on the same address in its IPv6 form"
         assert client.get("kept") == "yes"
         assert count(tmp_path) == 5
 
@@ -178,7 +178,7 @@ def test_redis_keeps_an_append_only_file_and_listens_on_loopback_only(tmp_path: 
         assert {name: options[name] for name in expected} == expected
         pid = stores.pids()["redis"]
         assert {each.laddr.ip for each in psutil.Process(pid).net_connections() if each.status == "LISTEN"} == {
-            loopback.HOST
+            LOOPBACK
         }
 
 
@@ -192,11 +192,11 @@ def test_the_stores_die_with_a_killed_parent_and_its_successor_has_their_data(tm
     source = """
 import sys, time
 from pathlib import Path
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
 
 folder = Path(sys.argv[1])
-stores = EmbeddedStores(folder, embedded_ports(folder), redis=True, milvus=True)
+stores = EmbeddedStores(folder, choose_ports(folder), redis=True, milvus=True)
 stores.start()
 print(*stores.pids().values(), flush=True)
 time.sleep(60)
@@ -216,7 +216,7 @@ time.sleep(60)
 
 
 def test_the_stores_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
-    stores = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=True, milvus=False)
+    stores = EmbeddedStores(tmp_path, choose_ports(tmp_path), redis=True, milvus=False)
     try:
         starter = threading.Thread(target=stores.start)
         starter.start()
@@ -242,7 +242,7 @@ def test_ctrl_c_passes_over_the_stores(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "STOP_S", 0.3)
+    monkeypatch.setattr(embedded_stores, "STOP_S", 0.3)
     with running(tmp_path, "redis") as stores:
         pid = stores.pids()["redis"]
         assert pid is not None
@@ -263,7 +263,7 @@ def test_a_store_is_not_ok_while_it_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_a_data_folder_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "HANDOVER_S", 0.2)
+    monkeypatch.setattr(embedded_stores, "HANDOVER_S", 0.2)
     with running(tmp_path, "redis") as first:
         pid = first.pids()["redis"]
         with pytest.raises(InvalidConfiguration) as caught, running(tmp_path, "redis"):
@@ -283,20 +283,20 @@ def test_two_folders_are_served_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_folder_stays_held_until_the_last_child_of_its_owner_is_gone(tmp_path: Path) -> None:
-    owner = hold(tmp_path, patience_s=0)
-    child = Child(_program(tmp_path, "exec sleep 60"), owner.fileno())
+    owner = lock_data_folder(tmp_path, patience_s=0)
+    child = ChildProcess(_program(tmp_path, "exec sleep 60"), owner.fileno())
     child.start()
     until(lambda: child.pid)
     owner.close()
     with pytest.raises(InvalidConfiguration):
-        hold(tmp_path, patience_s=0.2)
+        lock_data_folder(tmp_path, patience_s=0.2)
     child.stop(patience_s=2)
-    hold(tmp_path, patience_s=0).close()
+    lock_data_folder(tmp_path, patience_s=0).close()
 
 
 def test_a_store_that_does_not_start_tells_the_last_line_of_its_log(tmp_path: Path) -> None:
-    with hold(tmp_path, patience_s=0) as lock:
-        child = Child(_program(tmp_path, "echo the file is broken >&2; exit 1"), lock.fileno())
+    with lock_data_folder(tmp_path, patience_s=0) as lock:
+        child = ChildProcess(_program(tmp_path, "echo the file is broken >&2; exit 1"), lock.fileno())
         child.start()
         with pytest.raises(StoreUnavailable, match="the file is broken"):
             child.wait_until_it_answers(timeout_s=1)
@@ -305,8 +305,8 @@ def test_a_store_that_does_not_start_tells_the_last_line_of_its_log(tmp_path: Pa
 
 def test_a_port_is_not_shared_with_a_stranger(tmp_path: Path) -> None:
     program = _program(tmp_path, "exec sleep 60")
-    with hold(tmp_path, patience_s=0) as lock:
-        child = Child(program, lock.fileno())
+    with lock_data_folder(tmp_path, patience_s=0) as lock:
+        child = ChildProcess(program, lock.fileno())
         with listening(program.port):
             child.start()
             time.sleep(0.5)
@@ -317,7 +317,7 @@ def test_a_port_is_not_shared_with_a_stranger(tmp_path: Path) -> None:
 
 
 def _program(data_dir: Path, script: str) -> Program:
-    return Program("shell", ("/bin/sh", "-c", script), embedded_ports(data_dir).redis, data_dir / "log", _never)
+    return Program("shell", ("/bin/sh", "-c", script), choose_ports(data_dir).redis, data_dir / "log", _never)
 
 
 def _never(_port: int) -> bool:

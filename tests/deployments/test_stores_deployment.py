@@ -13,9 +13,9 @@ from ray import serve
 from redis import Redis
 
 from serve_app.config import ObservabilitySettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.loopback import HOST, milvus_answers, redis_answers
-from serve_app.deployments.stores import Stores, refuse_many
+from serve_app.deployments.data_folder import LOOPBACK, choose_ports
+from serve_app.deployments.embedded_stores import is_milvus_ready, is_redis_ready
+from serve_app.deployments.stores import StoresDeployment, require_single_node
 from serve_app.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")
     with own_ray(log_to_driver=False, logging_level="ERROR"):
-        with socket.create_server((HOST, 0)) as free:
+        with socket.create_server((LOOPBACK, 0)) as free:
             port = free.getsockname()[1]
-        serve.start(http_options={"host": HOST, "port": port})
-        stores = Stores.bind(tmp_path, embedded_ports(tmp_path), ObservabilitySettings(), redis=True, milvus=True)
+        serve.start(http_options={"host": LOOPBACK, "port": port})
+        stores = StoresDeployment.bind(
+            tmp_path, choose_ports(tmp_path), ObservabilitySettings(), redis=True, milvus=True
+        )
         yield serve.run(stores, name="stores", route_prefix=None)
 
 
@@ -47,7 +49,7 @@ def until(condition: Callable[[], object], within_s: float) -> None:
 def listener(port: int) -> psutil.Process:
     """The process that serves on `port`."""
     listening = (each for each in psutil.net_connections("tcp") if each.status == "LISTEN")
-    found = (each.pid for each in listening if each.laddr.ip.endswith(HOST) and each.laddr.port == port)
+    found = (each.pid for each in listening if each.laddr.ip.endswith(LOOPBACK) and each.laddr.port == port)
     return psutil.Process(next(found))
 
 
@@ -59,7 +61,7 @@ def gone(process: psutil.Process) -> bool:
 def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_back(
     deployed: Any, tmp_path: Path
 ) -> None:
-    ports = embedded_ports(tmp_path)
+    ports = choose_ports(tmp_path)
     assert [check.ok for check in deployed.ready.remote().result(timeout_s=30)] == [True, True]
     former = [listener(ports.redis), listener(ports.milvus)]
     replica = former[0].parent()
@@ -69,10 +71,10 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
 
     replica.kill()
     until(lambda: all(gone(process) for process in former), within_s=2)
-    until(lambda: redis_answers(ports.redis) and milvus_answers(ports.milvus), within_s=15)
+    until(lambda: is_redis_ready(ports.redis) and is_milvus_ready(ports.milvus), within_s=15)
     with Redis(port=ports.redis) as client:
         assert client.get("kept") == b"yes"
-    assert embedded_ports(tmp_path) == ports
+    assert choose_ports(tmp_path) == ports
 
     latter = [listener(ports.redis), listener(ports.milvus)]
     serve.shutdown()
@@ -80,6 +82,6 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
 
 
 def test_more_than_one_node_is_refused() -> None:
-    refuse_many(1)
+    require_single_node(1)
     with pytest.raises(InvalidConfiguration, match="one node, not 2"):
-        refuse_many(2)
+        require_single_node(2)

@@ -350,10 +350,10 @@ class KeptFaults:
     def __init__(self) -> None:
         self.kept: dict[str, Fault] = {}
 
-    async def in_force(self) -> tuple[Fault, ...]:
-        return await self.listed()
+    async def active_faults(self) -> tuple[Fault, ...]:
+        return await self.list_faults()
 
-    async def listed(self) -> tuple[Fault, ...]:
+    async def list_faults(self) -> tuple[Fault, ...]:
         return tuple(fault for _, fault in sorted(self.kept.items()))
 
     async def put(self, fault: Fault) -> None:
@@ -372,7 +372,7 @@ class KeptKeys:
         self.limits: dict[str, TenantLimits] = {}
         self.failing: Exception | None = None
 
-    def caller(self, key: str) -> Caller | None:
+    def find_caller(self, key: str) -> Caller | None:
         if self.failing:
             raise self.failing
         found = next((each for each in self.kept.values() if each.key == key), None)
@@ -389,21 +389,21 @@ class KeptKeys:
         self.kept[key_id] = made
         return made
 
-    async def listed(self) -> tuple[ApiKey, ...]:
+    async def list_keys(self) -> tuple[ApiKey, ...]:
         return tuple(ApiKey(**each.model_dump(exclude={"key"})) for each in self.kept.values())
 
     async def revoke(self, key_id: str) -> None:
         if self.kept.pop(key_id, None) is None:
             raise NotFound(f"There is no key {key_id}")
 
-    async def limit(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+    async def update_limits(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
         if key_id not in self.kept:
             raise NotFound(f"There is no key {key_id}")
         before = self.kept[key_id]
         self.kept[key_id] = before.model_copy(update={"limits": before.limits.model_copy(update=dict(changes))})
         return ApiKey(**self.kept[key_id].model_dump(exclude={"key"}))
 
-    async def tenants(self) -> tuple[TenantEntry, ...]:
+    async def list_tenants(self) -> tuple[TenantEntry, ...]:
         return tuple(TenantEntry(tenant=name, **dict(each)) for name, each in sorted(self.limits.items()))
 
     async def put_tenant(self, tenant: str, limits: TenantLimits) -> TenantEntry:
@@ -418,7 +418,7 @@ class ToldLines:
         self.runs = runs
         self.lines = lines
 
-    async def listed(self, context: Context, run_id: str) -> RunLogLines:
+    async def read(self, context: Context, run_id: str) -> RunLogLines:
         await self.runs.run(context, run_id)
         return RunLogLines(run_id=run_id, lines=self.lines)
 

@@ -21,8 +21,8 @@ from serve_app.errors import Overloaded, RateLimited
 from serve_app.http.api import create_api
 from serve_app.http.places import Admission
 from serve_app.observability.metric_catalogue import RESPONSES
-from serve_app.stores.limiter import RedisLimiter
-from serve_app.stores.redis import connect
+from serve_app.stores.rate_limiter import RateLimiter
+from serve_app.stores.redis import create_redis_client
 from serve_app.values import Caller, Metering, RateLimits, RunStarted, TenantLimits
 
 if TYPE_CHECKING:
@@ -243,11 +243,11 @@ async def test_what_a_turn_is_charged_to_goes_with_it_to_the_agent():
 @contextmanager
 def _instance(redis_url: str, service: Service) -> Iterator[int]:
     """An ingress of its own, in a thread of its own; its port."""
-    redis = connect(RedisSettings(), redis_url)
+    redis = create_redis_client(RedisSettings(), redis_url)
     limits = LimitSettings(tenant=RateLimits(turns_per_minute=50, turns_burst=50))
     parts = replace(
         service.services,
-        limiter=RedisLimiter(redis, limits, Alike()),
+        limiter=RateLimiter(redis, limits, Alike()),
         admission=Admission(AdmissionSettings(), Alike()),
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)

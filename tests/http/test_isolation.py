@@ -208,7 +208,7 @@ async def test_only_the_operators_tenant_manages_keys_tenants_and_faults(owned: 
 
 
 async def test_a_key_that_is_revoked_opens_nothing_of_its_tenant_any_longer(owned: Owned) -> None:
-    [key] = [key for key in await owned.service.keys.listed() if key.tenant == "acme"]
+    [key] = [key for key in await owned.service.keys.list_keys() if key.tenant == "acme"]
     async with asyncio.timeout(2):
         await owned.service.keys.revoke(key.id)
         assert (await owned.ask(owned.acme, "get", f"/agent/runs/{owned.run_id}")).status_code == 401

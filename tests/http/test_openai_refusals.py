@@ -56,6 +56,6 @@ async def test_a_client_that_may_try_again_comes_back_and_is_answered() -> None:
             service.limiter.says = says.pop(0)
             return await type(service.limiter).ask(service.limiter, caller)
 
-        service.limiter.ask = ask
+        service.limiter.take_turn = ask
         assert (await _said(service, "sk-any", retries=2)).choices[0].message.content
         assert says == []

@@ -25,8 +25,8 @@ SHOWN = {"Authorization": f"Bearer {OPERATORS}"}
 class Operated(KeptKeys):
     """Knows the operator's key besides."""
 
-    def caller(self, key: str) -> Caller | None:
-        return Caller(key_id="operator") if key == OPERATORS else super().caller(key)
+    def find_caller(self, key: str) -> Caller | None:
+        return Caller(key_id="operator") if key == OPERATORS else super().find_caller(key)
 
 
 def _guarded() -> Described:

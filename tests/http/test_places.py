@@ -14,7 +14,7 @@ from serve_app.errors import Overloaded
 from serve_app.http.places import TELL_EVERY_S, Admission
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.values import TenantLimits
 
 virtual = pytest.mark.looptime
@@ -114,7 +114,7 @@ async def test_a_tenant_at_a_hundred_times_its_share_costs_another_a_third_of_a_
     flood = asyncio.create_task(greedy(admission))
     await asyncio.sleep(5)
     beside = await modest(admission)
-    await end(flood)
+    await cancel_and_wait(flood)
     p99 = int(0.99 * len(alone))
     assert len(beside) == 120
     assert beside[p99] < 1.3 * alone[p99]
@@ -178,4 +178,4 @@ async def test_a_number_that_cannot_be_taken_does_not_end_the_telling_of_the_oth
     going_on = asyncio.create_task(_admission(metrics).go_on())
     await asyncio.sleep(2.5 * TELL_EVERY_S)
     assert (metrics.sets, going_on.done()) == (3, False)
-    await end(going_on)
+    await cancel_and_wait(going_on)

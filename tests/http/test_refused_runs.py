@@ -12,14 +12,14 @@ from http_service import Service, running
 
 from serve_app.config import MemorySettings, RunSettings
 from serve_app.errors import AgentUnavailable, Overloaded
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.log import RunLog
 from serve_app.runs.registry import Registry
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.writer import Writer
-from serve_app.stores.keys import UNFINISHED
+from serve_app.stores.redis_keys import UNFINISHED_RUNS
 from serve_app.values import Answer
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def _serving(redis: Redis) -> AsyncIterator[tuple[Service, Replicas]]:
             yield service, replicas
     finally:
         await replicas.host.close(0)
-        await end(reading)
+        await cancel_and_wait(reading)
 
 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.long)])
@@ -93,7 +93,7 @@ async def test_what_is_refused_is_not_run_later_and_may_be_asked_for_again(
             refused = await service.client.post("/agent/chat", json={**CHAT, "stream": stream}, headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
             assert refused.headers["retry-after"] == "7"
-        assert await redis.zcard(UNFINISHED) == 0
+        assert await redis.zcard(UNFINISHED_RUNS) == 0
         replicas.failing = None
         again = await service.client.post("/agent/chat", json={**CHAT, "stream": stream}, headers=headers)
         assert again.status_code == (202 if "Prefer" in headers else 200)

@@ -33,7 +33,7 @@ from serve_app.llm.models import build_model
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
 from serve_app.observability.null import NullTracer
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.cancelling import cancel
 from serve_app.runs.course import Means
 from serve_app.runs.feedback import FeedbackBook
@@ -43,9 +43,9 @@ from serve_app.runs.registry import Registry
 from serve_app.runs.surviving import SurvivingAgent
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
-from serve_app.stores.access import AccessBook
-from serve_app.stores.api_keys import KeyBook
-from serve_app.stores.run_lines import Lines
+from serve_app.stores.api_key_cache import ApiKeyCache
+from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.run_log import RunLogStore
 from serve_app.values import ApiKeyRequest
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
     """Everything, until the end of the block."""
     knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
     index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _prepare)
-    access, runs = AccessBook(redis), RunLog(redis, RunSettings())
-    keys, agent = KeyBook(redis, access), Agent(redis, index)
+    access, runs = ApiKeyCache(redis), RunLog(redis, RunSettings())
+    keys, agent = ApiKeyStore(redis, access), Agent(redis, index)
     service = Whole(
         settings=HttpSettings(),
         runs=runs,  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
         access=access,
     )
     service.agent = SurvivingAgent(agent, runs)
-    service.lines = Lines(redis, 60)
+    service.lines = RunLogStore(redis, 60)
     service.feedback = FeedbackBook(redis, FeedbackSettings())
     reading = [asyncio.create_task(each.go_on()) for each in (runs, access)]
     try:
@@ -142,5 +142,5 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
             yield service
     finally:
         await agent.host.close(0)
-        await end(*reading)
+        await cancel_and_wait(*reading)
         await index.close()

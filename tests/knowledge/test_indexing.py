@@ -188,7 +188,7 @@ async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
 async def test_a_lease_is_renewed_while_it_is_held_and_free_afterwards(
     redis: Redis, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.stores.lease.LIFE_MS", 200)
+    monkeypatch.setattr("serve_app.stores.lease.LEASE_MS", 200)
     monkeypatch.setattr("serve_app.stores.lease.RENEW_EVERY_S", 0.05)
     async with writing(redis, "c", context.deadline) as lease:
         await asyncio.sleep(0.5)

@@ -15,7 +15,7 @@ from tcp_proxy import proxied
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.replicas import LIMIT, MilvusReplicas
-from serve_app.resilience.breaker import Limit
+from serve_app.resilience.circuit_breaker import BreakerPolicy
 from serve_app.values import Document, Fault
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ async def test_a_server_that_is_back_is_found_by_one_search(
 ) -> None:
     knowledge = KnowledgeSettings(collection=collection, timeout_s=SLOW_S)
     milvus = MilvusSettings(url=proxy.url, standby=milvus_url)
-    servers = MilvusReplicas(milvus, knowledge, Limit(failures=1, cool_down_s=0.5))
+    servers = MilvusReplicas(milvus, knowledge, BreakerPolicy(failures=1, cool_down_s=0.5))
 
     async def standby() -> bool:
         return (await servers.near(context, {"sparse": {0: 1.0}}, 1)).standby

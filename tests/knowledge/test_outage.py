@@ -14,14 +14,14 @@ from pymilvus import MilvusClient
 from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.passage_store import PassageStore
 from serve_app.knowledge.replicas import MilvusReplicas
-from serve_app.stores.redis import connect
+from serve_app.stores.redis import create_redis_client
 from serve_app.values import Document
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def unused_port() -> int:
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
-    stores = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=False, milvus=True)
+    stores = EmbeddedStores(tmp_path, choose_ports(tmp_path), redis=False, milvus=True)
     stores.start()
     yield stores
     stores.stop()
@@ -63,7 +63,7 @@ async def until(index: KnowledgeIndex, *, answers: bool) -> None:
 async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
     open_index: Callable[..., KnowledgeIndex], stores: EmbeddedStores, tmp_path: Path, contexts: Callable[..., Context]
 ) -> None:
-    index = open_index(url=f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}")
+    index = open_index(url=f"http://127.0.0.1:{choose_ports(tmp_path).milvus}")
     await index.add(contexts("t"), [DISK])
     for question in ("How is a disk erased?", "Erase disks"):
         os.kill(stores.pids()["milvus"] or 0, signal.SIGKILL)
@@ -128,7 +128,7 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
 
 
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
-    redis = connect(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
+    redis = create_redis_client(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
     index = KnowledgeIndex(
         KnowledgeSettings(), redis, MilvusReplicas(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare
     )
@@ -150,7 +150,7 @@ async def test_a_collection_that_milvus_has_lost_is_not_silently_begun_anew(
     context: Context,
 ) -> None:
     await index.add(context, [DISK])
-    url = f"http://127.0.0.1:{embedded_ports(tmp_path).milvus}"
+    url = f"http://127.0.0.1:{choose_ports(tmp_path).milvus}"
     empty = open_index(url=url, collection=index._settings.collection)
     with pytest.raises(StoreUnavailable, match="no longer has the collection"):
         await empty.add(context, [CLOCK])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.errors import StoreUnavailable
-from serve_app.stores.keys import documents_version
+from serve_app.stores.redis_keys import documents_version_key
 from serve_app.values import Document
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def manual(word: str, source: str = "manual") -> Document:
 
 
 async def version(redis: Redis, index: KnowledgeIndex, tenant: str = "default") -> str | None:
-    found: str | None = await redis.get(documents_version(index._settings.collection, tenant))
+    found: str | None = await redis.get(documents_version_key(index._settings.collection, tenant))
     return found
 
 

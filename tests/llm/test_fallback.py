@@ -20,9 +20,8 @@ from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.message_keys import FALLBACK, MODEL, RESTART
 from serve_app.llm.models import build_model
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.budget import Budget
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.resilience.retry import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -209,7 +208,7 @@ async def test_checks_name_each_model_and_require_none_while_another_is_asked(st
 
 @pytest.mark.parametrize(("retries", "calls"), [(0, (1, 1)), (1, (2, 1)), (9, (3, 1))])
 async def test_retries_are_taken_from_the_requests_budget(stub: Stub, retries: int, calls: tuple[int, int]) -> None:
-    pair, budget = Pair(stub, ["broken@0"] * 9, attempts=3), Budget(retries)
+    pair, budget = Pair(stub, ["broken@0"] * 9, attempts=3), RetryBudget(retries)
     await pair.ask(budget=budget)
     assert pair.calls == calls
     assert budget.left == retries - (calls[0] - 1)
@@ -287,7 +286,8 @@ async def test_tools_are_bound_for_the_model_that_is_asked(stub: Stub, *, stream
 async def test_a_class_that_takes_no_tools_says_so_as_a_model_that_refuses_them(*, streaming: bool) -> None:
     model = GuardedModel(inner=GenericFakeChatModel(messages=iter([AIMessage("Hi.")])), timeout_s=5)
     chain = FallbackModel(
-        candidates=(ModelCandidate(model, Circuit("plain", Limit(failures=5, cool_down_s=10))),), attempts=1
+        candidates=(ModelCandidate(model, GuardedCalls("plain", BreakerPolicy(failures=5, cool_down_s=10))),),
+        attempts=1,
     )
     bound = chain.bind_tools([{"type": "function", "function": {"name": "pay", "parameters": {}}}])
     with pytest.raises(ToolsRefused):

@@ -17,9 +17,8 @@ from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
 from serve_app.llm.error_translation import ModelRefused, ModelTooSlow, RequestRefused
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.budget import Budget
-from serve_app.resilience.circuit import Circuit
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.resilience.retry import RetryBudget
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -58,9 +57,9 @@ def chain(*errors: list[Any], attempts: int = 2, failures: int = 5, timeout_s: f
     """A chain of models that fail so, and when each of them was asked."""
     models = [Failing(errors=list(each), at=[]) for each in errors]
     clock = asyncio.get_running_loop().time
-    limit = Limit(failures=failures, cool_down_s=10)
+    limit = BreakerPolicy(failures=failures, cool_down_s=10)
     links = [
-        ModelCandidate(GuardedModel(inner=model, timeout_s=timeout_s), Circuit(f"m{place}", limit, clock))
+        ModelCandidate(GuardedModel(inner=model, timeout_s=timeout_s), GuardedCalls(f"m{place}", limit, clock))
         for place, model in enumerate(models)
     ]
     return FallbackModel(candidates=tuple(links), attempts=attempts), [model.at for model in models]
@@ -100,7 +99,7 @@ async def test_a_time_out_is_tried_again_only_where_no_other_model_is_left() -> 
 async def test_a_fallback_that_is_left_alone_is_no_other_model() -> None:
     pair, (first, second) = chain([ModelUnavailable("x", 5)], [], failures=2)
     for _ in range(2):
-        with pytest.raises(ValueError, match="x"), pair.candidates[1].circuit.passing(ModelUnavailable, (ValueError,)):
+        with pytest.raises(ValueError, match="x"), pair.candidates[1].circuit.guard(ModelUnavailable, (ValueError,)):
             raise ValueError("x")
     await pair.ainvoke("hello")
     assert (first, second) == ([0, 5], [])
@@ -145,7 +144,7 @@ async def test_calls_side_by_side_stay_within_attempts_and_budget(
     errors: list[list[Any]], attempts: int, retries: int, calls: int
 ) -> None:
     models, asked = chain(*errors, attempts=attempts, failures=4)
-    budget = Budget(retries)
+    budget = RetryBudget(retries)
     ends = await asyncio.gather(*(models.ainvoke("hello", budget=budget) for _ in range(calls)), return_exceptions=True)
     assert all(isinstance(end, AIMessage | ServeAppError) for end in ends)
     made = [len(at) for at in asked]

@@ -11,7 +11,7 @@ from serve_app.config import MemorySettings
 from serve_app.memory import sizes
 from serve_app.memory.sizes import largest
 from serve_app.memory.window import Window
-from serve_app.stores.keys import SessionKeys
+from serve_app.stores.redis_keys import SessionKeys
 
 if TYPE_CHECKING:
     import pytest

@@ -13,7 +13,7 @@ from serve_app.memory.repair import NO_ANSWER, NO_RESULT
 from serve_app.memory.window import Recalled, Window
 from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.stores.keys import RunKeys, SessionKeys
+from serve_app.stores.redis_keys import RunKeys, SessionKeys
 from serve_app.values import Exchange, Message, ToolRequest
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from serve_app.observability import process_metrics
 from serve_app.observability.metric_catalogue import BREAKER_STATE, CPU_S, LOOP_LAG_S, RESIDENT_BYTES
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.observability.process_metrics import EVERY_S, report_process_metrics, resident_bytes
-from serve_app.resilience.breaker import Limit
-from serve_app.resilience.circuit import Circuit
-from serve_app.resilience.ending import end
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.resilience.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +27,7 @@ WAIT_S = 0.6
 @pytest.mark.looptime
 async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
     clock = asyncio.get_running_loop().time
-    circuit = Circuit("m", Limit(failures=1, cool_down_s=2 * EVERY_S), clock)
+    circuit = GuardedCalls("m", BreakerPolicy(failures=1, cool_down_s=2 * EVERY_S), clock)
 
     def breakers() -> Mapping[str, str]:
         return {"model:m": circuit.state}
@@ -39,13 +38,13 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
         await asyncio.sleep(EVERY_S + 0.3)
         seen.append(metrics.of(BREAKER_STATE)["model:m"])
         if step == 0:
-            with pytest.raises(ModelUnavailable), circuit.passing(ModelUnavailable, (ModelUnavailable,)):
+            with pytest.raises(ModelUnavailable), circuit.guard(ModelUnavailable, (ModelUnavailable,)):
                 raise ModelUnavailable("x")
-    with circuit.passing(ModelUnavailable, ()):
+    with circuit.guard(ModelUnavailable, ()):
         pass
     await asyncio.sleep(EVERY_S + 0.3)
     assert [*seen, metrics.of(BREAKER_STATE)["model:m"]] == [0, 2, 2, 1, 0]
-    await end(beating)
+    await cancel_and_wait(beating)
 
 
 async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(mo
     await asyncio.sleep(WAIT_S)
     assert metrics.of(LOOP_LAG_S)[()] >= 0.14  # the pause of a quarter of a second ends within the 0.4 s
     assert metrics.of(CPU_S)[()] >= used_s + 0.4
-    await end(beating)
+    await cancel_and_wait(beating)
 
 
 @pytest.mark.looptime
@@ -74,7 +73,7 @@ async def test_what_was_counted_is_handed_over_again_and_again_and_at_the_end() 
     beating = asyncio.create_task(report_process_metrics(Counting()))
     await asyncio.sleep(2.5 * EVERY_S)
     assert len(handed) == 2
-    await end(beating)
+    await cancel_and_wait(beating)
     assert len(handed) == 3
 
 
@@ -86,4 +85,4 @@ async def test_the_memory_is_what_the_system_says() -> None:
     beating = asyncio.create_task(report_process_metrics(metrics))
     await asyncio.sleep(0)
     assert metrics.of(RESIDENT_BYTES)[()] > 1e6
-    await end(beating)
+    await cancel_and_wait(beating)

@@ -27,7 +27,7 @@ from serve_app.observability.null import InMemoryMetrics
 from serve_app.observability.process_metrics import EVERY_S, report_process_metrics
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.run_log_handler import RunLogHandler
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -207,7 +207,7 @@ async def test_a_breaker_or_a_metric_that_cannot_be_told_ends_no_heartbeat() -> 
     assert set(metrics.of(BREAKER_STATE)) == {"b"}
     assert metrics.of(RESIDENT_BYTES)
     with contextlib.suppress(RuntimeError):
-        await end(beating)
+        await cancel_and_wait(beating)
 
 
 def test_an_observation_that_ray_refuses_costs_no_other_and_fails_nobody() -> None:

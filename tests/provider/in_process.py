@@ -31,11 +31,11 @@ from serve_app.memory.window import Window
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
-from serve_app.runs.patience import MOST_S, Patience
 from serve_app.runs.registry import Registry
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import Writer
-from serve_app.stores.redis import connect
+from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
+from serve_app.stores.redis import create_redis_client
 from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Answer, ChatRequest, Context, Failed, SearchResult, Token
 
@@ -117,7 +117,7 @@ def deeds_of(turn: str) -> tuple[str, ...]:
 @asynccontextmanager
 async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterator[Agent]:
     """An agent whose model is the provider's, for the block."""
-    redis = connect(RedisSettings(), redis_url)
+    redis = create_redis_client(RedisSettings(), redis_url)
     await redis.flushall()
     metrics = InMemoryMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
@@ -128,7 +128,7 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     window = Window(redis, MemorySettings(), metrics)
     registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex, metrics)
     turn = Turn(model=chain, model_name="odd", belt=belt, window=window, settings=AgentSettings())
-    writer = Writer(registry, Patience(MOST_S), Tally(metrics, frozenset(TOOLS)))
+    writer = Writer(registry, RedisAvailability(MAX_WAIT_S), Tally(metrics, frozenset(TOOLS)))
     host = Host(Means(redis, registry, writer, RunSettings(), turn.run), 50)
     try:
         yield Agent(host, provider, redis)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.resilience.retry import (
-    INSIST_MAX_S,
-    INSIST_MIN_S,
-    OUTLAST_PAUSE_S,
+    FOREVER_MAX_S,
+    FOREVER_MIN_S,
+    UNTIL_PAUSE_S,
     WAIT_MAX_S,
     WAIT_MIN_S,
-    insist,
-    outlast,
     retry,
+    retry_forever,
+    retry_until,
 )
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def test_a_retry_gives_up_no_sooner_than_it_must(attempts: int, left_s: float) -
 @given(st.integers(0, 12))
 def test_what_is_insisted_on_waits_longer_and_longer_up_to_its_most(failures: int) -> None:
     call, told = Flaky([(0, ValueError)] * failures), list[BaseException | None]()
-    assert _in_virtual_time(insist(call, told.append)) == "done"
+    assert _in_virtual_time(retry_forever(call, told.append)) == "done"
     assert len(told) == failures
-    expected = [min(INSIST_MIN_S * 2.0**made, INSIST_MAX_S) for made in range(failures)]
+    expected = [min(FOREVER_MIN_S * 2.0**made, FOREVER_MAX_S) for made in range(failures)]
     assert call.waits_s == pytest.approx(expected, abs=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_what_is_outlasted_is_tried_at_least_once_and_not_after_its_time(
     told: list[tuple[float, type[Exception]]], patience_s: float
 ) -> None:
     call = Flaky(told)
-    outcome = _in_virtual_time(_outcome(outlast(call, patience_s, ConnectionError)))
-    assert call.waits_s == pytest.approx([OUTLAST_PAUSE_S] * len(call.waits_s), abs=1e-3)
+    outcome = _in_virtual_time(_outcome(retry_until(call, patience_s, ConnectionError)))
+    assert call.waits_s == pytest.approx([UNTIL_PAUSE_S] * len(call.waits_s), abs=1e-3)
     assert all(ended < patience_s for _, ended in call.spans[:-1])
     assert outcome == (told[len(call.spans) - 1][1] if len(call.spans) <= len(told) else "done")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import DeadlineExceeded
-from serve_app.resilience.deadline import limit_s, remaining_s, until
+from serve_app.resilience.deadline import call_timeout_s, local_deadline, remaining_s
 from serve_app.values import Context
 
 PACKAGE = Path(__file__).parents[2] / "serve_app"
@@ -30,14 +30,14 @@ def test_no_request_is_given_more_than_its_whole_time_or_less_than_none(
     begun: float, whole_s: float, skew_s: float, later_s: float
 ) -> None:
     now = begun + later_s + skew_s
-    left_s = remaining_s(until(_context(begun + whole_s, whole_s), now), now)
+    left_s = remaining_s(local_deadline(_context(begun + whole_s, whole_s), now), now)
     assert 0 <= left_s <= whole_s + 1e-6
 
 
 @given(times, wholes, st.floats(0, 7200))
 def test_by_a_clock_that_is_right_the_deadline_is_kept(begun: float, whole_s: float, later_s: float) -> None:
     now = begun + later_s
-    left_s = remaining_s(until(_context(begun + whole_s, whole_s), now), now)
+    left_s = remaining_s(local_deadline(_context(begun + whole_s, whole_s), now), now)
     assert left_s == pytest.approx(max(0.0, whole_s - later_s), abs=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_what_is_left_shrinks_as_time_passes_and_comes_to_an_end(
     begun: float, whole_s: float, skew_s: float, pauses_s: list[float]
 ) -> None:
     arrived = begun + skew_s
-    given_up_at = until(_context(begun + whole_s, whole_s), arrived)
+    given_up_at = local_deadline(_context(begun + whole_s, whole_s), arrived)
     now, before_s = arrived, remaining_s(given_up_at, arrived)
     for pause_s in pauses_s:
         now += pause_s
@@ -61,7 +61,8 @@ def test_what_is_left_shrinks_as_time_passes_and_comes_to_an_end(
 def test_a_clock_that_is_further_ahead_never_gives_more(begun: float, whole_s: float, one: float, other: float) -> None:
     context = _context(begun + whole_s, whole_s)
     less, more = (
-        remaining_s(until(context, begun + skew_s), begun + skew_s) for skew_s in sorted((one, other), reverse=True)
+        remaining_s(local_deadline(context, begun + skew_s), begun + skew_s)
+        for skew_s in sorted((one, other), reverse=True)
     )
     assert less <= more + 1e-5
 
@@ -70,18 +71,18 @@ def test_a_clock_that_is_further_ahead_never_gives_more(begun: float, whole_s: f
 def test_a_call_gets_the_shorter_of_its_time_out_and_what_is_left_and_none_begins_without(
     deadline: float, whole_s: float, now: float, timeout_s: float
 ) -> None:
-    given_up_at = until(_context(deadline, whole_s), now)
+    given_up_at = local_deadline(_context(deadline, whole_s), now)
     left_s = remaining_s(given_up_at, now)
     if left_s == 0:
         with pytest.raises(DeadlineExceeded):
-            limit_s(given_up_at, timeout_s, now)
+            call_timeout_s(given_up_at, timeout_s, now)
     else:
-        assert limit_s(given_up_at, timeout_s, now) == min(timeout_s, left_s)
+        assert call_timeout_s(given_up_at, timeout_s, now) == min(timeout_s, left_s)
 
 
 def test_what_a_version_before_this_one_sends_has_a_whole_time_too() -> None:
     old = Context.model_validate_json('{"request_id":"r","run_id":"r","session_id":"s","deadline":9e9}')
-    assert remaining_s(until(old, 0), 0) == 3600
+    assert remaining_s(local_deadline(old, 0), 0) == 3600
 
 
 def test_a_context_keeps_its_whole_time_on_its_way_through_json() -> None:

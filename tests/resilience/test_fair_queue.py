@@ -104,7 +104,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("eeel"), st.integers(0, 50), st.sampl
 
 
 def test_turns_of_one_tenant_that_last_do_not_fill_all_places():
-    queue = FairQueue(4, 10, kept=1)
+    queue = FairQueue(4, 10, reserved=1)
     lasting = [queue.enter("greedy") for _ in range(5)]
     assert [ticket.state for ticket in lasting] == ["served"] * 3 + ["waits"] * 2
     assert queue.has_room("modest")
@@ -115,10 +115,10 @@ def test_turns_of_one_tenant_that_last_do_not_fill_all_places():
     assert queue.leave(lasting[0]) is lasting[3]
 
 
-@given(places=st.integers(1, 5), waiting=st.integers(0, 12), kept=st.integers(0, 2), steps=STEPS)
-def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting, kept, steps):
-    kept = min(kept, places - 1)
-    queue, inside = FairQueue(places, waiting, kept), []
+@given(places=st.integers(1, 5), waiting=st.integers(0, 12), reserved=st.integers(0, 2), steps=STEPS)
+def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting, reserved, steps):
+    reserved = min(reserved, places - 1)
+    queue, inside = FairQueue(places, waiting, reserved), []
     for what, which, weight in steps:
         if what == "e":
             ticket = queue.enter(f"t{which % 6}", weight)
@@ -130,9 +130,9 @@ def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting,
         assert states["served"] == queue.served <= places
         assert states["waits"] == queue.waiting <= waiting
         serving = Counter(ticket.tenant for ticket in inside if ticket.state == "served")
-        assert all(served <= places - kept for served in serving.values())
+        assert all(served <= places - reserved for served in serving.values())
         waiting_for = {ticket.tenant for ticket in inside if ticket.state == "waits"}
-        assert queue.served == places or all(serving[tenant] == places - kept for tenant in waiting_for)
+        assert queue.served == places or all(serving[tenant] == places - reserved for tenant in waiting_for)
     for ticket in inside:
         queue.leave(ticket)
     assert (queue.served, queue.waiting, queue._queues, queue._serving) == (0, 0, {}, {})

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from serve_app.resilience.retry import insist, retry
+from serve_app.resilience.retry import retry, retry_forever
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -61,7 +61,7 @@ async def test_no_wait_is_begun_that_would_end_past_the_deadline() -> None:
 async def test_what_is_insisted_on_is_tried_until_it_comes_and_each_failure_is_told() -> None:
     failures = [ValueError(str(number)) for number in range(8)]
     flaky, told = Flaky(*failures), []
-    assert await insist(flaky, told.append) == "done"
+    assert await retry_forever(flaky, told.append) == "done"
     waits = [later - earlier for earlier, later in zip(flaky.at, flaky.at[1:], strict=False)]
     assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
     assert told == failures

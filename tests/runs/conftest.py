@@ -9,7 +9,7 @@ import pytest
 from processes import Process
 
 from serve_app.config import RunSettings
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.log import RunLog
 
 if TYPE_CHECKING:
@@ -37,4 +37,4 @@ async def log(redis: Redis) -> AsyncIterator[RunLog]:
     log = RunLog(redis, RunSettings())
     reading = asyncio.create_task(log.go_on())
     yield log
-    await end(reading)
+    await cancel_and_wait(reading)

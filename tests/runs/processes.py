@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.course import Means
 from serve_app.runs.host import Host
 from serve_app.runs.registry import Registry
@@ -83,4 +83,4 @@ class Process:
             course.feed.close()
             tasks += [course.run.work] if course.run and course.run.work else []
             course.means = None  # type: ignore[assignment]  # whatever it still tries fails
-        await end(*tasks)
+        await cancel_and_wait(*tasks)

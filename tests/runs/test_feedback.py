@@ -10,7 +10,7 @@ from processes import context, request
 from serve_app.config import FeedbackSettings
 from serve_app.errors import NotFound, RunUnfinished
 from serve_app.runs.feedback import FeedbackBook
-from serve_app.stores.keys import FeedbackKeys
+from serve_app.stores.redis_keys import FeedbackKeys
 from serve_app.values import ChatRequest, FeedbackRequest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from processes import Process, answer, context, greet, request
 
 from serve_app.errors import AgentUnavailable, Overloaded, RunAbandoned
-from serve_app.resilience.deadline import remaining_s, until
+from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.runs.registry import LIFE_MS
 from serve_app.runs.run import MAX_ADOPTIONS
 from serve_app.values import Answer, Cancelled, Failed, RunEvent, Token, ToolRequest
@@ -211,7 +211,7 @@ async def test_what_a_run_has_waited_for_its_turn_is_taken_from_its_time(start: 
     left: list[float] = []
 
     async def work(run: Run) -> Answer:
-        left.append(remaining_s(until(run.context)))
+        left.append(remaining_s(local_deadline(run.context)))
         await asyncio.sleep(0.5)
         return await greet(run)
 
@@ -226,7 +226,7 @@ async def test_a_run_that_is_adopted_has_no_more_than_its_whole_time(start: Star
     asked, left = context(seconds=20, behind_s=3000), list[float]()
 
     async def work(run: Run) -> Answer:
-        left.append(remaining_s(until(run.context)))
+        left.append(remaining_s(local_deadline(run.context)))
         return await greet(run)
 
     seen = (await _dead(start, asked)).events

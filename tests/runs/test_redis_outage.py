@@ -12,13 +12,13 @@ import pytest
 from processes import Process, answer, context, request
 
 from serve_app.config import RedisSettings, RunSettings
-from serve_app.deployments.data_folder import embedded_ports
-from serve_app.deployments.embedded import EmbeddedStores
+from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.errors import StoreUnavailable
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs import log
-from serve_app.runs.patience import MOST_S
-from serve_app.stores.redis import connect
+from serve_app.stores.availability import MAX_WAIT_S
+from serve_app.stores.redis import create_redis_client
 from serve_app.values import Answer, Token
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def talk(run: Run) -> Answer:
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
-    stores = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=True, milvus=False)
+    stores = EmbeddedStores(tmp_path, choose_ports(tmp_path), redis=True, milvus=False)
     stores.start()
     yield stores
     stores.stop()
@@ -50,7 +50,7 @@ def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
 @pytest.fixture
 async def own(stores: EmbeddedStores, tmp_path: Path) -> AsyncIterator[Redis]:
     """A Redis of this test's own."""
-    client = connect(RedisSettings(), f"redis://127.0.0.1:{embedded_ports(tmp_path).redis}/0")
+    client = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{choose_ports(tmp_path).redis}/0")
     yield client
     await client.aclose()
 
@@ -60,7 +60,7 @@ async def nowhere() -> AsyncIterator[Redis]:
     """A client of a Redis that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    client = connect(RedisSettings(), f"redis://127.0.0.1:{port}/0")
+    client = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{port}/0")
     yield client
     await client.aclose()
 
@@ -90,7 +90,7 @@ async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, sto
     for each in contexts:
         assert await own.lrange(f"serve_app:session:{{default:{each.session_id}}}:exchanges", 0, -1) == [each.run_id]
     await process.die()
-    await end(reading)
+    await cancel_and_wait(reading)
 
 
 async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_effect(nowhere: Redis) -> None:
@@ -110,7 +110,7 @@ async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_ef
     assert reserved == ["refused"]
     begun = asyncio.get_running_loop().time()
     await process.events(context("t"), request("t"))
-    assert asyncio.get_running_loop().time() - begun < 1.5 + MOST_S  # what one has waited for, the next does not
+    assert asyncio.get_running_loop().time() - begun < 1.5 + MAX_WAIT_S  # what one has waited for, the next does not
     await process.die()
 
 
@@ -128,7 +128,7 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
     *_, last = await process.events(asked, request())
     assert isinstance(last.data, Answer)
     assert (last.data.status, last.data.degraded) == ("degraded", ["memory"])
-    again = EmbeddedStores(tmp_path, embedded_ports(tmp_path), redis=True, milvus=False)
+    again = EmbeddedStores(tmp_path, choose_ports(tmp_path), redis=True, milvus=False)
     await asyncio.to_thread(again.start)
     try:
         async with asyncio.timeout(2):

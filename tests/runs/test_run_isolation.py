@@ -11,7 +11,7 @@ from processes import answer, context, greet, request
 
 from serve_app.errors import StoreCorrupt
 from serve_app.runs.registry import LIFE_MS, Append, Held, Registry
-from serve_app.stores.keys import UNFINISHED, RunKeys, SessionKeys, control
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, SessionKeys, control_stream
 from serve_app.values import Answer, Cancelled, Failed, Token, ToolRequest
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def test_a_run_that_cannot_be_written_fails_alone_and_its_session_is_free_
     assert events[-1].data.error.code == "internal"
     assert slowest_s < LATE_S
     assert any(line.get("exception") for line in told.lines)
-    assert await redis.zscore(UNFINISHED, RunKeys("default", poison.run_id).member) is None
+    assert await redis.zscore(UNFINISHED_RUNS, RunKeys("default", poison.run_id).member) is None
     assert not await redis.exists(SessionKeys("default", POISON).lease)
     again = await start().events(context(POISON), request(POISON))
     assert isinstance(again[-1].data, Answer)
@@ -165,7 +165,7 @@ async def test_a_session_whose_key_is_corrupt_is_answered_without_memory(
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Answer)
     assert slowest_s < LATE_S
-    assert not process.host._means.writer.patience.away
+    assert not process.host._means.writer.patience.is_away
 
 
 @pytest.mark.parametrize(
@@ -278,12 +278,12 @@ async def test_a_lapsed_run_that_nobody_can_read_is_adopted_no_more_and_the_othe
     poison, other = context(POISON), context("other")
     for each in (poison, other):
         await log.claim(each, request(each.session_id), None)
-        await redis.zadd(UNFINISHED, {RunKeys("default", each.run_id).member: 1})
+        await redis.zadd(UNFINISHED_RUNS, {RunKeys("default", each.run_id).member: 1})
     await CORRUPT[what](redis, RunKeys("default", poison.run_id).run)
     process = start()
     async with asyncio.timeout(ADOPTED_S):
         assert isinstance([event async for event in log.events(other, other.run_id)][-1].data, Answer)
-        while await redis.zcard(UNFINISHED):  # noqa: ASYNC110 - another process is waited for
+        while await redis.zcard(UNFINISHED_RUNS):  # noqa: ASYNC110 - another process is waited for
             await asyncio.sleep(0.05)
     process.host.check()
 
@@ -334,7 +334,7 @@ async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard
     reading = asyncio.create_task(process.events(asked, request()))
     await asyncio.sleep(0.3)
     for garbage in ({"nothing": "x"}, {"run": b"\xff"}, {"run": ""}):
-        await redis.xadd(control(process.registry.owner), garbage)  # type: ignore[arg-type]  # what a fault may write
+        await redis.xadd(control_stream(process.registry.owner), garbage)  # type: ignore[arg-type]  # what a fault may write
     await log.cancel(asked, asked.run_id)
     async with asyncio.timeout(LATE_S):
         await reading
@@ -372,10 +372,10 @@ async def test_one_run_that_cannot_be_renewed_keeps_no_other_from_it(start: Star
     await redis.delete(SessionKeys("default", POISON).meta)
     await redis.set(SessionKeys("default", POISON).meta, "no hash")
     await asyncio.sleep(LIFE_MS / 1000 + 0.5)
-    assert not process.host._means.writer.patience.away
+    assert not process.host._means.writer.patience.is_away
     go.set()
     async with asyncio.timeout(5):
         mine, theirs = await asyncio.gather(*reading)
     assert isinstance(mine[-1].data, Failed | Cancelled)
     assert isinstance(theirs[-1].data, Answer)
-    assert await redis.zcard(UNFINISHED) == 0
+    assert await redis.zcard(UNFINISHED_RUNS) == 0

@@ -8,7 +8,7 @@ import pytest
 from processes import answer, context, request
 
 from serve_app.errors import ModelUnavailable, StoreUnavailable
-from serve_app.runs.patience import Patience
+from serve_app.stores.availability import RedisAvailability
 
 if TYPE_CHECKING:
     from serve_app.runs.run import Run
@@ -57,7 +57,7 @@ async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
 
 
 async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(told) -> None:
-    patience = Patience(most_s=0.0)
+    patience = RedisAvailability(most_s=0.0)
 
     async def away() -> None:
         raise StoreUnavailable("Redis did not answer")
@@ -67,8 +67,8 @@ async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(to
 
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
-            await patience.outlast(away)
-    assert await patience.outlast(there) == await patience.outlast(there) == 1
+            await patience.call_until(away)
+    assert await patience.call_until(there) == await patience.call_until(there) == 1
     assert [line["event"] for line in told.lines if line.get("event", "").startswith("redis")] == [
         "redis_away",
         "redis_back",

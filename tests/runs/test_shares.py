@@ -11,7 +11,7 @@ from processes import answer, context, request
 
 from serve_app.errors import Overloaded
 from serve_app.runs.registry import LAPSED_AT_ONCE, LIFE_MS
-from serve_app.stores.keys import UNFINISHED
+from serve_app.stores.redis_keys import UNFINISHED_RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,11 +101,11 @@ async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Sta
 
 
 async def test_the_runs_of_full_tenants_hide_none_behind_them(start: Start, log: RunLog, redis: Redis) -> None:
-    await redis.zadd(UNFINISHED, {f"a:{number}": number for number in range(2500)})
+    await redis.zadd(UNFINISHED_RUNS, {f"a:{number}": number for number in range(2500)})
     others = [_asked("ab"), _asked("b")]
     for at, each in enumerate(others):
         await log.claim(each, request(), None)
-        await redis.zadd(UNFINISHED, {f"{each.tenant}:{each.run_id}": 3000 + at})
+        await redis.zadd(UNFINISHED_RUNS, {f"{each.tenant}:{each.run_id}": 3000 + at})
     registry = start().registry
     assert [found for found, _ in await registry.lapsed(["a", "c"])] == others
     assert await registry.lapsed(["a", "ab", "b"]) == []

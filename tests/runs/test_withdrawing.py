@@ -10,7 +10,7 @@ from processes import answer, context, request
 
 from serve_app.errors import Overloaded
 from serve_app.runs.log import WITHDRAWN_TTL_S
-from serve_app.stores.keys import UNFINISHED, RunKeys
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys
 from serve_app.values import Claim, Failed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def test_a_run_that_is_withdrawn_is_not_run(start: Start, log: RunLog, red
     asked = context()
     await log.claim(asked, request(), None)
     assert await log.withdraw(asked, None, FULL)
-    assert await redis.zcard(UNFINISHED) == 0
+    assert await redis.zcard(UNFINISHED_RUNS) == 0
     assert await start().events(asked, request()) == []
     assert (await log.run(asked, asked.run_id)).status == "failed"
 

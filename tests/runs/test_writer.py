@@ -12,13 +12,13 @@ from processes import context, request
 from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import TURNS
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.feed import Feed
-from serve_app.runs.patience import MOST_S
 from serve_app.runs.registry import Held
 from serve_app.runs.run import Run
 from serve_app.runs.tally import Tally
 from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
+from serve_app.stores.availability import MAX_WAIT_S
 from serve_app.values import Answer, Token, ToolRequest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def writer(written: Written) -> AsyncIterator[Writer]:
     writer = Writer(written, tally=Tally(InMemoryMetrics()))  # type: ignore[arg-type]
     going_on = asyncio.create_task(writer.go_on())
     yield writer
-    await end(going_on)
+    await cancel_and_wait(going_on)
 
 
 def _run(writer: Any, *, detached: bool = False) -> Run:
@@ -148,7 +148,7 @@ async def test_what_could_not_be_written_for_a_moment_is_written_once_and_in_ord
     writer: Writer, written: Written
 ) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + MOST_S - 1
+    written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S - 1
     await asyncio.gather(_words(run, 50, 0.05), run.record(CALL), run.record(CALL))
     await run.record(CALL)
     assert written.ids(run) == list(range(1, len(written.ids(run)) + 1))
@@ -159,11 +159,11 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
 ) -> None:
     run = _run(writer)
     begun = asyncio.get_running_loop().time()
-    written.away_until = begun + MOST_S + 7
+    written.away_until = begun + MAX_WAIT_S + 7
     await run.record(CALL)
-    assert asyncio.get_running_loop().time() - begun == pytest.approx(MOST_S, abs=0.2)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(MAX_WAIT_S, abs=0.2)
     await run.record(CALL, CALL)
-    assert asyncio.get_running_loop().time() - begun < MOST_S + 1
+    assert asyncio.get_running_loop().time() - begun < MAX_WAIT_S + 1
     assert [event.id async for event in run.feed.events(0, for_s=0)] == [1, 2, 3]
     assert written.batches == []
     await asyncio.sleep(8)
@@ -177,14 +177,14 @@ async def test_words_are_told_and_written_in_order_also_around_the_moment_at_whi
     writer: Writer, written: Written, takes_s: float
 ) -> None:
     run = _run(writer)
-    written.takes_s, written.away_until = takes_s, asyncio.get_running_loop().time() + MOST_S + 4
+    written.takes_s, written.away_until = takes_s, asyncio.get_running_loop().time() + MAX_WAIT_S + 4
 
     async def away() -> None:
         raise StoreUnavailable("away")
 
     async def another() -> None:
         with pytest.raises(StoreUnavailable):
-            await writer.patience.outlast(away)
+            await writer.patience.call_until(away)
 
     waiting = asyncio.create_task(another())  # a run that began a second earlier gives up while words are being written
     await asyncio.sleep(1)
@@ -202,7 +202,7 @@ async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
     writer: Writer, written: Written, *, detached: bool
 ) -> None:
     clock = asyncio.get_running_loop().time
-    written.takes_s, written.away_until = 2, clock() + MOST_S + 20
+    written.takes_s, written.away_until = 2, clock() + MAX_WAIT_S + 20
     await _run(writer).record(CALL)
     run, begun = _run(writer, detached=detached), clock()
     for _ in range(5):
@@ -217,7 +217,7 @@ async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
 ) -> None:
     run = _run(writer)
     run.exchange = "said"
-    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     [told] = [event.data async for event in run.feed.events(0, for_s=0)]
     assert isinstance(told, Answer)
@@ -231,7 +231,7 @@ async def test_what_was_told_is_refused_later_where_another_process_has_the_run_
     writer: Writer, written: Written
 ) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
     written.outcome = "superseded"
     await run.record(CALL)
     await asyncio.sleep(3)
@@ -258,7 +258,7 @@ async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_b
     writer: Writer, written: Written
 ) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
     written.outcome = "superseded"
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     assert writer.behind
@@ -298,7 +298,7 @@ async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_wr
     writer: Writer, written: Written, outcome: Kept, counts: dict[str, int]
 ) -> None:
     run = _run(writer)
-    written.away_until = asyncio.get_running_loop().time() + MOST_S + 2
+    written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
     written.outcome = outcome
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     assert _counted(writer) == {}
@@ -310,14 +310,14 @@ async def test_a_run_that_waited_to_be_written_when_redis_was_given_up_is_told_a
     writer: Writer, written: Written
 ) -> None:
     clock = asyncio.get_running_loop().time
-    written.away_until = clock() + MOST_S + 4
+    written.away_until = clock() + MAX_WAIT_S + 4
 
     async def away() -> None:
         raise StoreUnavailable("away")
 
     async def another() -> None:
         with pytest.raises(StoreUnavailable):
-            await writer.patience.outlast(away)
+            await writer.patience.call_until(away)
 
     waiting = asyncio.create_task(another())
     await asyncio.sleep(1)

@@ -21,7 +21,7 @@ from following_client import FollowingClient
 from running_service import START_S, Service, deploy
 from task_model import DEVICES, TaskModel
 
-from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.data_folder import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -94,7 +94,7 @@ class Pair(Service):
 
     def kill_redis(self) -> float:
         """When it was killed; its keeper starts it again."""
-        (victim,) = self.processes("redis-server", f":{embedded_ports(self.data_dir).redis}")
+        (victim,) = self.processes("redis-server", f":{choose_ports(self.data_dir).redis}")
         victim.send_signal(signal.SIGKILL)
         return time.monotonic()
 
@@ -153,7 +153,7 @@ def paired(service: Service, model: TaskModel) -> Iterator[Pair]:
 
 
 def _settings(service: Service, model: TaskModel) -> dict[str, Any]:
-    ports = embedded_ports(service.data_dir)
+    ports = choose_ports(service.data_dir)
     tools: dict[str, dict[str, Any]] = {name: {"function": f"deeds:{name}"} for name in ("price_of", "stock_of")}
     tools["notify"] = {"function": "deeds:notify", "effect": "idempotent"}
     tools["book"] = {"function": "deeds:book", "effect": "effect"}

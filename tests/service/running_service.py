@@ -17,7 +17,7 @@ import yaml
 from listening import free_port
 from own_ray import own_ray
 
-from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.data_folder import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,7 +116,7 @@ def beside(
 
     In a Redis database of its own: agents adopt whichever runs they find in theirs.
     """
-    ports = embedded_ports(service.data_dir)
+    ports = choose_ports(service.data_dir)
     stores = {"redis": f"redis://127.0.0.1:{ports.redis}/2", "milvus": f"http://127.0.0.1:{ports.milvus}"}
     path = service.data_dir / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**stores, **configuration}))

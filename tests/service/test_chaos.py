@@ -14,7 +14,7 @@ import pytest
 from pair import DEPLOYMENTS, Pair, kill
 from redis import Redis
 
-from serve_app.stores.keys import RunKeys
+from serve_app.stores.redis_keys import RunKeys
 
 if TYPE_CHECKING:
     from following_client import FollowingClient, Told

@@ -16,7 +16,7 @@ from listening import served
 from running_service import ENVIRONMENT, Service, beside
 from stub_server import SECRET_TEXT
 
-from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.data_folder import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ class Table:
 
 @pytest.fixture(scope="module")
 def table(service: Service, stub: Stub) -> Iterator[Table]:
-    ports, upstream = embedded_ports(service.data_dir), Upstream()
+    ports, upstream = choose_ports(service.data_dir), Upstream()
     with served(upstream.app) as url:
         servers = {
             "redis": f"redis://127.0.0.1:{ports.redis}",

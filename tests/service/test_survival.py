@@ -12,7 +12,7 @@ from following_client import Told, body, frames
 from pair import NAME, Pair, kill, until
 from redis import Redis
 
-from serve_app.stores.keys import RunKeys, SessionKeys
+from serve_app.stores.redis_keys import RunKeys, SessionKeys
 
 if TYPE_CHECKING:
     from following_client import FollowingClient, Frame

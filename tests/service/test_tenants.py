@@ -11,7 +11,7 @@ import pytest
 from running_service import ENVIRONMENT, START_S, Service, beside
 from serve_run import serve_run
 
-from serve_app.deployments.binding import host_of_serve
+from serve_app.deployments.bind_address import get_serve_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def known(service: Service, key: str, *expected: int) -> float:
 
 
 def test_serve_tells_where_it_listens(service: Service) -> None:
-    assert host_of_serve() == "127.0.0.1"
+    assert get_serve_host() == "127.0.0.1"
 
 
 def test_a_key_opens_and_is_ended_everywhere_within_two_seconds(keyed: Service) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from serve_app.deployments.data_folder import embedded_ports
+from serve_app.deployments.data_folder import choose_ports
 
 if TYPE_CHECKING:
     from running_service import Service
@@ -39,7 +39,7 @@ def test_a_store_that_is_killed_is_back_within_fifteen_seconds_with_its_data(ser
         added = client.post("/knowledge/documents", json={"documents": [{"source": "robot.md", "text": DOCUMENT}]})
     assert added.json()["documents"][0]["status"] in {"added", "unchanged"}
     service.ask("Where is OD-20240502?", f"before-{store}")
-    ports = embedded_ports(service.data_dir)
+    ports = choose_ports(service.data_dir)
     words = ("redis-server", f":{ports.redis}") if store == "redis" else ("milvus_server", f"--port {ports.milvus}")
     victims = service.processes(*words)
     assert len(victims) == 1

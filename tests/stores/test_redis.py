@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.config import RedisSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.stores.redis import MAX_CONNECTIONS, connect, translated
+from serve_app.stores.redis import MAX_CONNECTIONS, create_redis_client, translate_redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -22,9 +22,9 @@ async def test_more_commands_at_once_than_connections_wait_for_one(redis: Redis)
 
 
 async def test_a_server_that_is_not_there_is_told_at_once() -> None:
-    client = connect(RedisSettings(timeout_s=5), "redis://127.0.0.1:1")
+    client = create_redis_client(RedisSettings(timeout_s=5), "redis://127.0.0.1:1")
     begun = time.monotonic()
-    with pytest.raises(StoreUnavailable), translated():
+    with pytest.raises(StoreUnavailable), translate_redis_errors():
         await client.ping()
     assert time.monotonic() - begun < 1
     await client.aclose()
@@ -37,9 +37,11 @@ async def test_a_server_that_stays_silent_costs_the_time_out_and_no_more() -> No
         await writer.wait_closed()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        client = connect(RedisSettings(timeout_s=0.3), f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        client = create_redis_client(
+            RedisSettings(timeout_s=0.3), f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        )
         begun = time.monotonic()
-        with pytest.raises(StoreUnavailable), translated():
+        with pytest.raises(StoreUnavailable), translate_redis_errors():
             await client.ping()
         assert time.monotonic() - begun < 2
         await client.aclose()

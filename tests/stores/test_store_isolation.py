@@ -16,17 +16,17 @@ from serve_app.memory.sizes import largest
 from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.run_log_handler import RunLogHandler
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.feedback import FeedbackBook
-from serve_app.stores import run_lines
-from serve_app.stores.access import AccessBook
-from serve_app.stores.api_keys import KeyBook
-from serve_app.stores.faults import FaultBoard
-from serve_app.stores.keys import API_KEYS, FAULTS, TENANTS, FeedbackKeys, RunKeys, SessionKeys, allowance
-from serve_app.stores.limiter import RedisLimiter, RedisMeter
-from serve_app.stores.redis import translated
-from serve_app.stores.run_lines import Lines
-from serve_app.stores.tail import Tail
+from serve_app.stores import run_log
+from serve_app.stores.api_key_cache import ApiKeyCache
+from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.rate_limiter import RateLimiter, TokenMeter
+from serve_app.stores.redis import translate_redis_errors
+from serve_app.stores.redis_keys import API_KEYS, FAULTS, TENANTS, FeedbackKeys, RunKeys, SessionKeys, rate_limit_key
+from serve_app.stores.run_log import RunLogStore
+from serve_app.stores.stream_reader import StreamReader
 from serve_app.values import ApiKeyRequest, Caller, Context, Fault, Feedback, Metering, RateLimits, TenantLimits
 
 if TYPE_CHECKING:
@@ -64,41 +64,41 @@ async def test_a_failure_says_whether_redis_is_away_or_one_key_is_corrupt(redis:
         lambda: redis.set("key", object()),
     ]
     for command in commands:
-        with pytest.raises(StoreCorrupt), translated():
+        with pytest.raises(StoreCorrupt), translate_redis_errors():
             await command()
     for command in (lambda: redis.execute_command("NOSUCH"), lambda: redis.evalsha("0" * 40, 0)):
-        with pytest.raises(StoreUnavailable) as caught, translated():
+        with pytest.raises(StoreUnavailable) as caught, translate_redis_errors():
             await command()
         assert not isinstance(caught.value, StoreCorrupt)
 
 
 async def test_one_key_of_access_that_is_corrupt_leaves_the_others_and_the_loop_going(redis: Any, told: Told) -> None:
-    access = AccessBook(redis)
-    book = KeyBook(redis, access)
+    access = ApiKeyCache(redis)
+    book = ApiKeyStore(redis, access)
     made = await book.create(ORDER)
     await redis.hset(API_KEYS, "garbage", "{")
     await redis.hset(API_KEYS, "no text", b"\xff")
     await redis.set(TENANTS, "no hash")
-    going_on = asyncio.create_task(access.go_on())
+    going_on = asyncio.create_task(access.refresh_forever())
     async with asyncio.timeout(3):
-        while not access._known or access.caller(made.key) is None:  # noqa: ASYNC110 - another task is waited for
+        while not access._known or access.find_caller(made.key) is None:  # noqa: ASYNC110 - another task is waited for
             await asyncio.sleep(0.05)
     another = await book.create(ORDER)
-    assert access.caller(another.key)
+    assert access.find_caller(another.key)
     assert access.tenant_limits("acme") == TenantLimits()
     with pytest.raises(NotFound):
-        await book.limit("garbage", {})
+        await book.update_limits("garbage", {})
     assert not going_on.done()
-    await end(going_on)
+    await cancel_and_wait(going_on)
     assert told.of("access_row_unreadable")
 
 
 async def test_a_fault_that_cannot_be_read_is_none_and_the_others_are_in_force(redis: Any) -> None:
-    board = FaultBoard(redis)
+    board = FaultStore(redis)
     fault = Fault(target="model", mode="error", rate=1, delay_s=0, until=time.time() + 60)
     await board.put(fault)
     await redis.hset(FAULTS, "tool:a", "{")
-    assert await board.in_force() == await board.listed() == (fault,)
+    assert await board.active_faults() == await board.list_faults() == (fault,)
 
 
 class Everybody:
@@ -109,20 +109,20 @@ class Everybody:
 
 
 async def test_an_allowance_that_is_corrupt_lets_its_own_turns_pass_and_nobody_elses(redis: Any) -> None:
-    limiter = RedisLimiter(redis, LimitSettings(tenant=RateLimits(turns_per_minute=1, turns_burst=1)), Everybody())
-    await redis.set(allowance("poison", "", "turns", 1), "much")
+    limiter = RateLimiter(redis, LimitSettings(tenant=RateLimits(turns_per_minute=1, turns_burst=1)), Everybody())
+    await redis.set(rate_limit_key("poison", "", "turns", 1), "much")
     for _ in range(5):
-        assert await limiter.ask(Caller(tenant="poison")) is None
-    await limiter.ask(Caller(tenant="other"))
+        assert await limiter.take_turn(Caller(tenant="poison")) is None
+    await limiter.take_turn(Caller(tenant="other"))
     with pytest.raises(RateLimited):
-        await limiter.ask(Caller(tenant="other"))
+        await limiter.take_turn(Caller(tenant="other"))
 
 
 async def test_tokens_that_cannot_be_charged_keep_no_others_from_it(redis: Any, told: Told) -> None:
     metering = Metering(tenant_per_minute=1000)
-    await redis.set(allowance("poison", "", "tokens", 1000), "much")
-    await RedisMeter(redis).charge([(context(name, metering=metering), 100) for name in ("poison", "other")])
-    assert float(await redis.get(allowance("other", "", "tokens", 1000))) > 0
+    await redis.set(rate_limit_key("poison", "", "tokens", 1000), "much")
+    await TokenMeter(redis).charge([(context(name, metering=metering), 100) for name in ("poison", "other")])
+    assert float(await redis.get(rate_limit_key("other", "", "tokens", 1000))) > 0
     assert [line["tenant"] for line in told.of("tokens_not_charged")] == ["poison"]
 
 
@@ -138,9 +138,9 @@ class Raises:
 async def test_lines_that_cannot_be_told_or_written_cost_no_other(
     redis: Any, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
-    monkeypatch.setattr(run_lines, "EVERY_S", 0.01)
+    monkeypatch.setattr(run_log, "WRITE_EVERY_S", 0.01)
     trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
-    writing = asyncio.create_task(Lines(redis, 60).go_on(trail))
+    writing = asyncio.create_task(RunLogStore(redis, 60).write_forever(trail))
     await redis.set(RunKeys("default", "poison").lines, "no stream")
 
     def tell(run_id: Any, event: Any, **fields: Any) -> None:
@@ -158,12 +158,12 @@ async def test_lines_that_cannot_be_told_or_written_cost_no_other(
         while "well" not in found:
             await asyncio.sleep(0.05)
             try:
-                found = tuple(line.event for line in (await Lines(redis, 60).listed(context(), "r")).lines)
+                found = tuple(line.event for line in (await RunLogStore(redis, 60).read(context(), "r")).lines)
             except NotFound:
                 continue
     assert len(found) == 4
     assert not writing.done()
-    await end(writing)
+    await cancel_and_wait(writing)
     dropped = told.of("run_lines_dropped")[0]["count"]
     assert dropped >= 8
 
@@ -174,7 +174,7 @@ async def test_a_stored_line_that_is_garbage_costs_no_other_line(redis: Any) -> 
     for line in ("{", "null", "[]", "{}", good):
         await redis.xadd(key, {"line": line})
     await redis.xadd(key, {"nothing": "x"})
-    assert [line.event for line in (await Lines(redis, 60).listed(context(), "r")).lines] == ["e"]
+    assert [line.event for line in (await RunLogStore(redis, 60).read(context(), "r")).lines] == ["e"]
 
 
 async def test_a_vote_that_cannot_be_read_is_none_and_the_others_are_listed(redis: Any) -> None:
@@ -199,13 +199,13 @@ async def test_a_session_whose_meta_is_garbage_is_listed_beside_the_others(redis
 
 async def test_a_stream_that_is_always_followed_is_found_again_once_it_is_one(redis: Redis) -> None:
     await redis.set("poison", "no stream")
-    tail, found = Tail(redis, 0.05), asyncio.Queue[str]()
+    tail, found = StreamReader(redis, 0.05), asyncio.Queue[str]()
 
     async def follow(stream: str) -> None:
-        async for _, fields in tail.always(stream):
+        async for _, fields in tail.follow_forever(stream):
             found.put_nowait(fields["f"])
 
-    tasks = [asyncio.create_task(each) for each in (tail.go_on(), follow("poison"), follow("good"))]
+    tasks = [asyncio.create_task(each) for each in (tail.read_forever(), follow("poison"), follow("good"))]
     await redis.xadd("good", {"f": "1"})
     async with asyncio.timeout(2):
         assert await found.get() == "1"
@@ -213,4 +213,4 @@ async def test_a_stream_that_is_always_followed_is_found_again_once_it_is_one(re
     await redis.xadd("poison", {"f": "2"})
     async with asyncio.timeout(4):
         assert await found.get() == "2"
-    await end(*tasks)
+    await cancel_and_wait(*tasks)

@@ -13,9 +13,9 @@ from serve_app.config import MilvusSettings, RedisSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.stores.measuring import measured
-from serve_app.stores.milvus import Collection, CollectionMissing
-from serve_app.stores.redis import connect
+from serve_app.stores.milvus import CollectionMissing, MilvusCollection
+from serve_app.stores.redis import create_redis_client
+from serve_app.stores.telemetry import measure_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,7 +30,7 @@ def metrics() -> InMemoryMetrics:
 
 @pytest.fixture
 async def client(redis_url: str, metrics: InMemoryMetrics) -> AsyncIterator[Redis]:
-    client = connect(RedisSettings(), redis_url, metrics=metrics)
+    client = create_redis_client(RedisSettings(), redis_url, metrics=metrics)
     yield client
     await client.aclose()
 
@@ -72,7 +72,7 @@ async def test_a_server_that_is_away_or_refuses_is_an_error(
 ) -> None:
     with pytest.raises(RedisError):
         await client.execute_command("NOSUCH")
-    away: Any = connect(RedisSettings(timeout_s=0.2), f"redis://127.0.0.1:{closed_port}/0", metrics=metrics)
+    away: Any = create_redis_client(RedisSettings(timeout_s=0.2), f"redis://127.0.0.1:{closed_port}/0", metrics=metrics)
     with pytest.raises((RedisError, OSError)):
         await away.get("x")
     with pytest.raises((RedisError, OSError)):
@@ -83,7 +83,7 @@ async def test_a_server_that_is_away_or_refuses_is_an_error(
 
 async def test_a_call_that_is_given_up_says_nothing_of_the_server(metrics: InMemoryMetrics) -> None:
     async def call() -> None:
-        with measured(metrics, "redis"):
+        with measure_call(metrics, "redis"):
             await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):
@@ -94,13 +94,13 @@ async def test_a_call_that_is_given_up_says_nothing_of_the_server(metrics: InMem
 async def test_milvus_is_counted_and_a_collection_that_is_not_there_is_an_answer(
     milvus_url: str, metrics: InMemoryMetrics, closed_port: int
 ) -> None:
-    there = Collection(MilvusSettings(url=milvus_url), "measured_none", metrics)
+    there = MilvusCollection(MilvusSettings(url=milvus_url), "measured_none", metrics)
     await there.ping(10)
     with pytest.raises(CollectionMissing):
         await there.describe(10)
     await there.close()
     assert calls(metrics) == {("milvus", "ok"): 2}
-    away = Collection(MilvusSettings(url=f"http://127.0.0.1:{closed_port}"), "measured_none", metrics)
+    away = MilvusCollection(MilvusSettings(url=f"http://127.0.0.1:{closed_port}"), "measured_none", metrics)
     with pytest.raises(StoreUnavailable):
         await away.ping(0.3)
     await away.close()

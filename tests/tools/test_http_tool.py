@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.config import HttpToolSettings, ToolSettings
-from serve_app.resilience.ending import end
+from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.tools.loader import load_tools
 from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
@@ -83,7 +83,7 @@ async def _served() -> AsyncIterator[Server]:
     server.port = listening.sockets[0].getsockname()[1]
     async with listening:
         yield server
-        await end(*server.serving)
+        await cancel_and_wait(*server.serving)
 
 
 @pytest.fixture

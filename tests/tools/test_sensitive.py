@@ -11,7 +11,7 @@ from pydantic import Field
 
 from serve_app.agent.toolbelt import Toolbelt
 from serve_app.config import KnowledgeSettings, ToolSettings
-from serve_app.resilience.budget import Budget
+from serve_app.resilience.retry import RetryBudget
 from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, Sensitive, ToolRequest
 
@@ -63,7 +63,7 @@ async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback
 async def test_the_agent_tells_of_the_call_without_it(told: Told, arguments: dict[str, Any]) -> None:
     belt = Toolbelt(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
     await belt.specs()
-    await belt.call(ASKED, request(arguments), KEY, Budget(0))
+    await belt.call(ASKED, request(arguments), KEY, RetryBudget(0))
     [line] = told.of("tool_called")
     masked = "[sensitive]"
     assert line["arguments"] == {"pin": masked, "card": masked, "amount": 3, "short": masked}

@@ -12,7 +12,7 @@ from serve_app.errors import NotFound
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.services import Services
-from serve_app.stores.api_keys import KeyBook
+from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.values import ApiKey, ApiKeyList, ApiKeyRequest, KeyId, NewApiKey, RateLimits
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def _add_list(api: FastAPI, services: Services, contexts: Contexts) -> None:
     async def listed(request: Request) -> Response:
         """For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys."""
         async with within(patience_s(contexts.of(request))):
-            return json_response(ApiKeyList(keys=await _asked_for(services).listed()))
+            return json_response(ApiKeyList(keys=await _asked_for(services).list_keys()))
 
 
 def _add_limit(api: FastAPI, services: Services, contexts: Contexts) -> None:
@@ -78,7 +78,7 @@ def _add_limit(api: FastAPI, services: Services, contexts: Contexts) -> None:
         """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
         changes = {name: getattr(limits, name) for name in limits.model_fields_set}
         async with within(patience_s(contexts.of(request))):
-            changed = await _asked_for(services).limit(key_id, changes)
+            changed = await _asked_for(services).update_limits(key_id, changes)
         log.warning("key_limited", extra={"id": key_id, **changes})
         return json_response(changed)
 
@@ -100,7 +100,7 @@ def _add_revoke(api: FastAPI, services: Services, contexts: Contexts) -> None:
         return Response(status_code=204)
 
 
-def _asked_for(services: Services) -> KeyBook:
+def _asked_for(services: Services) -> ApiKeyStore:
     if services.gate is None:
         raise NotFound(_OFF)
     return services.keys

@@ -13,7 +13,7 @@ from serve_app.errors import NotFound
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.services import Services
-from serve_app.stores.faults import FaultBoard
+from serve_app.stores.fault_store import FaultStore
 from serve_app.values import Context, Fault, FaultList, FaultMode, FaultTarget, Value
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class Which(Value):
     target: FaultTarget | None = Field(default=None, description="The fault of this target; without it, all.")
 
 
-async def rehearsed(context: Context, faults: FaultBoard | None) -> Context:
+async def rehearsed(context: Context, faults: FaultStore | None) -> Context:
     """The context with the faults in force, which every hop obeys."""
     if faults is None:
         return context
-    in_force = await faults.in_force()
+    in_force = await faults.active_faults()
     return context.model_copy(update={"faults": in_force}) if in_force else context
 
 
@@ -100,11 +100,11 @@ def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
             return await _told(faults)
 
 
-def _allowed(services: Services) -> FaultBoard:
+def _allowed(services: Services) -> FaultStore:
     if services.faults is None:
         raise NotFound(_OFF)
     return services.faults
 
 
-async def _told(faults: FaultBoard) -> Response:
-    return json_response(FaultList(faults=await faults.listed()))
+async def _told(faults: FaultStore) -> Response:
+    return json_response(FaultList(faults=await faults.list_faults()))

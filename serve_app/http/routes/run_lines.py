@@ -8,13 +8,13 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import json_response, refusals
-from serve_app.stores.run_lines import Lines
+from serve_app.stores.run_log import RunLogStore
 from serve_app.values import RunLogLines
 
 _RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's answer has it.")]
 
 
-def add_run_lines(api: FastAPI, lines: Lines, contexts: Contexts) -> None:
+def add_run_lines(api: FastAPI, lines: RunLogStore, contexts: Contexts) -> None:
     """`GET /admin/runs/{run_id}/logs`."""
 
     @api.get(
@@ -29,4 +29,4 @@ def add_run_lines(api: FastAPI, lines: Lines, contexts: Contexts) -> None:
         """Of the ingress, the agents and the retrievers; a line shows a quarter of a second after it was written."""
         context = contexts.of(request, run_id=run_id)
         async with within(patience_s(context)):
-            return json_response(await lines.listed(context, run_id))
+            return json_response(await lines.read(context, run_id))

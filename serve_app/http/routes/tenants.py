@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
-from serve_app.stores.api_keys import KeyBook
+from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.values import Tenant, TenantEntry, TenantLimits, TenantList
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _PATH = "/admin/tenants"
 
 
-def add_tenants(api: FastAPI, keys: KeyBook, contexts: Contexts) -> None:
+def add_tenants(api: FastAPI, keys: ApiKeyStore, contexts: Contexts) -> None:
     """`GET /admin/tenants` and `PUT /admin/tenants/{tenant}`."""
 
     @api.get(
@@ -31,7 +31,7 @@ def add_tenants(api: FastAPI, keys: KeyBook, contexts: Contexts) -> None:
     async def listed(request: Request) -> Response:
         """What all keys of a tenant may ask for together, and its weight."""
         async with within(patience_s(contexts.of(request))):
-            return json_response(TenantList(tenants=await keys.tenants()))
+            return json_response(TenantList(tenants=await keys.list_tenants()))
 
     @api.put(
         f"{_PATH}/{{tenant}}",

@@ -1,0 +1,50 @@
+"""On which addresses does Serve listen, and may it, where no keys are asked for?"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import ray
+from ray.serve._private import constants
+
+from serve_app.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from serve_app.config import Settings
+
+HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+_MEND = "Name the variable that holds the operator's key, access: {admin_key_env: NAME}"
+
+
+def find_bind_problems(settings: Settings, host: str | None, where: str) -> Iterator[Problem]:
+    """Whether strangers could come in without a key; `host` is where Serve listens, None where it does not."""
+    if settings.access.admin_key_env is not None:
+        return
+    if constants.RAY_SERVE_ENABLE_HA_PROXY:
+        what = "Serve listens on all addresses in HAProxy mode, and no keys are asked for"
+        yield Problem(HA_PROXY, what, f"{_MEND}, or leave the variable out")
+    elif host is not None and not is_loopback(host):
+        what = f"{host} can be reached from other machines, and no keys are asked for"
+        yield Problem(where, what, f"{_MEND}, or listen on 127.0.0.1")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it; a name other than `localhost` may mean anything."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def get_serve_host() -> str | None:
+    """Where the Serve that runs listens: it holds its port before it builds an application. None where none runs."""
+    from ray.serve.context import _get_global_client
+
+    if not ray.is_initialized():
+        return None
+    client = _get_global_client(raise_if_no_controller_running=False)
+    host: str | None = client.http_config.host if client else None
+    return host

@@ -1,0 +1,156 @@
+"""How does one child process live: started, started again when it dies, and never longer than its parent?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serve_app.deployments.data_folder import is_port_free
+from serve_app.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+STEADY_S = 10.0
+"""A child that lived this long did not die of its start: the next delay is the first one again."""
+
+POLL_S = 0.05
+MAX_LOG_BYTES = 10 * 1024 * 1024
+
+# Runs in the child before the program, in place of `preexec_fn`, whose Python code could deadlock in a fork of a
+# process with threads (gRPC's among them). SIGINT stays blocked for the program: Ctrl-C goes to the whole process
+# group, and a store ends after those who use it, by SIGTERM. The last check is for a parent that died before `prctl`.
+LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a child runs, where it listens and logs, and how to tell that it serves."""
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    log: Path
+    answers: Callable[[int], bool]
+
+
+class ChildProcess:
+    """One supervised process of `program`, in its parent's process group; `lock` stays open in it.
+
+    An flock that the parent took on `lock` is therefore held until the last child is gone, too.
+    """
+
+    def __init__(self, program: Program, lock: int) -> None:
+        self.program = program
+        self._lock_fd = lock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+        # The kernel binds PR_SET_PDEATHSIG to the thread that forked, so the thread that forks is the one that waits.
+        self._supervisor = threading.Thread(target=self._supervise, name=f"{program.name}-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Start the process and its supervision, without waiting for either."""
+        self._supervisor.start()
+
+    @property
+    def supervised(self) -> bool:
+        """Whether a death would be noticed."""
+        return self._supervisor.is_alive()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, or None between two of them."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def answers(self) -> bool:
+        """Whether it is this child that serves, now."""
+        return self.pid is not None and self.program.answers(self.program.port)
+
+    def wait_until_it_answers(self, timeout_s: float) -> None:
+        """Block until the program serves.
+
+        Raises:
+            StoreUnavailable: it does not within `timeout_s`; the message ends with the last line of its log.
+        """
+        give_up = time.monotonic() + timeout_s
+        while not self.answers():
+            if time.monotonic() > give_up:
+                raise StoreUnavailable(
+                    f"{self.program.name} did not start within {timeout_s:g} s: {self._last_words()}"
+                )
+            time.sleep(POLL_S)
+
+    def stop(self, patience_s: float) -> None:
+        """End the process: by SIGTERM, which lets it save, and by SIGKILL when `patience_s` did not suffice."""
+        with self._starting:
+            self._stopping.set()
+            if self._process is not None:
+                self._process.terminate()
+        self._supervisor.join(patience_s)
+        if self._supervisor.is_alive() and self._process is not None:
+            logger.warning("store_killed", extra={"store": self.program.name, "patience_s": patience_s})
+            self._process.kill()
+            self._supervisor.join(patience_s)
+
+    def _supervise(self) -> None:
+        delay_s = FIRST_DELAY_S
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._run()
+            steady = time.monotonic() - began >= STEADY_S
+            delay_s = FIRST_DELAY_S if steady else min(2 * delay_s, LONGEST_DELAY_S)
+            self._stopping.wait(delay_s)
+
+    def _run(self) -> None:
+        """One life of the process."""
+        try:
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                self._process = process = self._launch()
+        except OSError as error:
+            logger.error("store_not_started", extra={"store": self.program.name, "error": str(error)})  # noqa: TRY400
+            return
+        code = process.wait()
+        if not self._stopping.is_set():
+            told = {"store": self.program.name, "code": code, "log": str(self.program.log)}
+            logger.warning("store_started_again", extra=told)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        # gRPC's servers share ports (SO_REUSEPORT): without this check two of them would take turns in answering.
+        if not is_port_free(self.program.port):
+            raise OSError(f"port {self.program.port} is taken by another process")
+        log = self.program.log
+        with log.open("wb" if log.exists() and log.stat().st_size > MAX_LOG_BYTES else "ab") as output:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *self.program.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(self._lock_fd,),
+            )
+
+    def _last_words(self) -> str:
+        lines = self.program.log.read_text(errors="replace").split("\n") if self.program.log.exists() else []
+        return next((line for line in reversed(lines) if line.strip()), "its log is empty")

