@@ -16,13 +16,13 @@ from serve_app.observability.metric_catalogue import (
 )
 
 if TYPE_CHECKING:
-    from serve_app.agent.toolbelt import Outcome
+    from serve_app.agent.tool_dispatch import ToolOutcome
     from serve_app.ports import Metrics
 
 FOUND = {"ok", "standby"}
 
 
-def measure(metrics: Metrics, tool: str, outcome: Outcome) -> None:
+def measure(metrics: Metrics, tool: str, outcome: ToolOutcome) -> None:
     """Count a call that has ended; a search that was made is no tool's call, one that was not made is."""
     result = outcome.result
     if outcome.request.name == KNOWLEDGE_SEARCH and result.attempts:
@@ -34,7 +34,7 @@ def measure(metrics: Metrics, tool: str, outcome: Outcome) -> None:
         metrics.observe(TOOL_S, result.elapsed_ms / 1000, tool=tool)
 
 
-def _search(metrics: Metrics, outcome: Outcome) -> None:
+def _search(metrics: Metrics, outcome: ToolOutcome) -> None:
     status = outcome.result.status
     how = status if status in FOUND else "timeout" if status == "timeout" else "error"
     metrics.count(RETRIEVALS, outcome="lexical_only" if outcome.lexical_only else how)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
-from serve_app.agent.toolbelt import Outcome, content_of, shares
+from serve_app.agent.tool_dispatch import ToolOutcome, content_of, shares
 from serve_app.llm.message_keys import FALLBACK
 from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.retry import RetryBudget
@@ -41,7 +41,7 @@ class Step:
     number: int
     reply: AIMessage
     requests: list[ToolRequest]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, ToolOutcome] = field(default_factory=dict)
 
     @property
     def open(self) -> list[int]:
@@ -67,7 +67,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Progress:
+class TurnProgress:
     """What a turn has gathered so far."""
 
     messages: list[BaseMessage]
@@ -95,7 +95,7 @@ class Progress:
     """Whether text of an unfinished answer was sent."""
 
     @classmethod
-    def of(cls, user_input: str, entries: Iterable[Entry], max_result_characters: int) -> Progress:
+    def of(cls, user_input: str, entries: Iterable[Entry], max_result_characters: int) -> TurnProgress:
         """How far the turn is whose log holds `entries`."""
         progress = cls([HumanMessage(user_input)], characters=max_result_characters)
         for entry in entries:
@@ -171,10 +171,10 @@ class Progress:
             )
             passages = tuple(Passage.model_validate(each) for each in read["passages"])
             lexical_only = read.get("lexical_only", False)  # a process of the version before says nothing of it
-            self.step.outcomes[read["index"]] = Outcome(request, result, passages, lexical_only)
+            self.step.outcomes[read["index"]] = ToolOutcome(request, result, passages, lexical_only)
 
 
-def _tool_message(outcome: Outcome, content: str) -> ToolMessage:
+def _tool_message(outcome: ToolOutcome, content: str) -> ToolMessage:
     well = outcome.result.status in {"ok", "standby"}
     return ToolMessage(
         content,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serve_app.agent.toolbelt import Outcome
+    from serve_app.agent.tool_dispatch import ToolOutcome
     from serve_app.ports import Span
 
 
-def record(outcome: Outcome, span: Span) -> None:
+def record(outcome: ToolOutcome, span: Span) -> None:
     """How the call went, how often it was tried, and how long the process that ran it took for that."""
     result = outcome.result
     span.set_attributes(
@@ -27,6 +27,6 @@ def record(outcome: Outcome, span: Span) -> None:
     span.set_outputs(lambda: _told(outcome))
 
 
-def _told(outcome: Outcome) -> Any:
+def _told(outcome: ToolOutcome) -> Any:
     passages = [{"content": each.text, "source": each.source, "score": each.score} for each in outcome.passages]
     return {"documents": passages} if passages else outcome.result.content

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from serve_app.agent.progress import Progress
-    from serve_app.agent.toolbelt import Toolbelt
+    from serve_app.agent.progress import TurnProgress
+    from serve_app.agent.tool_dispatch import ToolDispatcher
     from serve_app.config import CacheSettings
     from serve_app.observability.redaction import Redactor
     from serve_app.runs.run import Run
@@ -58,11 +58,11 @@ def said(messages: Sequence[BaseMessage]) -> list[Any]:
 class Sharing:
     """Judges turns."""
 
-    belt: Toolbelt
+    belt: ToolDispatcher
     redactor: Redactor
     settings: CacheSettings
 
-    def may_look(self, run: Run, history: Sequence[BaseMessage], progress: Progress) -> bool:
+    def may_look(self, run: Run, history: Sequence[BaseMessage], progress: TurnProgress) -> bool:
         """Whether the turn is one like others, of which nothing has happened yet; `history` is what is said before."""
         begun = progress.asked or progress.step or progress.said
         if begun or run.detached or run.context.faults or run.context.cache == "no-store":
@@ -71,7 +71,7 @@ class Sharing:
         before = said([each for each in history if not isinstance(each, SystemMessage)])
         return self._nothing_personal(question, normalised(question), terms(run.request), before)
 
-    def kept(self, answer: Answer, progress: Progress) -> KeptAnswer | None:
+    def kept(self, answer: Answer, progress: TurnProgress) -> KeptAnswer | None:
         """What is kept of the answer; None where it is not for others."""
         whole = answer.status == "success" and answer.finish_reason == "stop"
         if not whole or not all(map(self._is_lasting, answer.tool_calls)):

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.messages.tool import tool_call
 
-from serve_app.agent.asking import ask, for_model
 from serve_app.agent.context_overflow import with_shorter_result, without_oldest
-from serve_app.agent.ladder import in_the_language_of, refusal, status
+from serve_app.agent.guardrails import BASIC, CUT, EMPTY, forced, told
+from serve_app.agent.localization import in_the_language_of, refusal, status
 from serve_app.agent.messages import earlier, exchange, kept, malformed, requests_of, with_calls
-from serve_app.agent.progress import Progress
+from serve_app.agent.model_call import ask, for_model
+from serve_app.agent.progress import TurnProgress
 from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
 from serve_app.agent.recording import record
-from serve_app.agent.repairing import BASIC, CUT, EMPTY, forced, told
-from serve_app.agent.toolbelt import Outcome
+from serve_app.agent.tool_dispatch import ToolOutcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
 from serve_app.llm.error_translation import ContextOverflow, ToolsRefused
 from serve_app.llm.message_keys import CUT_CALLS, MODEL, TRUNCATED
 from serve_app.llm.provider_messages import new_call_id
 from serve_app.llm.reply_reader import read_finish_reason
+from serve_app.memory.conversation import Recalled
 from serve_app.memory.repair import repaired
-from serve_app.memory.window import Recalled
 from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.resilience.retry import RetryBudget
 from serve_app.values import Answer, IdempotencyKey, Token, ToolResult, TurnRequest
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import BaseMessage
 
-    from serve_app.agent.asking import Say
-    from serve_app.agent.caching import Caching
+    from serve_app.agent.answer_cache import AnswerCache
+    from serve_app.agent.model_call import Say
     from serve_app.agent.progress import Step
-    from serve_app.agent.toolbelt import Toolbelt
+    from serve_app.agent.tool_dispatch import ToolDispatcher
     from serve_app.config import AgentSettings
-    from serve_app.memory.window import Window
+    from serve_app.memory.conversation import ConversationMemory
     from serve_app.ports import Span, SpanKind
     from serve_app.runs.run import Run
     from serve_app.values import Reasoning
@@ -54,10 +54,10 @@ class Turn:
 
     model: BaseChatModel
     model_name: str
-    belt: Toolbelt
-    window: Window
+    tools: ToolDispatcher
+    memory: ConversationMemory
     settings: AgentSettings
-    cache: Caching | None = None
+    cache: AnswerCache | None = None
     takes_tools: bool = True
     """False where the model takes none: then documents are searched before it is asked."""
 
@@ -81,7 +81,7 @@ class Turn:
 
     async def _answer(self, run: Run) -> Answer:
         memory = await self._recalled(run)
-        progress = Progress.of(run.request.user_input, run.entries, self.settings.max_result_characters)
+        progress = TurnProgress.of(run.request.user_input, run.entries, self.settings.max_result_characters)
         progress.budget = RetryBudget(self.settings.retry_budget)
         progress.span = run.span
         self._keep_effects(run, progress)
@@ -90,7 +90,7 @@ class Turn:
         finally:
             run.usage = progress.usage  # it is charged however the turn ends
 
-    async def _concluded(self, run: Run, progress: Progress, memory: Recalled) -> Answer:
+    async def _concluded(self, run: Run, progress: TurnProgress, memory: Recalled) -> Answer:
         """The answer that the turn comes to from here."""
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
@@ -101,7 +101,7 @@ class Turn:
             return await make()
         return await self.cache.answer(run, history, progress, make)
 
-    async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: Progress) -> Answer:
+    async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: TurnProgress) -> Answer:
         reply = await self._think(run, history, progress)
         if not reply.text.strip():  # a refusal without a word
             sentence = refusal(run.request.user_input)
@@ -134,13 +134,13 @@ class Turn:
         if run.detached:
             return Recalled([], whole=False)
         try:
-            return await self.window.recall(run.context, run.held.epoch, run.held.remembered)
+            return await self.memory.recall(run.context, run.held.epoch, run.held.remembered)
         except StoreUnavailable:
             return Recalled([], whole=False)
 
-    async def _think(self, run: Run, history: list[BaseMessage], progress: Progress) -> AIMessage:
+    async def _think(self, run: Run, history: list[BaseMessage], progress: TurnProgress) -> AIMessage:
         """Model and tools by turns, until the model answers, or has to answer without tools."""
-        specs = await self.belt.specs()
+        specs = await self.tools.specs()
         context = run.context
         terms: dict[str, Any] = {
             "deadline": local_deadline(context),
@@ -181,7 +181,7 @@ class Turn:
             raise ModelUnavailable("The model gave no answer")
         return reply
 
-    async def _ask(self, model: Any, read: _Read, progress: Progress, sentence: str) -> AIMessage:
+    async def _ask(self, model: Any, read: _Read, progress: TurnProgress, sentence: str) -> AIMessage:
         """One model step; a conversation that is too long is shortened until the model reads it.
 
         Raises:
@@ -201,7 +201,7 @@ class Turn:
                 logger.warning("conversation_shortened", extra={"messages": len(read.history)})
                 progress.missing["memory"] = "memory"
 
-    async def _search_first(self, run: Run, progress: Progress) -> None:
+    async def _search_first(self, run: Run, progress: TurnProgress) -> None:
         """Search the documents for the question, as a call that the service makes itself."""
         call = tool_call(id=new_call_id(), name=KNOWLEDGE_SEARCH, args={"query": run.request.user_input})
         reply = AIMessage("", tool_calls=[call])
@@ -209,12 +209,12 @@ class Turn:
         await run.record(*step.begun(progress.usage, progress.empty))
         await self._act(run, progress, step)
 
-    async def _act(self, run: Run, progress: Progress, step: Step) -> None:
+    async def _act(self, run: Run, progress: TurnProgress, step: Step) -> None:
         """All calls of one step that have not ended, side by side."""
 
         async def call(index: int) -> None:
             step.outcomes[index] = outcome = await self._outcome(run, progress, step, index)
-            self.belt.count(outcome)
+            self.tools.count(outcome)
             await run.record(step.ended(index))
 
         self._keep_effects(run, progress)
@@ -227,41 +227,43 @@ class Turn:
         progress.close()
         self._keep_effects(run, progress)
 
-    def _keep_effects(self, run: Run, progress: Progress) -> None:
+    def _keep_effects(self, run: Run, progress: TurnProgress) -> None:
         """What a turn did is remembered even if no answer comes: a user who asks again must not have it done again."""
         made = [call.name for call in progress.calls]
         begun = [request.name for request in progress.step.requests] if progress.step else []
-        if any(self.belt.effect(name) != "pure" for name in [*made, *begun]):
+        if any(self.tools.effect(name) != "pure" for name in [*made, *begun]):
             run.exchange = _exchange(run, progress)
 
-    async def _outcome(self, run: Run, progress: Progress, step: Step, index: int) -> Outcome:
+    async def _outcome(self, run: Run, progress: TurnProgress, step: Step, index: int) -> ToolOutcome:
         request = step.requests[index]
         kind: SpanKind = "retrieval" if request.name == KNOWLEDGE_SEARCH else "tool"
         with progress.span.start_child(kind, request.name, lambda: request.arguments) as span:
-            span.hide_values(self.belt.hidden(request))
+            span.hide_values(self.tools.hidden(request))
             outcome = await self._brought(run, progress, step, index, span)
             record(outcome, span)
         return outcome
 
-    async def _brought(self, run: Run, progress: Progress, step: Step, index: int, span: Span) -> Outcome:
+    async def _brought(self, run: Run, progress: TurnProgress, step: Step, index: int, span: Span) -> ToolOutcome:
         """What one call brings; a call with an effect is made by one process only, after it has said so."""
         request = step.requests[index]
         if index in malformed(step.reply):
-            return Outcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
+            return ToolOutcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
         if len(progress.calls) + index >= self.settings.max_tool_calls:
-            return Outcome(request, ToolResult.refused(request.name, "this turn has made all the calls that it may"))
-        effect = self.belt.effect(request.name)
+            return ToolOutcome(
+                request, ToolResult.refused(request.name, "this turn has made all the calls that it may")
+            )
+        effect = self.tools.effect(request.name)
         if effect != "pure" and not run.context.effects:
-            return Outcome(request, ToolResult.refused(request.name, "the request's key cannot be kept now"))
+            return ToolOutcome(request, ToolResult.refused(request.name, "the request's key cannot be kept now"))
         if effect == "effect":
             try:
                 if not await run.reserve(step.number, index):
-                    return Outcome(request, ToolResult.unknown(request.name, 1, 0))
+                    return ToolOutcome(request, ToolResult.unknown(request.name, 1, 0))
             except StoreUnavailable:
-                return Outcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
+                return ToolOutcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
         key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
         context = run.context.model_copy(update={"traceparent": span.traceparent})
-        return await self.belt.call(context, request, key, progress.budget)
+        return await self.tools.call(context, request, key, progress.budget)
 
 
 @dataclass(slots=True)
@@ -291,7 +293,7 @@ def is_answer(reply: AIMessage) -> bool:
     return bool(reply.text.strip()) and not reply.response_metadata.get(CUT_CALLS)
 
 
-def _exchange(run: Run, progress: Progress) -> str:
+def _exchange(run: Run, progress: TurnProgress) -> str:
     """The turn as memory keeps it, as far as it is."""
     messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
     return exchange(run, messages)

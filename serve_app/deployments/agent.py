@@ -12,28 +12,28 @@ from uuid import uuid4
 
 from ray import serve
 
-from serve_app.agent.caching import caching
-from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.answer_cache import caching
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
-from serve_app.cache.answers import Answers
+from serve_app.cache.shared_answers import SharedAnswers
 from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.metrics import create_metrics
 from serve_app.deployments.remote import RemoteRetriever, create_remote_tools
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
-from serve_app.memory.sizes import largest
-from serve_app.memory.window import Window
+from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory.session_sizes import largest_sessions
 from serve_app.observability.metric_catalogue import DROPPED_SPANS
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.tracing import create_tracer
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.cancelling import cancel
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.registry import Registry
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_log import cancel_run
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.rate_limiter import TokenMeter
 from serve_app.stores.redis import create_redis_client
 from serve_app.stores.redis_health import RedisHealth
@@ -68,14 +68,14 @@ class Agent:
             RunLogStore(self._redis, settings.runs.steps_ttl_s).write_forever(trail), context=contextvars.Context()
         )
         self._pulse = RedisHealth(self._redis)
-        self._window = Window(self._redis, settings.memory, metrics)
-        self._tally = Tally(metrics, frozenset(settings.tools.by_name))
+        self._memory = ConversationMemory(self._redis, settings.memory, metrics)
+        self._tally = RunMetrics(metrics, frozenset(settings.tools.by_name))
         self._beating = asyncio.create_task(
             report_process_metrics(metrics, self._breakers), context=contextvars.Context()
         )
         self._problem: str | None = None
-        self._host: Host | None = None
-        self._answers: Answers | None = None
+        self._host: RunWorker | None = None
+        self._answers: SharedAnswers | None = None
         self._model: FallbackModel | None = None
         try:
             self._model = model = build_model(settings.model, metrics)
@@ -84,7 +84,7 @@ class Agent:
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
             return
         owner = uuid4().hex
-        belt = Toolbelt(
+        belt = ToolDispatcher(
             create_remote_tools(settings.tools, tools),
             RemoteRetriever(retriever),
             settings.knowledge,
@@ -92,25 +92,25 @@ class Agent:
             metrics,
         )
         if settings.cache.ttl_s:
-            self._answers = Answers(self._redis, owner, settings.cache.ttl_s)
+            self._answers = SharedAnswers(self._redis, owner, settings.cache.ttl_s)
         turn = Turn(
             model=model,
             model_name=settings.model.name,
-            belt=belt,
-            window=self._window,
+            tools=belt,
+            memory=self._memory,
             settings=settings.agent,
             cache=caching(settings, self._answers, belt, metrics) if self._answers else None,
             takes_tools=settings.model.tools,
         )
-        registry = Registry(self._redis, settings.runs, settings.memory, owner, metrics)
+        registry = RunStore(self._redis, settings.runs, self._memory, owner)
         self._tracer = create_tracer(
             settings.observability,
             Redactor.from_patterns(settings.observability.redact),
             dropped=partial(_dropped, metrics),
         )
-        writer = Writer(registry, tally=self._tally, meter=TokenMeter(self._redis, metrics))
-        means = Means(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
-        self._host = Host(means, settings.agent.max_runs)
+        writer = EventWriter(registry, metrics=self._tally, meter=TokenMeter(self._redis, metrics))
+        means = RunServices(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
+        self._host = RunWorker(means, settings.agent.max_runs)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._running().follow(context, request, after):
@@ -121,15 +121,15 @@ class Agent:
         self._running().start(context, request)
 
     async def session(self, context: Context, limit: int) -> Session:
-        return await self._window.session(context, limit)
+        return await self._memory.session(context, limit)
 
     async def sizes(self, context: Context, limit: int) -> SessionSizes:
-        return await largest(self._redis, context, limit)
+        return await largest_sessions(self._redis, context, limit)
 
     async def forget(self, context: Context) -> None:
-        holder = await self._window.forget(context)
+        holder = await self._memory.forget(context)
         if holder:
-            await cancel(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
+            await cancel_run(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
 
     async def checks(self) -> list[DependencyCheck]:
         models = self._model.checks() if self._model else []
@@ -157,7 +157,7 @@ class Agent:
     def _breakers(self) -> dict[str, str]:
         return {name: circuit.state for name, circuit in self._model.circuits.items()} if self._model else {}
 
-    def _running(self) -> Host:
+    def _running(self) -> RunWorker:
         if self._host is None:
             raise ModelUnavailable("The model is misconfigured")
         return self._host

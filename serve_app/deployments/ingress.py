@@ -22,10 +22,10 @@ from serve_app.http.request_ids import EchoedOutside
 from serve_app.http.services import Services
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
-from serve_app.runs.feedback import FeedbackBook
-from serve_app.runs.log import RunLog
-from serve_app.runs.surviving import SurvivingAgent
-from serve_app.runs.tally import Tally
+from serve_app.runs.event_log import RunEventLog
+from serve_app.runs.failover import FailoverAgent
+from serve_app.runs.feedback import FeedbackStore
+from serve_app.runs.metrics import RunMetrics
 from serve_app.stores.api_key_cache import ApiKeyCache
 from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
@@ -56,18 +56,18 @@ class Ingress:
         self._settings = settings
         self._metrics = create_metrics(exported=settings.observability.metrics)
         redis = create_redis_client(settings.redis, settings.redis.url, metrics=self._metrics)
-        self._runs = RunLog(redis, settings.runs, Tally(self._metrics))
+        self._runs = RunEventLog(redis, settings.runs, RunMetrics(self._metrics))
         admin = settings.access.admin_key_env
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, self._metrics)
         self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)
         self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
         self._parts = Services(
-            agent=SurvivingAgent(RemoteAgent(agent), self._runs),
+            agent=FailoverAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=create_remote_tools(settings.tools, tools),
             lines=self._lines,
-            feedback=FeedbackBook(redis, settings.feedback),
+            feedback=FeedbackStore(redis, settings.feedback),
             read_node_pages=RayNodes().pages,
             keys=ApiKeyStore(redis, self._access),
             gate=Gate.of(self._access, settings.access) if admin else None,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from serve_app.http.auth import Gate
     from serve_app.http.places import Admission
     from serve_app.ports import Agent, Metrics, Retriever, Tools
-    from serve_app.runs.feedback import FeedbackBook
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
+    from serve_app.runs.feedback import FeedbackStore
     from serve_app.stores.api_key_store import ApiKeyStore
     from serve_app.stores.fault_store import FaultStore
     from serve_app.stores.rate_limiter import RateLimiter
@@ -28,11 +28,11 @@ class Services:
     """What the routes and the middlewares call: the other deployments and the stores."""
 
     agent: Agent
-    runs: RunLog
+    runs: RunEventLog
     retriever: Retriever
     tools: Tools
     lines: RunLogStore
-    feedback: FeedbackBook
+    feedback: FeedbackStore
     read_node_pages: ReadNodePages
     keys: ApiKeyStore
     gate: Gate | None = None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from serve_app.errors import NotFound, RunUnfinished, StoreCorrupt
 from serve_app.runs.entries import readable
-from serve_app.runs.log import UNFINISHED_STATUSES
+from serve_app.runs.event_log import UNFINISHED_STATUSES
 from serve_app.stores.redis import translate_redis_errors
 from serve_app.stores.redis_keys import FeedbackKeys, RunKeys
 from serve_app.values import Answer, Feedback, FeedbackList, TurnRequest
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 OTHER: dict[Rating, Rating] = {"up": "down", "down": "up"}
 
 
-class FeedbackBook:
+class FeedbackStore:
     """Votes in Redis; question and answer are kept with the vote, longer than the run is."""
 
     def __init__(self, redis: Redis, settings: FeedbackSettings) -> None:

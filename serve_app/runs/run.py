@@ -11,16 +11,16 @@ from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavaila
 from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.runs.entries import Entry, merged
-from serve_app.runs.registry import Append
+from serve_app.runs.store import Append
 from serve_app.values import RunEvent, Token, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve_app.ports import TurnSpan
-    from serve_app.runs.feed import Feed
-    from serve_app.runs.registry import Held
-    from serve_app.runs.writer import Writer
+    from serve_app.runs.event_feed import EventFeed
+    from serve_app.runs.event_writer import EventWriter
+    from serve_app.runs.store import Held
     from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, Reasoning, RunStatus
 
 MAX_ADOPTIONS = 3
@@ -43,9 +43,9 @@ class Run:
     context: Context
     request: ChatRequest
     held: Held
-    writer: Writer
+    writer: EventWriter
     max_bytes: int
-    feed: Feed
+    feed: EventFeed
     detached: bool = False
     """Redis was away when the run began: nothing is remembered or logged, and no effect can be reserved."""
     span: TurnSpan = NULL_SPAN
@@ -95,7 +95,7 @@ class Run:
             return
         if isinstance(piece, Token) and not self._spoken:
             self._spoken = True
-            self.writer.tally.said(self.age_s)
+            self.writer.metrics.said(self.age_s)
         self._unwritten.append((piece, ""))
         self.writer.write(self)
 

@@ -13,10 +13,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from serve_app.agent.caching import caching
-from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.answer_cache import caching
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
-from serve_app.cache.answers import Answers
+from serve_app.cache.shared_answers import SharedAnswers
 from serve_app.config import (
     AgentSettings,
     CacheSettings,
@@ -29,14 +29,14 @@ from serve_app.config import (
 from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
-from serve_app.memory.window import Window
+from serve_app.memory.conversation import ConversationMemory
 from serve_app.observability.null import InMemoryMetrics, NullTracer
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.registry import Append, Registry
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import Append, RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
 from serve_app.values import (
     Answer,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.ports import Tracer
-    from serve_app.runs.registry import Kept
+    from serve_app.runs.store import Kept
     from serve_app.values import Effect, IdempotencyKey
 
 USAGE = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
@@ -284,7 +284,7 @@ class FakeRetriever:
         return SearchResult(passages=passages, lexical_only=query == "words", standby=query == "standby")
 
 
-class Mortal(Registry):
+class Mortal(RunStore):
     """Redis as a process has it that dies when the event `last` is written: nothing that it asks comes back."""
 
     last: int = NEVER
@@ -343,7 +343,7 @@ class Desk:
         self,
         redis: Redis,
         *replies: AIMessage,
-        registry: Callable[..., Registry] = Registry,
+        registry: Callable[..., RunStore] = RunStore,
         pace: Pace | None = None,
         runs: RunSettings | None = None,
         patience_s: float = MAX_WAIT_S,
@@ -363,24 +363,24 @@ class Desk:
             model = fallback if isinstance(fallback, FallbackModel) else _chain(self.model, _scripted(fallback))
         self.tools, self.retriever = FakeTools(pace), FakeRetriever(pace)
         self.metrics = InMemoryMetrics()
-        self.window = Window(redis, MemorySettings(), self.metrics)
-        self.registry = registry(redis, self.runs, MemorySettings(), uuid4().hex, self.metrics)
-        belt = Toolbelt(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics)  # type: ignore[arg-type]
+        self.window = ConversationMemory(redis, MemorySettings(), self.metrics)
+        self.registry = registry(redis, self.runs, self.window, uuid4().hex)
+        belt = ToolDispatcher(self.tools, self.retriever, KnowledgeSettings(), time.monotonic, self.metrics)  # type: ignore[arg-type]
         observability = ObservabilitySettings(redact=redact)
         whole = Settings(agent=AgentSettings(**settings), cache=cache or CacheSettings(), observability=observability)
-        self.answers = Answers(redis, self.registry.owner, cache.ttl_s) if cache and cache.ttl_s else None
+        self.answers = SharedAnswers(redis, self.registry.owner, cache.ttl_s) if cache and cache.ttl_s else None
         self.caching = caching(whole, self.answers, belt, self.metrics) if self.answers else None
         turn = Turn(
             model=model,
             model_name="scripted",
-            belt=belt,
-            window=self.window,
+            tools=belt,
+            memory=self.window,
             settings=whole.agent,
             cache=self.caching,
             takes_tools=takes_tools,
         )
-        writer = Writer(self.registry, RedisAvailability(patience_s), Tally(self.metrics, frozenset(NAMES)))
-        self.host = Host(Means(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
+        writer = EventWriter(self.registry, RedisAvailability(patience_s), RunMetrics(self.metrics, frozenset(NAMES)))
+        self.host = RunWorker(RunServices(redis, self.registry, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 
     async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:

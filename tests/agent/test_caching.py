@@ -10,9 +10,9 @@ import pytest
 from desk import Desk, context
 from librarian import KEPT, Library
 
-from serve_app.cache import answers as caching_answers
+from serve_app.cache import shared_answers
 from serve_app.config import CacheSettings
-from serve_app.runs.cancelling import cancel
+from serve_app.runs.event_log import cancel_run
 from serve_app.stores.redis_keys import RunKeys
 from serve_app.values import Answer, ChatRequest, Failed, Fault, RunStarted, Token, Usage
 
@@ -107,7 +107,7 @@ async def test_what_a_tools_call_was_named_by_its_provider_makes_no_other_conver
 async def test_an_answer_is_not_kept_that_a_tool_had_a_part_in_which_is_not_pure_or_not_well(
     open_desk: Open, question: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.agent.toolbelt.RESEND_AFTER_S", ())
+    monkeypatch.setattr("serve_app.agent.tool_dispatch.RESEND_AFTER_S", ())
     library = Library(open_desk)
     assert [(await library.ask(question)).cached for _ in range(2)] == [False, False]
     assert library.model.asked[question] == 2
@@ -279,7 +279,7 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(open_desk
     waiting = [asyncio.create_task(library.ask("one")) for _ in range(10)]
     await asyncio.sleep(0.1)
     begun = asyncio.get_running_loop().time()
-    await cancel(redis, RunKeys("default", asked.run_id), 100)
+    await cancel_run(redis, RunKeys("default", asked.run_id), 100)
     await library.begun("one", 2)
     assert asyncio.get_running_loop().time() - begun < 1
     library.model.gate.set()
@@ -292,8 +292,8 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(open_desk
 @pytest.fixture
 def short_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that leads is dead sooner."""
-    monkeypatch.setattr(caching_answers, "LIFE_MS", 1200)
-    monkeypatch.setattr(caching_answers, "RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(shared_answers, "LIFE_MS", 1200)
+    monkeypatch.setattr(shared_answers, "RENEW_EVERY_S", 0.1)
 
 
 @pytest.mark.usefixtures("short_life")

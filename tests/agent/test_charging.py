@@ -11,7 +11,7 @@ from desk import Broken, Desk, Stuck, context, killed, mortal, reply
 from serve_app.config import RunSettings
 from serve_app.llm.telemetry import estimate_tokens
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.log import RunLog
+from serve_app.runs.event_log import RunEventLog
 from serve_app.values import Answer, ChatRequest, Context, Failed, Metering
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def test_a_turn_that_a_client_cancels_is_charged_for_what_it_used(
     open_desk: Open, kept: Kept, redis: Redis, request_: ChatRequest, said: str
 ) -> None:
     asked, desk = _asked(), _metered(open_desk(CALL, *([Stuck(said)] if said else [])), kept)
-    log = RunLog(redis, RunSettings())
+    log = RunEventLog(redis, RunSettings())
     following = asyncio.create_task(desk.follow(asked, request_))
     await asyncio.wait_for(desk.model.hanging.wait(), 5)
     await log.cancel(asked, asked.run_id)

@@ -10,8 +10,8 @@ from desk import Broken, context, killed, mortal, reply
 
 from serve_app.errors import StoreUnavailable
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT, repaired
-from serve_app.runs.cancelling import cancel
-from serve_app.runs.registry import Registry
+from serve_app.runs.event_log import cancel_run
+from serve_app.runs.store import RunStore
 from serve_app.stores.redis_keys import RunKeys, SessionKeys
 from serve_app.values import Answer, Cancelled, ChatRequest
 
@@ -31,7 +31,7 @@ NO_MORE = Broken("")
 """With which a turn fails."""
 
 
-class Unrecorded(Registry):
+class Unrecorded(RunStore):
     async def reserve(self, *given: Any) -> Any:
         raise StoreUnavailable("Redis did not answer")
 
@@ -40,7 +40,7 @@ async def _cancelled(desk: Desk, asked: Context) -> list[RunEvent]:
     """What is seen of a run that a client cancels, until it has ended in its process."""
     following = asyncio.create_task(desk.follow(asked, REQUEST))
     await desk.tools.begun.wait()
-    assert await cancel(desk.redis, RunKeys("default", asked.run_id), 100)
+    assert await cancel_run(desk.redis, RunKeys("default", asked.run_id), 100)
     return await asyncio.wait_for(following, 2)
 
 
@@ -78,7 +78,7 @@ async def test_tools_only_look_where_the_requests_key_cannot_be_kept(open_desk: 
 
 
 async def test_a_call_that_was_refused_and_then_made_degrades_nothing(open_desk: Open) -> None:
-    class Late(Registry):
+    class Late(RunStore):
         refusals = 1
 
         async def reserve(self, *given: Any) -> Any:
@@ -156,7 +156,7 @@ async def test_a_turn_that_is_cancelled_after_an_effect_stops_its_model_and_is_r
     desk, asked = open_desk(reply("", ("pay", {"text": "x"}))), context()
     following = asyncio.create_task(desk.follow(asked, REQUEST))
     await desk.model.hanging.wait()
-    await cancel(desk.redis, RunKeys("default", asked.run_id), 100)
+    await cancel_run(desk.redis, RunKeys("default", asked.run_id), 100)
     await asyncio.wait_for(following, 1.5)
     assert desk.model.stopped
     assert await _remembered(desk) == [_paid("x")]
@@ -179,7 +179,7 @@ async def test_an_effect_is_remembered_though_its_process_died_and_the_turn_does
     following = asyncio.create_task(second.follow(asked, REQUEST, last))
     if end == "cancelled":
         await second.model.hanging.wait()
-        await cancel(second.redis, RunKeys("default", asked.run_id), 100)
+        await cancel_run(second.redis, RunKeys("default", asked.run_id), 100)
     await asyncio.wait_for(following, 2)
     assert await _remembered(second) == [[*_paid("x")[:3], ("assistant", ""), ("tool", "y"), ("assistant", NO_ANSWER)]]
 
@@ -195,7 +195,7 @@ async def test_a_turn_whose_session_is_forgotten_stops_and_leaves_nothing(
     await desk.tools.begun.wait()
     holder = await desk.window.forget(context())
     assert holder == RunKeys("default", asked.run_id)
-    await cancel(redis, holder, 100)
+    await cancel_run(redis, holder, 100)
     await asyncio.wait_for(following, 2)
     assert (len(desk.model.asked), await redis.exists(KEYS.exchanges, KEYS.lease)) == (2, 0)
     desk.model.replies.pop(2)

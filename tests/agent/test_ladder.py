@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.agent.ladder import IN_CHINESE, in_the_language_of, status
+from serve_app.agent.localization import IN_CHINESE, in_the_language_of, status
 from serve_app.errors import AgentUnavailable, ModelUnavailable, RunAbandoned, StoreUnavailable, ToolUnavailable
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from desk import NAMES, context, killed, malformed, mortal, reply
 
-from serve_app.agent.repairing import BASIC, EMPTY
+from serve_app.agent.guardrails import BASIC, EMPTY
 from serve_app.values import ChatRequest
 
 if TYPE_CHECKING:

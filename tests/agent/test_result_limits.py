@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, ToolMessage
 
-from serve_app.agent.progress import Progress
-from serve_app.agent.toolbelt import Outcome, shares
+from serve_app.agent.progress import TurnProgress
+from serve_app.agent.tool_dispatch import ToolOutcome, shares
 from serve_app.values import ToolRequest, ToolResult
 
 
@@ -24,14 +24,14 @@ def test_the_results_of_a_step_share_what_the_turn_may_still_read(sizes: list[in
 
 
 def test_of_all_results_of_a_turn_no_more_is_told_than_the_setting_says() -> None:
-    progress = Progress.of("hello", [], 10_000)
+    progress = TurnProgress.of("hello", [], 10_000)
     for lengths in ([30_000, 100, 30_000], [50_000]):
         requests = [ToolRequest(id=f"c{index}", name="look", arguments={}) for index in range(len(lengths))]
         step = progress.begin(AIMessage(""), requests)
         for index, length in enumerate(lengths):
             content = "x" * (length - 1) + "\ud83d"
             result = ToolResult(content=content, status="ok", attempts=1, elapsed_ms=1)
-            step.outcomes[index] = Outcome(requests[index], result)
+            step.outcomes[index] = ToolOutcome(requests[index], result)
         progress.close()
     told = [message.text for message in progress.messages if isinstance(message, ToolMessage)]
     assert told[1] == "x" * 99 + "\ufffd"

@@ -9,7 +9,7 @@ import pytest
 from desk import reply
 
 from serve_app.errors import StoreUnavailable
-from serve_app.runs.registry import Registry
+from serve_app.runs.store import RunStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Open = Callable[..., Desk]
 
 
-class Leaving(Registry):
+class Leaving(RunStore):
     """A Redis that is gone when the answer comes."""
 
     async def append(self, appends: Any) -> Any:
@@ -29,7 +29,7 @@ class Leaving(Registry):
         return await super().append(appends)
 
 
-class Away(Registry):
+class Away(RunStore):
     """A Redis that is gone before the run begins."""
 
     async def begin(self, *_: Any) -> Any:
@@ -42,11 +42,11 @@ BROKEN = reply("", ("broken", {"text": "x"}))
 @pytest.mark.parametrize(
     ("script", "registry", "said"),
     [
-        ([reply("Hi.")], Registry, {"status": "success", "degraded": []}),
-        ([BROKEN, reply("Hi.")], Registry, {"status": "degraded", "degraded": ["tool:broken"]}),
+        ([reply("Hi.")], RunStore, {"status": "success", "degraded": []}),
+        ([BROKEN, reply("Hi.")], RunStore, {"status": "degraded", "degraded": ["tool:broken"]}),
         ([BROKEN, reply("Hi.")], Leaving, {"status": "degraded", "degraded": ["memory", "tool:broken"]}),
         ([reply("Hi.")], Away, {"status": "degraded", "degraded": ["memory"]}),
-        ([reply("")] * 3, Registry, {"status": "failed", "code": "model_unavailable"}),
+        ([reply("")] * 3, RunStore, {"status": "failed", "code": "model_unavailable"}),
     ],
 )
 async def test_the_process_says_in_one_line_how_a_turn_ended(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from serve_app.agent.toolbelt import FRESH_S, RESEND_AFTER_S, Toolbelt
+from serve_app.agent.tool_dispatch import FRESH_S, RESEND_AFTER_S, ToolDispatcher
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
 from serve_app.resilience.retry import RetryBudget
@@ -96,9 +96,9 @@ class Retriever(Other):
         return SearchResult(passages=[Passage(document_id="d", source="d.md", title="T", text="found", score=1)])
 
 
-def _belt(tools: Tools, retriever: Retriever | None = None) -> Toolbelt:
+def _belt(tools: Tools, retriever: Retriever | None = None) -> ToolDispatcher:
     clock = asyncio.get_running_loop().time
-    return Toolbelt(tools, retriever or Retriever(), KnowledgeSettings(timeout_s=5), clock)  # type: ignore[arg-type]
+    return ToolDispatcher(tools, retriever or Retriever(), KnowledgeSettings(timeout_s=5), clock)  # type: ignore[arg-type]
 
 
 async def _never() -> NoReturn:
@@ -106,7 +106,7 @@ async def _never() -> NoReturn:
     raise AssertionError("never")
 
 
-async def _call(belt: Toolbelt, name: str, **arguments: str) -> ToolResult:
+async def _call(belt: ToolDispatcher, name: str, **arguments: str) -> ToolResult:
     await belt.specs()
     return (await belt.call(CONTEXT, ToolRequest(id="c", name=name, arguments=arguments), KEY, RetryBudget(6))).result
 

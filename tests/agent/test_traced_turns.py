@@ -15,7 +15,7 @@ from collectors import Collector, Dropped, langsmith, otlp, silent, unreachable
 from desk import Broken, context, killed, mortal, reply
 from langchain_core.tracers.langchain import wait_for_all_tracers
 
-from serve_app.agent import toolbelt
+from serve_app.agent import tool_dispatch
 from serve_app.config import ModelSettings, ObservabilitySettings
 from serve_app.llm.models import build_model
 from serve_app.observability.redaction import Redactor
@@ -254,7 +254,7 @@ async def test_without_tracing_tools_are_told_the_caller_s_trace(open_desk: Open
 async def test_of_the_turns_that_are_not_sampled_those_that_failed_or_lacked_something_are_told(
     open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch, replies: list[Any], end: str
 ) -> None:
-    monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
+    monkeypatch.setattr(tool_dispatch, "RESEND_AFTER_S", (0.01,))
     await open_desk(*replies, tracer=sinks.tracer(share=0)).follow(_asked(CALLER), _request())
     await sinks.told()
     told = [each.fields["serve_app.status"] for each in sinks.otlp.spans if each.name == "serve_app"]
@@ -283,7 +283,7 @@ async def test_a_turn_that_a_client_ends_is_told_as_cancelled(open_desk: Open, s
 async def test_nothing_that_is_to_be_redacted_is_told(
     open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
+    monkeypatch.setattr(tool_dispatch, "RESEND_AFTER_S", (0.01,))
     call = ("echo", {"text": "PLANTED-2", "PLANTED-3": ["PLANTED-4"], "number": 13800138000})
     replies = [reply("PLANTED-5", call), reply("", ("PLANTED-6", {})), reply("PLANTED-7"), Broken("PLANTED-8")]
     desk = open_desk(*replies, tracer=sinks.tracer(1, "PLANTED"))

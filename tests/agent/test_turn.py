@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from desk import NAMES, context, malformed, reply
 
-from serve_app.agent import toolbelt
+from serve_app.agent import tool_dispatch
 from serve_app.config import RunSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.runs.registry import Registry
+from serve_app.runs.store import RunStore
 from serve_app.stores.redis_keys import SessionKeys
 from serve_app.values import Answer, ChatRequest, Failed, Fault, RunStarted, Token, ToolCall, ToolRequest, Usage
 
@@ -55,7 +55,7 @@ async def test_calls_of_one_step_run_side_by_side_and_keep_their_order(open_desk
 async def test_a_failed_tool_is_told_to_the_model_and_named_in_the_answer(
     open_desk: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toolbelt, "RESEND_AFTER_S", (0.01,))
+    monkeypatch.setattr(tool_dispatch, "RESEND_AFTER_S", (0.01,))
     desk = open_desk(reply("", ("broken", {}), ("gone", {})), reply("Sorry."))
     answer = await desk.ask()
     assert (answer.status, answer.degraded) == ("degraded", ["tool:broken", "tool:gone"])
@@ -252,7 +252,7 @@ async def test_a_call_that_is_repeated_and_goes_well_degrades_nothing(open_desk:
 
 
 async def test_an_answer_is_given_though_redis_is_gone_by_then(open_desk: Open, redis: Redis) -> None:
-    class Leaving(Registry):
+    class Leaving(RunStore):
         async def append(self, appends: Any) -> Any:
             if any(each.status for each in appends):
                 raise StoreUnavailable("Redis did not answer")

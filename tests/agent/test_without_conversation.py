@@ -10,8 +10,8 @@ from desk import context, killed, mortal, reply
 
 from serve_app.config import FeedbackSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.runs.feedback import FeedbackBook
-from serve_app.runs.registry import Registry
+from serve_app.runs.feedback import FeedbackStore
+from serve_app.runs.store import RunStore
 from serve_app.values import Answer, ChatRequest, FeedbackRequest, Message, TurnRequest
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_the_history_survives_the_death_of_the_process(open_desk: Open) ->
     assert second.kinds(0) == ["system", "human", "ai", "human", "ai", "tool"]
 
 
-class Leaves(Registry):
+class Leaves(RunStore):
     """A Redis that does not answer once the run has begun."""
 
     async def append(self, _: Any) -> Any:
@@ -96,7 +96,7 @@ class Away(Leaves):
 
 
 @pytest.mark.parametrize("registry", [Away, Leaves])
-async def test_without_redis_nothing_is_missing(open_desk: Open, registry: type[Registry]) -> None:
+async def test_without_redis_nothing_is_missing(open_desk: Open, registry: type[RunStore]) -> None:
     answer = await _told(open_desk(reply("Ann."), registry=registry, patience_s=0.05))
     assert (answer.status, answer.degraded) == ("success", [])
 
@@ -114,7 +114,7 @@ async def test_in_a_conversation_the_instructions_hold_for_their_turn_and_memory
 
 async def test_a_vote_on_such_a_turn_is_kept_with_its_question(open_desk: Open, redis: Redis) -> None:
     answer = await _told(open_desk(reply("Ann.")))
-    book = FeedbackBook(redis, FeedbackSettings())
+    book = FeedbackStore(redis, FeedbackSettings())
     await book.vote(context(), FeedbackRequest(run_id=answer.run_id, rating="up"))
     [vote] = (await book.listed(context(), None, 1)).feedback
     assert (vote.question, vote.session_id) == ("Who am I?", "")

@@ -20,18 +20,18 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.config import RedisSettings, Settings, ToolSettings
 from serve_app.deployments.data_folder import choose_ports
 from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.llm.models import build_model
-from serve_app.memory.window import Window
+from serve_app.memory.conversation import ConversationMemory
 from serve_app.observability.null import NullTracer
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.registry import Registry
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.redis import create_redis_client
 from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Answer, ChatRequest, Context
@@ -84,7 +84,7 @@ async def measured(redis: Redis, turns: int, stretches: int) -> Measured:
     return Measured(turns // stretches * stretches, medians, sizes)
 
 
-async def turn(host: Host, session: str, number: int) -> float:
+async def turn(host: RunWorker, session: str, number: int) -> float:
     """How long one turn takes, from the question to the answer."""
     context = Context(request_id="r", run_id=uuid4().hex, session_id=session, deadline=time.time() + 30)
     request = ChatRequest(user_input=f"Where is order OD-{number:08}?", session_id=session)
@@ -97,18 +97,18 @@ async def turn(host: Host, session: str, number: int) -> float:
 
 
 @asynccontextmanager
-async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Host]:
+async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[RunWorker]:
     """A process that runs turns with the offline model."""
     settings = Settings()
     with tempfile.TemporaryDirectory() as folder:
         orders = settings.orders.model_copy(update={"file": Path(folder) / "orders.json"})
         orders.file.write_text("{}")
-        belt = Toolbelt(ToolRunner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
-        window = Window(redis, settings.memory)
-        turn = Turn(build_model(settings.model), "offline", belt, window, settings.agent)
-        registry = Registry(redis, settings.runs, settings.memory, owner="benchmark")
-        means = Means(redis, registry, Writer(registry), settings.runs, turn.run, tracer or NullTracer())
-        host = Host(means, max_runs=50)
+        belt = ToolDispatcher(ToolRunner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
+        memory = ConversationMemory(redis, settings.memory)
+        turn = Turn(build_model(settings.model), "offline", belt, memory, settings.agent)
+        registry = RunStore(redis, settings.runs, memory, owner="benchmark")
+        means = RunServices(redis, registry, EventWriter(registry), settings.runs, turn.run, tracer or NullTracer())
+        host = RunWorker(means, max_runs=50)
         try:
             yield host
         finally:

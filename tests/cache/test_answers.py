@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from serve_app.cache import answers, scripts
-from serve_app.cache.answers import Answers, Asked, Found, Lead
+from serve_app.cache import scripts, shared_answers
 from serve_app.cache.kept import KeptAnswer
+from serve_app.cache.shared_answers import Asked, Found, Lead, SharedAnswers
 from serve_app.stores.redis_keys import AnswerKeys, documents_version_key, inbox_stream
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ SOON_S = 1.8
 
 
 @pytest.fixture
-async def pair(redis: Redis) -> AsyncIterator[tuple[Answers, Answers]]:
+async def pair(redis: Redis) -> AsyncIterator[tuple[SharedAnswers, SharedAnswers]]:
     """The answers as two processes have them."""
-    both = Answers(redis, uuid4().hex, 60), Answers(redis, uuid4().hex, 60)
+    both = SharedAnswers(redis, uuid4().hex, 60), SharedAnswers(redis, uuid4().hex, 60)
     yield both
     for each in both:
         await each.close()
@@ -38,13 +38,13 @@ def asked(keys: AnswerKeys = KEYS) -> Asked:
     return Asked(keys, uuid4().hex)
 
 
-async def led(one: Answers, keys: AnswerKeys = KEYS, **given: Any) -> Lead:
+async def led(one: SharedAnswers, keys: AnswerKeys = KEYS, **given: Any) -> Lead:
     lead = await asyncio.wait_for(one.find(asked(keys), **given), SOON_S)
     assert isinstance(lead, Lead), lead
     return lead
 
 
-async def waiting(other: Answers) -> asyncio.Task[Any]:
+async def waiting(other: SharedAnswers) -> asyncio.Task[Any]:
     """A run that waits by now."""
     task = asyncio.create_task(other.find(asked()))
     await asyncio.sleep(0.1)
@@ -52,7 +52,9 @@ async def waiting(other: Answers) -> asyncio.Task[Any]:
     return task
 
 
-async def test_who_waits_in_another_process_is_told_of_the_answer_at_once(pair: tuple[Answers, Answers]) -> None:
+async def test_who_waits_in_another_process_is_told_of_the_answer_at_once(
+    pair: tuple[SharedAnswers, SharedAnswers],
+) -> None:
     one, other = pair
     lead = await led(one)
     tasks = [await waiting(each) for each in (one, other, other)]
@@ -62,7 +64,7 @@ async def test_who_waits_in_another_process_is_told_of_the_answer_at_once(pair: 
 
 
 async def test_who_waits_for_what_is_not_for_others_goes_on_alone_at_once_and_who_comes_soon_after_does_not_wait(
-    pair: tuple[Answers, Answers],
+    pair: tuple[SharedAnswers, SharedAnswers],
 ) -> None:
     one, other = pair
     lead = await led(one)
@@ -72,7 +74,7 @@ async def test_who_waits_for_what_is_not_for_others_goes_on_alone_at_once_and_wh
     assert await other.find(asked()) is None
 
 
-async def test_one_of_those_who_wait_leads_where_the_leader_stops(pair: tuple[Answers, Answers]) -> None:
+async def test_one_of_those_who_wait_leads_where_the_leader_stops(pair: tuple[SharedAnswers, SharedAnswers]) -> None:
     one, other = pair
     lead = await led(one)
     tasks = [await waiting(each) for each in (one, other)]
@@ -86,10 +88,10 @@ async def test_one_of_those_who_wait_leads_where_the_leader_stops(pair: tuple[An
 
 
 async def test_a_right_that_lapsed_is_anothers_and_the_late_answer_of_the_first_is_not_kept(
-    pair: tuple[Answers, Answers], redis: Redis, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[SharedAnswers, SharedAnswers], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    monkeypatch.setattr(answers, "LIFE_MS", 100)
+    monkeypatch.setattr(shared_answers, "LIFE_MS", 100)
     late = await led(one)
     await asyncio.sleep(0.15)
     lead = await led(other)
@@ -101,23 +103,25 @@ async def test_a_right_that_lapsed_is_anothers_and_the_late_answer_of_the_first_
 
 
 async def test_a_right_that_lapsed_and_that_nobody_took_is_still_good(
-    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[SharedAnswers, SharedAnswers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    monkeypatch.setattr(shared_answers, "LIFE_MS", 50)
     lead = await led(pair[0])
     await asyncio.sleep(0.1)
     assert await pair[0].keep(lead, KEPT)
 
 
 async def test_a_run_that_asks_twice_leads_twice_because_it_may_not_have_heard_the_first_time(
-    pair: tuple[Answers, Answers],
+    pair: tuple[SharedAnswers, SharedAnswers],
 ) -> None:
     one, other = pair
     mine = asked()
     assert await one.find(mine) == await other.find(mine) == Lead(mine, "", 0)
 
 
-async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made(pair: tuple[Answers, Answers]) -> None:
+async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made(
+    pair: tuple[SharedAnswers, SharedAnswers],
+) -> None:
     one, other = pair
     first = await led(one)
     second = await led(other, afresh=True)
@@ -126,7 +130,9 @@ async def test_who_wants_it_made_anew_leads_even_where_it_is_there_or_being_made
     await led(one, afresh=True)
 
 
-async def test_an_answer_that_was_made_anew_outlives_one_that_was_begun_before(pair: tuple[Answers, Answers]) -> None:
+async def test_an_answer_that_was_made_anew_outlives_one_that_was_begun_before(
+    pair: tuple[SharedAnswers, SharedAnswers],
+) -> None:
     one, other = pair
     before = await led(one)
     anew = await led(other, afresh=True)
@@ -136,10 +142,10 @@ async def test_an_answer_that_was_made_anew_outlives_one_that_was_begun_before(p
 
 
 async def test_the_answer_of_a_successor_outlives_that_of_a_leader_whose_right_lapsed(
-    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[SharedAnswers, SharedAnswers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    monkeypatch.setattr(shared_answers, "LIFE_MS", 50)
     late = await led(one)
     await asyncio.sleep(0.1)
     assert await other.keep(await led(other), NEWER)
@@ -148,11 +154,11 @@ async def test_the_answer_of_a_successor_outlives_that_of_a_leader_whose_right_l
 
 
 async def test_an_answer_that_is_made_anew_takes_the_place_of_the_older_one_though_its_right_lapsed(
-    pair: tuple[Answers, Answers], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[SharedAnswers, SharedAnswers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
     assert await one.keep(await led(one), KEPT)
-    monkeypatch.setattr(answers, "LIFE_MS", 50)
+    monkeypatch.setattr(shared_answers, "LIFE_MS", 50)
     anew = await led(one, afresh=True)
     await asyncio.sleep(0.1)
     assert await one.keep(anew, NEWER)
@@ -160,7 +166,7 @@ async def test_an_answer_that_is_made_anew_takes_the_place_of_the_older_one_thou
 
 
 async def test_an_answer_of_another_version_is_neither_given_nor_kept_nor_waited_for(
-    pair: tuple[Answers, Answers], redis: Redis
+    pair: tuple[SharedAnswers, SharedAnswers], redis: Redis
 ) -> None:
     one, other = pair
     await one.keep(await led(one), KEPT)
@@ -175,19 +181,21 @@ async def test_an_answer_of_another_version_is_neither_given_nor_kept_nor_waited
 
 
 @pytest.mark.parametrize("keys", [AnswerKeys("other", "d1", "manuals"), AnswerKeys("default", "d2", "manuals")])
-async def test_another_tenant_or_question_is_another_answer(pair: tuple[Answers, Answers], keys: AnswerKeys) -> None:
+async def test_another_tenant_or_question_is_another_answer(
+    pair: tuple[SharedAnswers, SharedAnswers], keys: AnswerKeys
+) -> None:
     one, other = pair
     await one.keep(await led(one), KEPT)
     await led(other, keys)
 
 
-async def test_an_answer_that_cannot_be_read_is_none(pair: tuple[Answers, Answers], redis: Redis) -> None:
+async def test_an_answer_that_cannot_be_read_is_none(pair: tuple[SharedAnswers, SharedAnswers], redis: Redis) -> None:
     await pair[0].keep(await led(pair[0]), KEPT)
     await redis.hset(KEYS.answer, "answer", "{}")
     assert await pair[0].find(asked()) is None
 
 
-async def test_all_that_is_written_ends_by_itself(pair: tuple[Answers, Answers], redis: Redis) -> None:
+async def test_all_that_is_written_ends_by_itself(pair: tuple[SharedAnswers, SharedAnswers], redis: Redis) -> None:
     one, other = pair
     lead = await led(one)
     task = await waiting(other)
@@ -199,7 +207,9 @@ async def test_all_that_is_written_ends_by_itself(pair: tuple[Answers, Answers],
     assert all([await redis.pttl(key) > 0 for key in keys])
 
 
-async def test_a_write_whose_reply_was_lost_may_be_made_again(pair: tuple[Answers, Answers], redis: Redis) -> None:
+async def test_a_write_whose_reply_was_lost_may_be_made_again(
+    pair: tuple[SharedAnswers, SharedAnswers], redis: Redis
+) -> None:
     one, _ = pair
     lead = await led(one)
     assert [await one.keep(lead, KEPT) for _ in range(2)] == [True, True]
@@ -209,14 +219,14 @@ async def test_a_write_whose_reply_was_lost_may_be_made_again(pair: tuple[Answer
 
 
 async def test_what_is_to_be_told_is_told_before_the_process_ends(redis: Redis) -> None:
-    one = Answers(redis, uuid4().hex, 60)
+    one = SharedAnswers(redis, uuid4().hex, 60)
     one.release(await led(one), alone=False)
     await one.close()
     assert not await redis.exists(KEYS.lead)
 
 
 async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_else(
-    pair: tuple[Answers, Answers], redis: Redis
+    pair: tuple[SharedAnswers, SharedAnswers], redis: Redis
 ) -> None:
     one, other = pair
     broken = AnswerKeys("default", "d2", "manuals")
@@ -226,7 +236,7 @@ async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_el
         task = await waiting(other)
         for garbage in ({"nothing": "x"}, {"answer": b"\xff"}):
             await redis.xadd(inbox_stream(other._owner), garbage)  # type: ignore[arg-type]  # what a fault may write
-        await asyncio.sleep(answers.LIFE_MS / 1000 + 0.3)
+        await asyncio.sleep(shared_answers.LIFE_MS / 1000 + 0.3)
         assert await redis.hget(KEYS.lead, "run") == lead.asked.run_id  # type: ignore[misc]  # redis-py types both clients at once
         assert await one.keep(lead, KEPT)
     assert await asyncio.wait_for(task, SOON_S) == Found(KEPT, waited=True)
@@ -235,7 +245,7 @@ async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_el
 
 @pytest.mark.parametrize("fields", [{"answer": "{"}, {"answer": b"\xff"}, {}], ids=["cut off", "no text", "none"])
 async def test_a_kept_answer_that_cannot_be_read_has_the_run_answer_by_itself(
-    pair: tuple[Answers, Answers], redis: Redis, fields: dict[str, Any]
+    pair: tuple[SharedAnswers, SharedAnswers], redis: Redis, fields: dict[str, Any]
 ) -> None:
     await redis.hset(KEYS.answer, mapping={"version": "", **fields})  # type: ignore[misc]  # redis-py types both clients at once
     assert await pair[0].find(asked()) is None

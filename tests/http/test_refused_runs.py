@@ -12,13 +12,14 @@ from http_service import Service, running
 
 from serve_app.config import MemorySettings, RunSettings
 from serve_app.errors import AgentUnavailable, Overloaded
+from serve_app.memory.conversation import ConversationMemory
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.log import RunLog
-from serve_app.runs.registry import Registry
-from serve_app.runs.surviving import SurvivingAgent
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_log import RunEventLog
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.failover import FailoverAgent
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.redis_keys import UNFINISHED_RUNS
 from serve_app.values import Answer
 
@@ -43,8 +44,10 @@ class Replicas:
         self.failing: Exception | None = None
         self.adopts = False
         """Whether the replica has adopted the run when the router fails."""
-        registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex)
-        self.host = Host(Means(redis, registry, Writer(registry), RunSettings(), self._run), max_runs=10)
+        registry = RunStore(redis, RunSettings(), ConversationMemory(redis, MemorySettings()), uuid4().hex)
+        self.host = RunWorker(
+            RunServices(redis, registry, EventWriter(registry), RunSettings(), self._run), max_runs=10
+        )
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         await self._route(context, request)
@@ -70,10 +73,10 @@ class Replicas:
 
 @asynccontextmanager
 async def _serving(redis: Redis) -> AsyncIterator[tuple[Service, Replicas]]:
-    runs, replicas = RunLog(redis, RunSettings()), Replicas(redis)
+    runs, replicas = RunEventLog(redis, RunSettings()), Replicas(redis)
     reading = asyncio.create_task(runs.go_on())
     service = Service(runs=runs)  # type: ignore[arg-type]
-    service.agent = SurvivingAgent(replicas, runs)  # type: ignore[arg-type,assignment]
+    service.agent = FailoverAgent(replicas, runs)  # type: ignore[arg-type,assignment]
     try:
         async with running(service):
             yield service, replicas

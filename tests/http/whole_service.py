@@ -12,7 +12,7 @@ from uuid import uuid4
 from http_fakes import KeptFaults, NoTools
 from http_service import Service, running
 
-from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.config import (
     AccessSettings,
@@ -30,19 +30,18 @@ from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.llm.models import build_model
-from serve_app.memory.sizes import largest
-from serve_app.memory.window import Window
+from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory.session_sizes import largest_sessions
 from serve_app.observability.null import NullTracer
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.cancelling import cancel
-from serve_app.runs.course import Means
-from serve_app.runs.feedback import FeedbackBook
-from serve_app.runs.host import Host
-from serve_app.runs.log import RunLog
-from serve_app.runs.registry import Registry
-from serve_app.runs.surviving import SurvivingAgent
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_log import RunEventLog, cancel_run
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.failover import FailoverAgent
+from serve_app.runs.feedback import FeedbackStore
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.api_key_cache import ApiKeyCache
 from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.stores.run_log import RunLogStore
@@ -66,18 +65,18 @@ class Agent:
 
     def __init__(self, redis: Redis, retriever: KnowledgeIndex) -> None:
         self._redis = redis
-        self._window = Window(redis, MemorySettings())
-        belt = Toolbelt(NoTools(), retriever, KnowledgeSettings(**KNOWLEDGE), time.monotonic)
+        self._memory = ConversationMemory(redis, MemorySettings())
+        belt = ToolDispatcher(NoTools(), retriever, KnowledgeSettings(**KNOWLEDGE), time.monotonic)
         turn = Turn(
             model=build_model(ModelSettings()),
             model_name="offline",
-            belt=belt,
-            window=self._window,
+            tools=belt,
+            memory=self._memory,
             settings=AgentSettings(),
         )
-        registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex)
-        means = Means(redis, registry, Writer(registry), RunSettings(), turn.run, NullTracer())
-        self.host = Host(means, max_runs=100)
+        registry = RunStore(redis, RunSettings(), self._memory, uuid4().hex)
+        means = RunServices(redis, registry, EventWriter(registry), RunSettings(), turn.run, NullTracer())
+        self.host = RunWorker(means, max_runs=100)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncIterator[RunEvent]:
         async for event in self.host.follow(context, request, after):
@@ -88,14 +87,14 @@ class Agent:
         self.host.start(context, request)
 
     async def session(self, context: Context, limit: int) -> Session:
-        return await self._window.session(context, limit)
+        return await self._memory.session(context, limit)
 
     async def sizes(self, context: Context, limit: int) -> SessionSizes:
-        return await largest(self._redis, context, limit)
+        return await largest_sessions(self._redis, context, limit)
 
     async def forget(self, context: Context) -> None:
-        if holder := await self._window.forget(context):
-            await cancel(self._redis, holder, RunSettings().steps_ttl_s, Tally())
+        if holder := await self._memory.forget(context):
+            await cancel_run(self._redis, holder, RunSettings().steps_ttl_s, RunMetrics())
 
     async def checks(self) -> list[DependencyCheck]:
         return []
@@ -122,7 +121,7 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
     """Everything, until the end of the block."""
     knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
     index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _prepare)
-    access, runs = ApiKeyCache(redis), RunLog(redis, RunSettings())
+    access, runs = ApiKeyCache(redis), RunEventLog(redis, RunSettings())
     keys, agent = ApiKeyStore(redis, access), Agent(redis, index)
     service = Whole(
         settings=HttpSettings(),
@@ -133,9 +132,9 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
         faults=KeptFaults(),
         access=access,
     )
-    service.agent = SurvivingAgent(agent, runs)
+    service.agent = FailoverAgent(agent, runs)
     service.lines = RunLogStore(redis, 60)
-    service.feedback = FeedbackBook(redis, FeedbackSettings())
+    service.feedback = FeedbackStore(redis, FeedbackSettings())
     reading = [asyncio.create_task(each.go_on()) for each in (runs, access)]
     try:
         async with running(service):

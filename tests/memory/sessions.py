@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
-from serve_app.runs.registry import Append, Held, Registry
+from serve_app.memory.conversation import ConversationMemory
+from serve_app.runs.store import Append, Held, RunStore
 from serve_app.values import ChatRequest, Context, Exchange, Message
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from serve_app.runs.registry import Kept
+    from serve_app.runs.store import Kept
 
 
 def context(session: str = "s", tenant: str = "default", run: str | None = None) -> Context:
@@ -31,7 +32,9 @@ class Sessions:
     """The sessions as a process that runs turns has them."""
 
     def __init__(self, redis: Redis, **settings: int) -> None:
-        self._registry = Registry(redis, RunSettings(), MemorySettings(**settings), owner=uuid4().hex)
+        self._registry = RunStore(
+            redis, RunSettings(), ConversationMemory(redis, MemorySettings(**settings)), owner=uuid4().hex
+        )
 
     async def hold(self, asked: Context) -> Held:
         """The turn of the session, which must be free."""

@@ -9,8 +9,8 @@ from sessions import Sessions, context, exchange
 
 from serve_app.config import MemorySettings
 from serve_app.errors import NotFound
+from serve_app.memory.conversation import ConversationMemory, Recalled
 from serve_app.memory.repair import NO_ANSWER, NO_RESULT
-from serve_app.memory.window import Recalled, Window
 from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.stores.redis_keys import RunKeys, SessionKeys
@@ -30,7 +30,7 @@ EMPTY = Exchange(run_id="r", at=0, messages=[]).model_dump_json()
 async def _recall(redis: Redis, asked: Context | None = None, **settings: int) -> Recalled:
     """What the next turn of the session knows."""
     asked = asked or context()
-    sessions, window = Sessions(redis, **settings), Window(redis, MemorySettings(**settings))
+    sessions, window = Sessions(redis, **settings), ConversationMemory(redis, MemorySettings(**settings))
     held = await sessions.hold(asked)
     recalled = await window.recall(asked, held.epoch, held.remembered)
     await sessions.end(asked, held, "")
@@ -62,7 +62,7 @@ async def test_a_window_of_zero_remembers_nothing_and_lacks_nothing(redis: Redis
 
 async def test_a_session_shows_the_latest_and_counts_all(redis: Redis) -> None:
     await Sessions(redis, ttl_s=100).say(context(), *map(exchange, "abc"))
-    session = await Window(redis, MemorySettings()).session(context(), limit=2)
+    session = await ConversationMemory(redis, MemorySettings()).session(context(), limit=2)
     assert session.turns == 3
     assert 90 < session.expires_in_s <= 100
     assert [each.messages[1].content for each in session.exchanges] == ["B", "C"]
@@ -85,7 +85,7 @@ async def test_a_run_that_lost_its_turn_writes_nothing(redis: Redis) -> None:
 
 
 async def test_a_run_that_lost_its_turn_repairs_nothing_and_sets_nothing_aside(redis: Redis) -> None:
-    sessions, window = Sessions(redis), Window(redis, MemorySettings())
+    sessions, window = Sessions(redis), ConversationMemory(redis, MemorySettings())
     await sessions.say(context(), NEWER)
     late = context()
     lapsed = await sessions.hold(late)
@@ -109,7 +109,7 @@ async def test_every_key_has_an_end(redis: Redis) -> None:
     await Sessions(redis).say(context(), exchange("a"))
     asked = context()
     held = await Sessions(redis).hold(asked)
-    await Window(redis, MemorySettings()).recall(asked, held.epoch, [exchange("a"), NEWER])
+    await ConversationMemory(redis, MemorySettings()).recall(asked, held.epoch, [exchange("a"), NEWER])
     keys = {key async for key in redis.scan_iter()}
     assert keys >= {KEYS.exchanges, KEYS.lease, KEYS.meta}
     assert [key for key in keys if await redis.ttl(key) <= 0] == []
@@ -140,7 +140,7 @@ async def test_a_half_written_turn_is_mended_as_it_is_read_and_counted(redis: Re
 async def test_a_session_shows_what_a_model_would_read_of_it(redis: Redis) -> None:
     orphan = Message(role="tool", content="whose?", tool_call_id="c")
     await Sessions(redis).say(context(), NEWER, exchange("a", orphan))
-    session = await Window(redis, MemorySettings()).session(context(), limit=9)
+    session = await ConversationMemory(redis, MemorySettings()).session(context(), limit=9)
     assert [[each.content for each in one.messages] for one in session.exchanges] == [["a", "A"]]
 
 
@@ -169,7 +169,7 @@ async def test_the_turn_after_a_conversation_was_set_aside_is_whole_and_remember
     await redis.set(KEYS.exchanges, "what is this?")
     asked, sessions = context(), Sessions(redis)
     held = await sessions.hold(asked)
-    assert not (await Window(redis, MemorySettings()).recall(asked, held.epoch, held.remembered)).whole
+    assert not (await ConversationMemory(redis, MemorySettings()).recall(asked, held.epoch, held.remembered)).whole
     assert await sessions.end(asked, held, exchange("fresh")) == "kept"
     recalled = await _recall(redis)
     assert (_said(recalled), recalled.whole) == (["fresh"], True)
@@ -177,7 +177,7 @@ async def test_the_turn_after_a_conversation_was_set_aside_is_whole_and_remember
 
 
 async def test_a_forgotten_session_is_gone(redis: Redis) -> None:
-    window = Window(redis, MemorySettings())
+    window = ConversationMemory(redis, MemorySettings())
     await Sessions(redis).say(context(), exchange("a"), NEWER)
     await _recall(redis)
     assert await window.forget(context()) is None
@@ -190,19 +190,19 @@ async def test_a_forgotten_session_is_gone(redis: Redis) -> None:
 
 async def test_what_is_left_of_a_forgotten_session_has_an_end(redis: Redis) -> None:
     await redis.rpush(KEYS.exchanges, exchange("a"))
-    await Window(redis, MemorySettings(ttl_s=100)).forget(context())
+    await ConversationMemory(redis, MemorySettings(ttl_s=100)).forget(context())
     assert {key: await redis.ttl(key) > 90 async for key in redis.scan_iter()} == {KEYS.meta: True}
 
 
 async def test_a_session_that_cannot_be_read_can_be_forgotten(redis: Redis) -> None:
     await redis.set(KEYS.exchanges, "what is this?")
-    await Window(redis, MemorySettings()).forget(context())
+    await ConversationMemory(redis, MemorySettings()).forget(context())
     assert await _recall(redis) == Recalled([], whole=True)
 
 
 @pytest.mark.parametrize("before", [[], ["a"]], ids=["the first turn", "a later turn"])
 async def test_a_turn_that_runs_while_its_session_is_forgotten_adds_nothing(redis: Redis, before: list[str]) -> None:
-    sessions, window, asked = Sessions(redis), Window(redis, MemorySettings()), context()
+    sessions, window, asked = Sessions(redis), ConversationMemory(redis, MemorySettings()), context()
     await sessions.say(context(), *map(exchange, before))
     held = await sessions.hold(asked)
     assert await window.forget(context()) == RunKeys("default", asked.run_id)
@@ -213,7 +213,7 @@ async def test_a_turn_that_runs_while_its_session_is_forgotten_adds_nothing(redi
 async def test_a_session_is_free_at_once_when_it_is_forgotten(redis: Redis) -> None:
     sessions, asked = Sessions(redis), context()
     held = await sessions.hold(asked)
-    await Window(redis, MemorySettings()).forget(context())
+    await ConversationMemory(redis, MemorySettings()).forget(context())
     next_one = context()
     again = await sessions.hold(next_one)
     assert again.epoch > held.epoch
@@ -230,7 +230,7 @@ async def test_a_conversation_that_was_mended_or_set_aside_is_counted_once_by_wh
     redis: Redis, kept: list[str], counted: dict[str, int]
 ) -> None:
     metrics, sessions, asked = InMemoryMetrics(), Sessions(redis), context()
-    window = Window(redis, MemorySettings(), metrics)
+    window = ConversationMemory(redis, MemorySettings(), metrics)
     await sessions.say(context(), *kept)
     held = await sessions.hold(asked)
     await window.recall(asked, held.epoch - 1, kept)

@@ -15,7 +15,6 @@ from judging import Played, Told
 from kinds import NEXT
 from reply_tools import deeds_file
 
-from serve_app.agent.toolbelt import Toolbelt
 from serve_app.agent.turn import Turn
 from serve_app.config import (
     AgentSettings,
@@ -27,13 +26,12 @@ from serve_app.config import (
     ToolSettings,
 )
 from serve_app.llm.models import build_model
-from serve_app.memory.window import Window
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.registry import Registry
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
 from serve_app.stores.redis import create_redis_client
 from serve_app.tools.tool_runner import ToolRunner
@@ -69,7 +67,7 @@ class NoDocuments:
 class Agent:
     """What an Agent replica is made of."""
 
-    host: Host
+    host: RunWorker
     provider: Provider
     redis: Redis
 
@@ -124,12 +122,12 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     chain = build_model(ModelSettings(**odd | model), metrics)
     tools = ToolRunner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
     tools.start()
-    belt = Toolbelt(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
-    window = Window(redis, MemorySettings(), metrics)
-    registry = Registry(redis, RunSettings(), MemorySettings(), uuid4().hex, metrics)
-    turn = Turn(model=chain, model_name="odd", belt=belt, window=window, settings=AgentSettings())
-    writer = Writer(registry, RedisAvailability(MAX_WAIT_S), Tally(metrics, frozenset(TOOLS)))
-    host = Host(Means(redis, registry, writer, RunSettings(), turn.run), 50)
+    belt = ToolDispatcher(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
+    memory = ConversationMemory(redis, MemorySettings(), metrics)
+    registry = RunStore(redis, RunSettings(), memory, uuid4().hex)
+    turn = Turn(model=chain, model_name="odd", tools=belt, memory=memory, settings=AgentSettings())
+    writer = EventWriter(registry, RedisAvailability(MAX_WAIT_S), RunMetrics(metrics, frozenset(TOOLS)))
+    host = RunWorker(RunServices(redis, registry, writer, RunSettings(), turn.run), 50)
     try:
         yield Agent(host, provider, redis)
     finally:

@@ -10,7 +10,7 @@ from processes import Process
 
 from serve_app.config import RunSettings
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.log import RunLog
+from serve_app.runs.event_log import RunEventLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -33,8 +33,8 @@ async def start(redis: Redis) -> AsyncIterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-async def log(redis: Redis) -> AsyncIterator[RunLog]:
-    log = RunLog(redis, RunSettings())
+async def log(redis: Redis) -> AsyncIterator[RunEventLog]:
+    log = RunEventLog(redis, RunSettings())
     reading = asyncio.create_task(log.go_on())
     yield log
     await cancel_and_wait(reading)

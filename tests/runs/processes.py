@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
+from serve_app.memory.conversation import ConversationMemory
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.course import Means
-from serve_app.runs.host import Host
-from serve_app.runs.registry import Registry
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import Writer
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
 from serve_app.values import Answer, ChatRequest, Context, RunEvent, Token
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ class Process:
 
     def __post_init__(self) -> None:
         runs = RunSettings(**self.settings)
-        self.registry = Registry(self.redis, runs, MemorySettings(), uuid4().hex, self.metrics)
-        writer = Writer(self.registry, tally=Tally(self.metrics, frozenset({"look"})))
-        self.host = Host(Means(self.redis, self.registry, writer, runs, self.work), self.max_runs)
+        self.registry = RunStore(
+            self.redis, runs, ConversationMemory(self.redis, MemorySettings(), self.metrics), uuid4().hex
+        )
+        writer = EventWriter(self.registry, metrics=RunMetrics(self.metrics, frozenset({"look"})))
+        self.host = RunWorker(RunServices(self.redis, self.registry, writer, runs, self.work), self.max_runs)
 
     async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
         return [event async for event in self.host.follow(asked, request, after)]

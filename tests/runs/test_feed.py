@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from serve_app.runs.feed import Feed
+from serve_app.runs.event_feed import EventFeed
 from serve_app.values import RunEvent, Token
 
 
@@ -12,12 +12,12 @@ def _event(number: int) -> RunEvent:
     return RunEvent(id=number, data=Token(text=str(number)))
 
 
-async def _ids(feed: Feed, after: int = 0, for_s: float = 5) -> list[int]:
+async def _ids(feed: EventFeed, after: int = 0, for_s: float = 5) -> list[int]:
     return [event.id async for event in feed.events(after, for_s)]
 
 
 async def test_followers_before_amid_and_after_the_events_get_them_all() -> None:
-    feed = Feed()
+    feed = EventFeed()
     before = asyncio.create_task(_ids(feed))
     await asyncio.sleep(0)
     feed.add([_event(1), _event(2)])
@@ -30,7 +30,7 @@ async def test_followers_before_amid_and_after_the_events_get_them_all() -> None
 
 
 async def test_events_that_come_while_a_follower_is_busy_are_not_lost() -> None:
-    feed = Feed()
+    feed = EventFeed()
     feed.add([_event(1)])
     seen = []
     async for event in feed.events(0, 5):
@@ -43,6 +43,6 @@ async def test_events_that_come_while_a_follower_is_busy_are_not_lost() -> None:
 
 
 async def test_a_follower_is_let_go_after_its_time() -> None:
-    feed = Feed()
+    feed = EventFeed()
     feed.add([_event(1)])
     assert await _ids(feed, for_s=0.05) == [1]

@@ -9,7 +9,7 @@ from processes import context, request
 
 from serve_app.config import FeedbackSettings
 from serve_app.errors import NotFound, RunUnfinished
-from serve_app.runs.feedback import FeedbackBook
+from serve_app.runs.feedback import FeedbackStore
 from serve_app.stores.redis_keys import FeedbackKeys
 from serve_app.values import ChatRequest, FeedbackRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from processes import Process
     from redis.asyncio import Redis
 
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
     from serve_app.values import Answer
 
@@ -27,8 +27,8 @@ TTL_S = 1000
 
 
 @pytest.fixture
-def book(redis: Redis) -> FeedbackBook:
-    return FeedbackBook(redis, FeedbackSettings(ttl_s=TTL_S))
+def book(redis: Redis) -> FeedbackStore:
+    return FeedbackStore(redis, FeedbackSettings(ttl_s=TTL_S))
 
 
 async def run(start: Callable[..., Process], run_id: str, tenant: str = "default") -> None:
@@ -91,7 +91,7 @@ async def test_tenants_neither_see_nor_rate_each_others_runs(book, start) -> Non
     assert (await book.listed(context(tenant="red"), None, 10)).up == 0
 
 
-async def test_a_run_that_has_not_ended_cannot_be_rated(book, log: RunLog) -> None:
+async def test_a_run_that_has_not_ended_cannot_be_rated(book, log: RunEventLog) -> None:
     await log.claim(context(run_id="r1"), request(), None)
     with pytest.raises(RunUnfinished):
         await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
@@ -109,7 +109,7 @@ async def test_a_run_that_failed_can_be_rated(book, start) -> None:
 
 
 async def test_votes_that_have_expired_are_neither_listed_nor_counted(redis, start) -> None:
-    book = FeedbackBook(redis, FeedbackSettings(ttl_s=1))
+    book = FeedbackStore(redis, FeedbackSettings(ttl_s=1))
     await run(start, "r1")
     await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
     await redis.zadd(FeedbackKeys("default").rated("up"), {"r1": 1})

@@ -12,8 +12,8 @@ from processes import Process, answer, context, greet, request
 
 from serve_app.errors import AgentUnavailable, Overloaded, RunAbandoned
 from serve_app.resilience.deadline import local_deadline, remaining_s
-from serve_app.runs.registry import LIFE_MS
 from serve_app.runs.run import MAX_ADOPTIONS
+from serve_app.runs.store import LIFE_MS
 from serve_app.values import Answer, Cancelled, Failed, RunEvent, Token, ToolRequest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
     from serve_app.values import Context
 
@@ -91,7 +91,7 @@ async def test_any_number_follow_a_run_from_wherever_they_are(start: Start) -> N
     assert others == [all_of_it, all_of_it[2:]]
 
 
-async def test_a_follower_who_leaves_stops_nothing(start: Start, log: RunLog) -> None:
+async def test_a_follower_who_leaves_stops_nothing(start: Start, log: RunEventLog) -> None:
     process, asked = start(), context()
     follower = Follower(process, asked)
     await follower.until("run")
@@ -100,7 +100,7 @@ async def test_a_follower_who_leaves_stops_nothing(start: Start, log: RunLog) ->
     assert events[-1].name == "answer"
 
 
-async def test_a_run_goes_on_at_once_where_its_follower_takes_it(start: Start, log: RunLog) -> None:
+async def test_a_run_goes_on_at_once_where_its_follower_takes_it(start: Start, log: RunEventLog) -> None:
     asked = context()
     seen = (await _dead(start, asked)).events
     begun = time.monotonic()
@@ -120,7 +120,9 @@ async def test_events_that_were_logged_but_not_told_are_told_by_the_successor(st
     assert events[: len(seen) - 1] == seen[1:]
 
 
-async def test_a_run_that_nobody_follows_is_adopted_when_its_owner_is_not_heard_of(start: Start, log: RunLog) -> None:
+async def test_a_run_that_nobody_follows_is_adopted_when_its_owner_is_not_heard_of(
+    start: Start, log: RunEventLog
+) -> None:
     asked = context()
     await _dead(start, asked)
     start()
@@ -130,7 +132,7 @@ async def test_a_run_that_nobody_follows_is_adopted_when_its_owner_is_not_heard_
     assert (await log.run(asked, asked.run_id)).status == "success"
 
 
-async def test_two_processes_that_see_a_lapsed_run_adopt_it_once(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_two_processes_that_see_a_lapsed_run_adopt_it_once(start: Start, log: RunEventLog, redis: Redis) -> None:
     asked = context()
     await _dead(start, asked)
     start(), start(), start()
@@ -148,7 +150,7 @@ async def test_a_follower_does_not_take_a_run_from_a_process_that_lives(start: S
     assert hanging.ended == 0
 
 
-async def test_a_run_that_was_registered_is_run_even_if_nobody_starts_it(start: Start, log: RunLog) -> None:
+async def test_a_run_that_was_registered_is_run_even_if_nobody_starts_it(start: Start, log: RunEventLog) -> None:
     asked = context()
     assert (await log.claim(asked, request(), None)).fresh
     assert (await log.run(asked, asked.run_id)).status == "queued"
@@ -159,7 +161,7 @@ async def test_a_run_that_was_registered_is_run_even_if_nobody_starts_it(start: 
     assert (await log.run(asked, asked.run_id)).adoptions == 0
 
 
-async def test_a_run_over_which_processes_die_again_and_again_is_given_up(start: Start, log: RunLog) -> None:
+async def test_a_run_over_which_processes_die_again_and_again_is_given_up(start: Start, log: RunEventLog) -> None:
     asked = context(seconds=60)
     after = 0
     for _ in range(MAX_ADOPTIONS + 1):
@@ -198,7 +200,9 @@ async def test_turns_of_a_session_run_one_after_the_other(start: Start) -> None:
 
 
 @pytest.mark.parametrize("behind_s", [0, 3000])
-async def test_a_message_that_waits_past_its_deadline_is_refused(start: Start, log: RunLog, behind_s: float) -> None:
+async def test_a_message_that_waits_past_its_deadline_is_refused(
+    start: Start, log: RunEventLog, behind_s: float
+) -> None:
     process, late = start(Hanging()), context(seconds=0.5, behind_s=behind_s)
     await Follower(process, context()).until("token")
     assert await process.events(late, request()) == []
@@ -237,7 +241,7 @@ async def test_a_run_that_is_adopted_has_no_more_than_its_whole_time(start: Star
 
 
 async def test_what_a_later_version_says_of_a_run_does_not_keep_it_from_being_adopted(
-    start: Start, log: RunLog, redis: Redis
+    start: Start, log: RunEventLog, redis: Redis
 ) -> None:
     asked = context()
     await _dead(start, asked)
@@ -250,14 +254,16 @@ async def test_what_a_later_version_says_of_a_run_does_not_keep_it_from_being_ad
     assert events[-1].name == "answer"
 
 
-async def test_a_message_to_a_busy_session_is_refused_at_once_where_that_is_wanted(start: Start, log: RunLog) -> None:
+async def test_a_message_to_a_busy_session_is_refused_at_once_where_that_is_wanted(
+    start: Start, log: RunEventLog
+) -> None:
     process, second = start(Hanging(), second_message="reject"), context()
     await Follower(process, context()).until("token")
     assert await process.events(second, request()) == []
     assert [event.name async for event in log.events(second, second.run_id)] == ["error"]
 
 
-async def test_a_message_cancels_the_turn_that_runs_where_that_is_wanted(start: Start, log: RunLog) -> None:
+async def test_a_message_cancels_the_turn_that_runs_where_that_is_wanted(start: Start, log: RunEventLog) -> None:
     first, hanging = context(), Hanging()
     await Follower(start(hanging), first).until("token")
     begun = time.monotonic()
@@ -269,7 +275,7 @@ async def test_a_message_cancels_the_turn_that_runs_where_that_is_wanted(start: 
 
 
 async def test_a_cancelled_run_stops_within_a_second_and_leaves_its_session(
-    start: Start, log: RunLog, redis: Redis
+    start: Start, log: RunEventLog, redis: Redis
 ) -> None:
     asked, hanging = context(), Hanging()
     process = start(hanging)
@@ -287,7 +293,7 @@ async def test_a_cancelled_run_stops_within_a_second_and_leaves_its_session(
     assert not await redis.exists("serve_app:session:{default:s}:lease")
 
 
-async def test_a_run_that_waits_for_its_turn_can_be_cancelled(start: Start, log: RunLog) -> None:
+async def test_a_run_that_waits_for_its_turn_can_be_cancelled(start: Start, log: RunEventLog) -> None:
     process, second = start(Hanging()), context()
     await Follower(process, context()).until("token")
     await log.claim(second, request(), None)
@@ -298,14 +304,16 @@ async def test_a_run_that_waits_for_its_turn_can_be_cancelled(start: Start, log:
     assert process.host.running == 1
 
 
-async def test_cancelling_a_run_that_has_ended_changes_nothing(start: Start, log: RunLog) -> None:
+async def test_cancelling_a_run_that_has_ended_changes_nothing(start: Start, log: RunEventLog) -> None:
     asked = context()
     events = await start().events(asked, request())
     run = await log.cancel(asked, asked.run_id)
     assert (run.status, run.answer) == ("success", events[-1].data)
 
 
-async def test_an_owner_that_wakes_up_late_writes_nothing_and_stops(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_an_owner_that_wakes_up_late_writes_nothing_and_stops(
+    start: Start, log: RunEventLog, redis: Redis
+) -> None:
     asked, hanging = context(), Hanging()
     sleeper = start(hanging)
     follower = Follower(sleeper, asked)
@@ -368,7 +376,7 @@ async def test_a_process_that_shuts_down_lets_its_runs_end(start: Start) -> None
     assert follower.events[-1].name == "answer"
 
 
-async def test_what_does_not_end_in_the_grace_time_goes_on_elsewhere_at_once(start: Start, log: RunLog) -> None:
+async def test_what_does_not_end_in_the_grace_time_goes_on_elsewhere_at_once(start: Start, log: RunEventLog) -> None:
     asked, waiting = context(), context()
     process = start(Hanging())
     followers = [Follower(process, asked)]
@@ -413,7 +421,7 @@ async def test_a_run_whose_log_grows_too_large_fails_and_says_so(start: Start) -
     assert events[-1].data.error.code == "run_too_large"
 
 
-async def test_every_key_of_a_run_has_a_time_to_live(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_every_key_of_a_run_has_a_time_to_live(start: Start, log: RunEventLog, redis: Redis) -> None:
     async def work(run: Run) -> Answer:
         await run.reserve(0, 0)
         return await greet(run)

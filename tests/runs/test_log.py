@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from processes import Process
     from redis.asyncio import Redis
 
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
 
     Start = Callable[..., Process]
 
 
-async def test_any_number_of_readers_follow_a_run_as_it_happens(start: Start, log: RunLog) -> None:
+async def test_any_number_of_readers_follow_a_run_as_it_happens(start: Start, log: RunEventLog) -> None:
     asked = context()
     said = asyncio.Event()
 
@@ -46,14 +46,14 @@ async def test_any_number_of_readers_follow_a_run_as_it_happens(start: Start, lo
     assert [await each for each in readers] == [ids[number % 3 :] for number in range(30)]
 
 
-async def test_a_run_that_is_over_and_fully_read_has_nothing_more(start: Start, log: RunLog) -> None:
+async def test_a_run_that_is_over_and_fully_read_has_nothing_more(start: Start, log: RunEventLog) -> None:
     asked = context()
     events = await start().events(asked, request())
     assert [event async for event in log.events(asked, asked.run_id, events[-1].id)] == []
     assert (await log.run(asked, asked.run_id)).last_event_id == events[-1].id
 
 
-async def test_the_steps_outlive_the_tokens(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_the_steps_outlive_the_tokens(start: Start, log: RunEventLog, redis: Redis) -> None:
     asked = context()
     await start(tokens_ttl_s=1).events(asked, request())
     await asyncio.sleep(1.2)
@@ -61,26 +61,26 @@ async def test_the_steps_outlive_the_tokens(start: Start, log: RunLog, redis: Re
     assert await redis.ttl(f"serve_app:run:{{default:{asked.run_id}}}:steps") > 80_000
 
 
-async def test_requests_with_one_key_are_one_run(log: RunLog) -> None:
+async def test_requests_with_one_key_are_one_run(log: RunEventLog) -> None:
     contexts = [context() for _ in range(20)]
     claims = await asyncio.gather(*(log.claim(each, request(), "key") for each in contexts))
     assert sum(claim.fresh for claim in claims) == 1
     assert len({claim.run_id for claim in claims}) == 1
 
 
-async def test_a_claim_whose_reply_was_lost_is_made_again_without_harm(log: RunLog) -> None:
+async def test_a_claim_whose_reply_was_lost_is_made_again_without_harm(log: RunEventLog) -> None:
     asked = context()
     for _ in range(2):
         assert await log.claim(asked, request(), "key") == Claim(run_id=asked.run_id, fresh=True)
 
 
-async def test_a_key_that_came_with_another_body_is_refused(log: RunLog) -> None:
+async def test_a_key_that_came_with_another_body_is_refused(log: RunEventLog) -> None:
     await log.claim(context(), request(), "key")
     with pytest.raises(KeyReused):
         await log.claim(context(), request(text="other"), "key")
 
 
-async def test_tenants_have_keys_and_runs_of_their_own(log: RunLog) -> None:
+async def test_tenants_have_keys_and_runs_of_their_own(log: RunEventLog) -> None:
     asked = context()
     await log.claim(asked, request(), "key")
     other = context(tenant="other")
@@ -92,7 +92,7 @@ async def test_tenants_have_keys_and_runs_of_their_own(log: RunLog) -> None:
         await anext(log.events(other, asked.run_id))
 
 
-async def test_a_run_tells_its_answer(start: Start, log: RunLog) -> None:
+async def test_a_run_tells_its_answer(start: Start, log: RunEventLog) -> None:
     asked = context()
     events = await start().events(asked, request())
     run = await log.run(asked, asked.run_id)

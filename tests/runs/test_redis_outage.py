@@ -16,7 +16,7 @@ from serve_app.deployments.data_folder import choose_ports
 from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs import log
+from serve_app.runs.event_log import RunEventLog
 from serve_app.stores.availability import MAX_WAIT_S
 from serve_app.stores.redis import create_redis_client
 from serve_app.values import Answer, Token
@@ -66,7 +66,7 @@ async def nowhere() -> AsyncIterator[Redis]:
 
 
 async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, stores: EmbeddedStores) -> None:
-    process, reader = Process(own, talk), log.RunLog(own, RunSettings())
+    process, reader = Process(own, talk), RunEventLog(own, RunSettings())
     reading = asyncio.create_task(reader.go_on())
     contexts = [context(f"s{number}") for number in range(20)]
     for each in contexts:
@@ -134,14 +134,14 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
         async with asyncio.timeout(2):
             while not await own.exists("serve_app:session:{default:s}:exchanges"):  # noqa: ASYNC110 - a process is waited for
                 await asyncio.sleep(0.02)
-        assert (await log.RunLog(own, RunSettings()).run(asked, asked.run_id)).answer == last.data
+        assert (await RunEventLog(own, RunSettings()).run(asked, asked.run_id)).answer == last.data
         await process.die()
     finally:
         await asyncio.to_thread(again.stop)
 
 
 async def test_a_log_that_cannot_be_read_says_so(nowhere: Redis) -> None:
-    reader = log.RunLog(nowhere, RunSettings())
+    reader = RunEventLog(nowhere, RunSettings())
     asked = context()
     for asking in (reader.run(asked, "r"), reader.cancel(asked, "r"), reader.claim(asked, request(), "k")):
         with pytest.raises(StoreUnavailable):

@@ -10,7 +10,7 @@ import pytest
 from processes import answer, context, greet, request
 
 from serve_app.errors import StoreCorrupt
-from serve_app.runs.registry import LIFE_MS, Append, Held, Registry
+from serve_app.runs.store import LIFE_MS, Append, Held, RunStore
 from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, SessionKeys, control_stream
 from serve_app.values import Answer, Cancelled, Failed, Token, ToolRequest
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from told_lines import Told
 
-    from serve_app.runs.log import RunLog
-    from serve_app.runs.registry import Kept
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
+    from serve_app.runs.store import Kept
     from serve_app.values import Context, RunEvent
 
     Start = Callable[..., Process]
@@ -129,7 +129,7 @@ async def test_a_run_that_cannot_be_written_fails_alone_and_its_session_is_free_
     process.host.check()
 
 
-async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(start: Start, log: RunLog) -> None:
+async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(start: Start, log: RunEventLog) -> None:
     process, asked = start(poisoned_by(odd_values)), context(POISON)
     events, slowest_s = await beside_others(process, asked)
     assert [event async for event in log.events(asked, asked.run_id)] == events
@@ -138,7 +138,7 @@ async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(star
     assert slowest_s < LATE_S
 
 
-class Refuses(Registry):
+class Refuses(RunStore):
     """Cannot write what is of one session, for a reason that nobody foresaw."""
 
     async def append(self, appends: Sequence[Append]) -> list[Kept]:
@@ -181,7 +181,7 @@ async def test_a_session_whose_key_is_corrupt_is_answered_without_memory(
     ids=lambda each: each if isinstance(each, str) else "",
 )
 async def test_an_event_that_cannot_be_read_is_left_out_of_its_run_and_of_no_other(
-    start: Start, redis: Redis, log: RunLog, fields: dict[Any, Any], kind: str
+    start: Start, redis: Redis, log: RunEventLog, fields: dict[Any, Any], kind: str
 ) -> None:
     poison, other = context(POISON), context("other")
     process, keys = start(), RunKeys("default", poison.run_id)
@@ -195,7 +195,7 @@ async def test_an_event_that_cannot_be_read_is_left_out_of_its_run_and_of_no_oth
 
 
 async def test_a_last_event_that_cannot_be_read_is_a_failure_and_nobody_waits_for_it(
-    start: Start, redis: Redis, log: RunLog, told: Told
+    start: Start, redis: Redis, log: RunEventLog, told: Told
 ) -> None:
     asked = context()
     keys, last = RunKeys("default", asked.run_id), len(await start().events(asked, request()))
@@ -209,7 +209,9 @@ async def test_a_last_event_that_cannot_be_read_is_a_failure_and_nobody_waits_fo
     assert told.of("event_unreadable")[0]["exception"]
 
 
-async def test_a_key_that_is_no_stream_costs_its_own_follower_only(start: Start, redis: Redis, log: RunLog) -> None:
+async def test_a_key_that_is_no_stream_costs_its_own_follower_only(
+    start: Start, redis: Redis, log: RunEventLog
+) -> None:
     poison = context(POISON)
     await log.claim(poison, request(POISON), None)
     await redis.set(RunKeys("default", poison.run_id).steps, "no stream")
@@ -232,7 +234,7 @@ async def test_a_key_that_is_no_stream_costs_its_own_follower_only(start: Start,
 
 
 async def test_a_stream_that_becomes_none_while_it_is_followed_ends_its_follower_only(
-    start: Start, redis: Redis, log: RunLog
+    start: Start, redis: Redis, log: RunEventLog
 ) -> None:
     poison, other, go = context(POISON), context("other"), asyncio.Event()
 
@@ -273,7 +275,7 @@ CORRUPT: dict[str, Callable[[Any, str], Any]] = {
 
 @pytest.mark.parametrize("what", CORRUPT)
 async def test_a_lapsed_run_that_nobody_can_read_is_adopted_no_more_and_the_others_are(
-    start: Start, redis: Redis, log: RunLog, what: str
+    start: Start, redis: Redis, log: RunEventLog, what: str
 ) -> None:
     poison, other = context(POISON), context("other")
     for each in (poison, other):
@@ -289,7 +291,7 @@ async def test_a_lapsed_run_that_nobody_can_read_is_adopted_no_more_and_the_othe
 
 
 async def test_whoever_follows_a_run_that_nobody_can_read_learns_that_it_failed(
-    start: Start, redis: Redis, log: RunLog
+    start: Start, redis: Redis, log: RunEventLog
 ) -> None:
     asked = context()
     await log.claim(asked, request(), None)
@@ -301,7 +303,7 @@ async def test_whoever_follows_a_run_that_nobody_can_read_learns_that_it_failed(
 
 
 async def test_a_log_that_a_successor_cannot_read_fails_its_run_and_the_others_are_adopted(
-    start: Start, redis: Redis, log: RunLog
+    start: Start, redis: Redis, log: RunEventLog
 ) -> None:
     poison, other, hang = context(POISON), context("other"), asyncio.Event()
 
@@ -324,7 +326,7 @@ async def test_a_log_that_a_successor_cannot_read_fails_its_run_and_the_others_a
 
 
 async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard(
-    start: Start, redis: Redis, log: RunLog, told: Told
+    start: Start, redis: Redis, log: RunEventLog, told: Told
 ) -> None:
     async def hangs(run: Run) -> Answer:
         await asyncio.sleep(60)
@@ -343,7 +345,7 @@ async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard
 
 
 async def test_a_run_whose_course_breaks_is_told_as_failed_and_the_others_go_on(start: Start, told: Told) -> None:
-    class Breaks(Registry):
+    class Breaks(RunStore):
         async def begin(self, *given: Any) -> Any:
             begun = await super().begin(*given)
             if given[0].session_id == POISON and isinstance(begun, Held):

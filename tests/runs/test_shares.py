@@ -10,7 +10,7 @@ import pytest
 from processes import answer, context, request
 
 from serve_app.errors import Overloaded
-from serve_app.runs.registry import LAPSED_AT_ONCE, LIFE_MS
+from serve_app.runs.store import LAPSED_AT_ONCE, LIFE_MS
 from serve_app.stores.redis_keys import UNFINISHED_RUNS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from processes import Process
     from redis.asyncio import Redis
 
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
     from serve_app.values import Answer, Context
 
@@ -87,7 +87,7 @@ async def test_who_is_refused_is_told_when_to_come_back(start: Start) -> None:
     assert refused.value.retry_after_s == 1
 
 
-async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Start, log: RunLog) -> None:
+async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Start, log: RunEventLog) -> None:
     left, modest = [_asked("greedy") for _ in range(2 * LAPSED_AT_ONCE)], _asked("modest")
     for each in (*left, modest):
         await log.claim(each, request(), None)
@@ -100,7 +100,7 @@ async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Sta
     assert statuses.count("running") == 14
 
 
-async def test_the_runs_of_full_tenants_hide_none_behind_them(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_the_runs_of_full_tenants_hide_none_behind_them(start: Start, log: RunEventLog, redis: Redis) -> None:
     await redis.zadd(UNFINISHED_RUNS, {f"a:{number}": number for number in range(2500)})
     others = [_asked("ab"), _asked("b")]
     for at, each in enumerate(others):

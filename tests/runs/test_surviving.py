@@ -10,7 +10,7 @@ import pytest
 from processes import context, request
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable, NotFound, Overloaded
-from serve_app.runs.surviving import SILENT_S, SurvivingAgent
+from serve_app.runs.failover import SILENT_S, FailoverAgent
 from serve_app.values import Answer, RunEvent, RunRecord, RunStarted, Token
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Log:
 
 
 async def _followed(agent: Any, seconds: float = 20, *, stream: bool = True) -> list[RunEvent]:
-    surviving = SurvivingAgent(agent, Log())  # type: ignore[arg-type]
+    surviving = FailoverAgent(agent, Log())  # type: ignore[arg-type]
     return [event async for event in surviving.turn(context(seconds=seconds), request(stream=stream))]
 
 
@@ -115,7 +115,7 @@ async def test_a_replica_that_falls_silent_is_left_when_the_log_has_news(logged:
     agent, log = Frozen(), Log()
     log.last = logged
     begun = asyncio.get_running_loop().time()
-    surviving = SurvivingAgent(agent, log)  # type: ignore[arg-type]
+    surviving = FailoverAgent(agent, log)  # type: ignore[arg-type]
     assert [event async for event in surviving.turn(context(), request())] == LOG
     assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.1)
     assert agent.closed
@@ -141,7 +141,7 @@ class Stuck(Log):
 @pytest.mark.looptime
 async def test_what_a_replica_tells_does_not_wait_for_a_look_at_the_log() -> None:
     begun = asyncio.get_running_loop().time()
-    surviving = SurvivingAgent(Thoughtful(), Stuck())  # type: ignore[arg-type]
+    surviving = FailoverAgent(Thoughtful(), Stuck())  # type: ignore[arg-type]
     assert [event async for event in surviving.turn(context(), request())] == LOG
     assert asyncio.get_running_loop().time() - begun == pytest.approx(SILENT_S + 0.5, abs=0.1)
 

@@ -24,8 +24,8 @@ from serve_app.observability.metric_catalogue import (
     TURNS,
 )
 from serve_app.observability.null import InMemoryMetrics
-from serve_app.runs.log import RunLog
-from serve_app.runs.tally import Tally
+from serve_app.runs.event_log import RunEventLog
+from serve_app.runs.metrics import RunMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +46,9 @@ def ends(*recorders: InMemoryMetrics) -> list[dict[str, float]]:
 
 
 @pytest.fixture
-def ingress(redis: Redis) -> tuple[RunLog, InMemoryMetrics]:
+def ingress(redis: Redis) -> tuple[RunEventLog, InMemoryMetrics]:
     metrics = InMemoryMetrics()
-    return RunLog(redis, RunSettings(), Tally(metrics)), metrics
+    return RunEventLog(redis, RunSettings(), RunMetrics(metrics)), metrics
 
 
 async def degraded(run: Run) -> Answer:
@@ -101,7 +101,7 @@ async def test_a_run_that_fails_is_an_error(start: Start) -> None:
 
 
 async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nobody_else(
-    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
+    start: Start, ingress: tuple[RunEventLog, InMemoryMetrics]
 ) -> None:
     (log, counted), asked, process = ingress, context(), start(Hanging())
     follower = Follower(process, asked)
@@ -113,7 +113,7 @@ async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nob
 
 
 async def test_a_run_that_has_ended_is_not_counted_again_where_it_is_cancelled(
-    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
+    start: Start, ingress: tuple[RunEventLog, InMemoryMetrics]
 ) -> None:
     (log, counted), asked, process = ingress, context(), start(greet)
     await process.events(asked, request())
@@ -122,7 +122,7 @@ async def test_a_run_that_has_ended_is_not_counted_again_where_it_is_cancelled(
 
 
 async def test_a_run_that_waits_is_counted_when_it_is_cancelled_and_when_its_time_runs_out(
-    start: Start, ingress: tuple[RunLog, InMemoryMetrics]
+    start: Start, ingress: tuple[RunEventLog, InMemoryMetrics]
 ) -> None:
     (log, counted), process, second = ingress, start(Hanging()), context()
     await Follower(process, context()).until("token")

@@ -9,7 +9,7 @@ import pytest
 from processes import answer, context, request
 
 from serve_app.errors import Overloaded
-from serve_app.runs.log import WITHDRAWN_TTL_S
+from serve_app.runs.event_log import WITHDRAWN_TTL_S
 from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys
 from serve_app.values import Claim, Failed
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from processes import Process
     from redis.asyncio import Redis
 
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
     from serve_app.values import Answer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FULL = Overloaded("Too many turns are running", retry_after_s=7)
 
 
-async def test_a_run_that_is_withdrawn_is_not_run(start: Start, log: RunLog, redis: Redis) -> None:
+async def test_a_run_that_is_withdrawn_is_not_run(start: Start, log: RunEventLog, redis: Redis) -> None:
     asked = context()
     await log.claim(asked, request(), None)
     assert await log.withdraw(asked, None, FULL)
@@ -37,7 +37,7 @@ async def test_a_run_that_is_withdrawn_is_not_run(start: Start, log: RunLog, red
     assert (await log.run(asked, asked.run_id)).status == "failed"
 
 
-async def test_whoever_joined_it_is_told_and_its_key_begins_another(log: RunLog) -> None:
+async def test_whoever_joined_it_is_told_and_its_key_begins_another(log: RunEventLog) -> None:
     asked, joining, later = context(), context(), context()
     await log.claim(asked, request(), "key")
     joined = await log.claim(joining, request(), "key")
@@ -50,7 +50,7 @@ async def test_whoever_joined_it_is_told_and_its_key_begins_another(log: RunLog)
     assert await log.claim(later, request(), "key") == Claim(run_id=later.run_id, fresh=True)
 
 
-async def test_a_withdrawal_whose_reply_was_lost_is_made_again_without_harm(log: RunLog) -> None:
+async def test_a_withdrawal_whose_reply_was_lost_is_made_again_without_harm(log: RunEventLog) -> None:
     asked, later = context(), context()
     await log.claim(asked, request(), "key")
     assert await log.withdraw(asked, "key", FULL)
@@ -62,7 +62,7 @@ async def test_a_withdrawal_whose_reply_was_lost_is_made_again_without_harm(log:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_run_that_a_process_has_is_not_withdrawn(start: Start, log: RunLog, *, waits: bool) -> None:
+async def test_a_run_that_a_process_has_is_not_withdrawn(start: Start, log: RunEventLog, *, waits: bool) -> None:
     may_end = asyncio.Event()
 
     async def work(run: Run) -> Answer:
@@ -86,7 +86,7 @@ async def test_a_run_that_a_process_has_is_not_withdrawn(start: Start, log: RunL
     assert not await log.withdraw(asked, "key", FULL)
 
 
-async def test_what_is_left_of_it_goes_soon(log: RunLog, redis: Redis) -> None:
+async def test_what_is_left_of_it_goes_soon(log: RunEventLog, redis: Redis) -> None:
     asked = context()
     await log.claim(asked, request(), "key")
     await log.withdraw(asked, "key", FULL)

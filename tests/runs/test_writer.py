@@ -13,18 +13,18 @@ from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import TURNS
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.feed import Feed
-from serve_app.runs.registry import Held
+from serve_app.runs.event_feed import EventFeed
+from serve_app.runs.event_writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, EventWriter
+from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.run import Run
-from serve_app.runs.tally import Tally
-from serve_app.runs.writer import INTERVAL_MAX_S, INTERVAL_MIN_S, SHARE, Writer
+from serve_app.runs.store import Held
 from serve_app.stores.availability import MAX_WAIT_S
 from serve_app.values import Answer, Token, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from serve_app.runs.registry import Append, Kept
+    from serve_app.runs.store import Append, Kept
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -73,15 +73,15 @@ def written() -> Written:
 
 
 @pytest.fixture
-async def writer(written: Written) -> AsyncIterator[Writer]:
-    writer = Writer(written, tally=Tally(InMemoryMetrics()))  # type: ignore[arg-type]
+async def writer(written: Written) -> AsyncIterator[EventWriter]:
+    writer = EventWriter(written, metrics=RunMetrics(InMemoryMetrics()))  # type: ignore[arg-type]
     going_on = asyncio.create_task(writer.go_on())
     yield writer
     await cancel_and_wait(going_on)
 
 
 def _run(writer: Any, *, detached: bool = False) -> Run:
-    return Run(context(seconds=1e6), request(), Held(1, 0, 0, []), writer, 10**6, Feed(), detached)
+    return Run(context(seconds=1e6), request(), Held(1, 0, 0, []), writer, 10**6, EventFeed(), detached)
 
 
 async def _words(run: Run, count: int, every_s: float) -> None:
@@ -91,7 +91,7 @@ async def _words(run: Run, count: int, every_s: float) -> None:
 
 
 async def test_the_first_word_is_written_at_once_and_those_after_it_in_batches(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     begun = asyncio.get_running_loop().time()
@@ -103,7 +103,7 @@ async def test_the_first_word_is_written_at_once_and_those_after_it_in_batches(
     assert written.ids(run) == list(range(1, len(written.times) + 1))
 
 
-async def test_one_round_trip_carries_the_words_of_all_runs(writer: Writer, written: Written) -> None:
+async def test_one_round_trip_carries_the_words_of_all_runs(writer: EventWriter, written: Written) -> None:
     runs = [_run(writer) for _ in range(50)]
     await asyncio.gather(*(_words(run, 20, 0.01) for run in runs))
     await asyncio.sleep(INTERVAL_MAX_S)
@@ -113,7 +113,7 @@ async def test_one_round_trip_carries_the_words_of_all_runs(writer: Writer, writ
 
 @pytest.mark.parametrize(("takes_s", "expected_s"), [(0.01, 0.1), (0.2, INTERVAL_MAX_S)])
 async def test_a_slow_redis_is_written_to_less_often(
-    writer: Writer, written: Written, takes_s: float, expected_s: float
+    writer: EventWriter, written: Written, takes_s: float, expected_s: float
 ) -> None:
     written.takes_s = takes_s
     await _words(_run(writer), 100, 0.02)
@@ -121,7 +121,7 @@ async def test_a_slow_redis_is_written_to_less_often(
     assert gaps[1] == pytest.approx(min(SHARE * takes_s, expected_s) + takes_s, abs=0.005)
 
 
-async def test_a_step_is_written_at_once_with_the_words_before_it(writer: Writer, written: Written) -> None:
+async def test_a_step_is_written_at_once_with_the_words_before_it(writer: EventWriter, written: Written) -> None:
     run = _run(writer)
     run.say(Token(text="a"))
     await asyncio.sleep(0.001)
@@ -133,7 +133,7 @@ async def test_a_step_is_written_at_once_with_the_words_before_it(writer: Writer
     assert names == ["token", "token", "tool_call"]
 
 
-async def test_nothing_is_told_before_it_is_written(writer: Writer, written: Written) -> None:
+async def test_nothing_is_told_before_it_is_written(writer: EventWriter, written: Written) -> None:
     run = _run(writer)
     written.away_until = asyncio.get_running_loop().time() + 2
     run.say(Token(text="a"))
@@ -145,7 +145,7 @@ async def test_nothing_is_told_before_it_is_written(writer: Writer, written: Wri
 
 
 async def test_what_could_not_be_written_for_a_moment_is_written_once_and_in_order(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S - 1
@@ -155,7 +155,7 @@ async def test_what_could_not_be_written_for_a_moment_is_written_once_and_in_ord
 
 
 async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_it_is_back(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     begun = asyncio.get_running_loop().time()
@@ -174,7 +174,7 @@ async def test_while_redis_stays_away_steps_are_told_and_written_in_order_when_i
 
 @pytest.mark.parametrize("takes_s", [0.0, 0.4])
 async def test_words_are_told_and_written_in_order_also_around_the_moment_at_which_redis_is_given_up(
-    writer: Writer, written: Written, takes_s: float
+    writer: EventWriter, written: Written, takes_s: float
 ) -> None:
     run = _run(writer)
     written.takes_s, written.away_until = takes_s, asyncio.get_running_loop().time() + MAX_WAIT_S + 4
@@ -199,7 +199,7 @@ async def test_words_are_told_and_written_in_order_also_around_the_moment_at_whi
 
 @pytest.mark.parametrize("detached", [False, True])
 async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
-    writer: Writer, written: Written, *, detached: bool
+    writer: EventWriter, written: Written, *, detached: bool
 ) -> None:
     clock = asyncio.get_running_loop().time
     written.takes_s, written.away_until = 2, clock() + MAX_WAIT_S + 20
@@ -213,7 +213,7 @@ async def test_no_step_waits_for_a_redis_that_is_known_to_hang(
 
 
 async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     run.exchange = "said"
@@ -228,7 +228,7 @@ async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
 
 
 async def test_what_was_told_is_refused_later_where_another_process_has_the_run_by_then(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
@@ -239,7 +239,7 @@ async def test_what_was_told_is_refused_later_where_another_process_has_the_run_
 
 
 async def test_a_run_that_began_without_redis_is_told_and_its_end_reaches_redis_later(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer, detached=True)
     written.away_until = asyncio.get_running_loop().time() + 5
@@ -255,7 +255,7 @@ async def test_a_run_that_began_without_redis_is_told_and_its_end_reaches_redis_
 
 
 async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_before_it_was_written(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     run = _run(writer)
     written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
@@ -269,7 +269,7 @@ async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_b
 
 @pytest.mark.parametrize("outcome", ["superseded", "ended"])
 async def test_a_write_that_is_refused_stops_the_run_and_is_not_told(
-    writer: Writer, written: Written, outcome: Kept
+    writer: EventWriter, written: Written, outcome: Kept
 ) -> None:
     run = _run(writer)
     written.outcome = outcome
@@ -279,7 +279,7 @@ async def test_a_write_that_is_refused_stops_the_run_and_is_not_told(
     assert [event async for event in run.feed.events(0, for_s=0)] == []
 
 
-async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: Written) -> None:
+async def test_the_last_event_takes_the_exchange_along(writer: EventWriter, written: Written) -> None:
     run = _run(writer)
     run.exchange = "said"
     await run.record(CALL)
@@ -288,14 +288,14 @@ async def test_the_last_event_takes_the_exchange_along(writer: Writer, written: 
     assert endings == [("", ""), ("success", "said")]
 
 
-def _counted(writer: Writer) -> dict[str, float]:
-    assert isinstance(writer.tally.metrics, InMemoryMetrics)
-    return {labels[0][1]: count for labels, count in writer.tally.metrics.counted[TURNS].items()}
+def _counted(writer: EventWriter) -> dict[str, float]:
+    assert isinstance(writer.metrics.metrics, InMemoryMetrics)
+    return {labels[0][1]: count for labels, count in writer.metrics.metrics.counted[TURNS].items()}
 
 
 @pytest.mark.parametrize(("outcome", "counts"), [("kept", {"degraded": 1}), ("superseded", {})])
 async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_written(
-    writer: Writer, written: Written, outcome: Kept, counts: dict[str, int]
+    writer: EventWriter, written: Written, outcome: Kept, counts: dict[str, int]
 ) -> None:
     run = _run(writer)
     written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
@@ -307,7 +307,7 @@ async def test_a_run_that_ends_while_redis_is_away_is_counted_once_its_end_is_wr
 
 
 async def test_a_run_that_waited_to_be_written_when_redis_was_given_up_is_told_and_counted_once(
-    writer: Writer, written: Written
+    writer: EventWriter, written: Written
 ) -> None:
     clock = asyncio.get_running_loop().time
     written.away_until = clock() + MAX_WAIT_S + 4
@@ -334,7 +334,7 @@ async def test_a_run_that_waited_to_be_written_when_redis_was_given_up_is_told_a
     assert _counted(writer) == {"degraded": 1}
 
 
-async def test_a_run_that_began_without_redis_is_counted_once(writer: Writer, written: Written) -> None:
+async def test_a_run_that_began_without_redis_is_counted_once(writer: EventWriter, written: Written) -> None:
     run = _run(writer, detached=True)
     written.away_until = asyncio.get_running_loop().time() + 5
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m").without("memory"), "degraded")

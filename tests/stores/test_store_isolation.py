@@ -12,12 +12,12 @@ from told_lines import PROCESS
 
 from serve_app.config import FeedbackSettings, LimitSettings
 from serve_app.errors import NotFound, RateLimited, StoreCorrupt, StoreUnavailable
-from serve_app.memory.sizes import largest
+from serve_app.memory.session_sizes import largest_sessions
 from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.feedback import FeedbackBook
+from serve_app.runs.feedback import FeedbackStore
 from serve_app.stores import run_log
 from serve_app.stores.api_key_cache import ApiKeyCache
 from serve_app.stores.api_key_store import ApiKeyStore
@@ -178,7 +178,7 @@ async def test_a_stored_line_that_is_garbage_costs_no_other_line(redis: Any) -> 
 
 
 async def test_a_vote_that_cannot_be_read_is_none_and_the_others_are_listed(redis: Any) -> None:
-    keys, book = FeedbackKeys("default"), FeedbackBook(redis, FeedbackSettings())
+    keys, book = FeedbackKeys("default"), FeedbackStore(redis, FeedbackSettings())
     good = Feedback(run_id="g", session_id="s", rating="up", at=time.time(), question="?", status="success")
     for run_id, vote in (("poison", "{"), ("g", good.model_dump_json())):
         await redis.set(keys.vote(run_id), vote)
@@ -193,7 +193,7 @@ async def test_a_session_whose_meta_is_garbage_is_listed_beside_the_others(redis
     await redis.rpush(SessionKeys("default", "c").exchanges, "{}")
     await redis.set(SessionKeys("default", "c").meta, "no hash")
     await redis.rpush("serve_app:session:no-braces:exchanges", "{}")
-    listed = await largest(redis, context(), 10)
+    listed = await largest_sessions(redis, context(), 10)
     assert {each.session_id: each.repairs for each in listed.sessions} == {"a": 0, "b": 2, "c": 0}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from pydantic import Field
 
-from serve_app.agent.toolbelt import Toolbelt
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.config import KnowledgeSettings, ToolSettings
 from serve_app.resilience.retry import RetryBudget
 from serve_app.tools.tool_runner import ToolRunner
@@ -61,7 +61,7 @@ async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback
 
 @pytest.mark.parametrize("arguments", [ARGUMENTS, {**ARGUMENTS, "pin": 4711}], ids=["valid", "invalid"])
 async def test_the_agent_tells_of_the_call_without_it(told: Told, arguments: dict[str, Any]) -> None:
-    belt = Toolbelt(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
+    belt = ToolDispatcher(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
     await belt.specs()
     await belt.call(ASKED, request(arguments), KEY, RetryBudget(0))
     [line] = told.of("tool_called")

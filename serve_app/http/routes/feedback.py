@@ -12,7 +12,7 @@ from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.observability.metric_catalogue import FEEDBACK
 from serve_app.ports import Metrics
-from serve_app.runs.feedback import FeedbackBook
+from serve_app.runs.feedback import FeedbackStore
 from serve_app.values import FeedbackList, FeedbackRequest, Rating, Value
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Wanted(Value):
     limit: int = Field(default=20, ge=1, le=100, description="The latest so many.")
 
 
-def add_feedback(api: FastAPI, feedback: FeedbackBook, contexts: Contexts, metrics: Metrics) -> None:
+def add_feedback(api: FastAPI, feedback: FeedbackStore, contexts: Contexts, metrics: Metrics) -> None:
     """`POST /agent/feedback` and `GET /admin/feedback`."""
 
     @api.post(

@@ -11,7 +11,7 @@ from serve_app.http.contexts import Contexts, patience_s, within
 from serve_app.http.headers import once
 from serve_app.http.responses import json_response, refusals
 from serve_app.http.run_responses import resumed
-from serve_app.runs.log import RunLog
+from serve_app.runs.event_log import RunEventLog
 from serve_app.values import RunRecord
 
 HEADER = "Last-Event-ID"
@@ -35,14 +35,14 @@ def _after(request: Request, last_event_id: _LastEventId = "0") -> int:
     return int(last_event_id)
 
 
-def add_runs(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
+def add_runs(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
     """The routes below `/agent/runs/{run_id}`."""
     _add_read(api, runs, contexts)
     _add_events(api, runs, contexts)
     _add_cancel(api, runs, contexts)
 
 
-def _add_read(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
+def _add_read(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
     @api.get(
         _PATH,
         tags=["Runs"],
@@ -58,7 +58,7 @@ def _add_read(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
             return json_response(await runs.run(context, run_id))
 
 
-def _add_events(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
+def _add_events(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
     @api.get(
         f"{_PATH}/events",
         tags=["Runs"],
@@ -77,7 +77,7 @@ def _add_events(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
         return await resumed(runs.events(context, run_id, after), context)
 
 
-def _add_cancel(api: FastAPI, runs: RunLog, contexts: Contexts) -> None:
+def _add_cancel(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
     @api.post(
         f"{_PATH}/cancel",
         tags=["Runs"],

@@ -20,7 +20,7 @@ TIME_S = 20.0
 """About a million conversations; what is not counted by then is said to be missing."""
 
 
-async def largest(redis: Redis, context: Context, limit: int) -> SessionSizes:
+async def largest_sessions(redis: Redis, context: Context, limit: int) -> SessionSizes:
     """The `limit` largest conversations of the tenant; Redis is asked in small steps: it serves turns meanwhile.
 
     Raises:

@@ -33,7 +33,7 @@ TOOL = "tool:"
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RunMetrics:
     """Counts runs; `tools` are those that the configuration names."""
 
     metrics: Metrics = NULL_METRICS
@@ -69,4 +69,4 @@ class Tally:
         return f"{TOOL}{UNKNOWN}" if named else part
 
 
-UNCOUNTED = Tally()
+NO_METRICS = RunMetrics()

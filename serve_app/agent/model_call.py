@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.runnables import Runnable
 
-    from serve_app.agent.progress import Progress
+    from serve_app.agent.progress import TurnProgress
     from serve_app.values import ToolSpec
 
     Say = Callable[[Token | Reasoning], None]
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 async def ask(
-    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: Progress, say: Say | None
+    model: Runnable[LanguageModelInput, AIMessage], messages: list[BaseMessage], progress: TurnProgress, say: Say | None
 ) -> AIMessage:
     """One model step; with `say`, its text is sent as it comes.
 
@@ -62,7 +62,7 @@ def for_model(spec: ToolSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def _charged(messages: list[BaseMessage], progress: Progress) -> Iterator[CallRecord]:
+def _charged(messages: list[BaseMessage], progress: TurnProgress) -> Iterator[CallRecord]:
     """Ask the model in the block, and say there what is heard: the turn pays for it where no whole reply comes.
 
     A model that fails before it speaks costs nothing; one that is given up has read what it was asked.
@@ -77,7 +77,7 @@ def _charged(messages: list[BaseMessage], progress: Progress) -> Iterator[CallRe
 
 
 async def _streamed(
-    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: Progress, say: Say, heard: CallRecord
+    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: TurnProgress, say: Say, heard: CallRecord
 ) -> AIMessage:
     whole: Any = None
     restart = progress.said

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from serve_app.agent.progress import Progress, Step
+    from serve_app.agent.progress import Step, TurnProgress
     from serve_app.config import AgentSettings
 
 BAD_OUTPUTS = 2
@@ -36,7 +36,7 @@ BASIC = (
 )
 
 
-def forced(progress: Progress, settings: AgentSettings, tools: AbstractSet[str], own_steps: int = 0) -> str | None:
+def forced(progress: TurnProgress, settings: AgentSettings, tools: AbstractSet[str], own_steps: int = 0) -> str | None:
     """Why the next reply has to be the answer; None while the model may call `tools`.
 
     Steps that the service made itself, `own_steps`, are not the model's.
@@ -64,6 +64,6 @@ def _bad(steps: list[Step], tools: AbstractSet[str]) -> int:
     )
 
 
-def _most_repeated(progress: Progress) -> int:
+def _most_repeated(progress: TurnProgress) -> int:
     made = Counter((call.name, json.dumps(call.arguments, sort_keys=True)) for call in progress.calls)
     return max(made.values(), default=0)

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
 from serve_app.resilience.fair_queue import Throughput
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.course import Course
-from serve_app.runs.registry import LIFE_MS
+from serve_app.runs.execution import RunExecution
+from serve_app.runs.store import LIFE_MS
 from serve_app.stores.redis_keys import RunKeys, control_stream
 from serve_app.stores.stream_reader import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from serve_app.runs.course import Means
+    from serve_app.runs.execution import RunServices
     from serve_app.values import ChatRequest, Context, RunEvent
 
 logger = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ UNSEEN = -1
 """The latest event that is seen of a run that nobody follows."""
 
 
-class Host:
+class RunWorker:
     """The runs of one process; made where an event loop runs."""
 
-    def __init__(self, means: Means, max_runs: int) -> None:
+    def __init__(self, means: RunServices, max_runs: int) -> None:
         self._means = means
         self._max_runs = max_runs
         self._pace = Throughput()
-        self._courses: dict[str, Course] = {}
+        self._courses: dict[str, RunExecution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._tail = StreamReader(means.redis, LISTEN_S)
@@ -106,7 +106,7 @@ class Host:
             await asyncio.wait(self._tasks, timeout=HAND_OVER_S)
         await cancel_and_wait(*self._background)
 
-    def _course(self, context: Context, request: ChatRequest, after: int) -> Course:
+    def _course(self, context: Context, request: ChatRequest, after: int) -> RunExecution:
         course = self._courses.get(context.run_id)
         if course:
             return course
@@ -114,7 +114,7 @@ class Host:
             raise AgentUnavailable("The replica shuts down")
         if self._held[context.tenant] >= self._most:
             raise Overloaded("Too many turns are running", self._pace.retry_after_s(0, time.monotonic()))
-        course = self._courses[context.run_id] = Course(context, request, after, self._means)
+        course = self._courses[context.run_id] = RunExecution(context, request, after, self._means)
         # Serve cancels whatever was called in the context of a call that is cancelled, so the run has one of its own.
         task = asyncio.create_task(self._go(course), context=contextvars.Context())
         self._tasks.add(task)
@@ -131,7 +131,7 @@ class Host:
         """A tenant that has so many runs here, or more, gets no other one now."""
         return SHARE * (self._max_runs - len(self._courses))
 
-    async def _go(self, course: Course) -> None:
+    async def _go(self, course: RunExecution) -> None:
         try:
             await course.go()
         finally:
@@ -144,7 +144,7 @@ class Host:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                self._means.writer.tally.running([course.age_s for course in self._courses.values()])
+                self._means.writer.metrics.running([course.age_s for course in self._courses.values()])
                 await self._renew()
                 if time.monotonic() >= adopt_from and not self._closing:
                     await self._adopt()

@@ -66,7 +66,7 @@ class Lead:
     """When it was given: Unix time in microseconds, by Redis's clock."""
 
 
-class Answers:
+class SharedAnswers:
     """The answers in Redis, for the process `owner`; made where an event loop runs.
 
     Every method but `close` raises `StoreUnavailable` when Redis does not answer.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from serve_app.errors import KeyReused, NotFound, StoreCorrupt
 from serve_app.runs import scripts
-from serve_app.runs.cancelling import cancel
 from serve_app.runs.entries import readable
-from serve_app.runs.registry import registration, rows_of
-from serve_app.runs.tally import UNCOUNTED
+from serve_app.runs.metrics import NO_METRICS
+from serve_app.runs.store import registration, rows_of
 from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.redis import translate_redis_errors
-from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, idempotency_key
+from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, control_stream, idempotency_key
 from serve_app.stores.stream_reader import StreamReader
-from serve_app.values import Answer, Claim, Failed, Failure, RunRecord
+from serve_app.values import Answer, Cancelled, Claim, Failed, Failure, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import RunSettings
     from serve_app.errors import Overloaded
-    from serve_app.runs.tally import Tally
+    from serve_app.runs.metrics import RunMetrics
     from serve_app.values import ChatRequest, Context, RunEvent
 
     T = TypeVar("T")
@@ -43,10 +43,15 @@ BLOCK_S = 0.1
 """A follower that comes while others are waited for waits so long at most."""
 
 
-class RunLog:
+CONTROL_TTL_S = 60
+"""A process that does not read its stream for so long is dead."""
+CONTROL_LENGTH = 1000
+
+
+class RunEventLog:
     """The log of runs in Redis, whichever process runs them."""
 
-    def __init__(self, redis: Redis, settings: RunSettings, tally: Tally = UNCOUNTED) -> None:
+    def __init__(self, redis: Redis, settings: RunSettings, tally: RunMetrics = NO_METRICS) -> None:
         self._redis: Any = redis
         self._tally = tally
         self._settings = settings
@@ -159,7 +164,7 @@ class RunLog:
         """
         keys = RunKeys(context.tenant, run_id)
         if not await self._patience.call_until(
-            lambda: cancel(self._redis, keys, self._settings.steps_ttl_s, self._tally)
+            lambda: cancel_run(self._redis, keys, self._settings.steps_ttl_s, self._tally)
         ):
             raise _no_such(run_id)
         return await self.run(context, run_id)
@@ -192,3 +197,29 @@ def _digest(text: str) -> str:
 
 def _no_such(run_id: str) -> NotFound:
     return NotFound(f"There is no run {run_id}")
+
+
+async def cancel_run(redis: Redis, run: RunKeys, ttl_s: int, tally: RunMetrics = NO_METRICS) -> bool:
+    """End the run, and tell its owner to stop; False where there is no such run. One that has ended stays as it is.
+
+    The last event is in the log at once, from where its followers have it; whatever the owner still writes is refused.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    client: Any = redis
+    last = Cancelled(run_id=run.run_id)
+    keys = (run.run, UNFINISHED_RUNS, run.steps)
+    with translate_redis_errors():
+        ending = ("cancelled", last.event, last.model_dump_json(), "")
+        outcome, *ended = await client.eval(scripts.END, len(keys), *keys, run.member, ttl_s, *ending)
+        if not ended:
+            return bool(outcome != "missing")
+        owner, registered_at = ended
+        tally.ended(last, time.time() - float(registered_at))
+        if owner:
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.xadd(control_stream(owner), {"run": run.member}, maxlen=CONTROL_LENGTH)
+                pipe.expire(control_stream(owner), CONTROL_TTL_S)
+                await pipe.execute()
+    return True

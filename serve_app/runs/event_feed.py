@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from serve_app.values import RunEvent
 
 
-class Feed:
+class EventFeed:
     """A run's events from the first on, for any number of followers; whoever adds one never waits."""
 
     def __init__(self) -> None:

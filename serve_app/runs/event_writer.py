@@ -14,15 +14,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import Internal, StoreCorrupt, StoreUnavailable
+from serve_app.runs.metrics import NO_METRICS
 from serve_app.runs.run import settle
-from serve_app.runs.tally import UNCOUNTED
 from serve_app.stores.availability import RedisAvailability
 
 if TYPE_CHECKING:
     from serve_app.errors import ServeAppError
-    from serve_app.runs.registry import Append, Kept, Registry
+    from serve_app.runs.metrics import RunMetrics
     from serve_app.runs.run import Run
-    from serve_app.runs.tally import Tally
+    from serve_app.runs.store import Append, Kept, RunStore
     from serve_app.stores.rate_limiter import TokenMeter
     from serve_app.values import Context, EventData, RunStatus
 
@@ -37,18 +37,18 @@ SHARE = 10
 """The interval is so many times what the last write took."""
 
 
-class Writer:
+class EventWriter:
     """Writes for all runs of one process."""
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RunStore,
         patience: RedisAvailability | None = None,
-        tally: Tally = UNCOUNTED,
+        metrics: RunMetrics = NO_METRICS,
         meter: TokenMeter | None = None,
     ) -> None:
         self.registry = registry
-        self.tally = tally
+        self.metrics = metrics
         self._meter = meter
         self._used: list[tuple[Context, int]] = []
         """Tokens of runs that have ended, which nobody has been charged for."""
@@ -182,7 +182,7 @@ class Writer:
         """Count a run that this write ended: once it is written, so that no one else who goes on with it does, too."""
         if append.status:
             try:
-                self.tally.ended(append.entries[-1].event.data, run.age_s)
+                self.metrics.ended(append.entries[-1].event.data, run.age_s)
                 self.charge(run)
             except Exception:
                 logger.exception("run_not_counted", extra=run.context.ids)
@@ -201,7 +201,7 @@ class Writer:
         """Have Redis learn how one run ended, if it can."""
         try:
             if await self.registry.end(run.context, status, last, owner) and owner:
-                self.tally.ended(last, run.age_s)
+                self.metrics.ended(last, run.age_s)
                 self.charge(run)
         except Exception as error:
             if _is_away(error):

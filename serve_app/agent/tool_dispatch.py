@@ -45,7 +45,7 @@ FRESH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ToolOutcome:
     """What one call brought: for the model, for the client, and the passages in it."""
 
     request: ToolRequest
@@ -81,7 +81,7 @@ class Outcome:
         return "retriever" if self.request.name == KNOWLEDGE_SEARCH else f"tool:{self.request.name}"
 
 
-class Toolbelt:
+class ToolDispatcher:
     """The tools of the Tools deployments, and the retriever as one more."""
 
     def __init__(
@@ -132,7 +132,7 @@ class Toolbelt:
         except Exception:
             logger.exception("tools_not_told")
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: ToolOutcome) -> None:
         """Count a call that has ended, made or not."""
         name = outcome.request.name
         measure(self._metrics, name if self._spec(name) else UNKNOWN, outcome)
@@ -151,7 +151,9 @@ class Toolbelt:
         spec = self._spec(request.name)
         return spec.sensitive_values(request.arguments) if spec else []
 
-    async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget) -> Outcome:
+    async def call(
+        self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget
+    ) -> ToolOutcome:
         """Run one call; a dependency that is down or hangs is a result that says so.
 
         A call whose replica dies under it is made again at once, under the same key, unless it has an effect. Further
@@ -167,7 +169,7 @@ class Toolbelt:
 
     async def _allowed(
         self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget
-    ) -> Outcome:
+    ) -> ToolOutcome:
         """The call, within what the budget grants it."""
         begun = time.monotonic()
         spec = self._spec(request.name)
@@ -178,11 +180,13 @@ class Toolbelt:
                 async with asyncio.timeout(_patience_s(spec, allowance.granted)):
                     outcome = await self._insisting(granting, request, key, begun)
             except (TimeoutError, ServeAppError) as error:
-                return Outcome(request, _without_answer(request.name, spec, error, begun))
+                return ToolOutcome(request, _without_answer(request.name, spec, error, begun))
             allowance.used = outcome.result.retries
         return outcome
 
-    async def _insisting(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:
+    async def _insisting(
+        self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float
+    ) -> ToolOutcome:
         """What the call brings that reaches a replica."""
         pauses_s = [] if self.effect(request.name) == "effect" else list(RESEND_AFTER_S)
         while True:
@@ -196,20 +200,20 @@ class Toolbelt:
     def _spec(self, name: str) -> ToolSpec | None:
         return next((spec for spec in self._specs if spec.name == name), None)
 
-    async def _called(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> Outcome:
+    async def _called(self, context: Context, request: ToolRequest, key: IdempotencyKey, begun: float) -> ToolOutcome:
         if request.name == KNOWLEDGE_SEARCH:
             return await self._searched(context, request, begun)
-        return Outcome(request, await self._tools.call(context, request, key))
+        return ToolOutcome(request, await self._tools.call(context, request, key))
 
-    async def _searched(self, context: Context, request: ToolRequest, begun: float) -> Outcome:
+    async def _searched(self, context: Context, request: ToolRequest, begun: float) -> ToolOutcome:
         query = request.arguments.get("query")
         if not isinstance(query, str) or not query.strip():
             reason = "wrong arguments for knowledge_search: query: a non-empty string is required"
-            return Outcome(request, ToolResult.not_run(reason))
+            return ToolOutcome(request, ToolResult.not_run(reason))
         found = await self._retriever.search(context, query)
         status: CallStatus = "standby" if found.standby else "ok"
         result = ToolResult(content="", status=status, attempts=1, elapsed_ms=elapsed_ms(begun))
-        return Outcome(request, result, tuple(found.passages), found.lexical_only)
+        return ToolOutcome(request, result, tuple(found.passages), found.lexical_only)
 
 
 def _patience_s(spec: ToolSpec | None, retries: int) -> float:
@@ -240,7 +244,7 @@ def shares(sizes: list[int], limit: int) -> list[int]:
     return found
 
 
-def content_of(outcome: Outcome, known: list[Passage]) -> str:
+def content_of(outcome: ToolOutcome, known: list[Passage]) -> str:
     """What the model reads of an outcome; its passages are counted on after those already `known` in the turn.
 
     It goes into a message of its own, of the role tool: the provider's protocol keeps that apart from instructions, and

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
 from serve_app.memory.repair import repaired
-from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
+from serve_app.observability.metric_catalogue import SESSION_BYTES, SESSIONS_REPAIRED
 from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.redis import is_wrong_type, translate_redis_errors
 from serve_app.stores.redis_keys import RunKeys, SessionKeys
@@ -69,13 +69,27 @@ class Recalled:
     """False where the conversation could not be read, and begins anew."""
 
 
-class Window:
+class ConversationMemory:
     """The conversations in Redis."""
 
     def __init__(self, redis: Redis, settings: MemorySettings, metrics: Metrics = NULL_METRICS) -> None:
         self._redis: Any = redis
         self._metrics = metrics
         self._settings = settings
+
+    @property
+    def ttl_s(self) -> int:
+        """How long a conversation is kept after its last turn, in seconds."""
+        return self._settings.ttl_s
+
+    def queue_read(self, pipe: Any, session: SessionKeys) -> None:
+        """Add the read of the window to a pipeline; `recall` takes its reply."""
+        window = self._settings.window
+        pipe.lrange(session.exchanges, *((-window, -1) if window else (1, 0)))
+
+    def observe_size(self, size: int) -> None:
+        """Count the bytes of a conversation that a turn has added to."""
+        self._metrics.observe(SESSION_BYTES, size)
 
     async def recall(self, context: Context, epoch: int, kept: Sequence[str] | None) -> Recalled:
         """The exchanges `kept` as every model can read them; None or nothing readable sets the conversation aside.

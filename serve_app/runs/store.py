@@ -11,8 +11,6 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from serve_app.errors import Internal, StoreCorrupt
-from serve_app.observability.metric_catalogue import SESSION_BYTES
-from serve_app.observability.null import NULL_METRICS
 from serve_app.runs import scripts
 from serve_app.runs.entries import Entry, entry, in_order
 from serve_app.stores.redis import is_wrong_type, to_store_error, translate_redis_errors
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.config import MemorySettings, RunSettings
-    from serve_app.ports import Metrics
+    from serve_app.config import RunSettings
+    from serve_app.memory.conversation import ConversationMemory
     from serve_app.runs.entries import Row
     from serve_app.values import ChatRequest, EventData, RunStatus
 
@@ -91,14 +89,11 @@ class Append:
         return replace(self, entries=[*self.entries[:-1], last], status="degraded")
 
 
-class Registry:
+class RunStore:
     """The runs in Redis, for one process that runs some of them under the name `owner`."""
 
-    def __init__(
-        self, redis: Redis, runs: RunSettings, memory: MemorySettings, owner: str, metrics: Metrics = NULL_METRICS
-    ) -> None:
+    def __init__(self, redis: Redis, runs: RunSettings, memory: ConversationMemory, owner: str) -> None:
         self.owner = owner
-        self._metrics = metrics
         self._redis: Any = redis
         self._runs = runs
         self._memory = memory
@@ -115,11 +110,10 @@ class Registry:
         keys = (run.run, session.lease, session.meta, UNFINISHED_RUNS)
         limits = (LIFE_MS, after, self._runs.steps_ttl_s, self._session_ttl_s(context))
         asked = registration(context, request)
-        window = (-self._memory.window, -1) if self._memory.window else (1, 0)
         with translate_redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.eval(scripts.BEGIN, len(keys), *keys, run.member, self.owner, *limits, *asked)
-                pipe.lrange(session.exchanges, *window)
+                self._memory.queue_read(pipe, session)
                 begun, remembered = await pipe.execute(raise_on_error=False)
             if isinstance(begun, RedisError):
                 raise begun
@@ -174,7 +168,7 @@ class Registry:
             return written
         kept, size = written
         if size:
-            self._metrics.observe(SESSION_BYTES, size)
+            self._memory.observe_size(size)
         outcome: Kept = kept
         return outcome
 

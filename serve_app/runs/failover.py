@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from serve_app.ports import Agent
-    from serve_app.runs.log import RunLog
+    from serve_app.runs.event_log import RunEventLog
     from serve_app.values import ChatRequest, Context, DependencyCheck, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ SILENT_S = 3.0
 """For so long a replica may tell nothing before the log is looked at: by then a run of a dead one may be adopted."""
 
 
-class SurvivingAgent:
+class FailoverAgent:
     """An Agent whose runs are followed to their end, whichever replicas die on the way; implements `ports.Agent`."""
 
-    def __init__(self, agent: Agent, runs: RunLog) -> None:
+    def __init__(self, agent: Agent, runs: RunEventLog) -> None:
         self._agent = agent
         self._runs = runs
 

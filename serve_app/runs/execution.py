@@ -13,10 +13,10 @@ from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnava
 from serve_app.observability.logs import log_context
 from serve_app.observability.null import NULL_SPAN, NullTracer
 from serve_app.resilience.deadline import elapsed_ms, local_deadline, remaining_s
-from serve_app.runs.cancelling import cancel
-from serve_app.runs.feed import Feed
-from serve_app.runs.registry import Held, Waiting
+from serve_app.runs.event_feed import EventFeed
+from serve_app.runs.event_log import cancel_run
 from serve_app.runs.run import NotOurs, Run
+from serve_app.runs.store import Held, Waiting
 from serve_app.values import Answer, Failed, Failure, RunEvent, RunStarted
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from serve_app.config import RunSettings
     from serve_app.ports import Tracer, TurnSpan
-    from serve_app.runs.registry import Registry
+    from serve_app.runs.event_writer import EventWriter
     from serve_app.runs.run import Stop
-    from serve_app.runs.writer import Writer
+    from serve_app.runs.store import RunStore
     from serve_app.stores.redis_keys import RunKeys
     from serve_app.values import ChatRequest, Context, EventData
 
@@ -40,12 +40,12 @@ POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RunServices:
     """What all runs of a process share."""
 
     redis: Redis
-    registry: Registry
-    writer: Writer
+    registry: RunStore
+    writer: EventWriter
     settings: RunSettings
     work: Work
     """Runs the turn of a run that has begun; its answer."""
@@ -53,17 +53,17 @@ class Means:
 
 
 @dataclass(slots=True)
-class Course:
+class RunExecution:
     """One run in this process; whoever follows it reads `feed`, which ends early where the run goes on elsewhere."""
 
     context: Context
     request: ChatRequest
     after: int
     """The latest event that the asking follower has seen; -1 where nobody follows."""
-    means: Means
+    means: RunServices
     begun_at: float = field(default_factory=time.time)
     """Unix time in seconds at which this process had it."""
-    feed: Feed = field(default_factory=Feed)
+    feed: EventFeed = field(default_factory=EventFeed)
     run: Run | None = field(default=None, init=False)
     begun: float = field(default_factory=time.monotonic, init=False)
     span: TurnSpan = field(default=NULL_SPAN, init=False)
@@ -104,7 +104,7 @@ class Course:
             with suppress(StoreUnavailable):
                 registry = self.means.registry
                 if await registry.end(self.context, "failed", failed, registry.owner):
-                    self.means.writer.tally.ended(failed, self.age_s)
+                    self.means.writer.metrics.ended(failed, self.age_s)
             self._tell(failed, error)
 
     def stop(self, why: Stop) -> None:
@@ -156,7 +156,7 @@ class Course:
             return
         if policy == "reject":
             raise SessionBusy("Another turn of this session is running")
-        await cancel(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s, self.means.writer.tally)
+        await cancel_run(self.means.redis, waiting.holder, self.means.settings.steps_ttl_s, self.means.writer.metrics)
 
     async def _through(self, held: Held, *, detached: bool = False) -> None:
         """Run the turn, and see the run to its end."""
@@ -188,9 +188,9 @@ class Course:
     def _counted(self, run: Run) -> None:
         """How the run came here: new, or from a process that died; one that was handed over has been counted."""
         if run.held.recovered:
-            self.means.writer.tally.recovered()
+            self.means.writer.metrics.recovered()
         elif not run.held.last and not run.held.adoptions:
-            self.means.writer.tally.begun(run.age_s)
+            self.means.writer.metrics.begun(run.age_s)
 
     async def _work(self, run: Run) -> Answer:
         """The run's answer.

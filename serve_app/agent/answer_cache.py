@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from serve_app.agent.messages import exchange
 from serve_app.agent.prompts import system
 from serve_app.agent.sharing import Sharing, said, terms
-from serve_app.cache.answers import Answers, Asked, Found, Lead
 from serve_app.cache.question import digest, fingerprint
+from serve_app.cache.shared_answers import Asked, Found, Lead, SharedAnswers
 from serve_app.errors import ServeAppError, StoreUnavailable
 from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
 from serve_app.observability.null import NULL_METRICS
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from serve_app.agent.progress import Progress
-    from serve_app.agent.toolbelt import Toolbelt
+    from serve_app.agent.progress import TurnProgress
+    from serve_app.agent.tool_dispatch import ToolDispatcher
     from serve_app.cache.kept import KeptAnswer
     from serve_app.config import Settings
     from serve_app.ports import Metrics
@@ -44,11 +44,11 @@ AWAY_S = 1.0
 
 
 @dataclass(slots=True)
-class Caching:
+class AnswerCache:
     """Answers turns out of what was answered before, and keeps what may be kept; one object serves all of them."""
 
-    answers: Answers
-    belt: Toolbelt
+    answers: SharedAnswers
+    belt: ToolDispatcher
     sharing: Sharing
     collection: str
     """Of the knowledge base: a change of its documents ends what rests on them."""
@@ -59,7 +59,7 @@ class Caching:
     _look_from: float | None = field(default=None, init=False)
     """Where Redis is away: when a turn may look again."""
 
-    async def answer(self, run: Run, history: Sequence[BaseMessage], progress: Progress, make: Make) -> Answer:
+    async def answer(self, run: Run, history: Sequence[BaseMessage], progress: TurnProgress, make: Make) -> Answer:
         """The answer of the turn, before which `history` was said; made by `make` where there is none."""
         found: Found | Lead | None = None
         lookup: Lookup = "bypassed"
@@ -83,7 +83,7 @@ class Caching:
         hashed = digest(run.request.user_input, context, self.depends_on, *await self.belt.specs())
         return Asked(AnswerKeys(run.context.tenant, hashed, self.collection), run.context.run_id)
 
-    async def _led(self, lead: Lead, progress: Progress, make: Make) -> Answer:
+    async def _led(self, lead: Lead, progress: TurnProgress, make: Make) -> Answer:
         """Make the answer for all who wait for it; however that ends, they learn of it."""
         try:
             with self.answers.leading(lead):
@@ -119,10 +119,10 @@ class Caching:
         self._look_from = self.clock() + AWAY_S if error else None
 
 
-def caching(settings: Settings, answers: Answers, belt: Toolbelt, metrics: Metrics) -> Caching:
+def caching(settings: Settings, answers: SharedAnswers, belt: ToolDispatcher, metrics: Metrics) -> AnswerCache:
     """For turns that are run by these settings."""
     made_by = (settings.model, settings.agent, settings.tools, settings.orders, settings.knowledge, settings.memory)
-    return Caching(
+    return AnswerCache(
         answers=answers,
         belt=belt,
         sharing=Sharing(belt, Redactor.from_patterns(settings.observability.redact), settings.cache),
