@@ -15,6 +15,7 @@ from judging import Played, Told
 from kinds import NEXT
 from reply_tools import deeds_file
 
+from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.config import (
     AgentSettings,
@@ -26,6 +27,7 @@ from serve_app.config import (
     ToolSettings,
 )
 from serve_app.llm.models import build_model
+from serve_app.memory.conversation import ConversationMemory
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
