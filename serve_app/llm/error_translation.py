@@ -268,4 +268,4 @@ def _problem(error: Exception, name: str, where: str) -> Problem:
         near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
         mend = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
         return Problem(at, f"{name} names no provider that is known", mend)
-    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"DependencyCheck the section {where}")
+    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")
