@@ -1,15 +1,23 @@
-"""What can go wrong, and what does the caller do about it?
+"""The tree of errors, with their HTTP status and whether a retry makes sense.
 
     ServeAppError            status code retryable
     ├── InvalidRequest       422   the caller must change something
     │   ├── Unauthenticated  401   no key, or none that is known
     │   ├── Forbidden        403   the key does not open this
     │   ├── NotFound         404   no such session, run or document
+    │   │   └── ModelNotFound      no such model, in OpenAI's format
     │   ├── SessionBusy      409   another turn of the session runs, and did not end in time
     │   ├── RunUnfinished    409   the run has not ended, so that it cannot be rated yet
     │   ├── RunCancelled     409   the run was cancelled, so there is no answer
     │   ├── KeyReused        422   the idempotency key belongs to another body
-    │   └── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
+    │   ├── RunTooLarge      422   the run's events take up more than `runs.max_bytes`
+    │   ├── MalformedBody    400   the body is not JSON in UTF-8
+    │   ├── OriginRefused    403   a page of an unknown origin sent a preflight request
+    │   ├── MethodNotAllowed 405   the path has no such method
+    │   ├── BodyTimeout      408   the body did not arrive in time
+    │   ├── BodyTooLarge     413   the body is over the route's limit
+    │   ├── UnsupportedMediaType 415   the Content-Type is not JSON
+    │   └── HeadersTooLarge  431   too many headers, or too long ones
     ├── Overloaded           503   shed on purpose; `retry_after_s` says when to come back
     │   ├── RateLimited      429   the key or its tenant has asked for more than it may
     │   └── TooManyFailures  429   an address has shown too many wrong keys
@@ -111,6 +119,62 @@ class RunTooLarge(InvalidRequest):
     """The run's events take up more than they may; a smaller question may do."""
 
     code = "run_too_large"
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not JSON in UTF-8."""
+
+    status = 400
+    code = "malformed_body"
+
+
+class ModelNotFound(NotFound):
+    """A request in OpenAI's format names a model other than the agent."""
+
+    code = "model_not_found"
+
+
+class OriginRefused(InvalidRequest):
+    """A page of an origin that is not configured sent a preflight request."""
+
+    status = 403
+    code = "origin_refused"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists for other methods; the `Allow` header names them."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+    retryable = True
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is over the route's limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The Content-Type is not `application/json`."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """There are too many headers, or they are too long."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class Overloaded(ServeAppError):

@@ -1,7 +1,7 @@
-"""What do Serve's proxies put around everything, where clients reach them without nginx?
+"""Middleware that Serve's proxies run around every request, where clients reach them without nginx.
 
-`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.deployments.guards:guards` in the environment of `ray start` or of
-`serve run` has them do so.
+`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.deployments.guards:guards` in the environment of `ray start` or
+`serve run` switches it on.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 
 from serve_app.deployments.metrics import RayMetrics
-from serve_app.http.control_headers import ControlHeaders
-from serve_app.http.shedding import Shedding
-from serve_app.http.slow_readers import SlowReaders
-from serve_app.http.whole_bodies import WholeBodies
+from serve_app.http.middleware.headers import ControlHeadersMiddleware
+from serve_app.http.middleware.load_shedding import LoadSheddingMiddleware
+from serve_app.http.middleware.request_body import BodyBufferMiddleware
+from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
 
 
 def guards() -> list[Middleware]:
-    """The outermost first."""
-    shedding = Middleware(Shedding, metrics=RayMetrics())
-    return [Middleware(ControlHeaders), Middleware(SlowReaders), Middleware(WholeBodies), shedding]
+    """The proxies' middleware, the outermost first."""
+    return [
+        Middleware(ControlHeadersMiddleware),
+        Middleware(SlowReaderMiddleware),
+        Middleware(BodyBufferMiddleware),
+        Middleware(LoadSheddingMiddleware, metrics=RayMetrics()),
+    ]

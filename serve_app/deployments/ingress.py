@@ -7,18 +7,19 @@ import contextvars
 from typing import TYPE_CHECKING
 
 from ray import serve
+from starlette.middleware import Middleware
 
 from serve_app.config import read_secret
-from serve_app.deployments.leaving import ClientsLeave
+from serve_app.deployments.client_disconnect import ClientDisconnectMiddleware
 from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.metrics import RayNodes, create_metrics
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, create_remote_tools
 from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.errors import Internal
-from serve_app.http.api import create_api
-from serve_app.http.auth import Gate
-from serve_app.http.places import Admission
-from serve_app.http.request_ids import EchoedOutside
+from serve_app.http.admission_controller import AdmissionController
+from serve_app.http.app import create_api
+from serve_app.http.auth import Authenticator
+from serve_app.http.middleware.headers import RequestIdEchoMiddleware
 from serve_app.http.services import Services
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
@@ -60,7 +61,7 @@ class Ingress:
         admin = settings.access.admin_key_env
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, self._metrics)
         self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)
-        self._admission = Admission(settings.admission, self._access, self._metrics, several=bool(admin))
+        self._admission = AdmissionController(settings.admission, self._access, self._metrics, multi_tenant=bool(admin))
         self._parts = Services(
             agent=FailoverAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
@@ -70,7 +71,7 @@ class Ingress:
             feedback=FeedbackStore(redis, settings.feedback),
             read_node_pages=RayNodes().pages,
             keys=ApiKeyStore(redis, self._access),
-            gate=Gate.of(self._access, settings.access) if admin else None,
+            authenticator=Authenticator.of(self._access, settings.access) if admin else None,
             faults=FaultStore(redis) if settings.faults.enabled else None,
             limiter=RateLimiter(redis, settings.limits, self._access, self._metrics),
             admission=self._admission,
@@ -81,14 +82,17 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         told = (report_process_metrics(self._metrics), self._runs.go_on(), self._lines.write_forever(self._trail))
-        going_on = (*told, self._access.refresh_forever(), self._admission.go_on())
+        going_on = (*told, self._access.refresh_forever(), self._admission.report_waiting())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
         redactor = Redactor.from_patterns(self._settings.observability.redact)
-        api = create_api(self._parts, self._settings.http, self._settings.agent.turn_timeout_s, redactor)
-        api.add_middleware(EchoedOutside)
-        api.add_middleware(ServeSpanMiddleware)
-        api.add_middleware(ClientsLeave)
-        return api
+        of_serve = (ClientDisconnectMiddleware, ServeSpanMiddleware, RequestIdEchoMiddleware)
+        return create_api(
+            self._parts,
+            self._settings.http,
+            self._settings.agent.turn_timeout_s,
+            redactor,
+            outer=[Middleware(each) for each in of_serve],
+        )
 
     def check_health(self) -> None:
         if any(task.done() for task in self._background):

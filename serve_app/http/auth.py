@@ -1,114 +1,153 @@
-"""Who is let in, and to what?"""
+"""Authentication by API key: who calls, which routes the key opens, and the rate limit of wrong keys."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 
 from serve_app.errors import Forbidden, ServeAppError, TooManyFailures, Unauthenticated
-from serve_app.http.addresses import address_of, networks
-from serve_app.http.callers import caller_of, let_in
-from serve_app.http.failures import Failures
-from serve_app.http.paths import path_of
+from serve_app.http.request_context import client_address, parse_networks, path_of, set_caller
+from serve_app.http.responses import refusals
 from serve_app.observability.logs import log_context
+from serve_app.resilience.gcra import GcraLimit, LocalRateLimiter
 from serve_app.values import DEFAULT_TENANT
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Send
     from starlette.types import Scope as Request
 
     from serve_app.config import AccessSettings
-    from serve_app.http.addresses import Network
-    from serve_app.http.refusing import Refusing
+    from serve_app.http.middleware.request_body import EarlyRejection
+    from serve_app.http.request_context import Network
     from serve_app.stores.api_key_cache import ApiKeyCache
     from serve_app.values import Caller, Scope
 
 log = logging.getLogger(__name__)
 
-OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
-"""For load balancers, Prometheus and readers; everything else asks for a key, what does not exist included."""
-NEEDS: dict[str, Scope] = {"agent": "chat", "v1": "chat", "knowledge": "knowledge", "admin": "admin"}
-"""The first step of a path -> the scope that it asks for."""
-OPERATORS = ("/admin/keys", "/admin/tenants", "/admin/faults")
-"""What concerns all tenants is for the operator, whose tenant is `default`."""
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""For load balancers, Prometheus and readers. Every other path needs a key, also one that does not exist."""
+SCOPES: dict[str, Scope] = {"agent": "chat", "v1": "chat", "knowledge": "knowledge", "admin": "admin"}
+"""The first segment of a path -> the scope that it needs. A new route below one of them needs no entry."""
+OPERATOR_PATHS = ("/admin/keys", "/admin/tenants", "/admin/faults")
+"""Routes that concern all tenants: for the operator only, whose tenant is `default`."""
+MAX_ADDRESSES = 10_000
+"""Addresses whose wrong keys are counted, in about one megabyte; a client with more addresses has as many tries."""
+
 _SCHEME = "bearer"
-
-
-def scope_of(path: str) -> Scope | None:
-    """The scope that a path asks for."""
-    return NEEDS.get(path.split("/", 2)[1]) if path.startswith("/") else None
+_SECURITY_SCHEME_NAME = "Key"
+_SECURITY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key as `serve-app keys create` prints it. Its scopes say which routes it opens.",
+}
+_FAILED = {"application/json": {"schema": {"$ref": "#/components/schemas/Failed"}}}
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """By what a request is judged."""
+class Authenticator:
+    """Finds the caller of a request by its key, and checks that the key opens the path."""
 
     access: ApiKeyCache
-    failures: Failures
+    wrong_keys: LocalRateLimiter
+    """By address, in this process: a wrong key needs no call of Redis."""
     trusted: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, access: ApiKeyCache, settings: AccessSettings) -> Gate:
-        failures = Failures(settings.failures_per_minute, settings.failures_burst)
-        return cls(access, failures, networks(settings.trusted_proxies))
+    def of(cls, access: ApiKeyCache, settings: AccessSettings) -> Authenticator:
+        limit = GcraLimit(settings.failures_per_minute, settings.failures_burst)
+        wrong_keys = LocalRateLimiter(limit, MAX_ADDRESSES)
+        return cls(access, wrong_keys, parse_networks(settings.trusted_proxies))
 
-    def admitted(self, request: Request) -> Caller:
-        """Whose request it is.
+    def authenticate(self, request: Request) -> Caller:
+        """Find the caller.
 
         Raises:
-            Unauthenticated: it shows no key, or nobody's.
-            TooManyFailures: likewise, and it is not the first from its address.
+            Unauthenticated: the request has no key, or an unknown one.
+            TooManyFailures: likewise, and too many wrong keys came from its address.
             Forbidden: the key does not open the path.
-            StoreUnavailable: nobody can tell yet.
+            StoreUnavailable: the keys have not been read from Redis yet.
         """
-        caller = self.access.find_caller(key) if (key := shown(request)) else None
+        caller = self.access.find_caller(key) if (key := bearer_key(request)) else None
         if caller is None:
-            raise self._nobody(request, key)
-        path = path_of(request)  # the one by which a route is found
+            raise self._unauthenticated(request, key)
+        path = path_of(request)  # the one that routes are matched with
         needed = scope_of(path)
         if needed is not None and needed not in caller.scopes:
             raise Forbidden(f"This key does not have the scope {needed!r}")
-        if path.startswith(OPERATORS) and caller.tenant != DEFAULT_TENANT:
+        if path.startswith(OPERATOR_PATHS) and caller.tenant != DEFAULT_TENANT:
             raise Forbidden(f"This is for keys of the tenant {DEFAULT_TENANT!r} only")
         return caller
 
-    def _nobody(self, request: Request, key: str) -> ServeAppError:
+    def _unauthenticated(self, request: Request, key: str) -> ServeAppError:
         if not key:
             return Unauthenticated("Send a key: Authorization: Bearer KEY")
-        address = address_of(request, self.trusted)
-        if wait_s := self.failures.add(address):
+        address = client_address(request, self.trusted)
+        if wait_s := self.wrong_keys.take(address):
             return TooManyFailures("Too many wrong keys came from this address", retry_after_s=wait_s)
         log.warning("key_refused", extra={"address": address})
         return Unauthenticated("This key is not known, or was revoked")
 
 
-def shown(request: Request) -> str:
-    """The key in a request; empty where there is none, or more than one."""
-    given = Headers(scope=request).getlist("Authorization")
-    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    return key.strip() if scheme.lower() == _SCHEME else ""
+class AuthenticationMiddleware:
+    """Sets the caller of a request, and refuses a request without a valid key before its body is read."""
 
-
-class Authenticated:
-    """Lets in whoever has a key, and refuses the others before their body is read; pure ASGI."""
-
-    def __init__(self, app: ASGIApp, gate: Gate, refuse: Refusing) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, reject: EarlyRejection) -> None:
         self._app = app
-        self._gate = gate
-        self._refuse = refuse
+        self._authenticator = authenticator
+        self._reject = reject
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or path_of(scope) in OPEN:
+        if scope["type"] != "http" or path_of(scope) in PUBLIC_PATHS:
             await self._app(scope, receive, send)
             return
         try:
-            let_in(scope, self._gate.admitted(scope))
+            caller = self._authenticator.authenticate(scope)
         except ServeAppError as error:
-            await self._refuse(error, scope, receive, send)
+            await self._reject(error, scope, receive, send)
             return
-        caller = caller_of(scope)
+        set_caller(scope, caller)
         with log_context({"tenant": caller.tenant, "key_id": caller.key_id}):
             await self._app(scope, receive, send)
+
+
+def scope_of(path: str) -> Scope | None:
+    """The scope that a path needs."""
+    return SCOPES.get(path.split("/", 2)[1]) if path.startswith("/") else None
+
+
+def bearer_key(request: Request) -> str:
+    """The key in `Authorization: Bearer KEY`; empty where there is none, or more than one."""
+    values = Headers(scope=request).getlist("Authorization")
+    scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    return key.strip() if scheme.lower() == _SCHEME else ""
+
+
+def describe_authentication(api: FastAPI) -> None:
+    """Add to the OpenAPI document which key each route needs."""
+    make_document = api.openapi
+
+    def with_security() -> dict[str, Any]:
+        first = api.openapi_schema is None
+        document = make_document()
+        if first:
+            document.setdefault("components", {})["securitySchemes"] = {_SECURITY_SCHEME_NAME: _SECURITY_SCHEME}
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _describe_operation(path, operation)
+        return document
+
+    api.openapi = with_security  # type: ignore[method-assign]
+
+
+def _describe_operation(path: str, operation: dict[str, Any]) -> None:
+    if path in PUBLIC_PATHS:
+        operation["security"] = []
+        return
+    operation["security"] = [{_SECURITY_SCHEME_NAME: [scope] if (scope := scope_of(path)) else []}]
+    for status, entry in refusals(401, 403, 429).items():
+        rest = {name: value for name, value in entry.items() if name != "model"}
+        operation["responses"].setdefault(str(status), {**rest, "content": _FAILED})

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from serve_app.errors import DeadlineExceeded, Overloaded, Unavailable
-from serve_app.http.contexts import patience_s, within
 from serve_app.http.preferences import RESPOND_ASYNC
+from serve_app.http.request_context import answer_timeout_s, time_limit
 from serve_app.http.responses import json_response
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ START_S = 2.0
 
 async def begun(services: Services, context: Context, body: ChatRequest, key: str | None) -> Response:
     """202 with the run, which goes on without the client."""
-    async with within(patience_s(context)):
+    async with time_limit(answer_timeout_s(context)):
         claim = await services.runs.claim(context, body, key)
         context = context.model_copy(update={"run_id": claim.run_id})
         log.debug("turn_asked", extra={**context.ids, "background": True, "joined": not claim.fresh})
@@ -45,7 +45,7 @@ async def _start(services: Services, context: Context, body: ChatRequest, key: s
         Overloaded: there are too many already, and the run is withdrawn: what is refused must not pile up.
     """
     try:
-        async with within(START_S):
+        async with time_limit(START_S):
             await services.agent.start(context, body)
     except Overloaded as error:
         if await services.runs.withdraw(context, key, error):

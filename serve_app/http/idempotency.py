@@ -9,7 +9,7 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from serve_app.errors import Internal, Overloaded, StoreUnavailable
-from serve_app.http.headers import once
+from serve_app.http.request_context import require_single_header
 from serve_app.http.services import Services
 from serve_app.values import ChatRequest, Claim, Context, RunEvent
 
@@ -32,7 +32,7 @@ _KeyHeader = Annotated[
 
 
 def _key(request: Request, key: _KeyHeader) -> str | None:
-    once(request, HEADER)
+    require_single_header(request, HEADER)
     return key or None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from serve_app.http.faults import MalformedBody, UnsupportedMediaType
+from serve_app.errors import MalformedBody, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from serve_app.errors import DeadlineExceeded, Internal, RunCancelled
-from serve_app.http.contexts import patience_s, within
-from serve_app.http.errors import refusal
+from serve_app.http.errors import failure_response
 from serve_app.http.following import Following
+from serve_app.http.request_context import answer_timeout_s, time_limit
 from serve_app.http.responses import json_response
 from serve_app.http.sse import EventStream, frames
 from serve_app.values import Answer, Cancelled, Failed
@@ -38,7 +38,7 @@ async def answer_of(events: AsyncGenerator[RunEvent, None], context: Context) ->
         RunCancelled: it ends without an answer.
     """
     last = await end_of(events, context)
-    return refusal(last.error) if isinstance(last, Failed) else marked(json_response(last), last)
+    return failure_response(last.error) if isinstance(last, Failed) else marked(json_response(last), last)
 
 
 async def end_of(events: AsyncGenerator[RunEvent, None], context: Context) -> Answer | Failed:
@@ -47,7 +47,7 @@ async def end_of(events: AsyncGenerator[RunEvent, None], context: Context) -> An
     Raises:
         RunCancelled: it ends without an answer.
     """
-    async with within(patience_s(context)), aclosing(events):
+    async with time_limit(answer_timeout_s(context)), aclosing(events):
         async for event in events:
             match event.data:
                 case Answer() | Failed() as last:
@@ -81,13 +81,13 @@ async def _opened(
     async with AsyncExitStack() as undo:
         following = Following(events)
         undo.push_async_callback(following.close)
-        left_s = patience_s(context)
+        left_s = answer_timeout_s(context)
         first = await following.next(min(left_s, wait_s))
         if following.ended:
             return Response(status_code=204)
         if first is None and left_s <= wait_s:
             raise DeadlineExceeded("The request's time ran out")
         if failed_is_status and first is not None and isinstance(first.data, Failed):
-            return refusal(first.data.error)
+            return failure_response(first.data.error)
         undo.pop_all()
     return EventStream(frames(following, first, context), following)

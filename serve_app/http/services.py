@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from serve_app.observability.null import NULL_METRICS
 
 if TYPE_CHECKING:
-    from serve_app.http.auth import Gate
-    from serve_app.http.places import Admission
+    from serve_app.http.admission_controller import AdmissionController
+    from serve_app.http.auth import Authenticator
     from serve_app.ports import Agent, Metrics, Retriever, Tools
     from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.feedback import FeedbackStore
@@ -35,13 +35,13 @@ class Services:
     feedback: FeedbackStore
     read_node_pages: ReadNodePages
     keys: ApiKeyStore
-    gate: Gate | None = None
+    authenticator: Authenticator | None = None
     """None where the service needs no keys."""
     faults: FaultStore | None = None
     """None where fault injection is off."""
     limiter: RateLimiter | None = None
     """None where there are no rate limits."""
-    admission: Admission | None = None
+    admission: AdmissionController | None = None
     """None where all turns are served at once."""
     metrics: Metrics = NULL_METRICS
     model_name: str = ""

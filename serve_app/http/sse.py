@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from serve_app.errors import DeadlineExceeded
-from serve_app.http.contexts import patience_s
-from serve_app.http.errors import or_failed
+from serve_app.http.errors import result_or_failure
+from serve_app.http.request_context import answer_timeout_s
 from serve_app.values import Failed, RunEvent
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def steps(
     event = first
     yield event
     while event is None or not event.last:
-        step = await or_failed(_next(following, context, keep_alive_s), context.request_id)
+        step = await result_or_failure(_next(following, context, keep_alive_s), context.request_id)
         if following.ended:
             return
         yield step
@@ -77,7 +77,7 @@ async def steps(
 
 
 async def _next(following: Following, context: Context, keep_alive_s: float) -> RunEvent | None:
-    left_s = patience_s(context)
+    left_s = answer_timeout_s(context)
     event = await following.next(min(left_s, keep_alive_s))
     if event is None and left_s <= keep_alive_s and not following.ended:
         raise DeadlineExceeded("The request's time ran out")

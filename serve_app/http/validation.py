@@ -1,4 +1,4 @@
-"""Which field is wrong, in one sentence for the one who sent it?"""
+"""Describes validation errors in one sentence for the client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
     from fastapi.exceptions import RequestValidationError
 
-_NAMED = 3
-"""Problems told at once; the rest shows when these are mended."""
-_NAME_CHARACTERS = 80
-"""A name in a message is cut: the client chose its length."""
+MAX_PROBLEMS = 3
+"""Problems in one message; the others show when these are corrected."""
+MAX_NAME_CHARACTERS = 80
+"""The client chooses the length of a field's name."""
 
 _SUBJECT = re.compile(r"^(Input|String|List|Tuple)\b")
 _KINDS = {"body": "Field", "header": "Header"}
-_SAYINGS = {
+_MESSAGES = {
     "extra_forbidden": "is not known here; remove it",
     "missing": "is missing; add it",
     "model_attributes_type": "should be a JSON object",
@@ -25,28 +25,28 @@ _SAYINGS = {
 }
 
 
-def sentence(error: RequestValidationError) -> str:
-    """The first problems, each with the name of its field; nothing of the values that were sent."""
-    return "; ".join(_problem(problem) for problem in _unknown_first(error)[:_NAMED])
+def describe_validation_error(error: RequestValidationError) -> str:
+    """The first problems, each with the name of its field; never the values that were sent."""
+    return "; ".join(_describe_problem(problem) for problem in _unknown_fields_first(error)[:MAX_PROBLEMS])
 
 
 def first_field(error: RequestValidationError) -> str | None:
-    """The path of the field of the body that the sentence names first; None where that is none of the body's."""
-    place, *path = _unknown_first(error)[0]["loc"]
-    return _path(path) or None if place == "body" else None
+    """The path of the body's field that the message names first; None where it is not a field of the body."""
+    place, *path = _unknown_fields_first(error)[0]["loc"]
+    return _join_path(path) or None if place == "body" else None
 
 
-def _unknown_first(error: RequestValidationError) -> list[dict[str, Any]]:
+def _unknown_fields_first(error: RequestValidationError) -> list[dict[str, Any]]:
     return sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
-def _path(steps: Sequence[str | int]) -> str:
-    return ".".join(str(step) for step in steps)[:_NAME_CHARACTERS]
+def _join_path(steps: Sequence[str | int]) -> str:
+    return ".".join(str(step) for step in steps)[:MAX_NAME_CHARACTERS]
 
 
-def _problem(problem: dict[str, Any]) -> str:
+def _describe_problem(problem: dict[str, Any]) -> str:
     place, *path = problem["loc"]
-    saying = _SAYINGS.get(problem["type"]) or _SUBJECT.sub("it", problem["msg"])
+    message = _MESSAGES.get(problem["type"]) or _SUBJECT.sub("it", problem["msg"])
     if not path:
-        return f"The {place} {saying}"
-    return f"{_KINDS.get(place, 'Parameter')} {_path(path)!r} {saying.removeprefix('it ')}"
+        return f"The {place} {message}"
+    return f"{_KINDS.get(place, 'Parameter')} {_join_path(path)!r} {message.removeprefix('it ')}"

@@ -11,7 +11,7 @@ from http_fakes import KeptKeys, LoggedRuns, ScriptedAgent
 
 from serve_app.cli.main import main
 from serve_app.config import AccessSettings
-from serve_app.http.auth import Gate
+from serve_app.http.auth import Authenticator
 from serve_app.values import Caller
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Guarded(KeptKeys):
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[str, Guarded]]:
     keys = Guarded()
-    with served(ScriptedAgent(LoggedRuns()), keys=keys, gate=Gate.of(keys, AccessSettings())) as url:
+    with served(ScriptedAgent(LoggedRuns()), keys=keys, authenticator=Authenticator.of(keys, AccessSettings())) as url:
         yield url, keys
 
 

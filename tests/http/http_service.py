@@ -24,7 +24,7 @@ from http_fakes import (
 )
 
 from serve_app.config import HttpSettings
-from serve_app.http.api import create_api
+from serve_app.http.app import create_api
 from serve_app.http.services import Services
 from serve_app.observability.null import InMemoryMetrics
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from serve_app.http.auth import Gate
+    from serve_app.http.auth import Authenticator
     from serve_app.values import RunLogLine
 
 
@@ -50,7 +50,7 @@ class Service:
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
     faults: KeptFaults | None = field(default_factory=KeptFaults)
     keys: KeptKeys = field(default_factory=KeptKeys)
-    gate: Gate | None = None
+    authenticator: Authenticator | None = None
     told: tuple[RunLogLine, ...] = ()
     client: Any = None
     port: int = 0
@@ -71,7 +71,7 @@ class Service:
             feedback=self.feedback,
             read_node_pages=self.nodes.pages,
             keys=self.keys,
-            gate=self.gate,
+            authenticator=self.authenticator,
             faults=self.faults,
             metrics=self.metrics,
             model_name="stub:glm",

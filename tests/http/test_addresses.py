@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serve_app.http.addresses import NOBODY, address_of, networks
+from serve_app.http.request_context import UNKNOWN_ADDRESS, client_address, parse_networks
 
-PROXIES = networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 
 
 def asked(client: str | None, *forwarded: str) -> dict[str, Any]:
@@ -34,14 +34,14 @@ def asked(client: str | None, *forwarded: str) -> dict[str, Any]:
         ("fd00::1", ["[2001:db8:1:2:3:4:5:6]:443"], "2001:db8:1:2::/64"),
         ("2001:db8:1:2::9", [], "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.7", [], "192.0.2.7"),
-        ("/run/socket", [], NOBODY),
-        (None, [], NOBODY),
+        ("/run/socket", [], UNKNOWN_ADDRESS),
+        (None, [], UNKNOWN_ADDRESS),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_the_nearest_address_that_is_no_trusted_proxys_counts(client, forwarded, expected) -> None:
-    assert address_of(asked(client, *forwarded), PROXIES) == expected
+    assert client_address(asked(client, *forwarded), PROXIES) == expected
 
 
 def test_where_no_proxy_is_trusted_the_header_says_nothing() -> None:
-    assert address_of(asked("127.0.0.1", "198.51.100.1"), ()) == "127.0.0.1"
+    assert client_address(asked("127.0.0.1", "198.51.100.1"), ()) == "127.0.0.1"

@@ -18,8 +18,8 @@ from http_service import Service, running
 
 from serve_app.config import AdmissionSettings, HttpSettings, LimitSettings, RedisSettings
 from serve_app.errors import Overloaded, RateLimited
-from serve_app.http.api import create_api
-from serve_app.http.places import Admission
+from serve_app.http.admission_controller import AdmissionController
+from serve_app.http.app import create_api
 from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.stores.rate_limiter import RateLimiter
 from serve_app.stores.redis import create_redis_client
@@ -47,7 +47,7 @@ class Scripted:
         self.says: Metering | Exception | None = None
         self.asked: list[Caller] = []
 
-    async def ask(self, caller: Caller) -> Metering | None:
+    async def take_turn(self, caller: Caller) -> Metering | None:
         self.asked.append(caller)
         if isinstance(self.says, Exception):
             raise self.says
@@ -59,7 +59,7 @@ class Guarded(Service):
 
     def __init__(self, **admission: float) -> None:
         super().__init__()
-        self.admission = Admission(AdmissionSettings(**admission), Alike(), self.metrics)
+        self.admission = AdmissionController(AdmissionSettings(**admission), Alike(), self.metrics)
         self.limiter = Scripted()
 
     @property
@@ -248,7 +248,7 @@ def _instance(redis_url: str, service: Service) -> Iterator[int]:
     parts = replace(
         service.services,
         limiter=RateLimiter(redis, limits, Alike()),
-        admission=Admission(AdmissionSettings(), Alike()),
+        admission=AdmissionController(AdmissionSettings(), Alike()),
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     server = uvicorn.Server(uvicorn.Config(create_api(parts, HttpSettings(), 20), log_level="critical"))

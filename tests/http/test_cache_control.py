@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serve_app.http.cache_control import cache_use
+from serve_app.http.request_context import parse_cache_control
 
 if TYPE_CHECKING:
     from http_service import Service
@@ -25,7 +25,7 @@ SAID = [
 
 @pytest.mark.parametrize(("values", "use"), SAID)
 def test_the_header_is_read_in_any_number_of_lines_and_the_strictest_counts(values: list[str], use: str) -> None:
-    assert cache_use(values) == use
+    assert parse_cache_control(values) == use
 
 
 @pytest.mark.parametrize(("values", "use"), SAID)

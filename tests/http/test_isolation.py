@@ -11,7 +11,7 @@ from http_service import Service
 from whole_service import Whole, whole_service
 
 from serve_app.config import AccessSettings
-from serve_app.http.auth import OPEN, OPERATORS, Gate
+from serve_app.http.auth import OPERATOR_PATHS, PUBLIC_PATHS, Authenticator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ OF_THE_SAME_NAME: list[Route] = [
 @pytest.fixture(scope="module")
 def described() -> list[Route]:
     service = Service()
-    service.gate = Gate.of(service.keys, AccessSettings())
+    service.authenticator = Authenticator.of(service.keys, AccessSettings())
     return [(method, path) for path, each in service.api.openapi()["paths"].items() for method in each]
 
 
@@ -98,7 +98,7 @@ def test_every_route_is_tried_or_has_nothing_of_a_tenant(described: list[Route])
     tried = {*NAMED, *LISTS, *OF_THE_SAME_NAME, *OF_NOBODY}
     rest = {route for route in described if route not in tried}
     assert tried <= {*described}
-    untried = {path for _, path in rest if path not in OPEN and not path.startswith(OPERATORS)}
+    untried = {path for _, path in rest if path not in PUBLIC_PATHS and not path.startswith(OPERATOR_PATHS)}
     assert untried == set(), "a new route needs its place in this test"
 
 
@@ -190,14 +190,14 @@ async def test_a_run_that_goes_on_is_neither_followed_nor_cancelled_by_another_t
 
 
 async def test_what_is_open_to_all_tells_of_no_tenant(owned: Owned) -> None:
-    for path in OPEN:
+    for path in PUBLIC_PATHS:
         told = (await owned.ask({}, "get", path)).text
         for each in (owned.run_id, owned.document_id, SESSION, SOURCE, "xylophone"):
             assert each not in told
 
 
 async def test_only_the_operators_tenant_manages_keys_tenants_and_faults(owned: Owned, described: list[Route]) -> None:
-    managing = [(method, path) for method, path in described if path.startswith(OPERATORS)]
+    managing = [(method, path) for method, path in described if path.startswith(OPERATOR_PATHS)]
     assert len(managing) == 9
     for method, path in managing:
         given = {"json": {}} if method in {"post", "put", "patch"} else {}

@@ -13,9 +13,9 @@ from http_service import Service, running
 
 from serve_app.config import AccessSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.http.auth import NEEDS, OPEN, Gate, scope_of
-from serve_app.http.failures import MOST, Failures
+from serve_app.http.auth import PUBLIC_PATHS, SCOPES, Authenticator, scope_of
 from serve_app.observability.metric_catalogue import RESPONSES
+from serve_app.resilience.gcra import GcraLimit, LocalRateLimiter
 from serve_app.values import ApiKeyRequest, NewApiKey
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WRONG = "sa_00000000000000ff_" + "w" * 43
 
 def keyed(**settings: Any) -> Service:
     keys = KeptKeys()
-    return Service(keys=keys, gate=Gate.of(keys, AccessSettings(**settings)))
+    return Service(keys=keys, authenticator=Authenticator.of(keys, AccessSettings(**settings)))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def told_in(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-@pytest.mark.parametrize("path", [*sorted(OPEN)])
+@pytest.mark.parametrize("path", [*sorted(PUBLIC_PATHS)])
 async def test_load_balancers_prometheus_and_readers_need_no_key(guarded: Service, path: str) -> None:
     assert (await guarded.client.get(path)).status_code == 200
 
@@ -101,7 +101,7 @@ async def test_a_known_key_is_let_in_and_the_request_is_its_tenants(guarded: Ser
 @pytest.mark.parametrize("scope", ["chat", "knowledge", "admin"])
 async def test_a_key_opens_what_its_scopes_say_and_nothing_else(guarded: Service, path: str, scope: str) -> None:
     response = await guarded.client.get(path, headers=await key_of(guarded, scope))
-    if NEEDS[path.split("/")[1]] == scope:
+    if SCOPES[path.split("/")[1]] == scope:
         assert response.status_code in {200, 404}
     else:
         assert told_in(response) == (403, "forbidden")
@@ -113,10 +113,10 @@ async def test_every_route_asks_for_a_scope_or_is_open_to_all(guarded: Service) 
     assert document["components"]["securitySchemes"]["Key"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            expected = [] if path in OPEN else [{"Key": [scope_of(path)]}]
+            expected = [] if path in PUBLIC_PATHS else [{"Key": [scope_of(path)]}]
             assert operation["security"] == expected, path
-            assert path in OPEN or scope_of(path)
-            assert path in OPEN or {"401", "403", "429"} <= set(operation["responses"])
+            assert path in PUBLIC_PATHS or scope_of(path)
+            assert path in PUBLIC_PATHS or {"401", "403", "429"} <= set(operation["responses"])
 
 
 async def test_without_keys_the_documentation_asks_for_none(service: Service) -> None:
@@ -180,14 +180,14 @@ async def test_behind_a_proxy_that_is_trusted_each_client_has_tries_of_its_own()
 
 def test_an_address_pays_its_tries_back_with_time_and_few_are_remembered() -> None:
     now = [0.0]
-    failures = Failures(6, 2, lambda: now[0])
-    assert [failures.add("a") for _ in range(3)] == [0, 0, pytest.approx(10)]
-    assert failures.add("b") == 0
+    limiter = LocalRateLimiter(GcraLimit(6, 2), 20, lambda: now[0])
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, pytest.approx(10)]
+    assert limiter.take("b") == 0
     now[0] = 10
-    assert [failures.add("a") for _ in range(2)] == [0, pytest.approx(10)]
-    for n in range(MOST + 5):
-        failures.add(str(n))
-    assert len(failures._paid_at) == MOST
+    assert [limiter.take("a") for _ in range(2)] == [0, pytest.approx(10)]
+    for n in range(25):
+        limiter.take(str(n))
+    assert len(limiter._used_until_us) == 20
 
 
 async def made(service: Service, operators: dict[str, str], **order: Any) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.config import HttpSettings
-from serve_app.http.errors import STATUS
+from serve_app.http.errors import STATUS_BY_CODE
 from serve_app.values import (
     Answer,
     Citation,
@@ -69,7 +69,7 @@ FAILURES = st.builds(
     Failed,
     error=st.builds(
         Failure,
-        code=st.sampled_from(sorted(code for code, status in STATUS.items() if status != 500)),
+        code=st.sampled_from(sorted(code for code, status in STATUS_BY_CODE.items() if status != 500)),
         message=ODD,
         retryable=st.booleans(),
         request_id=ODD,

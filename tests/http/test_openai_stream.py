@@ -136,7 +136,7 @@ async def test_silence_is_filled_with_comments_that_clients_pass_over(service, m
 
 
 async def test_a_stream_whose_time_runs_out_ends_with_an_error(monkeypatch):
-    monkeypatch.setattr("serve_app.http.contexts.GRACE_S", 0.1)
+    monkeypatch.setattr("serve_app.http.request_context.GRACE_S", 0.1)
     async with running(Service(turn_timeout_s=0.1)) as service:
         service.agent.script = [STARTED, *SUNNY[:1], 5.0]
         assert json.loads((await _frames(service))[-1][6:])["error"]["code"] == "deadline_exceeded"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
 from serve_app.config import AccessSettings
-from serve_app.http.auth import Gate
+from serve_app.http.auth import Authenticator
 from serve_app.values import Caller
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Operated(KeptKeys):
 
 def _guarded() -> Described:
     keys = Operated()
-    return Described(settings=ROOMY, keys=keys, gate=Gate.of(keys, AccessSettings(failures_burst=1_000_000)))
+    return Described(
+        settings=ROOMY, keys=keys, authenticator=Authenticator.of(keys, AccessSettings(failures_burst=1_000_000))
+    )
 
 
 DESCRIBED: dict[str, Any] = _guarded().api.openapi()

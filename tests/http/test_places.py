@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded
-from serve_app.http.places import TELL_EVERY_S, Admission
+from serve_app.http.admission_controller import REPORT_EVERY_S, AdmissionController
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S
 from serve_app.observability.null import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
@@ -27,15 +27,15 @@ class Alike:
         return TenantLimits()
 
 
-def _admission(metrics: InMemoryMetrics | None = None, **settings: float) -> Admission:
-    return Admission(AdmissionSettings(**settings), Alike(), metrics or InMemoryMetrics())
+def _admission(metrics: InMemoryMetrics | None = None, **settings: float) -> AdmissionController:
+    return AdmissionController(AdmissionSettings(**settings), Alike(), metrics or InMemoryMetrics())
 
 
 async def _never() -> None:
     await asyncio.Event().wait()
 
 
-async def _turn(admission: Admission, tenant: str = "t", takes_s: float = 1.0) -> float:
+async def _turn(admission: AdmissionController, tenant: str = "t", takes_s: float = 1.0) -> float:
     """One turn, as the API has it; how long it took."""
     begun = asyncio.get_running_loop().time()
     ticket = admission.enter(tenant)
@@ -43,7 +43,7 @@ async def _turn(admission: Admission, tenant: str = "t", takes_s: float = 1.0) -
         if ticket.state == "waits":
             leaving = asyncio.create_task(_never())
             try:
-                await admission.served(ticket, leaving)
+                await admission.wait_for_place(ticket, leaving)
             finally:
                 leaving.cancel()
         await asyncio.sleep(takes_s)
@@ -52,7 +52,7 @@ async def _turn(admission: Admission, tenant: str = "t", takes_s: float = 1.0) -
     return asyncio.get_running_loop().time() - begun
 
 
-def _free(admission: Admission) -> bool:
+def _free(admission: AdmissionController) -> bool:
     return (admission._queue.served, admission._queue.waiting, admission._waiting) == (0, 0, {})
 
 
@@ -84,28 +84,28 @@ async def test_whoever_is_refused_is_told_how_long_those_who_wait_will_take():
     waiting = [asyncio.create_task(_turn(admission)) for _ in range(20)]
     await asyncio.sleep(0.01)
     with pytest.raises(Overloaded) as refused:
-        admission.check("t")
+        admission.check_room("t")
     assert refused.value.retry_after_s == pytest.approx(19 / 2, rel=0.1)
     await asyncio.gather(*waiting)
 
 
 @virtual
 async def test_a_tenant_at_a_hundred_times_its_share_costs_another_a_third_of_a_turn_at_most():
-    async def modest(admission: Admission) -> list[float]:
+    async def modest(admission: AdmissionController) -> list[float]:
         chance, turns = random.Random(7), []
         for _ in range(120):
             await asyncio.sleep(chance.expovariate(2))
             turns.append(asyncio.create_task(_turn(admission, "modest", chance.uniform(0.5, 1.5))))
         return sorted(await asyncio.gather(*turns))
 
-    async def greedy(admission: Admission) -> None:
+    async def greedy(admission: AdmissionController) -> None:
         chance = random.Random(8)
         async with asyncio.TaskGroup() as group:
             while True:
                 await asyncio.sleep(0.25)
                 with suppress(Overloaded):
                     for _ in range(200):
-                        admission.check("greedy")
+                        admission.check_room("greedy")
                         group.create_task(_turn(admission, "greedy", chance.uniform(0.5, 1.5)))
                         await asyncio.sleep(0)
 
@@ -175,7 +175,7 @@ class Failing(InMemoryMetrics):
 @virtual
 async def test_a_number_that_cannot_be_taken_does_not_end_the_telling_of_the_others():
     metrics = Failing()
-    going_on = asyncio.create_task(_admission(metrics).go_on())
-    await asyncio.sleep(2.5 * TELL_EVERY_S)
+    going_on = asyncio.create_task(_admission(metrics).report_waiting())
+    await asyncio.sleep(2.5 * REPORT_EVERY_S)
     assert (metrics.sets, going_on.done()) == (3, False)
     await cancel_and_wait(going_on)

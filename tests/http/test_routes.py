@@ -23,7 +23,7 @@ from serve_app.errors import (
     SessionBusy,
     StoreUnavailable,
 )
-from serve_app.http.request_ids import EchoedOutside
+from serve_app.http.middleware.headers import RequestIdEchoMiddleware
 from serve_app.http.routes import health
 from serve_app.values import Citation, DependencyCheck, Failed, Failure, RunStarted, ToolCall
 
@@ -132,7 +132,7 @@ async def test_a_run_that_ends_without_an_answer_is_a_fault(service):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_agent_that_keeps_no_deadline_is_given_up(hurried, monkeypatch, stream):
-    monkeypatch.setattr("serve_app.http.contexts.GRACE_S", 0.1)
+    monkeypatch.setattr("serve_app.http.request_context.GRACE_S", 0.1)
     hurried.agent.script = [30.0, answer()]
     response = await hurried.client.post("/agent/chat", json={**CHAT, "stream": stream})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -298,7 +298,7 @@ async def test_every_response_has_one_request_id(service, path):
 @pytest.mark.parametrize(("given", "ours"), [("mine", 0), ("not valid!", 1), (None, 1)])
 async def test_an_id_that_the_server_sends_back_itself_is_not_sent_twice(given, ours):
     app = Service().api
-    app.add_middleware(EchoedOutside)
+    app.add_middleware(RequestIdEchoMiddleware)
     headers = {} if given is None else {"X-Request-Id": given}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
         response = await client.get("/healthz", headers=headers)

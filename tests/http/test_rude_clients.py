@@ -11,9 +11,9 @@ from http_fakes import KeptKeys, answer
 from http_service import Service, running
 
 from serve_app.config import AccessSettings
-from serve_app.http import body_limit, refusing, slow_readers
-from serve_app.http.auth import Gate
-from serve_app.http.control_headers import ControlHeaders
+from serve_app.http.auth import Authenticator
+from serve_app.http.middleware import request_body, slow_readers
+from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.observability.metric_catalogue import RESPONSE_S
 from serve_app.values import RunStarted, Token
 
@@ -27,8 +27,8 @@ BEGUN = HEAD.format(99).encode() + b"{"
 async def test_of_many_bodies_that_drip_only_so_many_are_waited_for(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_limit, "SOON_S", 0.3)
-    monkeypatch.setattr(body_limit, "MOST_SLOW", 5)
+    monkeypatch.setattr(request_body, "SLOW_AFTER_S", 0.3)
+    monkeypatch.setattr(request_body, "MAX_SLOW_BODIES", 5)
     opened = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(20)]
     for _, writer in opened:
         writer.write(BEGUN)
@@ -49,7 +49,7 @@ async def test_of_many_bodies_that_drip_only_so_many_are_waited_for(
 
 
 async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_limit, "SOON_S", 0.1)
+    monkeypatch.setattr(request_body, "SLOW_AFTER_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     body = b'{"user_input": "hello", "session_id": "s1"}'
     writer.write(HEAD.format(len(body)).encode() + body[:20])
@@ -60,10 +60,10 @@ async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch:
 
 
 async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusing, "LINGER_S", 1.5)
-    monkeypatch.setattr(refusing, "MOST_LINGERING", 5)
+    monkeypatch.setattr(request_body, "LINGER_S", 1.5)
+    monkeypatch.setattr(request_body, "MAX_LINGERING", 5)
     keys = KeptKeys()
-    async with running(Service(keys=keys, gate=Gate.of(keys, AccessSettings()))) as guarded:
+    async with running(Service(keys=keys, authenticator=Authenticator.of(keys, AccessSettings()))) as guarded:
         for _ in range(2):  # the places of the first are free again
             opened = [await asyncio.open_connection("127.0.0.1", guarded.port) for _ in range(20)]
             for _, writer in opened:
@@ -112,7 +112,7 @@ async def test_what_steers_serve_is_dropped_however_it_is_written() -> None:
         passed.extend(name for name, _ in scope["headers"])
 
     scope = {"type": "http", "headers": [(name, b"1") for name in names]}
-    await ControlHeaders(app)(scope, None, None)  # type: ignore[arg-type]
+    await ControlHeadersMiddleware(app)(scope, None, None)  # type: ignore[arg-type]
     assert passed == [b"x-request-id", b"content-type"]
     assert len(scope["headers"]) == len(names)  # another's scope is not changed
 
@@ -127,6 +127,6 @@ def test_serve_reads_no_other_header_of_the_client() -> None:
         for name in dir(constants)
         if name.startswith("SERVE_HTTP_REQUEST_") and name.endswith("_HEADER")
     }
-    from serve_app.http.control_headers import CONTROL
+    from serve_app.http.middleware.headers import CONTROL_HEADERS
 
-    assert {name.replace("-", "_").encode() for name in known} - CONTROL == {b"x_request_id"}
+    assert {name.replace("-", "_").encode() for name in known} - CONTROL_HEADERS == {b"x_request_id"}

@@ -10,7 +10,7 @@ import pytest
 from http_service import Service, running
 
 from serve_app.config import HttpSettings
-from serve_app.http.safe_headers import SafeHeaders
+from serve_app.http.middleware.headers import SecurityHeadersMiddleware
 
 if TYPE_CHECKING:
     import httpx
@@ -105,6 +105,6 @@ async def test_the_headers_cost_microseconds() -> None:
             await app({"type": "http", "path": "/agent/chat"}, None, send)
         return (time.process_time() - begun) / 5000 * 1e6
 
-    cost_us = await each_us(SafeHeaders(app)) - await each_us(app)
+    cost_us = await each_us(SecurityHeadersMiddleware(app)) - await each_us(app)
     print(f"safe headers cost {cost_us:.1f} µs")
     assert cost_us < 50

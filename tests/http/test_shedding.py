@@ -11,9 +11,9 @@ import pytest
 
 from serve_app.deployments.guards import guards
 from serve_app.errors import ModelUnavailable, Overloaded, RateLimited
-from serve_app.http.errors import answer_to
-from serve_app.http.request_ids import RequestIds
-from serve_app.http.shedding import LOOK_S, MOST, WINDOW_S, Shedding
+from serve_app.http.errors import error_response
+from serve_app.http.middleware.headers import RequestIdMiddleware
+from serve_app.http.middleware.load_shedding import CHECK_EVERY_S, MAX_SENDERS, WINDOW_S, LoadSheddingMiddleware
 from serve_app.observability.metric_catalogue import REQUESTS_SHED
 from serve_app.observability.null import InMemoryMetrics
 
@@ -33,12 +33,12 @@ class Behind:
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
 
     def __post_init__(self) -> None:
-        self.proxy = Shedding(RequestIds(self.answer), self.metrics, lambda: self.now)
+        self.proxy = LoadSheddingMiddleware(RequestIdMiddleware(self.answer), self.metrics, lambda: self.now)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked += 1
         if self.fails:
-            await answer_to(self.fails, scope)(scope, receive, send)
+            await error_response(self.fails, scope)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
@@ -115,13 +115,13 @@ async def test_what_is_no_refusal_is_not_repeated(fails: Exception | None) -> No
 @pytest.mark.looptime
 async def test_of_many_keys_only_so_many_are_remembered() -> None:
     behind = Behind(Overloaded("full"))
-    for number in range(MOST + 5):
+    for number in range(MAX_SENDERS + 5):
         await behind.ask(f"key{number}")
-    assert len(behind.proxy._refused) == MOST
-    behind.now += WINDOW_S + LOOK_S
-    await asyncio.sleep(LOOK_S + 0.2)
-    assert not behind.proxy._refused
+    assert len(behind.proxy._senders) == MAX_SENDERS
+    behind.now += WINDOW_S + CHECK_EVERY_S
+    await asyncio.sleep(CHECK_EVERY_S + 0.2)
+    assert not behind.proxy._senders
 
 
 async def test_serves_proxies_do_so() -> None:
-    assert Shedding in [each.cls for each in guards()]
+    assert LoadSheddingMiddleware in [each.cls for each in guards()]

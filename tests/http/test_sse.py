@@ -114,7 +114,7 @@ async def test_a_run_that_ends_without_its_last_event_ends_in_an_error(service):
 
 
 async def test_a_run_over_its_deadline_ends_in_an_error(hurried, monkeypatch):
-    monkeypatch.setattr("serve_app.http.contexts.GRACE_S", 0.1)
+    monkeypatch.setattr("serve_app.http.request_context.GRACE_S", 0.1)
     hurried.agent.script = [RunStarted(run_id="r1"), 30.0, answer()]
     *_, (_, name, data) = await _frames(hurried)
     assert (name, data["error"]["code"]) == ("error", "deadline_exceeded")

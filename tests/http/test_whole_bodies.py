@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.deployments.guards import guards
-from serve_app.http import whole_bodies
-from serve_app.http.whole_bodies import ENOUGH_BYTES, WholeBodies
+from serve_app.http.middleware import request_body
+from serve_app.http.middleware.request_body import BUFFER_BYTES, BodyBufferMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -44,7 +44,7 @@ async def sent(behind: Behind, *pieces: Message | float, method: str = "POST") -
 
     headers = [(b"content-length", b"99"), (b"x-request-id", b"q1")]
     scope = {"type": "http", "method": method, "path": "/agent/chat", "root_path": "", "headers": headers}
-    await WholeBodies(behind)(scope, receive, send)
+    await BodyBufferMiddleware(behind)(scope, receive, send)
     return answered
 
 
@@ -60,7 +60,7 @@ async def test_pieces_are_passed_on_as_one() -> None:
 
 async def test_a_large_body_is_passed_on_as_it_comes() -> None:
     behind = Behind()
-    half = b"x" * (ENOUGH_BYTES // 2)
+    half = b"x" * (BUFFER_BYTES // 2)
     await sent(behind, piece(half), piece(half), piece(b"y"), piece(b"z", more=False))
     assert behind.heard == [piece(half + half), piece(b"y"), piece(b"z", more=False)]
 
@@ -72,7 +72,7 @@ async def test_of_a_client_that_leaves_within_its_body_nothing_is_heard() -> Non
 
 
 async def test_a_body_that_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_bodies, "READ_S", 0.1)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.1)
     behind = Behind()
     start, *bodies = await sent(behind, piece(b"a"))
     assert not behind.heard
@@ -88,9 +88,9 @@ async def test_what_has_no_body_is_not_waited_for(scope: Scope) -> None:
     async def behind(scope: Scope, receive: Receive, send: Send) -> None:
         reached.append(scope)
 
-    await WholeBodies(behind)(scope, None, None)  # type: ignore[arg-type]
+    await BodyBufferMiddleware(behind)(scope, None, None)  # type: ignore[arg-type]
     assert reached == [scope]
 
 
 async def test_serves_proxies_wait_too() -> None:
-    assert WholeBodies in [each.cls for each in guards()]
+    assert BodyBufferMiddleware in [each.cls for each in guards()]

@@ -25,7 +25,7 @@ from serve_app.config import (
     ModelSettings,
     RunSettings,
 )
-from serve_app.http.auth import Gate
+from serve_app.http.auth import Authenticator
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas
@@ -128,7 +128,7 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
         runs=runs,  # type: ignore[arg-type]
         retriever=index,  # type: ignore[arg-type]
         keys=keys,  # type: ignore[arg-type]
-        gate=Gate.of(access, AccessSettings()),
+        authenticator=Authenticator.of(access, AccessSettings()),
         faults=KeptFaults(),
         access=access,
     )

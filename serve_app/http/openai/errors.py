@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 
-from serve_app.http.faults import ModelNotFound
-from serve_app.http.paths import path_of
+from serve_app.errors import ModelNotFound
+from serve_app.http.request_context import path_of
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.validation import first_field
 from serve_app.values import Value

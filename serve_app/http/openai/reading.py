@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serve_app.http.faults import ModelNotFound
+from serve_app.errors import ModelNotFound
 from serve_app.http.openai.errors import wrong
 from serve_app.values import Message, TurnRequest
 

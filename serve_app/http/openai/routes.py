@@ -8,8 +8,7 @@ from fastapi import Body, FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.contexts import Contexts
-from serve_app.http.errors import refusal
+from serve_app.http.errors import failure_response
 from serve_app.http.idempotency import Key, events_of
 from serve_app.http.openai import examples
 from serve_app.http.openai.body import CompletionRequest
@@ -17,6 +16,7 @@ from serve_app.http.openai.errors import described, refused
 from serve_app.http.openai.reading import find, turn_of
 from serve_app.http.openai.response import Completion, Model, Models
 from serve_app.http.openai.streaming import Chunks, streamed
+from serve_app.http.request_context import RequestContexts
 from serve_app.http.responses import json_response
 from serve_app.http.routes.fault_injection import rehearsed
 from serve_app.http.run_responses import end_of, marked
@@ -28,13 +28,13 @@ _Name = Annotated[
 ]
 
 
-def add_openai(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def add_openai(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     """`POST /v1/chat/completions`, `GET /v1/models` and `GET /v1/models/{model}`."""
     _add_completions(api, services, contexts)
     _add_models(api, Model(serve_app={"model": services.model_name}))
 
 
-def _add_completions(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def _add_completions(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     @api.post(
         "/v1/chat/completions",
         tags=["OpenAI"],
@@ -73,7 +73,7 @@ def _add_completions(api: FastAPI, services: Services, contexts: Contexts) -> No
 
 def _refuse(key: str | None, failure: Failure) -> Response:
     """A run that failed; under the key that came with it a client would be told the same again."""
-    return refusal(failure, partial(refused, again=False if key else None))
+    return failure_response(failure, partial(refused, again=False if key else None))
 
 
 def _add_models(api: FastAPI, model: Model) -> None:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, RunCancelled
-from serve_app.http.contexts import patience_s
-from serve_app.http.errors import STATUS
+from serve_app.http.errors import STATUS_BY_CODE
 from serve_app.http.following import Following
 from serve_app.http.openai.errors import Refused
 from serve_app.http.openai.reading import MODEL
 from serve_app.http.openai.response import ID, CompletionUsage, rest_of
 from serve_app.http.openai.telling import Telling
+from serve_app.http.request_context import answer_timeout_s
 from serve_app.http.run_responses import CANCELLED, FIRST_EVENT_S
 from serve_app.http.sse import KEEP_ALIVE, EventStream, steps
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
@@ -103,7 +103,9 @@ def _data(chunk: dict[str, Any]) -> bytes:
 
 def failure(failed: Failed) -> bytes:
     """The failure of a stream that has begun, which ends with it: OpenAI's clients raise it."""
-    return f"data: {Refused.of(failed.error, STATUS.get(failed.error.code, 500)).model_dump_json()}\n\n".encode()
+    return (
+        f"data: {Refused.of(failed.error, STATUS_BY_CODE.get(failed.error.code, 500)).model_dump_json()}\n\n".encode()
+    )
 
 
 async def streamed(events: AsyncGenerator[RunEvent, None], chunks: Chunks, refuse: Refuse) -> Response:
@@ -125,7 +127,7 @@ async def _first_said(following: Following, chunks: Chunks) -> RunEvent | None:
         DeadlineExceeded: the request's time ran out.
         RunCancelled: the run was cancelled.
     """
-    patience = patience_s(chunks.context)
+    patience = answer_timeout_s(chunks.context)
     with suppress(TimeoutError):
         async with asyncio.timeout(min(patience, FIRST_EVENT_S)):
             while event := await following.next(patience):

@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import json_response, refusals
 from serve_app.ports import Agent
 from serve_app.values import SessionSizes, Value
@@ -19,7 +19,7 @@ class Largest(Value):
     limit: int = Field(default=20, ge=1, le=100, description="The largest so many conversations.")
 
 
-def add_admin(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
+def add_admin(api: FastAPI, agent: Agent, contexts: RequestContexts) -> None:
     """`GET /admin/sessions`."""
 
     @api.get(
@@ -33,5 +33,5 @@ def add_admin(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
     async def sizes(request: Request, largest: Annotated[Largest, Query()]) -> Response:
         """What each takes up in Redis, how many of its messages had to be mended, and when it expires."""
         context = contexts.of(request)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await agent.sizes(context, largest.limit))

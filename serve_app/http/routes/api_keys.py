@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.errors import NotFound
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.services import Services
 from serve_app.stores.api_key_store import ApiKeyStore
@@ -22,7 +22,7 @@ _OFF = "This service asks for no keys; `access: {admin_key_env: NAME}` in its co
 _KeyId = Annotated[KeyId, Path()]
 
 
-def add_api_keys(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def add_api_keys(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     """`POST` and `GET /admin/keys`, `PATCH` and `DELETE /admin/keys/{key_id}`."""
     _add_create(api, services, contexts)
     _add_list(api, services, contexts)
@@ -30,7 +30,7 @@ def add_api_keys(api: FastAPI, services: Services, contexts: Contexts) -> None:
     _add_revoke(api, services, contexts)
 
 
-def _add_create(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def _add_create(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     @api.post(
         _PATH,
         tags=["Admin"],
@@ -42,7 +42,7 @@ def _add_create(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def create(request: Request, order: ApiKeyRequest) -> Response:
         """For keys of the tenant `default` with the scope `admin`. It opens what it is for within two seconds."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             made = await _asked_for(services).create(order)
         log.warning("key_created", extra={"id": made.id, "of": made.tenant, "scopes": sorted(made.scopes)})
         response = json_response(made, HTTPStatus.CREATED)
@@ -50,7 +50,7 @@ def _add_create(api: FastAPI, services: Services, contexts: Contexts) -> None:
         return response
 
 
-def _add_list(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def _add_list(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     @api.get(
         _PATH,
         tags=["Admin"],
@@ -61,11 +61,11 @@ def _add_list(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def listed(request: Request) -> Response:
         """For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             return json_response(ApiKeyList(keys=await _asked_for(services).list_keys()))
 
 
-def _add_limit(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def _add_limit(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     @api.patch(
         f"{_PATH}/{{key_id}}",
         tags=["Admin"],
@@ -77,13 +77,13 @@ def _add_limit(api: FastAPI, services: Services, contexts: Contexts) -> None:
     async def limit(request: Request, key_id: _KeyId, limits: RateLimits) -> Response:
         """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
         changes = {name: getattr(limits, name) for name in limits.model_fields_set}
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             changed = await _asked_for(services).update_limits(key_id, changes)
         log.warning("key_limited", extra={"id": key_id, **changes})
         return json_response(changed)
 
 
-def _add_revoke(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def _add_revoke(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     @api.delete(
         f"{_PATH}/{{key_id}}",
         tags=["Admin"],
@@ -94,13 +94,13 @@ def _add_revoke(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def revoke(request: Request, key_id: _KeyId) -> Response:
         """Everywhere within two seconds; turns that it has begun go on."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             await _asked_for(services).revoke(key_id)
         log.warning("key_revoked", extra={"id": key_id})
         return Response(status_code=204)
 
 
 def _asked_for(services: Services) -> ApiKeyStore:
-    if services.gate is None:
+    if services.authenticator is None:
         raise NotFound(_OFF)
     return services.keys

@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from serve_app.http import examples
 from serve_app.http.background import begun
-from serve_app.http.contexts import Contexts
 from serve_app.http.idempotency import Key, events_of
 from serve_app.http.preferences import RespondsAsync
+from serve_app.http.request_context import RequestContexts
 from serve_app.http.responses import body_refusals
 from serve_app.http.routes.fault_injection import rehearsed
 from serve_app.http.run_responses import answer_of, stream_of
@@ -18,7 +18,7 @@ from serve_app.http.services import Services
 from serve_app.values import Answer, ChatRequest, RunRecord
 
 
-def add_chat(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def add_chat(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     """`POST /agent/chat`."""
 
     @api.post(

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.errors import NotFound
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.http.services import Services
 from serve_app.stores.fault_store import FaultStore
@@ -51,7 +51,7 @@ async def rehearsed(context: Context, faults: FaultStore | None) -> Context:
     return context.model_copy(update={"faults": in_force}) if in_force else context
 
 
-def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
+def add_rehearsal(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
     """`GET`, `PUT` and `DELETE /admin/faults`."""
 
     @api.get(
@@ -64,7 +64,7 @@ def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def listed(request: Request) -> Response:
         """What goes wrong on purpose now; 404 where the configuration does not allow it."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             return await _told(_allowed(services))
 
     @api.put(
@@ -77,7 +77,7 @@ def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def put(request: Request, rehearsal: Rehearsal) -> Response:
         """Set a fault, in place of the one of the same target. It hits turns that begin a second later or earlier."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             faults = _allowed(services)
             await faults.put(rehearsal.begun(time.time()))
             log.warning("fault_set", extra=rehearsal.model_dump())
@@ -93,7 +93,7 @@ def add_rehearsal(api: FastAPI, services: Services, contexts: Contexts) -> None:
     )
     async def clear(request: Request, which: Annotated[Which, Query()]) -> Response:
         """End the fault of a target, or all. Turns that have begun keep theirs."""
-        async with within(patience_s(contexts.of(request))):
+        async with time_limit(answer_timeout_s(contexts.of(request))):
             faults = _allowed(services)
             await faults.clear(which.target)
             log.warning("fault_cleared", extra={"target": which.target or "all"})

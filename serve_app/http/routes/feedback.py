@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.observability.metric_catalogue import FEEDBACK
 from serve_app.ports import Metrics
@@ -25,7 +25,7 @@ class Wanted(Value):
     limit: int = Field(default=20, ge=1, le=100, description="The latest so many.")
 
 
-def add_feedback(api: FastAPI, feedback: FeedbackStore, contexts: Contexts, metrics: Metrics) -> None:
+def add_feedback(api: FastAPI, feedback: FeedbackStore, contexts: RequestContexts, metrics: Metrics) -> None:
     """`POST /agent/feedback` and `GET /admin/feedback`."""
 
     @api.post(
@@ -42,7 +42,7 @@ def add_feedback(api: FastAPI, feedback: FeedbackStore, contexts: Contexts, metr
         A run that has not ended cannot be rated yet.
         """
         context = contexts.of(request, run_id=body.run_id)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             before = await feedback.vote(context, body)
         if before != body.rating:
             metrics.count(FEEDBACK, rating=body.rating)
@@ -60,5 +60,5 @@ def add_feedback(api: FastAPI, feedback: FeedbackStore, contexts: Contexts, metr
     async def listed(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         """For improving prompts and documents."""
         context = contexts.of(request)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await feedback.listed(context, wanted.rating, wanted.limit))

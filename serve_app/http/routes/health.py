@@ -9,9 +9,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.contexts import within
-from serve_app.http.errors import or_failed
-from serve_app.http.request_ids import request_id_of
+from serve_app.http.errors import result_or_failure
+from serve_app.http.request_context import request_id_of, time_limit
 from serve_app.http.responses import json_response
 from serve_app.http.services import Services
 from serve_app.values import DependencyCheck, Failed, Value
@@ -62,7 +61,7 @@ def add_health(api: FastAPI, services: Services) -> None:
         """Asks every part of the service for the state of what it depends on."""
         asked = {"agent": services.agent.checks, "retriever": services.retriever.checks, "tools": services.tools.checks}
         request_id = request_id_of(request.scope)
-        told = await asyncio.gather(*(or_failed(_asked(checks()), request_id) for checks in asked.values()))
+        told = await asyncio.gather(*(result_or_failure(_asked(checks()), request_id) for checks in asked.values()))
         checks: list[DependencyCheck] = []
         for part, found in zip(asked, told, strict=True):
             if isinstance(found, Failed):  # a part that tells nothing is a failed check of its own
@@ -78,5 +77,5 @@ def add_health(api: FastAPI, services: Services) -> None:
 
 
 async def _asked(asking: Awaitable[list[DependencyCheck]]) -> list[DependencyCheck]:
-    async with within(CHECK_S, f"No answer within {CHECK_S:.0f} seconds"):
+    async with time_limit(CHECK_S, f"No answer within {CHECK_S:.0f} seconds"):
         return await asking

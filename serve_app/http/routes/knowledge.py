@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.http import examples
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import body_refusals, json_response, refusals
 from serve_app.ports import Retriever
 from serve_app.values import Document, DocumentList, DocumentSummary, IndexingResult, Value
@@ -38,7 +38,7 @@ class Page(Value):
     limit: int = Field(default=100, ge=1, le=1000, description="Documents to list.")
 
 
-def add_knowledge(api: FastAPI, retriever: Retriever, contexts: Contexts) -> None:
+def add_knowledge(api: FastAPI, retriever: Retriever, contexts: RequestContexts) -> None:
     """The routes below `/knowledge/documents`."""
 
     @api.post(
@@ -56,7 +56,7 @@ def add_knowledge(api: FastAPI, retriever: Retriever, contexts: Contexts) -> Non
         reason, and does not stop the others: the response is 200 all the same. Sending a batch again does no harm.
         """
         context = contexts.of(request, timeout_s=max(ADD_S, contexts.turn_timeout_s))
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(BatchResult(documents=await retriever.add(context, batch.documents)))
 
     @api.get(
@@ -70,7 +70,7 @@ def add_knowledge(api: FastAPI, retriever: Retriever, contexts: Contexts) -> Non
     async def documents(request: Request, page: Annotated[Page, Query()]) -> Response:
         """The documents without their text."""
         context = contexts.of(request)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await retriever.documents(context, page.offset, page.limit))
 
     @api.delete(
@@ -84,5 +84,5 @@ def add_knowledge(api: FastAPI, retriever: Retriever, contexts: Contexts) -> Non
     async def remove(request: Request, document_id: _DocumentId) -> Response:
         """Its passages are found no longer."""
         context = contexts.of(request)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await retriever.remove(context, document_id))

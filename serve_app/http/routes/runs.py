@@ -7,8 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.http import examples
-from serve_app.http.contexts import Contexts, patience_s, within
-from serve_app.http.headers import once
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, require_single_header, time_limit
 from serve_app.http.responses import json_response, refusals
 from serve_app.http.run_responses import resumed
 from serve_app.runs.event_log import RunEventLog
@@ -31,18 +30,18 @@ _LastEventId = Annotated[
 
 
 def _after(request: Request, last_event_id: _LastEventId = "0") -> int:
-    once(request, HEADER)
+    require_single_header(request, HEADER)
     return int(last_event_id)
 
 
-def add_runs(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
+def add_runs(api: FastAPI, runs: RunEventLog, contexts: RequestContexts) -> None:
     """The routes below `/agent/runs/{run_id}`."""
     _add_read(api, runs, contexts)
     _add_events(api, runs, contexts)
     _add_cancel(api, runs, contexts)
 
 
-def _add_read(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
+def _add_read(api: FastAPI, runs: RunEventLog, contexts: RequestContexts) -> None:
     @api.get(
         _PATH,
         tags=["Runs"],
@@ -54,11 +53,11 @@ def _add_read(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
     async def read(request: Request, run_id: _RunId) -> Response:
         """For a client that polls. A run is kept for a day, unless the service is configured otherwise."""
         context = contexts.of(request, run_id=run_id)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await runs.run(context, run_id))
 
 
-def _add_events(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
+def _add_events(api: FastAPI, runs: RunEventLog, contexts: RequestContexts) -> None:
     @api.get(
         f"{_PATH}/events",
         tags=["Runs"],
@@ -77,7 +76,7 @@ def _add_events(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
         return await resumed(runs.events(context, run_id, after), context)
 
 
-def _add_cancel(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
+def _add_cancel(api: FastAPI, runs: RunEventLog, contexts: RequestContexts) -> None:
     @api.post(
         f"{_PATH}/cancel",
         tags=["Runs"],
@@ -92,5 +91,5 @@ def _add_cancel(api: FastAPI, runs: RunEventLog, contexts: Contexts) -> None:
         A run that has ended stays as it is, so that cancelling again does no harm.
         """
         context = contexts.of(request, run_id=run_id)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await runs.cancel(context, run_id))

@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.contexts import Contexts, patience_s, within
+from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
 from serve_app.http.responses import json_response, refusals
 from serve_app.ports import Agent
 from serve_app.values import Session, SessionId, Value
@@ -22,7 +22,7 @@ class Latest(Value):
     limit: int = Field(default=100, ge=1, le=100, description="The latest so many exchanges.")
 
 
-def add_sessions(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
+def add_sessions(api: FastAPI, agent: Agent, contexts: RequestContexts) -> None:
     """`GET` and `DELETE /agent/sessions/{session_id}`."""
 
     @api.get(
@@ -36,7 +36,7 @@ def add_sessions(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
     async def read(request: Request, session_id: _SessionId, latest: Annotated[Latest, Query()]) -> Response:
         """Each exchange is one turn: what the user said, the tool calls with their results, and the answer."""
         context = contexts.of(request, session_id)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             return json_response(await agent.session(context, latest.limit))
 
     @api.delete(
@@ -50,6 +50,6 @@ def add_sessions(api: FastAPI, agent: Agent, contexts: Contexts) -> None:
     async def forget(request: Request, session_id: _SessionId) -> Response:
         """The next turn with this name begins a new conversation."""
         context = contexts.of(request, session_id)
-        async with within(patience_s(context)):
+        async with time_limit(answer_timeout_s(context)):
             await agent.forget(context)
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Which turns does this process serve at once, which wait, and which are refused?"""
+"""AdmissionController control: which turns start now, which wait for a place, which are refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 
 
-class Admission:
-    """Places for turns; whoever is refused is told when to come back.
+class AdmissionController:
+    """Gives places to turns; a refused turn gets the time after which to try again.
 
-    Where there may be `several` tenants, none has the last eighth of the places.
+    With `multi_tenant`, no single tenant can take the last eighth of the places.
     """
 
     def __init__(
@@ -35,80 +35,80 @@ class Admission:
         tenants: ApiKeyCache,
         metrics: Metrics = NULL_METRICS,
         *,
-        several: bool = False,
+        multi_tenant: bool = False,
     ) -> None:
-        kept = ceil(settings.max_turns / RESERVED_SHARE) if several and settings.max_turns > 1 else 0
-        self._queue = FairQueue(settings.max_turns, settings.max_waiting, kept)
+        reserved = ceil(settings.max_turns / RESERVED_SHARE) if multi_tenant and settings.max_turns > 1 else 0
+        self._queue = FairQueue(settings.max_turns, settings.max_waiting, reserved)
         self._max_wait_s = settings.max_wait_s
         self._tenants = tenants
         self._metrics = metrics
-        self._pace = Throughput()
+        self._throughput = Throughput()
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._most_waiting = 0
 
-    def check(self, tenant: str) -> None:
-        """See whether a turn would have room now.
+    def check_room(self, tenant: str) -> None:
+        """Check that a turn of the tenant would get a place or could wait for one now.
 
         Raises:
-            Overloaded: it would not.
+            Overloaded: there is no room.
         """
         if not self._queue.has_room(tenant):
-            raise self._refused("The service is full")
+            raise self._refuse("The service is full")
 
     def enter(self, tenant: str) -> Ticket:
-        """A ticket, which must be given back by `leave`; where its state is `waits`, its turn is not to begin yet.
+        """Take a ticket, which `leave` must give back; while its state is `waits`, the turn must not start.
 
         Raises:
             Overloaded: there is no room.
         """
         ticket = self._queue.enter(tenant, self._tenants.tenant_limits(tenant).weight)
         if ticket is None:
-            raise self._refused("The service is full")
+            raise self._refuse("The service is full")
         if ticket.state == "waits":
             self._waiting[ticket] = asyncio.get_running_loop().create_future()
             self._most_waiting = max(self._most_waiting, self._queue.waiting)
         return ticket
 
-    async def served(self, ticket: Ticket, leaving: asyncio.Task[None]) -> bool:
-        """Wait until the turn may begin; False where `leaving` has ended before.
+    async def wait_for_place(self, ticket: Ticket, disconnect: asyncio.Task[None]) -> bool:
+        """Wait until the turn may start; False where `disconnect` has ended first.
 
         Raises:
-            Overloaded: it waited for as long as one may.
+            Overloaded: the turn waited for as long as it may.
         """
         clock = asyncio.get_running_loop().time
-        begun = clock()
+        started = clock()
         try:
-            both = {self._waiting[ticket], leaving}
+            both = {self._waiting[ticket], disconnect}
             await asyncio.wait(both, timeout=self._max_wait_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._metrics.observe(ADMISSION_WAIT_S, clock() - begun)
-        if leaving.done():
+            self._metrics.observe(ADMISSION_WAIT_S, clock() - started)
+        if disconnect.done():
             return False
         if ticket.state == "waits":
-            raise self._refused(f"No place became free within {self._max_wait_s:g} seconds")
+            raise self._refuse(f"No place became free within {self._max_wait_s:g} seconds")
         return True
 
     def leave(self, ticket: Ticket) -> None:
         """Give the place back, in whatever state the turn is."""
         if ticket.state == "served":
-            self._pace.record_end(asyncio.get_running_loop().time())
+            self._throughput.record_end(asyncio.get_running_loop().time())
         self._waiting.pop(ticket, None)
-        following = self._queue.leave(ticket)
-        if following is not None:
-            waiting = self._waiting.pop(following)
-            if not waiting.done():  # its task may have been cancelled in this very moment, and gives the place on
+        next_ticket = self._queue.leave(ticket)
+        if next_ticket is not None:
+            waiting = self._waiting.pop(next_ticket)
+            if not waiting.done():  # its task may have been cancelled in this moment; it then gives the place back
                 waiting.set_result(None)
 
-    async def go_on(self) -> None:
-        """Tell how many have waited, for ever."""
+    async def report_waiting(self) -> None:
+        """Report the largest number of waiting turns every `REPORT_EVERY_S`, for ever."""
         while True:
             try:
                 self._metrics.set(TURNS_WAITING, self._most_waiting)
             except Exception:
-                logger.exception("waiting_turns_not_told")
+                logger.exception("waiting_turns_not_reported")
             self._most_waiting = self._queue.waiting
-            await asyncio.sleep(TELL_EVERY_S)
+            await asyncio.sleep(REPORT_EVERY_S)
 
-    def _refused(self, message: str) -> Overloaded:
+    def _refuse(self, message: str) -> Overloaded:
         now = asyncio.get_running_loop().time()
-        return Overloaded(message, retry_after_s=self._pace.retry_after_s(self._queue.waiting, now))
+        return Overloaded(message, retry_after_s=self._throughput.retry_after_s(self._queue.waiting, now))

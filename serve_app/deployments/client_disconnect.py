@@ -1,4 +1,4 @@
-"""How does the application learn from Serve that a client has left?"""
+"""Translates Ray Serve's cancellation of a request body into an ASGI disconnect."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class ClientsLeave:
-    """Tells a client that leaves within its body as ASGI does: Serve raises what cancels a task; pure ASGI."""
+class ClientDisconnectMiddleware:
+    """Reports a client that disconnects within its body as ASGI does; Serve raises `TaskCancelledError` instead."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def received() -> Message:
+        async def receive_or_disconnect() -> Message:
             try:
                 return await receive()
             except TaskCancelledError:
                 return {"type": "http.disconnect"}
 
-        await self._app(scope, received, send)
+        await self._app(scope, receive_or_disconnect, send)

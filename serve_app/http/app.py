@@ -1,23 +1,23 @@
-"""Which routes does the service have, and what does every request pass on its way to one?"""
+"""The ASGI application: its routes, and the middleware around them in order."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from serve_app.http.admission import Admitted, Screened
-from serve_app.http.auth import Authenticated
-from serve_app.http.body_limit import BodyLimit
-from serve_app.http.contexts import Contexts
-from serve_app.http.cross_origin import CrossOrigin
-from serve_app.http.errors import REDACTOR, LastResort, handle_errors
-from serve_app.http.header_limit import HeaderLimit
+from serve_app.http.auth import AuthenticationMiddleware, describe_authentication
+from serve_app.http.errors import DEFAULT_REDACTOR, UnhandledErrorMiddleware, add_error_handlers
 from serve_app.http.json_body import JsonRoute
-from serve_app.http.measuring import Measured
+from serve_app.http.middleware.admission import AdmissionMiddleware, RateLimitMiddleware
+from serve_app.http.middleware.cors import CrossOriginMiddleware
+from serve_app.http.middleware.headers import HeaderLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
+from serve_app.http.middleware.request_body import BodyLimitMiddleware, EarlyRejection
+from serve_app.http.middleware.response_metrics import ResponseMetricsMiddleware
+from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
 from serve_app.http.openai.routes import add_openai
-from serve_app.http.refusing import Refusing
-from serve_app.http.request_ids import RequestIds
+from serve_app.http.request_context import RequestContexts
 from serve_app.http.routes.admin import add_admin
 from serve_app.http.routes.api_keys import add_api_keys
 from serve_app.http.routes.chat import add_chat
@@ -30,11 +30,10 @@ from serve_app.http.routes.run_lines import add_run_lines
 from serve_app.http.routes.runs import add_runs
 from serve_app.http.routes.sessions import add_sessions
 from serve_app.http.routes.tenants import add_tenants
-from serve_app.http.safe_headers import SafeHeaders
-from serve_app.http.security import describe_keys
-from serve_app.http.slow_readers import SlowReaders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from serve_app.config import HttpSettings
     from serve_app.http.services import Services
     from serve_app.observability.redaction import Redactor
@@ -61,9 +60,13 @@ _TAGS = [
 
 
 def create_api(
-    services: Services, settings: HttpSettings, turn_timeout_s: float, redactor: Redactor = REDACTOR
+    services: Services,
+    settings: HttpSettings,
+    turn_timeout_s: float,
+    redactor: Redactor = DEFAULT_REDACTOR,
+    outer: Sequence[Middleware] = (),
 ) -> FastAPI:
-    """The ASGI application over these services."""
+    """Make the application; `outer` is middleware of the server, around all other."""
     api = FastAPI(
         title="serve_app",
         version="1",
@@ -72,9 +75,10 @@ def create_api(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"operation_spans": False, "metrics": False, "logs": False},  # a span for a request, and no more
+        middleware=[*outer, *api_middleware(services, settings)],
     )
     api.router.route_class = JsonRoute
-    contexts = Contexts(turn_timeout_s)
+    contexts = RequestContexts(turn_timeout_s)
     add_chat(api, services, contexts)
     add_openai(api, services, contexts)
     add_runs(api, services.runs, contexts)
@@ -88,21 +92,28 @@ def create_api(
     add_tenants(api, services.keys, contexts)
     add_health(api, services)
     add_metrics(api, services.read_node_pages)
-    handle_errors(api, redactor)
-    refuse = Refusing()
-    if services.admission:
-        api.add_middleware(Admitted, admission=services.admission)
-    api.add_middleware(BodyLimit, settings=settings, refuse=refuse)
-    api.add_middleware(Screened, admission=services.admission, limiter=services.limiter)
-    if services.gate:
-        api.add_middleware(Authenticated, gate=services.gate, refuse=refuse)
-        describe_keys(api)
-    api.add_middleware(LastResort)
-    if settings.cors_origins:
-        api.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    api.add_middleware(HeaderLimit, settings=settings)
-    api.add_middleware(RequestIds)
-    api.add_middleware(SafeHeaders)
-    api.add_middleware(Measured, metrics=services.metrics)
-    api.add_middleware(SlowReaders)  # the last one added is the outermost
+    add_error_handlers(api, redactor)
+    if services.authenticator:
+        describe_authentication(api)
     return api
+
+
+def api_middleware(services: Services, settings: HttpSettings) -> list[Middleware]:
+    """The middleware of every request, the outermost first."""
+    reject = EarlyRejection()
+    listed: list[Middleware | None] = [
+        Middleware(SlowReaderMiddleware),
+        Middleware(ResponseMetricsMiddleware, metrics=services.metrics),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(RequestIdMiddleware),
+        Middleware(HeaderLimitMiddleware, settings=settings),
+        Middleware(CrossOriginMiddleware, origins=settings.cors_origins) if settings.cors_origins else None,
+        Middleware(UnhandledErrorMiddleware),
+        Middleware(AuthenticationMiddleware, authenticator=services.authenticator, reject=reject)
+        if services.authenticator
+        else None,
+        Middleware(RateLimitMiddleware, admission=services.admission, limiter=services.limiter),
+        Middleware(BodyLimitMiddleware, settings=settings, reject=reject),
+        Middleware(AdmissionMiddleware, admission=services.admission) if services.admission else None,
+    ]
+    return [each for each in listed if each]

@@ -1,4 +1,4 @@
-"""May a page of another origin call the API from a browser?"""
+"""Cross-origin requests of browsers (CORS)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
-from serve_app.http.errors import answer_to
-from serve_app.http.faults import OriginRefused
+from serve_app.errors import OriginRefused
+from serve_app.http.errors import error_response
 from serve_app.http.openai.errors import AGAIN
-from serve_app.http.request_ids import HEADER
+from serve_app.http.request_context import CACHE_CONTROL, REQUEST_ID
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -22,47 +22,44 @@ _STAINLESS = (
     *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "OS", "Package-Version", "Poll-Helper"),
     *("Retry-Count", "Runtime", "Runtime-Version", "Timeout"),
 )
-"""What OpenAI's own client for browsers says of itself."""
-_TAKEN = (
+"""Headers in which OpenAI's client for browsers describes itself."""
+_REQUEST_HEADERS = (
     "Authorization",
-    "Cache-Control",
+    CACHE_CONTROL,
     "Content-Type",
     "Idempotency-Key",
     "Last-Event-ID",
     "Prefer",
     "Traceparent",
-    HEADER,
+    REQUEST_ID,
     *(f"X-Stainless-{each}" for each in _STAINLESS),
 )
-_SHOWN = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", AGAIN, HEADER)
-_KEPT_S = 600
+_RESPONSE_HEADERS = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", AGAIN, REQUEST_ID)
+_MAX_AGE_S = 600
 
 
-class CrossOrigin(CORSMiddleware):
-    """Starlette's, for listed origins and without cookies; what it refuses has the service's error body."""
+class CrossOriginMiddleware(CORSMiddleware):
+    """Starlette's CORS for configured origins, without cookies; a refusal has the service's error body."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
             allow_methods=_METHODS,
-            allow_headers=_TAKEN,
-            expose_headers=_SHOWN,
-            max_age=_KEPT_S,
+            allow_headers=_REQUEST_HEADERS,
+            expose_headers=_RESPONSE_HEADERS,
+            max_age=_MAX_AGE_S,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "OPTIONS":
-            await super().__call__(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
+        headers = Headers(scope=scope) if scope["type"] == "http" and scope["method"] == "OPTIONS" else {}
         if "Origin" not in headers or "Access-Control-Request-Method" not in headers:
             await super().__call__(scope, receive, send)
             return
-        response: Response = self.preflight_response(headers)
+        response: Response = self.preflight_response(Headers(scope=scope))
         if response.status_code != HTTPStatus.OK:
-            told = (
+            message = (
                 "Pages of this origin may not send this method with these headers; http.cors_origins lists the origins"
             )
-            response = answer_to(OriginRefused(told), scope)
+            response = error_response(OriginRefused(message), scope)
         await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""How long is a client waited for that does not read its response?"""
+"""Responses whose client does not read them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SEND_S = 30.0
-"""For one piece of a response to be taken: a tenth of a connection's worst pause would do, a sleeping laptop never."""
+"""Give up when the client accepts no data for so long: far longer than a pause of a slow connection."""
 
 
-class _DoesNotRead(ConnectionError):
-    """The client took nothing for `SEND_S`."""
+class _ClientStalled(ConnectionError):
+    """The client accepted no data for `SEND_S`."""
 
 
-class SlowReaders:
-    """Gives up a response whose client does not read, so that its place is free again; pure ASGI.
+class SlowReaderMiddleware:
+    """Gives up a response whose client does not read it, so that its place is free again.
 
-    Whatever sends sees a lost connection, as when the client leaves; a run goes on.
+    The application sees a lost connection, as when the client disconnects. The run goes on.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -31,18 +31,18 @@ class SlowReaders:
             return
         lost = False
 
-        async def patient(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             nonlocal lost
             if lost:
-                raise _DoesNotRead
+                raise _ClientStalled
             try:
                 async with asyncio.timeout(SEND_S):
                     await send(message)
             except TimeoutError:
                 lost = True
-                raise _DoesNotRead from None
+                raise _ClientStalled from None
 
         try:
-            await self._app(scope, receive, patient)
-        except _DoesNotRead:
+            await self._app(scope, receive, send_in_time)
+        except _ClientStalled:
             return

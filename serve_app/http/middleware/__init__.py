@@ -1,0 +1,1 @@
+"""ASGI middleware; `http/app.py` lists it in its order, `deployments/guards.py` that of Serve's proxies."""

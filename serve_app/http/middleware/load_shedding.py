@@ -1,0 +1,147 @@
+"""Load shedding in Serve's proxies: repeats an ingress's refusal without calling the ingress.
+
+To carry a request from Serve's proxy to an ingress and back costs both of them more than to refuse it, so a flood of
+refusals takes CPU time from the turns. When an ingress refuses a key, the proxy refuses all that the key sends within
+`WINDOW_S`. Then it lets one request pass in a window, twice as many in each next one, until the ingress refuses again:
+about as many pass as places become free. Requests of other keys pass.
+
+A proxy belongs to no application, so what it refuses is counted apart from the responses of an ingress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from serve_app.http.middleware.headers import RequestIdMiddleware
+from serve_app.http.request_context import REQUEST_ID, request_id_of
+from serve_app.observability.metric_catalogue import REQUESTS_SHED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from serve_app.ports import Metrics
+
+    Sender = tuple[str, str]
+    """Path and `Authorization` header."""
+
+WINDOW_S = 0.1
+ROOM_FROM = 32
+"""So many requests pass in one window without a refusal: there is room again."""
+MAX_SENDERS = 1000
+"""Senders that are remembered at the same time; requests of further ones always reach the ingress."""
+CHECK_EVERY_S = 1.0
+STATUSES = {429, 503}
+CODES = {"overloaded", "rate_limited"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal of an ingress; an ASGI application that repeats it with the request's own id."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    code: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first_id, this_id = self.headers[REQUEST_ID].encode(), request_id_of(scope).encode()
+        dropped = {REQUEST_ID.lower(), "content-length"}
+        headers = {name: value for name, value in self.headers.items() if name not in dropped}
+        await Response(self.body.replace(first_id, this_id), self.status, headers)(scope, receive, send)
+
+
+@dataclass(slots=True)
+class SenderState:
+    """The last refusal of a sender, and how many of its requests pass in this window."""
+
+    refusal: Refusal
+    window_ends_at: float
+    may_pass: int = 0
+    passed: int = 0
+
+    def refuse_again(self, refusal: Refusal, now: float) -> None:
+        """Let nothing pass for a window."""
+        self.refusal, self.window_ends_at, self.may_pass = refusal, now + WINDOW_S, 0
+
+    def try_pass(self, now: float) -> bool:
+        """Whether one more request may reach the ingress."""
+        if now >= self.window_ends_at:
+            self.window_ends_at, self.may_pass, self.passed = now + WINDOW_S, max(1, 2 * self.may_pass), 0
+        self.passed += 1
+        return self.passed <= self.may_pass
+
+
+class LoadSheddingMiddleware:
+    """Repeats a refusal to a sender that has just been refused, without calling the ingress."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+        self._senders: dict[Sender, SenderState] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        sender = scope["path"], Headers(scope=scope).get("Authorization", "")
+        state = self._senders.get(sender)
+        if state and not state.try_pass(self._clock()):
+            self._metrics.count(REQUESTS_SHED, code=state.refusal.code)
+            await RequestIdMiddleware(state.refusal)(scope, receive, send)
+            return
+        if state and state.may_pass >= ROOM_FROM:
+            del self._senders[sender]
+        start: Message = {}
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+            elif start["status"] in STATUSES and not message.get("more_body", False):
+                self._note_refusal(sender, start["status"], Headers(raw=start["headers"]), message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, send_and_note)
+
+    def _note_refusal(self, sender: Sender, status: int, headers: Headers, body: bytes) -> None:
+        """Remember the refusal, unless the response is another error of the same status."""
+        code = _error_code(body)
+        if code not in CODES or REQUEST_ID not in headers:
+            return
+        now, refusal = self._clock(), Refusal(status, headers, body, code)
+        if state := self._senders.get(sender):
+            state.refuse_again(refusal, now)
+        elif len(self._senders) < MAX_SENDERS:
+            state = self._senders[sender] = SenderState(refusal, now + WINDOW_S)
+            self._check_later(sender, state)
+
+    def _check_later(self, sender: Sender, state: SenderState) -> None:
+        asyncio.get_running_loop().call_later(CHECK_EVERY_S, self._check, sender, state)
+
+    def _check(self, sender: Sender, state: SenderState) -> None:
+        """Forget a sender that has not come back, and export what was counted until now."""
+        self._metrics.flush()
+        if self._senders.get(sender) is not state:
+            return
+        if self._clock() < state.window_ends_at + CHECK_EVERY_S:
+            self._check_later(sender, state)
+        else:
+            del self._senders[sender]
+
+
+def _error_code(body: bytes) -> str:
+    """The code in an error body, ours or OpenAI's."""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
