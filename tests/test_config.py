@@ -347,7 +347,7 @@ def test_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPat
 def test_a_malformed_env_file_is_told_by_line(here: Path) -> None:
     write("")
     write("GOOD=1\nno equals sign here\n", ".env")
-    assert lines() == [".env:2: not of the form NAME=value. Mend the line, or put # before it"]
+    assert lines() == [".env:2: not of the form NAME=value. Correct the line, or put # before it"]
     (here / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidConfiguration, match=r"^\.env: cannot be read"):
         draft_settings("app.yaml")

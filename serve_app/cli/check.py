@@ -82,7 +82,7 @@ def _report(source: YamlFile) -> None:
 
     served = is_serve_file(source)
     found = draft_settings(config_of(source) if served else source.path)
-    files = [source.path, found.source.path] if served else [found.source.path]
+    files = [source.path, found.file.path] if served else [found.file.path]
     click.echo(f"ok: {' with '.join(map(str, files))}")
     address = address_of(source) if served else None
     rows = {**_rows(found.settings), "address": f"http://{address[0]}:{address[1]}" if address else ""}

@@ -1,4 +1,4 @@
-"""Loads a class that the configuration names by its import path, such as `package.module:Class`."""
+"""Loads a class by its import path, such as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECRET_OPTION = re.compile(r"(?i)key|token|secret|password|credential")
-"""Names of options that hold a secret, which never stands in a file of settings."""
+"""Names of options that hold a secret. A settings file must not contain them."""
 
 _FORM = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+:[A-Za-z_]\w*|[A-Za-z_]\w*:[A-Z]\w*")
 _FORM_HELP = "Write it package.module:Class, such as langchain_community.embeddings:DashScopeEmbeddings"
 
 
 def is_class_path(name: str) -> bool:
-    """Whether `name` is an import path, and no `provider:model`: its module has a dot, or its class a capital."""
+    """Whether `name` is an import path, in contrast to `provider:model`.
+
+    In an import path, the module contains a dot or the class begins with a capital letter.
+    """
     return _FORM.fullmatch(name) is not None
 
 
 def load_class(path: str, base: type | None = None, where: str = "configuration") -> type:
-    """The class at `path`, imported now; it must be a subclass of `base`, where one is given.
+    """Import and return the class at `path`, a subclass of `base`.
 
     Raises:
-        InvalidConfiguration: the path is malformed, or the module, the class or a package of theirs is missing;
-            `where` names the setting.
+        InvalidConfiguration: the path is malformed, or the module, the class or a package that they need is missing.
+            `where` is the name of the setting, for the message.
     """
     module_name, _, class_name = path.partition(":")
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path):
@@ -45,13 +48,13 @@ def load_class(path: str, base: type | None = None, where: str = "configuration"
                     where, f"there is no module {error.name}", f"Install its package. {_FORM_HELP}"
                 ) from error
             raise _invalid(where, f"{path} needs the package {missing}", f"pip install {missing}") from error
-        except Exception as error:  # a module runs whatever it likes when it is imported
+        except Exception as error:  # the import of a module may raise anything
             raise _invalid(where, f"{module_name} does not import ({_first_line(error)})", _FORM_HELP) from error
         try:
             found = getattr(module, class_name)
         except AttributeError as error:
             raise _invalid(where, f"{module_name} has no class {class_name}", _FORM_HELP) from error
-        except Exception as error:  # langchain_community imports a class where it is first asked for
+        except Exception as error:  # langchain_community imports a class at its first use
             raise _invalid(where, f"{path} does not import ({_first_line(error)})", "Install what it needs") from error
     if not isinstance(found, type):
         raise _invalid(where, f"{path} is not a class", _FORM_HELP)
@@ -62,15 +65,15 @@ def load_class(path: str, base: type | None = None, where: str = "configuration"
 
 @contextmanager
 def silence_community_notice() -> Iterator[None]:
-    """Silences langchain-community's notice that its parts move to packages of their own, and nothing else."""
+    """Silence the notice of langchain-community that its parts move to other packages."""
     with catch_warnings():
         filterwarnings("ignore", message=r"(?s).*langchain.community", category=DeprecationWarning)
         filterwarnings("ignore", category=DeprecationWarning, module=r"langchain_(community|classic)(\.|$)")
         yield
 
 
-def _invalid(where: str, what: str, mend: str) -> InvalidConfiguration:
-    return InvalidConfiguration((Problem(where, what, mend),))
+def _invalid(where: str, what: str, fix: str) -> InvalidConfiguration:
+    return InvalidConfiguration((Problem(where, what, fix),))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Environment variables and `.env`: the only place that reads them."""
+"""Environment variables and `.env`. No other module reads them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 DATA_DIR = "SERVE_APP_DATA_DIR"
 
-logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem, told once
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # its warnings are Problems here, reported once
 
 
 def read_environment() -> dict[str, str]:
-    """The process's environment over what `.env` in the working directory says.
+    """Return the variables of the process; those that are missing come from `.env`.
+
+    `.env` is read in the working directory.
 
     Raises:
-        InvalidConfiguration: there is a `.env` that cannot be read.
+        InvalidConfiguration: `.env` exists and cannot be read.
     """
     try:
         from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
@@ -36,24 +38,24 @@ def read_environment() -> dict[str, str]:
     return {**from_file, **os.environ}
 
 
-def malformed() -> tuple[Problem, ...]:
-    """The lines of `.env` that set nothing."""
+def find_env_file_problems() -> tuple[Problem, ...]:
+    """Return the lines of `.env` that are not of the form NAME=value."""
     file = Path(".env")
     if not file.is_file():
         return ()
     with file.open(encoding="utf-8") as lines:
         return tuple(
-            Problem(f".env:{each.original.line}", "not of the form NAME=value", "Mend the line, or put # before it")
+            Problem(f".env:{each.original.line}", "not of the form NAME=value", "Correct the line, or put # before it")
             for each in parse_stream(lines)
             if each.error
         )
 
 
 def read_secret(name: str) -> SecretStr:
-    """The secret that the environment variable `name` holds.
+    """Return the secret in the environment variable `name`.
 
     Raises:
-        InvalidConfiguration: it is not set.
+        InvalidConfiguration: the variable is not set.
     """
     value = read_environment().get(name)
     if not value:
@@ -63,21 +65,21 @@ def read_secret(name: str) -> SecretStr:
 
 
 def data_dir() -> Path:
-    """The folder of the embedded stores, `SERVE_APP_DATA_DIR` or `.serve_app`."""
+    """Return the folder of the embedded stores: `SERVE_APP_DATA_DIR` or `.serve_app`."""
     return Path(read_environment().get(DATA_DIR) or ".serve_app").expanduser().resolve()
 
 
 logger = logging.getLogger(__name__)
 
 LANGSMITH = ("LANGSMITH_", "LANGCHAIN_")
-"""The second is the older one; LangSmith reads both."""
+"""The prefixes of LangSmith's variables. The second one is older; LangSmith reads both."""
 OTLP = "OTEL_EXPORTER_OTLP_"
 OTLP_FORM = "http/protobuf"
 
 
 @dataclass(frozen=True, slots=True)
 class LangSmithTarget:
-    """A project of LangSmith; None leaves it to LangSmith's client."""
+    """Where and how to send traces to LangSmith; None: the default of its client."""
 
     url: str | None
     key: SecretStr | None
@@ -87,15 +89,18 @@ class LangSmithTarget:
 
 @dataclass(frozen=True, slots=True)
 class OtlpTarget:
-    """A collector that takes OTLP over HTTP."""
+    """A collector that accepts OTLP over HTTP."""
 
     url: str
     headers: SecretStr | None
-    """As the variable has them: `name=value,name=value`."""
+    """In the form of the variable: `name=value,name=value`."""
 
 
 def langsmith_target() -> LangSmithTarget | None:
-    """Where LangSmith is, if it is switched on; by the word that LangSmith itself wants, and no other."""
+    """Return the LangSmith target, or None if LangSmith is off.
+
+    Only `true` switches it on, as in LangSmith itself.
+    """
     known = {
         name.removeprefix(prefix): value
         for prefix in reversed(LANGSMITH)
@@ -116,7 +121,7 @@ def langsmith_target() -> LangSmithTarget | None:
 
 
 def otlp_target() -> OtlpTarget | None:
-    """Where the collector is, if one is named."""
+    """Return the OTLP target, or None if no collector is set."""
     known = read_environment()
     base = known.get(OTLP + "ENDPOINT", "").rstrip("/")
     url = known.get(OTLP + "TRACES_ENDPOINT") or (f"{base}/v1/traces" if base else "")

@@ -1,4 +1,4 @@
-"""How is a key that the settings refuse told: what is wrong with it, and how to mend it?"""
+"""Explains a wrong key of the settings: what is wrong, and how to correct it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from serve_app.config.settings import Settings
-from serve_app.config.validators import Section
+from serve_app.config.validators import SettingsSection
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
@@ -16,28 +16,31 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-SHORT = 40
-"""Characters of a default that still fits into a line."""
+MAX_DEFAULT_CHARACTERS = 40
+"""Longer defaults are not shown in a message."""
 
 
-def steps_to(error: ErrorDetails) -> tuple[str | int, ...]:
-    """The keys that lead to what is refused; pydantic marks a refused key of a mapping by a last step `[key]`."""
+def key_path(error: ErrorDetails) -> tuple[str | int, ...]:
+    """Return the keys that lead to the wrong value.
+
+    Pydantic marks a wrong key of a mapping with a last step `[key]`, which is not part of the path.
+    """
     return tuple(step for step in error["loc"] if step != "[key]")
 
 
-def explain(error: ErrorDetails, where: str) -> Problem:
-    """One line about `error`, which stands at `where`."""
+def explain_error(error: ErrorDetails, where: str) -> Problem:
+    """Return the problem of `error`, which is at `where`."""
     if error["type"] == "extra_forbidden":
-        return Problem(where, "unknown key", _nearest(steps_to(error)))
+        return Problem(where, "unknown key", _suggest_key(key_path(error)))
     if error["type"] == "missing":
         return Problem(where, "missing", "Add it")
     if error["type"] == "model_type":
         return Problem(where, "not a section", "Write its keys below it, indented")
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return Problem(where, what, _instead(steps_to(error)))
+    return Problem(where, what, _suggest_value(key_path(error)))
 
 
-def _nearest(steps: tuple[str | int, ...]) -> str:
+def _suggest_key(steps: tuple[str | int, ...]) -> str:
     *parents, key = steps
     valid = sorted(_section_at(parents).model_fields)
     near = get_close_matches(str(key), valid, n=1, cutoff=0.5)
@@ -49,24 +52,24 @@ def _nearest(steps: tuple[str | int, ...]) -> str:
     return f"Valid keys: {', '.join(valid)}"
 
 
-def _instead(steps: tuple[str | int, ...]) -> str:
+def _suggest_value(steps: tuple[str | int, ...]) -> str:
     *parents, key = steps
     field = _section_at(parents).model_fields.get(str(key))
     if field is None or field.is_required():
         return "Change it"
-    if isinstance(field.default, str | int | float | Path) and len(str(field.default)) <= SHORT:
+    if isinstance(field.default, str | int | float | Path) and len(str(field.default)) <= MAX_DEFAULT_CHARACTERS:
         return f"Change it, or leave it out for the default, {field.default}"
     return "Change it, or leave it out"
 
 
-def _sections() -> Iterator[tuple[str, type[Section]]]:
+def _sections() -> Iterator[tuple[str, type[SettingsSection]]]:
     for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
             yield name, field.annotation
 
 
-def _section_at(steps: list[str | int]) -> type[Section]:
-    section: type[Section] = Settings
+def _section_at(steps: list[str | int]) -> type[SettingsSection]:
+    section: type[SettingsSection] = Settings
     for step in steps:
         field = section.model_fields.get(str(step))
         annotation = field.annotation if field else _extra_of(section)
@@ -75,12 +78,12 @@ def _section_at(steps: list[str | int]) -> type[Section]:
 
 
 @cache
-def _extra_of(section: type[Section]) -> Any:
-    """What a section holds under names of the user's, such as a tool's."""
+def _extra_of(section: type[SettingsSection]) -> Any:
+    """Return the type of a section's entries that the user names, such as tools."""
     return get_type_hints(section).get("__pydantic_extra__")
 
 
-def _sections_in(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+def _sections_in(annotation: Any) -> list[type[SettingsSection]]:
+    if isinstance(annotation, type) and issubclass(annotation, SettingsSection):
         return [annotation]
-    return [found for arg in getattr(annotation, "__args__", ()) for found in _sections_in(arg)]
+    return [section for arg in getattr(annotation, "__args__", ()) for section in _sections_in(arg)]

@@ -1,4 +1,4 @@
-"""How do a file and the environment become settings, with all their problems told at once?"""
+"""Loads the settings from a YAML file and the environment."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.config.environment import DATA_DIR, malformed, read_environment
-from serve_app.config.explain import explain, steps_to
+from serve_app.config.environment import DATA_DIR, find_env_file_problems, read_environment
+from serve_app.config.explain import explain_error, key_path
 from serve_app.config.settings import Settings
 from serve_app.config.yaml_file import YamlFile, existing_path, read_yaml
 from serve_app.errors import InvalidConfiguration, Problem
@@ -30,66 +30,71 @@ BASE_URL = "SERVE_APP_MODEL_BASE_URL"
 API_KEY = "SERVE_APP_MODEL_API_KEY"
 PREFIX = "SERVE_APP_"
 KEY = "SERVE_APP_KEY"
-"""The key that the commands show."""
-KNOWN = (CONFIG, MODEL, BASE_URL, API_KEY, DATA_DIR, KEY)
-SHORTEST_KEY = 32
-"""Characters: 128 bits, written in hexadecimal."""
-ALMOST = 0.9
-"""One or two letters swapped or missing."""
+"""The API key that the commands send."""
+VARIABLES = (CONFIG, MODEL, BASE_URL, API_KEY, DATA_DIR, KEY)
+MIN_KEY_CHARACTERS = 32
+"""128 bits in hexadecimal."""
+MIN_SIMILARITY = 0.9
+"""A name with one or two letters swapped or missing is at least this similar."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsDraft:
-    """Settings of which some keys may be wrong: those have their defaults, and stand in `problems`."""
+    """Settings that may contain wrong keys: these have their defaults and are listed in `problems`."""
 
     settings: Settings
     problems: tuple[Problem, ...]
-    source: YamlFile
+    file: YamlFile
     variables: Mapping[str, str]
-    """Key -> the environment variable that sets it in place of the file."""
+    """Key -> the environment variable that overrides it."""
 
     def where(self, key: str) -> str:
-        """Where `key`, such as `model.name`, is set: a line of the file or an environment variable."""
-        return self.variables.get(key) or self.source.where(*key.split("."))
+        """Return where `key`, such as `model.name`, is set: a file's line or a variable."""
+        return self.variables.get(key) or self.file.where(*key.split("."))
 
 
 def load_settings(path: str | Path) -> Settings:
-    """The settings that `path` holds; `SERVE_APP_CONFIG` names another file, `SERVE_APP_MODEL…` another model.
+    """Return the settings in the file `path`.
+
+    `SERVE_APP_CONFIG` overrides the file, and the variables `SERVE_APP_MODEL…` override the model.
 
     Raises:
-        InvalidConfiguration: with every problem of the file and of the environment variables.
+        InvalidConfiguration: contains every problem of the file and of the environment variables.
     """
-    found = draft_settings(path)
-    if found.problems:
-        raise InvalidConfiguration(found.problems)
-    return found.settings
+    draft = draft_settings(path)
+    if draft.problems:
+        raise InvalidConfiguration(draft.problems)
+    return draft.settings
 
 
 def draft_settings(path: str | Path) -> SettingsDraft:
-    """What can be made of `path` and the environment, so that the rest can be checked beside what is wrong.
+    """Return the settings with defaults in place of wrong keys, and all problems.
 
     Raises:
         InvalidConfiguration: `.env` cannot be read.
     """
     env = read_environment()
-    source = _read(env, path)
-    tree, variables = _with_model_of(env, source.tree)
-    settings, errors = _salvaged({key: value for key, value in tree.items() if value is not None})
-    found = SettingsDraft(_beside(source.path, settings), (), source, variables)
-    wrong = tuple(explain(each, found.where(".".join(map(str, steps_to(each))))) for each in errors)
-    of_variables = _misspelled(env) + _model_problems(env, settings) + _secret_problems(env, found)
-    return replace(found, problems=malformed() + source.problems + wrong + of_variables)
+    file = _read_file(env, path)
+    tree, variables = _override_model(env, file.tree)
+    settings, errors = _validate_tolerantly({key: value for key, value in tree.items() if value is not None})
+    draft = SettingsDraft(_resolve_paths(file.path, settings), (), file, variables)
+    of_keys = tuple(explain_error(each, draft.where(".".join(map(str, key_path(each))))) for each in errors)
+    of_variables = _find_misspelled(env) + _find_model_problems(env, settings) + _find_secret_problems(env, draft)
+    return replace(draft, problems=find_env_file_problems() + file.problems + of_keys + of_variables)
 
 
-def _read(env: Mapping[str, str], path: str | Path) -> YamlFile:
+def _read_file(env: Mapping[str, str], path: str | Path) -> YamlFile:
     if not env.get(CONFIG):
         return read_yaml(Path(path))
-    source = read_yaml(Path(env[CONFIG]))
-    return replace(source, problems=tuple(replace(each, where=f"{CONFIG}={each.where}") for each in source.problems))
+    file = read_yaml(Path(env[CONFIG]))
+    return replace(file, problems=tuple(replace(each, where=f"{CONFIG}={each.where}") for each in file.problems))
 
 
-def _with_model_of(env: Mapping[str, str], tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """`tree` with the environment's model: a new name brings its own endpoint and key, or none."""
+def _override_model(env: Mapping[str, str], tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return `tree` with the model of the environment, and which variable sets which key.
+
+    A new model name also replaces the endpoint and the key: the old ones belong to another model.
+    """
     section = tree.get("model") or {}
     chosen: dict[str, Any] = {}
     if env.get(MODEL):
@@ -100,28 +105,28 @@ def _with_model_of(env: Mapping[str, str], tree: dict[str, Any]) -> tuple[dict[s
         chosen["api_key_env"] = API_KEY
     if not chosen or not isinstance(section, dict):
         return tree, {}
-    named = {"model.name": MODEL, "model.base_url": BASE_URL, "model.api_key_env": API_KEY}
-    variables = {key: name for key, name in named.items() if key.removeprefix("model.") in chosen}
+    names = {"model.name": MODEL, "model.base_url": BASE_URL, "model.api_key_env": API_KEY}
+    variables = {key: name for key, name in names.items() if key.removeprefix("model.") in chosen}
     return {**tree, "model": {**section, **chosen}}, variables
 
 
-def _salvaged(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
-    """The settings of `tree` without the keys that are wrong, and what is wrong with these."""
+def _validate_tolerantly(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
+    """Return the settings of `tree` without its wrong keys, and the errors of these keys."""
     try:
         return Settings.model_validate(tree), []
     except ValidationError as error:
         errors = error.errors()
     rest = tree
-    for steps in [existing_path(tree, steps_to(each)) for each in errors]:
+    for steps in [existing_path(tree, key_path(each)) for each in errors]:
         rest = _without(rest, steps)
-    settings, _ = (Settings(), []) if rest == tree else _salvaged(rest)
+    settings, _ = (Settings(), []) if rest == tree else _validate_tolerantly(rest)
     return settings, errors
 
 
 def _without(tree: Any, steps: Sequence[Any]) -> Any:
-    """A section or a list without what `steps` lead to; it may have gone already, with a part that held it.
+    """Return a section or a list without the value at `steps`.
 
-    With an item of a list go those after it: they would stand where they do not in the file.
+    The items after a removed list item are removed, too: their positions would no longer match the file.
     """
     if not steps or not existing_path(tree, steps[:1]):
         return tree
@@ -136,33 +141,37 @@ def _without(tree: Any, steps: Sequence[Any]) -> Any:
     return changed
 
 
-def _beside(path: Path, settings: Settings) -> Settings:
-    """Relative paths are relative to the configuration file."""
+def _resolve_paths(path: Path, settings: Settings) -> Settings:
+    """Make relative paths relative to the settings file."""
     file = (path.parent / settings.orders.file).resolve()
     return settings.model_copy(update={"orders": settings.orders.model_copy(update={"file": file})})
 
 
-def _misspelled(env: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Variables that are almost ours; others of the prefix may be secrets that another configuration names."""
-    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in KNOWN)
-    near = [(name, get_close_matches(name, KNOWN, n=1, cutoff=ALMOST)) for name in unknown]
+def _find_misspelled(env: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Find variables whose names are nearly ours.
+
+    Other variables with the prefix may be secrets that another settings file names.
+    """
+    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
+    near = [(name, get_close_matches(name, VARIABLES, n=1, cutoff=MIN_SIMILARITY)) for name in unknown]
     return tuple(Problem(name, "no such variable", f"Did you mean {found[0]}?") for name, found in near if found)
 
 
-def _model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem, ...]:
-    lonely = [name for name in (BASE_URL, API_KEY) if env.get(name)]
-    if env.get(MODEL) or settings.model.name != "offline" or not lonely:
+def _find_model_problems(env: Mapping[str, str], settings: Settings) -> tuple[Problem, ...]:
+    unused = [name for name in (BASE_URL, API_KEY) if env.get(name)]
+    if env.get(MODEL) or settings.model.name != "offline" or not unused:
         return ()
-    what = f"not set, while {' and '.join(lonely)} {'is' if len(lonely) == 1 else 'are'}: the model is still 'offline'"
-    return (Problem(MODEL, what, f"Name the model, such as openai:glm-4, or unset {' and '.join(lonely)}"),)
+    names = " and ".join(unused)
+    what = f"not set, while {names} {'is' if len(unused) == 1 else 'are'}: the model is still 'offline'"
+    return (Problem(MODEL, what, f"Name the model, such as openai:glm-4, or unset {names}"),)
 
 
-def _secret_problems(env: Mapping[str, str], found: SettingsDraft) -> tuple[Problem, ...]:
-    settings = found.settings
+def _find_secret_problems(env: Mapping[str, str], draft: SettingsDraft) -> tuple[Problem, ...]:
+    settings = draft.settings
     embedding = settings.knowledge.embedding
     fallbacks = {f"model.fallbacks.{place}": each for place, each in enumerate(settings.model.fallbacks)}
     models: dict[str, ModelEndpoint] = {"model": settings.model, **fallbacks}
-    named = {
+    variables = {
         **{f"{where}.api_key_env": each.api_key_env for where, each in models.items()},
         **{
             f"{where}.options_env.{option}": variable
@@ -180,40 +189,40 @@ def _secret_problems(env: Mapping[str, str], found: SettingsDraft) -> tuple[Prob
         **_tool_secrets(settings),
     }
     return tuple(
-        Problem(found.where(key), f"the environment variable {name} {what}", mend)
-        for key, name in named.items()
+        Problem(draft.where(key), f"the environment variable {name} {what}", fix)
+        for key, name in variables.items()
         if name is not None
-        for what, mend in _faults_of(env.get(name)) or (_weak(env[name]) if key == "access.admin_key_env" else [])
+        for what, fix in _check_secret(env.get(name), is_admin_key=key == "access.admin_key_env")
     )
 
 
-def _faults_of(secret: str | None) -> list[tuple[str, str]]:
+def _check_secret(secret: str | None, *, is_admin_key: bool) -> list[tuple[str, str]]:
     if secret is None:
         return [("is not set", "Set it, or put it into .env")]
     if not secret.strip():
         return [("is empty", "Give it a value")]
     if any(character in secret for character in "\r\n"):
         return [("holds a line break", "Set it to the secret alone")]
-    return []
+    return _check_admin_key(secret) if is_admin_key else []
 
 
-def _weak(key: str) -> list[tuple[str, str]]:
-    """What a key must be that opens everything, and that comes in a header."""
-    mend = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-    if len(key) < SHORTEST_KEY:
-        return [(f"holds a key of fewer than {SHORTEST_KEY} characters, which can be guessed", mend)]
+def _check_admin_key(key: str) -> list[tuple[str, str]]:
+    """Check that the key cannot be guessed and can be sent in a header."""
+    fix = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+    if len(key) < MIN_KEY_CHARACTERS:
+        return [(f"holds a key of fewer than {MIN_KEY_CHARACTERS} characters, which can be guessed", fix)]
     if not re.fullmatch(r"[!-~]+", key):
-        return [("holds a key with a space or a character that no header can carry", mend)]
+        return [("holds a key with a space or a character that no header can carry", fix)]
     return []
 
 
 def _tool_secrets(settings: Settings) -> dict[str, str]:
-    """Key -> the variable that it names."""
-    named: dict[str, str] = {}
+    """Return key -> the variable that it names, for all tools."""
+    variables: dict[str, str] = {}
     for name, tool in settings.tools.by_name.items():
         for kind, section in (("http", tool.http), ("mcp", tool.mcp)):
             for header, variable in (section.headers_env if section else {}).items():
-                named[f"tools.{name}.{kind}.headers_env.{header}"] = variable
+                variables[f"tools.{name}.{kind}.headers_env.{header}"] = variable
         for index, variable in enumerate(tool.mcp.environment if tool.mcp else []):
-            named[f"tools.{name}.mcp.environment.{index}"] = variable
-    return named
+            variables[f"tools.{name}.mcp.environment.{index}"] = variable
+    return variables

@@ -1,4 +1,4 @@
-"""Settings of the chat models: which one answers, how it is asked, and what becomes of a call that fails."""
+"""Settings of the chat models: the endpoint, its parameters, retries and fallbacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from serve_app.config.class_path import SECRET_OPTION
-from serve_app.config.validators import HttpUrl, Section, VariableName
+from serve_app.config.validators import HttpUrl, SettingsSection, VariableName
 
 FallbackOn = Literal["refusal", "length"]
 ProfileName = Literal[
@@ -19,50 +19,56 @@ HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{0,1000}$")
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
 
 
-class ModelEndpoint(Section):
-    """One chat model, and how it is reached."""
+class ModelEndpoint(SettingsSection):
+    """One chat model and its endpoint."""
 
     name: str
-    """`offline`; `openai:NAME` for any OpenAI-compatible endpoint, by the client of this project; any other name that
-    `init_chat_model` knows, such as `anthropic:claude-sonnet-4-5`; or a class by its import path, such as
-    `langchain_community.chat_models:ChatTongyi`, constructed with `options`."""
+    """One of: `offline`, the built-in model for tests; `openai:NAME` for any OpenAI-compatible endpoint; any other name
+    that LangChain's `init_chat_model` knows, such as `anthropic:claude-sonnet-4-5`; or the import path of a class, such
+    as `langchain_community.chat_models:ChatTongyi`."""
     options: dict[str, Any] = {}
-    """Constructor arguments, for a model named by its class or of another provider than `openai`. No secrets."""
+    """Constructor arguments, for a class by its import path or a provider other than `openai`. Never a secret: see
+    `options_env`."""
     options_env: dict[str, VariableName] = {}
-    """Option -> the environment variable that holds it: secrets of a class that `api_key_env` does not fit."""
+    """Constructor argument -> the environment variable with its value. For the secrets of a class that does not use
+    `api_key_env`."""
     profile: ProfileName | None = None
-    """How the endpoint differs from OpenAI's own; None tells by the host of `base_url`."""
+    """How the endpoint differs from OpenAI's own. None: the host of `base_url` decides."""
     base_url: HttpUrl | None = None
-    """The endpoint of an OpenAI-compatible server; None means the provider's own."""
+    """The URL of an OpenAI-compatible server. None: the provider's own."""
     api_key_env: VariableName | None = None
-    """The environment variable that holds the key; None leaves it to the provider's usual variable."""
+    """The environment variable with the API key. None: the variable that the provider usually has."""
     temperature: float | None = Field(default=None, ge=0, le=2)
-    """None leaves it to the provider: some models refuse the parameter."""
+    """Randomness of the answer. None: the provider's default; some models reject the parameter."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Likewise."""
+    """Nucleus sampling. None: the provider's default."""
     seed: int | None = None
-    """Likewise."""
+    """Seed of the sampling. None: the provider's default."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """The longest reply, in tokens; None leaves it to the provider."""
+    """The longest reply, in tokens. None: the provider's default."""
     reasoning_effort: str | None = Field(default=None, max_length=20)
-    """How long a reasoning model thinks, in its provider's words, such as `low`; None leaves it to the provider."""
+    """How long a reasoning model thinks, in the words of its provider, such as `low`. None: the provider's default."""
     extra_body: dict[str, Any] = {}
-    """Fields of the request that only this provider knows, such as `enable_thinking: false`; they win over ours."""
+    """Fields of the request that only this provider knows, such as `enable_thinking: false`. They replace fields that
+    the service sets."""
     extra_headers: dict[HeaderName, HeaderValue] = {}
-    """Headers of each request. A key has its place in `api_key_env`, not here."""
+    """Headers of each request. An API key belongs into `api_key_env`, not here."""
     stream: Literal["auto", "always"] = "auto"
-    """`always` asks for a stream even where the whole reply is wanted: some models only answer so."""
+    """`always` requests a stream even for a whole reply, because some models only answer so."""
     stream_usage: bool | None = None
-    """Whether a stream is asked to count its tokens (`stream_options`); None does what the profile says."""
+    """Whether the service asks a stream to count its tokens (`stream_options`). None: as the profile says."""
     done_ends: bool = False
-    """Whether `[DONE]` without a `finish_reason` ends a reply, for servers that never send one. Otherwise such a reply
-    counts as broken off."""
+    """Whether `[DONE]` without a `finish_reason` ends a reply, for servers that never send a `finish_reason`. Otherwise
+    such a reply counts as broken off."""
     tools: bool = True
-    """False for a model that takes no tools: it answers from documents that are searched for it, or plainly."""
+    """False for a model that cannot call tools. It answers from documents that the service searches for it, or from its
+    own knowledge."""
     context_tokens: int | None = Field(default=None, ge=1)
-    """How much the model reads, in tokens. After an overflow, no fallback that reads as little is asked."""
+    """The size of the model's context window. After an overflow, the service skips fallbacks with a window of the same
+    size or less."""
     timeout_s: float = Field(default=30, gt=0)
-    """For one call, first byte to last: half of a turn's time, so that a second call still fits."""
+    """For one call, from the start to the last byte. The default is half of a turn's time, so that there is time for a
+    second call."""
 
     @model_validator(mode="after")
     def _no_secrets(self) -> ModelEndpoint:
@@ -77,19 +83,21 @@ class ModelEndpoint(Section):
 
 
 class ModelSettings(ModelEndpoint):
-    """Which chat model answers, and what becomes of a call that fails."""
+    """The chat model, its retries, its circuit breaker and its fallbacks."""
 
     name: str = "offline"
-    """As of every model."""
+    """As in each of `fallbacks`."""
     fallbacks: tuple[ModelEndpoint, ...] = ()
-    """The models that are asked where those before them fail, in this order; such an answer is `degraded`."""
+    """Models to call, in this order, after the models before them failed. Their answers are `degraded`."""
     fallback_on: tuple[FallbackOn, ...] = ()
-    """Which whole replies a fallback is asked for, too: a `refusal`, or one that was cut off at its `length`. None: a
-    refusal is told to the user, and a cut-off answer is given as far as it goes."""
+    """Whole replies for which a fallback is called, too: a `refusal`, or a reply that was cut off at its `length`.
+    None: the user gets the refusal, or the reply up to the cut."""
     attempts: int = Field(default=2, ge=1, le=10)
-    """Tries of one model in one call, on failures that may pass; 0.5 s between them, doubling to 4 s, or the provider's
-    `Retry-After`. While another model is left to ask, a time-out is not tried again, nor are more than 4 s waited."""
+    """Calls of one model before the next fallback, for failures that may pass. Between them the service waits 0.5 s,
+    doubling to 4 s, or as long as the provider's `Retry-After` says. While a fallback is left, it neither retries a
+    timeout nor waits longer than 4 s."""
     breaker_failures: int = Field(default=5, ge=1, le=1000)
-    """Failures in a row after which a model is left alone: fewer open it on a short hiccup, more cost users' time."""
+    """Failures in a row that open the model's circuit breaker. With fewer, a short disturbance opens it; with more,
+    users wait longer in an outage."""
     cool_down_s: float = Field(default=10, gt=0, le=3600)
-    """For how long; then one call tries whether it is back."""
+    """How long the circuit breaker stays open. Then one call tests whether the model works again."""

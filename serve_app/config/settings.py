@@ -1,4 +1,8 @@
-"""The settings tree: one frozen section for each part of the service."""
+"""The settings tree: one frozen section for each part of the service.
+
+A YAML file is validated into these sections; each class receives only its own section. The file never contains a
+secret: it names an environment variable, and only the process that needs the secret reads it.
+"""
 
 from __future__ import annotations
 
@@ -20,161 +24,178 @@ from serve_app.config.validators import (
     Origin,
     Pattern,
     RedisUrl,
-    Section,
+    SettingsSection,
     ToolName,
     VariableName,
 )
 from serve_app.values import RateLimits
 
 
-class AccessSettings(Section):
-    """Keys, and what becomes of those who show wrong ones."""
+class AccessSettings(SettingsSection):
+    """API keys, and the throttle for wrong keys."""
 
     admin_key_env: VariableName | None = None
-    """The environment variable that holds the operator's key, of at least 32 characters, which makes the others. None
-    asks for no keys at all, which is for one machine: the service then refuses to listen on anything but loopback."""
+    """The environment variable with the operator's key, which has at least 32 characters and creates all other keys.
+    None: the service requires no keys. Use that on one machine only: the service then refuses to listen on any address
+    but loopback."""
     trusted_proxies: tuple[Network, ...] = ()
-    """The addresses and networks of proxies before the service whose `X-Forwarded-For` is believed: anybody can write
-    one. A client's address is the last one in it that is none of these."""
+    """Addresses and networks of your proxies. `X-Forwarded-For` is believed only from them, because anybody can send
+    this header. The client's address is the last address in it that is not a trusted proxy."""
     failures_per_minute: float = Field(default=10, gt=0, le=1_000_000)
-    """Wrong keys from one address; beyond that they are a 429. A person who mistypes needs fewer, a program that has an
-    old key asks more often, and a right key is let in from any address."""
+    """Wrong keys that one address may send; further ones get 429. A person who mistypes needs fewer, a program with an
+    old key sends more. A correct key is always accepted, from any address."""
     failures_burst: int = Field(default=10, ge=1, le=1_000_000)
-    """Of them at once: a program's first retries are still told that the key is wrong."""
+    """Wrong keys that one address may send at once. The first retries of a program still get 401, so that its log says
+    that the key is wrong."""
 
 
-class CacheSettings(Section):
-    """Answers that are given again to the same question."""
+class CacheSettings(SettingsSection):
+    """The answer cache: a repeated question gets the stored answer."""
 
     ttl_s: float | None = Field(default=None, gt=0, le=30 * 24 * 3600)
-    """For how long an answer is given again. None keeps none: how long an answer stays true, only those know who know
-    the tools. A change of a document ends it at once."""
+    """How long a stored answer is used again. None: no answer is stored, because only you know how long the results of
+    your tools stay true. A change of any document ends the use of all stored answers at once."""
     live_tools: tuple[ToolName, ...] = ()
-    """Tools whose results hold for the moment only, such as an order's state: an answer that needed one is not kept."""
+    """Tools whose results are true only at that moment, such as the state of an order. An answer that used one of them
+    is not stored."""
     max_bytes: int = Field(default=128 * 1024, ge=1024)
-    """Of one answer, with its passages and what the session remembers of it: twice a long one."""
+    """The largest answer that is stored, with its passages and its part of the session. The default is twice the size
+    of a long answer."""
 
 
-class HttpSettings(Section):
-    """What the ingress accepts."""
+class HttpSettings(SettingsSection):
+    """Limits of HTTP requests, and the web origins that may call the API."""
 
     max_chat_body_bytes: int = Field(default=512 * 1024, ge=1024)
-    """32,000 characters take 384 kB when each is a pair of escapes."""
+    """The largest body of a chat request. 32,000 characters need 384 kB if each one is written as two JSON escapes."""
     max_knowledge_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """One batch of documents; the CLI sends batches of 1 MB, a larger document alone."""
+    """The largest body of a request that adds documents. `serve-app ingest` sends batches of 1 MB, and a larger
+    document in a batch of its own."""
     max_headers: int = Field(default=100, ge=20)
-    """Of one request: a browser behind two proxies sends thirty. HAProxy takes no more than 101."""
+    """Headers of one request. A browser behind two proxies sends about 30. HAProxy accepts at most 101."""
     max_header_bytes: int = Field(default=16 * 1024, ge=1024)
-    """All names and values of one request: four long tokens. HAProxy's buffer is as large."""
+    """Names and values of all headers of one request: room for four long tokens. HAProxy's buffer has the same size."""
     cors_origins: tuple[Origin, ...] = ()
-    """The origins whose pages may call the API from a browser, such as `https://desk.example`. None: an API key has no
-    place in a page, so whoever lists one has decided otherwise. Cookies are never part of it."""
+    """Web origins whose pages may call the API from a browser, such as `https://desk.example`. The default is none,
+    because an API key in a page is public. Cookies are never allowed."""
 
 
-class LimitSettings(Section):
-    """What holds where nothing was said for a tenant, or for a key: no limit, because only the operator knows one."""
+class LimitSettings(SettingsSection):
+    """Default rate limits. There are none by default: only the operator knows the right values."""
 
     tenant: RateLimits = RateLimits()
-    """For each tenant, all of its keys together. A value that is set for a tenant of its own takes its place."""
+    """For each tenant, over all its keys. `serve-app tenants limit` sets other values for one tenant."""
     key: RateLimits = RateLimits()
-    """For each key. A value that is set for a key of its own takes its place."""
+    """For each key. `serve-app keys limit` sets other values for one key."""
 
 
-class AdmissionSettings(Section):
-    """How many turns one replica of Ingress serves at once, and what becomes of the others.
+class AdmissionSettings(SettingsSection):
+    """Admission control: how many turns one Ingress replica serves, and its queue.
 
-    `max_ongoing_requests` of Ingress in `serve_config.yaml` must be well above the first two together.
+    `max_ongoing_requests` of Ingress in `serve_config.yaml` must be well above `max_turns` plus `max_waiting`.
     """
 
     max_turns: int = Field(default=100, ge=1)
-    """As many as one replica of Agent takes at once (its `max_ongoing_requests`): what is let in beyond that would wait
-    behind the ingress, where nobody is fair. Two ingresses fill four agents to half."""
+    """Turns that one Ingress replica serves at once. The default is what one Agent replica accepts (its
+    `max_ongoing_requests`): further turns would wait behind Ingress, where no fair queue orders them. Two Ingress
+    replicas use half of four Agent replicas."""
     max_waiting: int = Field(default=150, ge=0)
-    """Turns that wait for a place, of all tenants; one tenant alone gets three fifths of it. A full queue is as
-    long as the turns in flight and half as many again: it is served in less than two turns' time."""
+    """Turns that wait in the fair queue, of all tenants together. One tenant can use at most three fifths of it. With
+    the default, the queue is one and a half times `max_turns`, so that a full queue is served within the time of two
+    turns."""
     max_wait_s: float = Field(default=5, gt=0)
-    """Then a turn that waits is refused: a user who has seen nothing for so long has left."""
+    """How long a turn waits in the queue before it is refused. A user who sees nothing for so long has left."""
 
 
-class AgentSettings(Section):
-    """How a turn is run."""
+class AgentSettings(SettingsSection):
+    """How the agent runs a turn."""
 
     prompt: str = (
         "You are a helpful assistant. Use the tools when they can answer; never invent an order's state or a fact that "
         "no tool gave you. Answer in the language of the question."
     )
-    """The system prompt; what the knowledge base returns and how to cite it is added by the service."""
+    """The system prompt. The service adds the passages from the knowledge base and how to cite them."""
     turn_timeout_s: float = Field(default=60, gt=0, le=3600)
-    """The whole request's deadline: longer than a user waits, shorter than the proxies' idle limits."""
+    """The deadline of the whole request: longer than a user waits, shorter than the idle timeouts of proxies."""
     max_steps: int = Field(default=8, ge=1, le=50)
-    """Model calls per turn: a loop that has not ended by then does not end by itself. At this and the next two limits
-    the model is asked to answer from what is known, without tools; such an answer is `degraded`."""
+    """Model calls in one turn. A loop that has not ended by then does not end by itself. At `max_steps`,
+    `max_tool_calls` or `max_tokens`, the model must answer from what it knows, without tools. Such an answer is
+    `degraded`."""
     max_tool_calls: int = Field(default=20, ge=1, le=1000)
-    """Tool calls per turn; those beyond are refused. No turn of use makes so many."""
+    """Tool calls in one turn; further calls are refused. No useful turn makes so many."""
     max_tokens: int = Field(default=200_000, ge=1000)
-    """Input and output tokens of all model calls of a turn, as the provider counts them: what one turn may cost."""
+    """Input and output tokens of all model calls of one turn, as the provider counts them: the most that one turn can
+    cost."""
     max_result_characters: int = Field(default=200_000, ge=1000)
-    """Of all tool results of a turn together; of longer ones the model is told beginnings and ends. 200,000 characters
-    are 50,000 tokens: half of what the smaller context windows of today hold."""
+    """Characters of all tool results of one turn together. Of longer results, the model reads the beginnings and the
+    ends. 200,000 characters are about 50,000 tokens: half of a small context window today."""
     retry_budget: int = Field(default=6, ge=0, le=100)
-    """Tries beyond the first that one turn may make over all its calls together, of models and of tools."""
+    """Retries in one turn, over all its model calls and tool calls together."""
     max_runs: int = Field(default=150, ge=1)
-    """Turns of one replica at once: those that clients follow (`max_ongoing_requests`), and those that they left. One
-    tenant alone has seven eighths of them at most."""
+    """Turns that one Agent replica runs at once: those that a client follows (`max_ongoing_requests`) and those whose
+    client has left. One tenant can use at most 7/8 of them."""
 
 
-class RunSettings(Section):
-    """How runs are kept and handed over."""
+class RunSettings(SettingsSection):
+    """How runs are stored and handed over."""
 
     second_message: Literal["wait", "reject", "cancel_running"] = "wait"
-    """What a message does while a turn of its session runs: wait for its end, be refused with 409, or cancel it."""
+    """What a message does while another turn of its session runs: `wait` for its end, `reject` with 409, or
+    `cancel_running`."""
     steps_ttl_s: int = Field(default=24 * 3600, gt=0)
-    """How long a run can be read, and a repeated `Idempotency-Key` finds it: a client's retries end within a day."""
+    """How long a run can be read, and how long a repeated `Idempotency-Key` finds it. The retries of a client end
+    within a day."""
     tokens_ttl_s: int = Field(default=3600, gt=0)
-    """How long its stream can be resumed word by word; after that its steps and its answer are still there."""
+    """How long the stream of a run can be resumed word by word. After that, only its steps and its answer are
+    stored."""
     max_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
-    """Of one run's events in Redis; a run that goes beyond fails. Sixty times a long answer with its passages."""
+    """The largest size of one run's events in Redis; a larger run fails. The default is sixty times a long answer with
+    its passages."""
     grace_s: float = Field(default=45, ge=0)
-    """How long a replica that shuts down lets its runs go on before others take them over. With the 10 s for which a
-    call follows a run, it stays below the Agent's `graceful_shutdown_timeout_s`."""
+    """How long a replica that shuts down continues its runs before other replicas take them over. A call follows its
+    run for 10 s more: keep the sum below `graceful_shutdown_timeout_s` of Agent in `serve_config.yaml`."""
 
 
-class MemorySettings(Section):
+class MemorySettings(SettingsSection):
     """What a conversation remembers."""
 
     window: int = Field(default=3, ge=0, le=100)
-    """Exchanges given to the model, the latest ones."""
+    """How many of the latest exchanges the model reads. An exchange is a question and its answer, with the steps
+    between."""
     ttl_s: int = Field(default=7 * 24 * 3600, gt=0)
-    """A conversation's life after its last turn, in seconds."""
+    """How long a conversation is stored after its last turn. The default is a week."""
 
 
-class OrdersSettings(Section):
-    """Where `order_query` looks orders up."""
+class OrdersSettings(SettingsSection):
+    """The orders that the tool `order_query` reads."""
 
     file: Path = Path("orders.json")
-    """Order id -> state; relative to the configuration file."""
+    """A JSON file that maps order ids to states. The path is relative to the settings file."""
     url: HttpUrl | None = None
-    """An HTTP backend asked with GET `{url}/{order_id}` in place of the file."""
+    """An HTTP backend in place of the file. The tool sends GET `{url}/{order_id}`."""
 
 
-class EmbeddingSettings(Section):
-    """Which model turns text into dense vectors; one of `model` and `factory`."""
+class EmbeddingSettings(SettingsSection):
+    """The model that turns text into dense vectors. Set either `model` or `factory`."""
 
     model: str | None = None
-    """Any name `init_embeddings` knows, such as `openai:embedding-3`, or the import path of a LangChain `Embeddings`,
-    such as `langchain_community.embeddings:DashScopeEmbeddings`, whose module is imported only where it is named."""
+    """A name that LangChain's `init_embeddings` knows, such as `openai:embedding-3`, or the import path of a LangChain
+    `Embeddings` class, such as `langchain_community.embeddings:DashScopeEmbeddings`. Its module is imported only if it
+    is named here."""
     options: dict[str, Any] = {}
-    """What a class by import path is constructed with, such as `{model: text-embedding-v4}`. No secrets: see below."""
+    """Constructor arguments of a class that `model` names, such as `{model: text-embedding-v4}`. Never a secret: see
+    `options_env`."""
     options_env: dict[str, VariableName] = {}
-    """Option -> the environment variable that holds it: secrets of a class that `api_key_env` does not fit."""
+    """Constructor argument -> the environment variable with its value. For the secrets of a class that does not use
+    `api_key_env`."""
     factory: FunctionPath | None = None
-    """`module:function` without arguments that returns a LangChain `Embeddings`."""
+    """`module:function`: a function without arguments that returns a LangChain `Embeddings`."""
     base_url: HttpUrl | None = None
-    """The endpoint of an OpenAI-compatible server; None means the provider's own."""
+    """The URL of an OpenAI-compatible server. None: the provider's own."""
     api_key_env: VariableName | None = None
-    """The environment variable that holds the key."""
+    """The environment variable with the API key."""
     timeout_s: float = Field(default=10, gt=0)
-    """For one call, of a query or of a batch of passages."""
+    """For one call, which embeds a query or a batch of passages."""
 
     @model_validator(mode="after")
     def _one_source(self) -> EmbeddingSettings:
@@ -189,37 +210,39 @@ class EmbeddingSettings(Section):
 
     @property
     def identity(self) -> str:
-        """What tells its vectors from those of another model."""
+        """Identifies the model, so that vectors of different models are never mixed."""
         chosen = {name: self.options[name] for name in sorted(self.options) if "model" in name or "dim" in name}
         return f"{self.model or self.factory}" + (f" {chosen}" if chosen else "")
 
 
-class KnowledgeSettings(Section):
-    """How documents are kept and found."""
+class KnowledgeSettings(SettingsSection):
+    """How documents are stored and searched."""
 
     collection: str = Field(default="serve_app", pattern=r"^[A-Za-z_]\w{0,200}$")
-    """The Milvus collection; the names of its Redis keys begin with it too."""
+    """The Milvus collection. The names of its Redis keys begin with it, too."""
     mode: Literal["lexical", "dense", "hybrid"] = "lexical"
-    """`dense` and `hybrid` need an `embedding`; a change of mode or embedding needs a new collection."""
+    """`lexical` matches words, `dense` matches meaning, `hybrid` does both. `dense` and `hybrid` need an `embedding`.
+    If you change the mode or the embedding, choose a new collection."""
     embedding: EmbeddingSettings | None = None
-    """None keeps the whole of retrieval on this machine."""
+    """The embedding model. None: text is never sent to another machine for retrieval."""
     limit: int = Field(default=5, ge=1, le=50)
-    """Passages per search."""
+    """Passages that one search returns."""
     min_score: float = Field(default=0.35, ge=0, le=1)
-    """How much of the question the best passage must carry for anything to be returned; those beside it need half of
-    that. Twelve questions about other things stayed below it over a manual of 2,300 passages."""
+    """The share of the question that the best passage must cover; otherwise the search finds nothing. Further passages
+    need half of it. In a test, twelve questions about other topics stayed below the default over a manual of 2,300
+    passages."""
     timeout_s: float = Field(default=0.5, gt=0)
-    """For one search of one Milvus, and for the embedding of its question: a turn that waits longer is better answered
-    without documents."""
+    """For one search in one Milvus, and for the embedding of its question. After a longer wait, an answer without
+    documents is better."""
     description: str = (
         "Search the knowledge base (manuals, guides, policies and other documents) for passages that answer a "
         "question. 在知识库(手册、指南、政策等文档)中查找能回答问题的段落。"
     )
-    """What the model is told of `knowledge_search`: say here what your documents are about."""
+    """What the model reads about the tool `knowledge_search`. Write here what your documents are about."""
 
     @property
     def total_timeout_s(self) -> float:
-        """For all that a search asks in turn: Redis, the embedding, Milvus, its standby."""
+        """The time limit of a whole search: Redis, the embedding, Milvus, its standby."""
         return 4 * self.timeout_s
 
     @model_validator(mode="after")
@@ -229,19 +252,19 @@ class KnowledgeSettings(Section):
         return self
 
 
-def _url_of(value: Any) -> Any:
+def _expand_url(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-class RedisSettings(Section):
-    """Where state lives; `redis: URL` is short for `redis: {url: URL}`."""
+class RedisSettings(SettingsSection):
+    """The Redis that stores the state. `redis: URL` is short for `redis: {url: URL}`."""
 
     url: RedisUrl = EMBEDDED
-    """`embedded` starts one on loopback; `redis://host:port/db` uses one that exists."""
+    """`embedded` starts a Redis on loopback; `redis://host:port/db` uses yours."""
     password_env: VariableName | None = None
-    """The environment variable that holds the password."""
+    """The environment variable with the password."""
     timeout_s: float = Field(default=2, gt=0)
-    """For one command or pipeline: far above a healthy server's milliseconds."""
+    """For one command or pipeline. A healthy server needs milliseconds."""
 
     @model_validator(mode="after")
     def _one_password(self) -> RedisSettings:
@@ -250,55 +273,60 @@ class RedisSettings(Section):
         return self
 
 
-class MilvusSettings(Section):
-    """Where vectors live; `milvus: URL` is short for `milvus: {url: URL}`."""
+class MilvusSettings(SettingsSection):
+    """The Milvus that stores the vectors. `milvus: URL` is short for `milvus: {url: URL}`."""
 
     url: MilvusUrl = EMBEDDED
-    """`embedded` starts a Milvus Lite server on loopback; `http://host:port` uses one that exists."""
+    """`embedded` starts a Milvus Lite server on loopback; `http://host:port` uses yours."""
     standby: HttpUrl | None = None
-    """A second Milvus that is searched while the first one does not answer. The service reads from it and never writes
-    to it: whoever runs it keeps it in step with the first one, as by Milvus-CDC or by restoring its backups. A passage
-    that only one of the two has, or has in an older version, is not found there."""
+    """A second Milvus, which is searched while the first one does not answer. The service never writes to it: its
+    operator keeps it in step with the first one, with Milvus-CDC or by restoring backups. A passage that only one
+    server has, or that is older on the standby, is not found there."""
     token_env: VariableName | None = None
-    """The environment variable that holds `user:password` or an API key, for both servers."""
+    """The environment variable with `user:password` or an API key, for both servers."""
     timeout_s: float = Field(default=30, gt=0)
-    """For one command that is no search: Milvus Lite writes a batch in 0.2 s, a server that compacts takes more, and a
-    large collection is loaded for longest. A search has `knowledge.timeout_s`."""
+    """For one command other than a search. Milvus Lite writes a batch in 0.2 s; a server that compacts needs more, and
+    loading a large collection takes longest. A search has `knowledge.timeout_s`."""
 
 
-class FaultSettings(Section):
-    """Faults on purpose, to rehearse an outage: `serve-app fault`."""
+class FaultSettings(SettingsSection):
+    """Fault injection, to test how the service behaves in an outage: `serve-app fault`."""
 
     enabled: bool = False
-    """Whether whoever reaches `/admin/faults` may set them: they cost the users their answers."""
+    """Whether `/admin/faults` may set faults. An injected fault affects the answers of real users."""
 
 
-class FeedbackSettings(Section):
-    """How long users' votes are kept."""
+class FeedbackSettings(SettingsSection):
+    """How long the feedback of users is stored."""
 
     ttl_s: int = Field(default=90 * 24 * 3600, gt=0)
-    """With question and answer, in seconds: a season of work on prompts and documents."""
+    """For one rating, with its question and answer. The default is 90 days: enough to improve prompts and documents."""
 
 
-class ObservabilitySettings(Section):
-    """What the service tells of itself; where traces go, the usual variables of LangSmith and OpenTelemetry say."""
+class ObservabilitySettings(SettingsSection):
+    """Logs, metrics and traces.
+
+    The usual environment variables of LangSmith and OpenTelemetry say where traces are sent.
+    """
 
     steps: bool = True
-    """Whether `serve-app logs --run` tells of every step of a run, by half a dozen more lines a turn that are in Redis
-    only; without, it tells what the files do."""
+    """Whether `serve-app logs --run` shows every step of a run. These lines, about six for a turn, are stored in Redis
+    only. Without them, the command shows what the log files show."""
     redact: tuple[Pattern, ...] = ()
-    """Regular expressions of what must not leave in logs, traces and error bodies, beside what is masked anyway: keys,
-    passwords, e-mail addresses, phone numbers, Chinese identity numbers and bank cards. One that comes back to a place
-    again and again, such as `(a+)+b`, slows every line down."""
+    """Regular expressions of text to mask in logs, traces and error bodies. Keys, passwords, e-mail addresses, phone
+    numbers, Chinese identity numbers and bank cards are always masked. An expression that backtracks, such as `(a+)+b`,
+    slows every log line down."""
     metrics: bool = True
-    """Whether its own metrics are kept; `/metrics` has Ray's all the same. Off only to see what they cost."""
+    """Whether the service records its own metrics. `/metrics` shows those of Ray in any case. Switch it off only to
+    measure its cost."""
     trace_sampling: float = Field(default=1.0, ge=0, le=1)
-    """The share of turns that are traced, besides those that fail or are degraded. All: who switches tracing on looks
-    for the turn that was just made; at full load each that is told costs about a millisecond of processor."""
+    """The share of turns that are traced. Turns that fail or are degraded are always traced. The default is all,
+    because you switch tracing on to see the turn that you just made. At full load, each traced turn costs about a
+    millisecond of CPU."""
 
 
-class Settings(Section):
-    """The whole tree."""
+class Settings(SettingsSection):
+    """All settings of an installation."""
 
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
@@ -308,8 +336,8 @@ class Settings(Section):
     egress: EgressSettings = EgressSettings()
     orders: OrdersSettings = OrdersSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
-    redis: Annotated[RedisSettings, BeforeValidator(_url_of)] = RedisSettings()
-    milvus: Annotated[MilvusSettings, BeforeValidator(_url_of)] = MilvusSettings()
+    redis: Annotated[RedisSettings, BeforeValidator(_expand_url)] = RedisSettings()
+    milvus: Annotated[MilvusSettings, BeforeValidator(_expand_url)] = MilvusSettings()
     access: AccessSettings = AccessSettings()
     http: HttpSettings = HttpSettings()
     cache: CacheSettings = CacheSettings()

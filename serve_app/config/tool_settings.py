@@ -1,4 +1,4 @@
-"""Which tools are there, how is each called, and in which process?"""
+"""Settings of the tools: how each is called, its retries, and where it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_app.config.validators import (
     HeaderName,
     HostName,
     HttpUrl,
-    Section,
+    SettingsSection,
     ToolName,
     UrlTemplate,
     VariableName,
@@ -20,51 +20,59 @@ from serve_app.config.validators import (
 from serve_app.values import Effect
 
 RetryOn = Literal["timeout", "connection", "server_error"]
-"""`server_error` is an answer of 429 or 5xx: the server is there, but does not manage."""
+"""`server_error`: the server answered with 429 or 5xx."""
 KINDS = ("http", "mcp", "function")
 
 
-class HttpToolSettings(Section):
-    """An HTTP endpoint as a tool. Only the hosts of its own URLs are ever contacted."""
+class HttpToolSettings(SettingsSection):
+    """An HTTP endpoint as a tool. It connects only to the hosts of its URLs."""
 
     url: UrlTemplate
-    """`{parameter}` in the path or the query is filled with the argument, percent-encoded. What is not in the URL goes
-    into the query of GET, HEAD and DELETE, and into the JSON body of the others."""
+    """`{parameter}` in the path or the query is replaced with the argument, percent-encoded. Other arguments are sent
+    in the query of GET, HEAD and DELETE, and in the JSON body of other methods."""
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    """The HTTP method."""
     description: str = Field(min_length=1)
-    """What the model is told."""
+    """What the model reads about the tool."""
     parameters: dict[str, Any] = {"type": "object", "properties": {}}
-    """JSON schema of the arguments object; what it does not name is refused unless it says otherwise."""
+    """JSON schema of the arguments object. Arguments that it does not name are rejected, unless the schema allows
+    them."""
     headers_env: dict[HeaderName, VariableName] = {}
-    """Header -> the environment variable that holds its value, such as `Authorization: BILLING_TOKEN`."""
+    """Header -> the environment variable with its value, such as `Authorization: BILLING_TOKEN`."""
     standby_url: UrlTemplate | None = None
-    """A second endpoint that answers the same calls."""
+    """A second endpoint that answers the same calls. It is called once, after all attempts failed."""
     max_response_bytes: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Of a longer answer the rest is not read; the model is told its beginning, and that there is more."""
+    """The largest response that is read. Of a larger one, the model reads the beginning and a note."""
 
 
-class McpToolSettings(Section):
-    """A tool of an MCP server, which is reached by `url` (streamable HTTP) or started by `command` (stdio)."""
+class McpToolSettings(SettingsSection):
+    """A tool of an MCP server.
+
+    The server is reached at `url` (streamable HTTP) or started by `command` (stdio).
+    """
 
     url: HttpUrl | None = None
+    """The URL of the server."""
     command: list[str] | None = Field(default=None, min_length=1)
-    """The program and its arguments; it is started once per process of the tool."""
+    """The program and its arguments. Each process of the tool starts it once."""
     tool: str | None = None
-    """The tool's name on the server; None means the name it has here."""
+    """The name of the tool on the server. None: the name of this entry."""
     tools: Literal["all"] | None = None
-    """`all` offers every tool that the server lists, as it lists them; the entry's other settings hold for each."""
+    """`all` offers every tool that the server lists. The other settings of the entry apply to each of them."""
     prefix: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_-]{0,31})?$")
-    """For `tools: all`: what each name begins with here, so that two servers may have tools of one name."""
+    """For `tools: all`: put before the name of each tool, so that two servers can have tools of the same name."""
     effects: dict[str, Effect] = {}
-    """For `tools: all`: the effect of single tools, by their names on the server, where it is not the entry's."""
+    """For `tools: all`: tool name on the server -> its effect, if it differs from the effect of the entry."""
     headers_env: dict[HeaderName, VariableName] = {}
-    """For `url`: header -> the environment variable that holds its value."""
+    """For `url`: header -> the environment variable with its value."""
     connect_timeout_s: float = Field(default=10, gt=0)
-    """For a program to start, or a server to answer, and to list its tools; then it is tried again, later and later."""
+    """For the server to start, to answer and to list its tools. After that the service tries again, with growing
+    pauses."""
     environment: list[VariableName] = []
-    """For `command`: the variables that the program is given beside PATH, HOME and the like."""
+    """For `command`: environment variables that the program receives, besides PATH, HOME and the like."""
     max_response_bytes: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Of a longer answer the model is told the beginning and the end; one of over twelve times as much is not read."""
+    """The largest response that the model reads whole. Of a larger one it reads the beginning and the end; a response
+    of more than twelve times this size is not read."""
 
     @model_validator(mode="after")
     def _one_way_to_the_server(self) -> McpToolSettings:
@@ -77,35 +85,41 @@ class McpToolSettings(Section):
         return self
 
 
-class BreakerSettings(Section):
-    """When a dependency that fails is left alone, and for how long."""
+class BreakerSettings(SettingsSection):
+    """The circuit breaker of a tool."""
 
     failures: int = Field(default=5, ge=1)
-    """Calls in a row that timed out, lost the connection or got a server error."""
+    """Calls in a row that time out, lose the connection or get a server error, after which the breaker opens."""
     cool_down_s: float = Field(default=10, gt=0)
-    """After it one call is let through as a probe."""
+    """How long the breaker stays open. Then one call tests whether the tool works again."""
 
 
-class ToolSettings(Section):
-    """One tool, of the kind whose key it has: `function`, `http` or `mcp`."""
+class ToolSettings(SettingsSection):
+    """One tool. It has exactly one of `function`, `http` and `mcp`."""
 
     http: HttpToolSettings | None = None
+    """The tool is an HTTP endpoint."""
     mcp: McpToolSettings | None = None
+    """The tool belongs to an MCP server."""
     function: FunctionPath | None = Field(default=None, validate_default=True)
-    """`module:function`, a typed async function with a docstring."""
+    """The tool is a Python function: `module:function`, an async function with type annotations and a docstring."""
     timeout_s: float = Field(default=10, gt=0)
     """For one attempt."""
     attempts: int = Field(default=2, ge=1, le=10)
-    """Tries on what `retry_on` names, with an exponential wait of 2-5 s between them."""
+    """Calls of the tool, if they fail as `retry_on` says. Between them the service waits 2 to 5 s, growing
+    exponentially."""
     retry_on: list[RetryOn] = ["timeout", "connection"]
+    """The failures after which the tool is called again. `server_error` is an answer of 429 or 5xx."""
     effect: Effect = "pure"
-    """`effect` says that a second call would do the deed twice: such a tool has one attempt and no standby."""
+    """What a second call with the same arguments does: nothing (`pure`), nothing with the same idempotency key
+    (`idempotent`), or the effect once more (`effect`). A tool with `effect` has one attempt and no standby."""
     max_result_characters: int = Field(default=100_000, ge=100, le=10_000_000)
-    """Of a longer result the model is told the beginning, the end and how much is missing: 100,000 characters are
-    25,000 tokens, more than a model should read of one tool."""
+    """Of a longer result, the model reads the beginning, the end and how much is missing. 100,000 characters are about
+    25,000 tokens: more than a model should read from one tool."""
     fallback: ToolName | None = None
-    """The tool that is called once with the same arguments after the attempts of this one have failed."""
+    """The tool that is called once with the same arguments, after all attempts of this one failed."""
     breaker: BreakerSettings = BreakerSettings()
+    """When the service stops calling a tool that fails."""
 
     @field_validator("function")
     @classmethod
@@ -136,37 +150,47 @@ class ToolSettings(Section):
         return self
 
 
-class GroupSettings(Section):
-    """Tools in a deployment of their own, `Tools-NAME`, which needs an entry in `serve_config.yaml`."""
+class GroupSettings(SettingsSection):
+    """Tools that run in a deployment of their own, `Tools-NAME`.
+
+    The deployment needs an entry in `serve_config.yaml`.
+    """
 
     tools: list[ToolName] = Field(min_length=1)
+    """The names of the tools."""
     memory_mb: int | None = Field(default=None, ge=128)
-    """What the tools of one replica may take up beside what the process takes up at its start; None is no limit. A
-    thread counts 8 MB."""
+    """The memory that the tools of one replica may use, besides the memory of the process at its start. A thread counts
+    8 MB. None: no limit."""
 
 
-class ToolsSettings(Section):
-    """Tools by name, and under the one reserved key `groups` those that run apart from the others."""
+class ToolsSettings(SettingsSection):
+    """Tools by name.
+
+    The reserved key `groups` names those that run apart from the others.
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[ToolName, ToolSettings]
     groups: dict[GroupName, GroupSettings] = {}
+    """Groups of tools by name. Each group runs in a deployment of its own."""
 
     @property
     def by_name(self) -> dict[str, ToolSettings]:
-        """All tools."""
+        """All tools by name, without `groups`."""
         return dict(self.__pydantic_extra__)
 
     def names_of_group(self, group: str | None) -> list[str]:
-        """The names of a group's tools; of those in no group for None."""
+        """Return the names of a group's tools; for None, those in no group."""
         if group is not None:
             return [name for name in self.groups[group].tools if name in self.by_name]
         grouped = {name for each in self.groups.values() for name in each.tools}
         return [name for name in self.by_name if name not in grouped]
 
 
-class EgressSettings(Section):
-    """Where tools may connect to."""
+class EgressSettings(SettingsSection):
+    """The private addresses that tools may connect to."""
 
     private_hosts: list[HostName] = []
-    """Hosts, or `host:port`, of HTTP tools and MCP servers that may have private, loopback or link-local addresses."""
+    """Hosts, as `host` or `host:port`, of HTTP tools and MCP servers that may have private, loopback or link-local
+    addresses. Other hosts must have public addresses: this protects internal services from requests that a model makes
+    (SSRF)."""

@@ -1,4 +1,7 @@
-"""Base class of the settings sections, and the string types that a configuration uses."""
+"""`SettingsSection`, the base class of all settings sections, and the types of their text values.
+
+The messages never repeat the value: it may be a secret in the wrong place.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
         return (
             parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", value)
         )
-    except ValueError:  # a port that is no number, a bracket left open
+    except ValueError:  # a port that is not a number, or an open bracket
         return False
 
 
@@ -132,7 +135,7 @@ HostName = Annotated[str, AfterValidator(_host_name)]
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
-class Section(BaseModel):
-    """Frozen and closed: an unknown key is a problem, reported with the nearest valid one."""
+class SettingsSection(BaseModel):
+    """A frozen section of the settings that rejects unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

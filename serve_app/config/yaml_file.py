@@ -1,4 +1,4 @@
-"""What does a YAML file hold, and on which line does a key stand?"""
+"""Reads a YAML file and knows the line of each key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """A file's mapping, empty where the file cannot be read: then `problems` says why."""
+    """The mapping in a file; empty, with `problems`, if the file cannot be read."""
 
     path: Path
     tree: dict[str, Any] = field(default_factory=dict)
@@ -24,14 +24,17 @@ class YamlFile:
     problems: tuple[Problem, ...] = ()
 
     def where(self, *steps: object) -> str:
-        """`file:line: section.key`, the line being that of the nearest enclosing key the file has."""
+        """Return `file:line: section.key`.
+
+        If the key is not in the file, the line is that of the nearest key around it.
+        """
         line = _line(self.root, [str(step) for step in steps])
         place = str(self.path) if line is None else f"{self.path}:{line}"
         return f"{place}: {'.'.join(map(str, steps))}" if steps else place
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """The mapping that the YAML file at `path` holds, or the problem that it holds none."""
+    """Read the mapping in the YAML file at `path`, or the problem of the file."""
     try:
         text = path.read_text(encoding="utf-8")
         tree, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
@@ -50,7 +53,7 @@ def read_yaml(path: Path) -> YamlFile:
         )
     except (yaml.YAMLError, ValueError) as error:
         line = " ".join(str(error).split())
-        problem = Problem(str(path), f"not valid YAML ({line})", "Mend the file")
+        problem = Problem(str(path), f"not valid YAML ({line})", "Correct the file")
     else:
         if isinstance(tree, dict):
             return YamlFile(path, tree, root)
@@ -61,7 +64,10 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def existing_path(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:
-    """The part of `steps` that leads to something in `tree`: of a missing key, the way to what lacks it."""
+    """Return the part of `steps` that exists in `tree`.
+
+    For a missing key, this is the path to its section.
+    """
     if not steps:
         return ()
     step, *rest = steps
@@ -70,13 +76,13 @@ def existing_path(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _line(node: yaml.Node | None, steps: list[str]) -> int | None:
-    """Counted from 1; None where not even the first step is there."""
+    """Return the line of the last existing step, from 1; None if there is none."""
     line = None
     for step in steps:
-        found = next((pair for pair in _children(node) if pair[0] == step), None)
-        if found is None:
+        child = next((each for each in _children(node) if each[0] == step), None)
+        if child is None:
             break
-        _, line, node = found
+        _, line, node = child
     return line
 
 
