@@ -42,10 +42,17 @@ FAULT = {"target": "tool:watch", "mode": "timeout", "rate": 1, "for_s": 3600}
 
 def configuration(model: TaskModel) -> dict[str, object]:
     """The tools of the tasks; `watch` is a quick one, until a fault has it hang."""
-    tools: dict[str, dict[str, object]] = {each: {"function": f"deeds:{each}"} for each in ("price_of", "stock_of")}
-    tools["notify"] = {"function": "deeds:notify", "effect": "idempotent"}
-    tools["book"] = {"function": "deeds:book", "effect": "effect"}
-    tools["watch"] = {"function": "deeds:price_of", "timeout_s": TOOL_S, "attempts": 1, "breaker": {"failures": 1000}}
+    tools: dict[str, dict[str, object]] = {
+        each: {"function": f"traced_tools:{each}"} for each in ("price_of", "stock_of")
+    }
+    tools["notify"] = {"function": "traced_tools:notify", "effect": "idempotent"}
+    tools["book"] = {"function": "traced_tools:book", "effect": "effect"}
+    tools["watch"] = {
+        "function": "traced_tools:price_of",
+        "timeout_s": TOOL_S,
+        "attempts": 1,
+        "breaker": {"failures": 1000},
+    }
     return {"model": {"name": "openai:tasks", "base_url": model.url}, "tools": tools, "faults": {"enabled": True}}
 
 

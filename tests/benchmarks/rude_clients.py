@@ -26,7 +26,7 @@ import yaml
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "service")]
 
-from rude import KINDS, rudely  # noqa: E402 - after the path
+from rude_client_kinds import KINDS, rudely  # noqa: E402 - after the path
 from running_service import GUARDS, ROOT, Service, started  # noqa: E402
 
 POLITE = 8

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from pair import Pair, paired
 from running_service import ROOT, Service, started
 from task_model import TaskModel, served
+from two_replicas import Pair, paired
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def pair(service: Service) -> Iterator[Pair]:
 def _configuration(folder: Path) -> Path:
     """configs/local.yaml and one more tool."""
     tree = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text())
-    tree["tools"]["track_parcel"] = {"function": "parcels:track_parcel"}
+    tree["tools"]["track_parcel"] = {"function": "parcel_tool:track_parcel"}
     tree["orders"]["file"] = str(ROOT / "configs" / "orders.json")
     path = folder / "service.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=True))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from deeds import said
 from task_model import DEVICES, answer, calls_of, device_of, task
+from traced_tools import said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import pytest
-from pair import DEPLOYMENTS, Pair, kill
 from redis import Redis
+from two_replicas import DEPLOYMENTS, Pair, kill
 
 from serve_app.stores.redis_keys import RunKeys
 

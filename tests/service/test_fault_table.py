@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dependencies import SECRET, Dependencies, Upstream, breakable
+from breakable_dependencies import SECRET, Dependencies, Upstream, breakable
 from listening import served
 from running_service import ENVIRONMENT, Service, beside
 from stub_server import SECRET_TEXT
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psutil
-    from dependencies import Mood
+    from breakable_dependencies import Mood
     from stub_server import Stub
 
 NAME = "faulty"

@@ -62,7 +62,9 @@ def risky(service: Service, stub: Stub) -> Iterator[Risky]:
     named = ("crash", "devour", "block", "pulse")
     orders = service.data_dir / "few-orders.json"
     orders.write_text(json.dumps({"OD-1": "lost at sea"}))
-    tools: dict[str, Any] = {each: {"function": f"perils:{each}", "attempts": 1, "timeout_s": 5} for each in named}
+    tools: dict[str, Any] = {
+        each: {"function": f"harmful_tools:{each}", "attempts": 1, "timeout_s": 5} for each in named
+    }
     tools["order_query"] = {"function": "serve_app.tools.orders:order_query"}
     tools["groups"] = {GROUP: {"tools": list(named), "memory_mb": 256}}
     model = {"name": f"openai:{MODEL}", "base_url": stub.url}

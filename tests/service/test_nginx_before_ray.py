@@ -18,21 +18,21 @@ import pytest
 from following_client import FollowingClient, frames
 from listening import served
 from nginx_edge import edge, upstreams
-from pair import kill
 from running_service import beside
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from tcp_proxy import Proxy
+from two_replicas import kill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from nginx_edge import Edge
-    from pair import Pair
     from running_service import Service
     from starlette.requests import Request
+    from two_replicas import Pair
 
 pytestmark = pytest.mark.long
 

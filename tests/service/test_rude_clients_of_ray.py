@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from rude import DRIPPING, KINDS, rudely
+from rude_client_kinds import DRIPPING, KINDS, rudely
 
 if TYPE_CHECKING:
     from running_service import Service

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from following_client import Told, body, frames
-from pair import NAME, Pair, kill, until
 from redis import Redis
+from two_replicas import NAME, Pair, kill, until
 
 from serve_app.stores.redis_keys import RunKeys, SessionKeys
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
-from deeds import trace
 from following_client import FollowingClient
 from running_service import START_S, Service, deploy
 from task_model import DEVICES, TaskModel
+from traced_tools import trace
 
 from serve_app.deployments.data_folder import choose_ports
 
@@ -154,10 +154,10 @@ def paired(service: Service, model: TaskModel) -> Iterator[Pair]:
 
 def _settings(service: Service, model: TaskModel) -> dict[str, Any]:
     ports = choose_ports(service.data_dir)
-    tools: dict[str, dict[str, Any]] = {name: {"function": f"deeds:{name}"} for name in ("price_of", "stock_of")}
-    tools["notify"] = {"function": "deeds:notify", "effect": "idempotent"}
-    tools["book"] = {"function": "deeds:book", "effect": "effect"}
-    tools["watch"] = {"function": "deeds:watch", "timeout_s": 30}
+    tools: dict[str, dict[str, Any]] = {name: {"function": f"traced_tools:{name}"} for name in ("price_of", "stock_of")}
+    tools["notify"] = {"function": "traced_tools:notify", "effect": "idempotent"}
+    tools["book"] = {"function": "traced_tools:book", "effect": "effect"}
+    tools["watch"] = {"function": "traced_tools:watch", "timeout_s": 30}
     return {
         "redis": f"redis://127.0.0.1:{ports.redis}/1",
         "milvus": f"http://127.0.0.1:{ports.milvus}",

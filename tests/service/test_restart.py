@@ -1,4 +1,4 @@
-"""Does the service outlive the death of what it stands on? Last in the folder, because the others want their peace."""
+"""A store that is killed is back soon, with its data; nothing of it is left for the next test."""
 
 from __future__ import annotations
 
