@@ -21,6 +21,7 @@ from serve_app.http.app import create_api
 from serve_app.http.auth import Authenticator
 from serve_app.http.middleware.headers import RequestIdEchoMiddleware
 from serve_app.http.services import Services
+from serve_app.observability.metrics_page import MetricsPage
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.event_log import RunEventLog
@@ -67,9 +68,9 @@ class Ingress:
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=create_remote_tools(settings.tools, tools),
-            lines=self._lines,
+            run_logs=self._lines,
             feedback=FeedbackStore(redis, settings.feedback),
-            read_node_pages=RayNodes().pages,
+            metrics_page=MetricsPage(RayNodes().pages),
             keys=ApiKeyStore(redis, self._access),
             authenticator=Authenticator.of(self._access, settings.access) if admin else None,
             faults=FaultStore(redis) if settings.faults.enabled else None,

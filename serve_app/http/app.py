@@ -9,27 +9,26 @@ from starlette.middleware import Middleware
 
 from serve_app.http.auth import AuthenticationMiddleware, describe_authentication
 from serve_app.http.errors import DEFAULT_REDACTOR, UnhandledErrorMiddleware, add_error_handlers
-from serve_app.http.json_body import JsonRoute
 from serve_app.http.middleware.admission import AdmissionMiddleware, RateLimitMiddleware
 from serve_app.http.middleware.cors import CrossOriginMiddleware
 from serve_app.http.middleware.headers import HeaderLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
 from serve_app.http.middleware.request_body import BodyLimitMiddleware, EarlyRejection
 from serve_app.http.middleware.response_metrics import ResponseMetricsMiddleware
 from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
-from serve_app.http.openai.routes import add_openai
+from serve_app.http.openai import routes as openai
 from serve_app.http.request_context import RequestContexts
-from serve_app.http.routes.admin import add_admin
-from serve_app.http.routes.api_keys import add_api_keys
-from serve_app.http.routes.chat import add_chat
-from serve_app.http.routes.fault_injection import add_rehearsal
-from serve_app.http.routes.feedback import add_feedback
-from serve_app.http.routes.health import add_health
-from serve_app.http.routes.knowledge import add_knowledge
-from serve_app.http.routes.metrics import add_metrics
-from serve_app.http.routes.run_lines import add_run_lines
-from serve_app.http.routes.runs import add_runs
-from serve_app.http.routes.sessions import add_sessions
-from serve_app.http.routes.tenants import add_tenants
+from serve_app.http.routes import (
+    admin,
+    api_keys,
+    chat,
+    fault_injection,
+    feedback,
+    health,
+    knowledge,
+    metrics,
+    runs,
+    sessions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +56,8 @@ _TAGS = [
     {"name": "Admin", "description": "For those who run the service."},
     {"name": "Health", "description": "For load balancers and operators."},
 ]
+ROUTES = (chat, openai, runs, sessions, knowledge, feedback, admin, fault_injection, api_keys, health, metrics)
+"""The modules with routes; each has a `router`."""
 
 
 def create_api(
@@ -77,21 +78,11 @@ def create_api(
         telemetry={"operation_spans": False, "metrics": False, "logs": False},  # a span for a request, and no more
         middleware=[*outer, *api_middleware(services, settings)],
     )
-    api.router.route_class = JsonRoute
-    contexts = RequestContexts(turn_timeout_s)
-    add_chat(api, services, contexts)
-    add_openai(api, services, contexts)
-    add_runs(api, services.runs, contexts)
-    add_sessions(api, services.agent, contexts)
-    add_knowledge(api, services.retriever, contexts)
-    add_feedback(api, services.feedback, contexts, services.metrics)
-    add_admin(api, services.agent, contexts)
-    add_run_lines(api, services.lines, contexts)
-    add_rehearsal(api, services, contexts)
-    add_api_keys(api, services, contexts)
-    add_tenants(api, services.keys, contexts)
-    add_health(api, services)
-    add_metrics(api, services.read_node_pages)
+    api.state.services = services
+    api.state.contexts = RequestContexts(turn_timeout_s)
+    for module in ROUTES:
+        # Not `include_router`: it hides the routes' paths and methods from errors and metrics, and matches each twice.
+        api.router.routes += module.router.routes
     add_error_handlers(api, redactor)
     if services.authenticator:
         describe_authentication(api)

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from serve_app.errors import Forbidden, ServeAppError, TooManyFailures, Unauthenticated
 from serve_app.http.request_context import client_address, parse_networks, path_of, set_caller
-from serve_app.http.responses import refusals
+from serve_app.http.responses import error_responses
 from serve_app.observability.logs import log_context
 from serve_app.resilience.gcra import GcraLimit, LocalRateLimiter
 from serve_app.values import DEFAULT_TENANT
@@ -148,6 +148,6 @@ def _describe_operation(path: str, operation: dict[str, Any]) -> None:
         operation["security"] = []
         return
     operation["security"] = [{_SECURITY_SCHEME_NAME: [scope] if (scope := scope_of(path)) else []}]
-    for status, entry in refusals(401, 403, 429).items():
+    for status, entry in error_responses(401, 403, 429).items():
         rest = {name: value for name, value in entry.items() if name != "model"}
         operation["responses"].setdefault(str(status), {**rest, "content": _FAILED})

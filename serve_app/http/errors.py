@@ -23,7 +23,7 @@ from serve_app.errors import (
     ServeAppError,
     Unauthenticated,
 )
-from serve_app.http.openai.errors import param_of, refused, speaks_openai
+from serve_app.http.openai.errors import error_param, is_openai_path, openai_error_response
 from serve_app.http.request_context import request_id_of
 from serve_app.http.responses import json_response
 from serve_app.http.validation import describe_validation_error
@@ -73,8 +73,9 @@ def failure_response(failure: Failure, body_format: BodyFormat = _own_format) ->
 def error_response(error: Exception, scope: Scope, redactor: Redactor = DEFAULT_REDACTOR) -> Response:
     """The response to an exception, in the body format of the request's path."""
     failure = _failure_of(_translate(error), request_id_of(scope), redactor)
-    openai = speaks_openai(scope)
-    return failure_response(failure, partial(refused, param=param_of(error)) if openai else _own_format)
+    if is_openai_path(scope):
+        return failure_response(failure, partial(openai_error_response, param=error_param(error)))
+    return failure_response(failure)
 
 
 async def result_or_failure(step: Awaitable[T], request_id: str) -> T | Failed:

@@ -1,4 +1,4 @@
-"""What do requests and responses look like, in both languages?"""
+"""Examples of requests and responses in OpenAPI, in English and Chinese."""
 
 from __future__ import annotations
 

@@ -59,10 +59,10 @@ class RequestContexts:
     clock: Callable[[], float] = time.time
 
     def of(
-        self, request: Request, session_id: str = "", run_id: str | None = None, timeout_s: float | None = None
+        self, request: Request, session_id: str = "", run_id: str | None = None, min_timeout_s: float = 0.0
     ) -> Context:
         """Make the context; without `run_id` for a new run, with an empty session id for a turn without a session."""
-        total_s = timeout_s or self.turn_timeout_s
+        total_s = max(self.turn_timeout_s, min_timeout_s)
         caller = caller_of(request.scope)
         return Context(
             request_id=request_id_of(request.scope),

@@ -1,4 +1,4 @@
-"""How does a value become a response, and how is a response described?"""
+"""JSON responses, and the OpenAPI descriptions of error responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_app.values import Failed
 if TYPE_CHECKING:
     from serve_app.values import Value
 
-_WHY = {
+_DESCRIPTIONS = {
     400: "The body is not JSON in UTF-8.",
     401: "No key was shown, or none that is known.",
     403: "The key does not open this route.",
@@ -36,17 +36,17 @@ def json_response(value: Value, status: int = HTTPStatus.OK) -> Response:
     return Response(value.model_dump_json(), status, media_type="application/json")
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of these statuses and of those that any route may give: 422, 431, 500, 503, 504."""
-    described: dict[int | str, dict[str, Any]] = {
-        status: {"model": Failed, "description": _WHY[status]}
+    entries: dict[int | str, dict[str, Any]] = {
+        status: {"model": Failed, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, 422, 431, 500, 503, 504})
     }
-    for status in {429, 503} & described.keys():
-        described[status]["headers"] = _RETRY_AFTER
-    return described
+    for status in {429, 503} & entries.keys():
+        entries[status]["headers"] = _RETRY_AFTER
+    return entries
 
 
-def body_refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`refusals`, and those of a route that takes a body."""
-    return refusals(400, 408, 413, 415, *statuses)
+def body_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`error_responses`, with those of a route that takes a body."""
+    return error_responses(400, 408, 413, 415, *statuses)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serve_app.observability.null import NULL_METRICS
@@ -11,6 +11,7 @@ from serve_app.observability.null import NULL_METRICS
 if TYPE_CHECKING:
     from serve_app.http.admission_controller import AdmissionController
     from serve_app.http.auth import Authenticator
+    from serve_app.observability.metrics_page import MetricsPage
     from serve_app.ports import Agent, Metrics, Retriever, Tools
     from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.feedback import FeedbackStore
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from serve_app.stores.fault_store import FaultStore
     from serve_app.stores.rate_limiter import RateLimiter
     from serve_app.stores.run_log import RunLogStore
-
-ReadNodePages = Callable[[], Awaitable[dict[str, str | None]]]
-"""Reads each node's metrics page, by the node's address; None for a node that did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +29,9 @@ class Services:
     runs: RunEventLog
     retriever: Retriever
     tools: Tools
-    lines: RunLogStore
+    run_logs: RunLogStore
     feedback: FeedbackStore
-    read_node_pages: ReadNodePages
+    metrics_page: MetricsPage
     keys: ApiKeyStore
     authenticator: Authenticator | None = None
     """None where the service needs no keys."""
@@ -46,3 +44,7 @@ class Services:
     metrics: Metrics = NULL_METRICS
     model_name: str = ""
     """The configured name of the agent's model."""
+    started_at: float = field(default_factory=time.monotonic)
+    """When this process started, by `time.monotonic`."""
+    answered: set[str] = field(default_factory=set)
+    """The services that have answered a check of `/readyz` once."""

@@ -1,4 +1,4 @@
-"""How do a run's events travel as server-sent events?"""
+"""Server-sent events: the events of a run as frames, and the response that sends them."""
 
 from __future__ import annotations
 
@@ -18,106 +18,147 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from serve_app.http.following import Following
     from serve_app.values import Context
 
 KEEP_ALIVE_S = 15.0
-"""Of silence, before a comment is sent: proxies cut connections that are silent for 30-60 s."""
+"""After so long a silence a comment is sent: proxies cut connections that are silent for 30-60 s."""
 KEEP_ALIVE = b": keep-alive\n\n"
+CLOSE_S = 5.0
+"""The time limit for closing a generator of events: it has at most a remote call to cancel."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
-"""The last one keeps nginx from holding frames back."""
+"""`X-Accel-Buffering` keeps nginx from holding frames back."""
 
 
-def frame(event: RunEvent) -> bytes:
-    """One event; its JSON has no line breaks, because JSON escapes those within strings."""
+class RunFollower:
+    """Reads a run's events in a task of its own, so that a pause for a keep-alive does not cancel the reading."""
+
+    def __init__(self, events: AsyncGenerator[RunEvent, None]) -> None:
+        self._queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
+        self._reader = asyncio.create_task(self._read(events))
+        self.ended = False
+
+    async def next(self, timeout_s: float) -> RunEvent | None:
+        """The next event; None when there was none for `timeout_s` seconds, or when they have `ended`.
+
+        Raises:
+            Exception: whatever the reading failed with.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                event = await self._queue.get()
+        except TimeoutError:
+            return None
+        if event is None:
+            await self._reader
+            self.ended = True
+        return event
+
+    async def close(self) -> None:
+        """Stop the reading, and close the generator."""
+        self._reader.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(self, events: AsyncGenerator[RunEvent, None]) -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._queue.put_nowait(event)
+        finally:
+            self._queue.put_nowait(None)
+
+
+def encode_frame(event: RunEvent) -> bytes:
+    """The event as a frame. Its JSON has no line breaks: JSON escapes those within strings."""
     return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
 
 
-def broken_off(failed: Failed, last: RunEvent | None) -> bytes:
-    """A failure of the stream, not of the run: it repeats the id of the last event, so that none is skipped."""
-    return frame(RunEvent(id=last.id if last else 0, data=failed))
+def encode_stream_failure(failed: Failed, last: RunEvent | None) -> bytes:
+    """A failure of the stream, not of the run. It repeats the id of the last event, so that none is skipped."""
+    return encode_frame(RunEvent(id=last.id if last else 0, data=failed))
 
 
-async def frames(
-    following: Following, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+async def run_frames(
+    follower: RunFollower, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[bytes, None]:
-    """The steps as they travel."""
+    """The items of `run_items` as frames."""
     last: RunEvent | None = None
-    async with aclosing(steps(following, first, context, keep_alive_s)) as told:
-        async for step in told:
-            if isinstance(step, Failed):
-                yield broken_off(step, last)
+    async with aclosing(run_items(follower, first, context, keep_alive_s)) as items:
+        async for item in items:
+            if isinstance(item, Failed):
+                yield encode_stream_failure(item, last)
             else:
-                last = step or last
-                yield frame(step) if step else KEEP_ALIVE
+                last = item or last
+                yield encode_frame(item) if item else KEEP_ALIVE
 
 
-async def steps(
-    following: Following, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
+async def run_items(
+    follower: RunFollower, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[RunEvent | Failed | None, None]:
-    """`first`, if it is there, and what follows, to the last event or to the failure that keeps it away.
+    """`first`, then the events that follow it, to the run's last event or to a failure of the stream.
 
-    None stands for a silence after which the client wants a sign of life.
+    None stands for a silence, in which the client needs a keep-alive.
     """
     event = first
     yield event
     while event is None or not event.last:
-        step = await result_or_failure(_next(following, context, keep_alive_s), context.request_id)
-        if following.ended:
+        item = await result_or_failure(_next(follower, context, keep_alive_s), context.request_id)
+        if follower.ended:
             return
-        yield step
-        if isinstance(step, Failed):
+        yield item
+        if isinstance(item, Failed):
             return
-        event = step or event
+        event = item or event
 
 
-async def _next(following: Following, context: Context, keep_alive_s: float) -> RunEvent | None:
+async def _next(follower: RunFollower, context: Context, keep_alive_s: float) -> RunEvent | None:
     left_s = answer_timeout_s(context)
-    event = await following.next(min(left_s, keep_alive_s))
-    if event is None and left_s <= keep_alive_s and not following.ended:
+    event = await follower.next(min(left_s, keep_alive_s))
+    if event is None and left_s <= keep_alive_s and not follower.ended:
         raise DeadlineExceeded("The request's time ran out")
     return event
 
 
 class EventStream(Response):
-    """Sends frames until they end or the client leaves, and then closes what they come from.
+    """Sends frames until they end or the client disconnects, and then closes what they come from.
 
-    Starlette's own streaming response cancels by levels, which cuts short whatever a generator awaits as it closes.
+    Starlette's own streaming response cancels by levels: it interrupts whatever a generator awaits while it closes.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], following: Following) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], follower: RunFollower) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["Content-Length"]
         self._frames = frames
-        self._following = following
+        self._follower = follower
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_left(receive))
+        sender = asyncio.create_task(self._send(send))
+        disconnect = asyncio.create_task(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                with suppress(OSError):  # the client has gone
-                    sending.result()
+            await asyncio.wait({sender, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done():
+                with suppress(OSError):  # the client has disconnected
+                    sender.result()
         finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-            await self._following.close()
+            sender.cancel()
+            disconnect.cancel()
+            await asyncio.gather(sender, disconnect, return_exceptions=True)
+            await self._follower.close()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._frames):
-            async for piece in self._frames:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async for frame in self._frames:
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

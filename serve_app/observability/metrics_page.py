@@ -7,8 +7,10 @@ out, so that their number does not grow. `replica` stays: the restart of one is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 DROPPED = (
     "WorkerId",
@@ -34,6 +36,8 @@ DROPPED = (
     "otel_scope_schema_url",
     "otel_scope_version",
 )
+FRESH_S = 5.0
+"""A page is served for this long: making one takes a tenth of a second, and Ray writes every 10 s."""
 PREFIX = "ray_"
 """What else stands on a node's page is of the process that serves the page."""
 SELF_TOLD = ("ray_serve_app_process_resident_bytes", "ray_serve_replica_processing_queries")
@@ -86,6 +90,27 @@ class Page(CollectorRegistry):
 
     def collect(self) -> Iterator[Family]:
         yield from self._families
+
+
+class MetricsPage:
+    """The merged page of all nodes, made once for all who read it within `FRESH_S`.
+
+    `read_node_pages` gives each node's page by the node's address, None for a node that did not answer in time.
+    """
+
+    def __init__(self, read_node_pages: Callable[[], Awaitable[dict[str, str | None]]]) -> None:
+        self._read_node_pages = read_node_pages
+        self._page = b""
+        self._fresh_until = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> bytes:
+        """The page, no older than `FRESH_S`."""
+        async with self._lock:
+            if time.monotonic() >= self._fresh_until:
+                self._page = await asyncio.to_thread(merge_pages, await self._read_node_pages())
+                self._fresh_until = time.monotonic() + FRESH_S
+        return self._page
 
 
 def merge_pages(pages: Mapping[str, str | None]) -> bytes:

@@ -26,6 +26,7 @@ from http_fakes import (
 from serve_app.config import HttpSettings
 from serve_app.http.app import create_api
 from serve_app.http.services import Services
+from serve_app.observability.metrics_page import MetricsPage
 from serve_app.observability.null import InMemoryMetrics
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class Service:
             runs=self.runs,
             retriever=self.retriever,
             tools=self.tools,
-            lines=self.lines,
+            run_logs=self.lines,
             feedback=self.feedback,
-            read_node_pages=self.nodes.pages,
+            metrics_page=MetricsPage(self.nodes.pages),
             keys=self.keys,
             authenticator=self.authenticator,
             faults=self.faults,

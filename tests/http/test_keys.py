@@ -93,7 +93,7 @@ async def test_a_known_key_is_let_in_and_the_request_is_its_tenants(guarded: Ser
     assert response.status_code == 200
     [(context, _)] = guarded.agent.told
     assert (context.tenant, context.key_id) == ("acme", key.split("_")[1])
-    assert {(line["tenant"], line["key_id"]) for line in told.of("turn_asked")} == {("acme", context.key_id)}
+    assert {(line["tenant"], line["key_id"]) for line in told.of("turn_received")} == {("acme", context.key_id)}
     assert key not in str(told.lines)
 
 

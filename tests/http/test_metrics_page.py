@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve_app.http.routes import metrics
+from serve_app.observability import metrics_page
 
 if TYPE_CHECKING:
     import pytest
@@ -35,7 +35,7 @@ async def test_many_who_ask_at_once_have_it_made_once(service: Service) -> None:
 
 
 async def test_the_page_is_made_anew_after_its_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FRESH_S", 0.05)
+    monkeypatch.setattr(metrics_page, "FRESH_S", 0.05)
     await service.client.get("/metrics")
     service.nodes.told = {"10.0.0.3": PAGE}
     await asyncio.sleep(0.1)

@@ -19,8 +19,8 @@ from serve_app.errors import (
     SessionBusy,
     StoreUnavailable,
 )
-from serve_app.http.openai.errors import refused, speaks_openai
-from serve_app.http.openai.reading import MAX_HISTORY, MAX_INPUT
+from serve_app.http.openai.body import MAX_HISTORY, MAX_INPUT
+from serve_app.http.openai.errors import is_openai_path, openai_error_response
 from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 
@@ -206,7 +206,7 @@ async def test_refusals_are_counted_by_our_codes_and_the_status_that_was_sent(se
     ],
 )
 def test_what_lies_below_v1_speaks_openai_wherever_the_service_is_mounted(scope, openai):
-    assert speaks_openai(scope) is openai
+    assert is_openai_path(scope) is openai
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_lies_below_v1_speaks_openai_wherever_the_service_is_mounted(scope,
 )
 def test_each_status_has_the_type_that_its_clients_know(status, code, raises, kind):
     failure = Failure(code=code, message="No", retryable=False, request_id="q")
-    response = refused(failure, status)
+    response = openai_error_response(failure, status)
     error = json.loads(response.body)["error"]
     assert (response.status_code, error["type"], error["code"]) == (status, kind, code)
     given = httpx.Response(status, json={"error": error}, request=httpx.Request("POST", "http://there"))

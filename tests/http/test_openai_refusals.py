@@ -52,10 +52,10 @@ async def test_a_client_that_may_try_again_comes_back_and_is_answered() -> None:
     async with guarded() as service:
         says = [RateLimited("Not now", retry_after_s=0.1), service.limiter.says]
 
-        async def ask(caller: Any) -> Any:
+        async def take_turn(caller: Any) -> Any:
             service.limiter.says = says.pop(0)
-            return await type(service.limiter).ask(service.limiter, caller)
+            return await type(service.limiter).take_turn(service.limiter, caller)
 
-        service.limiter.take_turn = ask
+        service.limiter.take_turn = take_turn
         assert (await _said(service, "sk-any", retries=2)).choices[0].message.content
         assert says == []

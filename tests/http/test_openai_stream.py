@@ -127,7 +127,7 @@ async def test_a_failure_in_the_midst_is_raised_by_the_client(service, failing):
 
 async def test_silence_is_filled_with_comments_that_clients_pass_over(service, monkeypatch):
     monkeypatch.setattr(streaming, "FIRST_EVENT_S", 0.05)
-    monkeypatch.setattr(sse.steps, "__defaults__", (0.05,))
+    monkeypatch.setattr(sse.run_items, "__defaults__", (0.05,))
     service.agent.script = [STARTED, 0.15, *SUNNY[:1], 0.15, *SUNNY[1:]]
     frames = await _frames(service)
     assert frames[0] == ": keep-alive"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.http.openai.telling import BREAK, Telling
+from serve_app.http.openai.streaming import PARAGRAPH_BREAK, SentText
 from serve_app.values import Token
 
 TEXTS = st.text(alphabet="ab\n", max_size=6)
@@ -14,9 +14,9 @@ TOLD = st.lists(st.builds(Token, text=TEXTS, restart=st.booleans()), max_size=8)
 
 
 def _sent(result: str, *tokens: Token) -> str:
-    telling = Telling()
-    sent = "".join([*(telling.take(token) for token in tokens), telling.finish(result)])
-    assert sent == telling.sent
+    text = SentText()
+    sent = "".join([*(text.add(token) for token in tokens), text.finish(result)])
+    assert sent == text.sent
     return sent
 
 
@@ -32,18 +32,18 @@ def _sent(result: str, *tokens: Token) -> str:
         ([Token(text="It is sunny. Or")], "It is sunny. Or\n\nIt is sunny."),
     ],
 )
-def test_a_telling_goes_on_where_the_one_before_it_stopped_or_stands_alone(tokens, sent):
+def test_a_restarted_answer_goes_on_where_the_one_before_it_stopped_or_stands_alone(tokens, sent):
     assert _sent("It is sunny.", *tokens) == sent
 
 
 @given(TOLD, TEXTS)
 def test_what_was_sent_ends_with_the_whole_answer(tokens, result):
     sent = _sent(result, *tokens)
-    assert sent == result or sent.endswith(BREAK + result)
+    assert sent == result or sent.endswith(PARAGRAPH_BREAK + result)
 
 
 @given(st.lists(TEXTS, max_size=8))
-def test_an_answer_that_is_told_once_is_sent_word_by_word(texts):
-    telling = Telling()
-    assert [telling.take(Token(text=text)) for text in texts] == texts
-    assert telling.finish("".join(texts)) == ""
+def test_an_answer_without_restarts_is_sent_word_by_word(texts):
+    text = SentText()
+    assert [text.add(Token(text=each)) for each in texts] == texts
+    assert text.finish("".join(texts)) == ""

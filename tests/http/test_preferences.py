@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import AgentUnavailable, Internal, StoreUnavailable
-from serve_app.http import background
-from serve_app.http.preferences import preferences
+from serve_app.http import run_start
+from serve_app.http.routes.chat import prefers_async
 from serve_app.values import RunRecord, RunStarted, Token
 
 CHAT = {"user_input": "hello", "session_id": "s1"}
 ASYNC = {"Prefer": "respond-async"}
 
+NAMES = st.sampled_from(["respond-async", "Respond-Async"])
 TOKENS = st.text("abcXYZ019-_.!#$%&'*+^`|~", min_size=1, max_size=8)
 SPACES = st.sampled_from(["", " ", "\t "])
 
@@ -28,7 +29,7 @@ def _quoted(text: str) -> str:
 @st.composite
 def _preference(draw) -> tuple[str, str, str]:
     """A name, a value, and how the two may be written, with parameters behind them."""
-    name, value = draw(TOKENS), draw(TOKENS | st.text('abc,;="\\ ', max_size=8))
+    name, value = draw(NAMES | TOKENS), draw(st.just("") | TOKENS | st.text('abc,;="\\ ', max_size=8))
     plain = draw(st.booleans()) and value.replace(" ", "").isalnum() and " " not in value
     equals = f"{draw(SPACES)}={draw(SPACES)}"
     written = name + (equals + (value if plain else _quoted(value)) if value or draw(st.booleans()) else "")
@@ -38,17 +39,15 @@ def _preference(draw) -> tuple[str, str, str]:
 
 
 @given(sent=st.lists(_preference(), max_size=6), one_header=st.booleans())
-def test_preferences_are_read_back_whatever_their_values_hold(sent, one_header):
-    expected: dict[str, str] = {}
-    for name, value, _ in sent:
-        expected.setdefault(name.lower(), value)
+def test_respond_async_is_found_among_any_preferences(sent, one_header):
+    values = [value for name, value, _ in sent if name.lower() == "respond-async"]
     written = [each for _, _, each in sent]
-    assert preferences([",".join(written)] if one_header else written) == expected
+    assert prefers_async([",".join(written)] if one_header else written) == (values[:1] == [""])
 
 
 @given(st.lists(st.text() | st.text('aB,;="\\ \t', max_size=12), max_size=3))
 def test_no_header_is_too_broken_to_read(values):
-    assert all(name == name.lower() for name in preferences(values))
+    assert not prefers_async(values)
 
 
 APPLIED = [
@@ -120,13 +119,13 @@ async def test_the_same_key_in_the_background_is_the_same_run(service):
 
 @pytest.mark.parametrize("failure", [AgentUnavailable("No replica is ready"), 30.0])
 async def test_a_registered_run_that_nobody_starts_is_accepted_all_the_same(service, monkeypatch, caplog, failure):
-    monkeypatch.setattr(background, "START_S", 0.1)
+    monkeypatch.setattr(run_start, "START_TIMEOUT_S", 0.1)
     service.agent.starting = failure
     response = await service.client.post("/agent/chat", json=CHAT, headers=ASYNC)
     assert (response.status_code, response.json()["status"]) == (202, "queued")
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    assert (record.getMessage(), record.run_id) == ("run_waits_for_replica", response.json()["run_id"])
+    assert (record.getMessage(), record.run_id) == ("run_start_delayed", response.json()["run_id"])
 
 
 async def test_a_run_that_cannot_be_registered_is_not_accepted(service):

@@ -74,7 +74,7 @@ async def test_faults_that_are_not_allowed_are_not_there_and_the_message_says_ho
 
 async def test_a_store_that_is_away_is_a_503():
     class Away(KeptFaults):
-        async def listed(self):
+        async def list_faults(self):
             raise StoreUnavailable("Redis did not answer")
 
     async with running(Service(faults=Away())) as service:

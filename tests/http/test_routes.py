@@ -247,7 +247,7 @@ async def test_a_service_that_starts_waits_for_its_retriever_but_not_for_ever(se
     assert (response.status_code, response.json()["ready"]) == (503, False)
     check = {"name": "retriever", "ok": False, "reason": "No replica is ready", "required": True}
     assert check in response.json()["checks"]
-    monkeypatch.setattr(health, "STARTING_S", 0)
+    monkeypatch.setattr(health, "STARTUP_S", 0)
     assert (await service.client.get("/readyz")).status_code == 200
 
 

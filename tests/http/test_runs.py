@@ -97,7 +97,7 @@ async def test_a_reader_who_claims_to_have_seen_what_is_to_come_gets_the_end_of_
 
 async def test_silence_of_a_run_that_is_resumed_is_filled_with_comments(service, monkeypatch):
     monkeypatch.setattr(run_responses, "LOOK_UP_S", 0.05)
-    monkeypatch.setattr(run_responses, "frames", lambda *given: sse.frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(run_responses, "run_frames", lambda *given: sse.run_frames(*given, keep_alive_s=0.05))
     service.agent.script = [RunStarted(run_id=""), 1.5, answer()]
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 0)

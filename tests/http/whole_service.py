@@ -135,7 +135,7 @@ async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
     service.agent = FailoverAgent(agent, runs)
     service.lines = RunLogStore(redis, 60)
     service.feedback = FeedbackStore(redis, FeedbackSettings())
-    reading = [asyncio.create_task(each.go_on()) for each in (runs, access)]
+    reading = [asyncio.create_task(each) for each in (runs.go_on(), access.refresh_forever())]
     try:
         async with running(service):
             yield service

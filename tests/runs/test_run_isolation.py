@@ -56,7 +56,7 @@ async def answers_what_cannot_be_encoded(run: Run) -> Answer:
 class Unwritable(Answer):
     """An answer of which no JSON can be made."""
 
-    def made_valid(self) -> Unwritable:
+    def sanitize(self) -> Unwritable:
         raise ValueError("poison")
 
 

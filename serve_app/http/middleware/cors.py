@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app.errors import OriginRefused
 from serve_app.http.errors import error_response
-from serve_app.http.openai.errors import AGAIN
+from serve_app.http.openai.errors import SHOULD_RETRY
 from serve_app.http.request_context import CACHE_CONTROL, REQUEST_ID
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _REQUEST_HEADERS = (
     REQUEST_ID,
     *(f"X-Stainless-{each}" for each in _STAINLESS),
 )
-_RESPONSE_HEADERS = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", AGAIN, REQUEST_ID)
+_RESPONSE_HEADERS = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", SHOULD_RETRY, REQUEST_ID)
 _MAX_AGE_S = 600
 
 

@@ -1,7 +1,7 @@
-"""What may be asked in OpenAI's language?
+"""The body of `POST /v1/chat/completions`, and the turn that it asks for.
 
-A field of theirs that this service cannot honour may be sent with the value that it has anyway when it is left out;
-with another value it is refused, by name.
+A field of OpenAI's that this service cannot honour may be sent as null or with its default; with another value it is
+refused by name.
 """
 
 from __future__ import annotations
@@ -12,28 +12,38 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
-from serve_app.values import SessionId, Value
+from serve_app.errors import ModelNotFound
+from serve_app.http.openai.errors import field_error
+from serve_app.values import Message, SessionId, TurnRequest, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
+MODEL = "serve_app"
+"""The only model: the agent."""
+MAX_INPUT = 32_000
+"""Characters of the last message, as of `user_input`; and of the instructions."""
+MAX_HISTORY = 128_000
+"""Characters: four times a message. With it and three bytes a character it is below `http.max_chat_body_bytes`."""
+
+_SYSTEM_ROLES = {"system", "developer"}
 MAX_MESSAGES = 500
 MAX_METADATA = 16
 """As OpenAI has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Only:
-    """Marks a field that may be sent as null or as one of these values, all of which change nothing."""
+class NoEffect:
+    """Marks a field that must be null or one of these values, none of which has an effect."""
 
     values: Sequence[Any] = ()
 
     def check(self, value: Any) -> None:
-        """Let pass what changes nothing."""
-        neutral = (each for each in self.values if isinstance(each, bool) == isinstance(value, bool))
-        if value is not None and all(value != each for each in neutral):
+        """Refuse any other value."""
+        accepted = (each for each in self.values if isinstance(each, bool) == isinstance(value, bool))
+        if value is not None and all(value != each for each in accepted):
             raise PydanticCustomError("unsupported", "it is not supported here; leave it out")
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -45,56 +55,56 @@ class Only:
         return {"enum": [None, *self.values]}
 
 
-def _texts(content: Any) -> Any:
+def _to_text_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _role(role: Any) -> Any:
+def _check_role(role: Any) -> Any:
     if role in ("tool", "function"):
         raise PydanticCustomError("tools", "is one for tools of your own; the service runs its own, leave these out")
     return role
 
 
-class Part(Value):
-    """A piece of a message."""
+class TextPart(Value):
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
 
     @model_validator(mode="before")
     @classmethod
-    def _no_other(cls, part: Any) -> Any:
+    def _check_type(cls, part: Any) -> Any:
         if isinstance(part, dict) and part.get("type", "text") != "text":
             raise PydanticCustomError("part", "it is not of type text; nothing else is read here")
         return part
 
 
-_Parts = Annotated[list[Part], Field(min_length=1)]
+_Parts = Annotated[list[TextPart], Field(min_length=1)]
 
 
-class Said(Value):
-    """One message."""
+class ChatMessage(Value):
+    """One message of the request."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_role)]
+    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_check_role)]
     content: Annotated[
-        tuple[Part, ...], Field(min_length=1), BeforeValidator(_texts, json_schema_input_type=str | _Parts)
+        tuple[TextPart, ...], Field(min_length=1), BeforeValidator(_to_text_parts, json_schema_input_type=str | _Parts)
     ]
-    name: Annotated[Any, Only()] = None
-    refusal: Annotated[Any, Only()] = None
-    annotations: Annotated[Any, Only([[]])] = None
-    audio: Annotated[Any, Only()] = None
-    function_call: Annotated[Any, Only()] = None
-    tool_calls: Annotated[Any, Only([[]])] = None
-    tool_call_id: Annotated[Any, Only()] = None
+    name: Annotated[Any, NoEffect()] = None
+    refusal: Annotated[Any, NoEffect()] = None
+    annotations: Annotated[Any, NoEffect([[]])] = None
+    audio: Annotated[Any, NoEffect()] = None
+    function_call: Annotated[Any, NoEffect()] = None
+    tool_calls: Annotated[Any, NoEffect([[]])] = None
+    tool_call_id: Annotated[Any, NoEffect()] = None
 
     @property
     def text(self) -> str:
-        """The message in one piece."""
+        """The text of all parts."""
         return "\n".join(part.text for part in self.content)
 
 
-class Metadata(Value):
-    """Keys of the application's own; nothing but `session_id` is read."""
+class CompletionMetadata(Value):
+    """Keys of the application's own; only `session_id` is read."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"maxProperties": MAX_METADATA})
     __pydantic_extra__: dict[str, Annotated[str, Field(max_length=512)]]
@@ -105,24 +115,24 @@ class Metadata(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _few(cls, metadata: Any) -> Any:
+    def _check_size(cls, metadata: Any) -> Any:
         if isinstance(metadata, dict) and len(metadata) > MAX_METADATA:
             raise PydanticCustomError("many", "has more than {most} keys", {"most": MAX_METADATA})
         return metadata
 
 
 class StreamOptions(Value):
-    """What a stream tells besides."""
+    """Options of a streamed completion."""
 
     include_usage: bool | None = Field(default=None, description="Tell the tokens in a chunk of their own, the last.")
-    include_obfuscation: Annotated[Any, Only([False])] = None
+    include_obfuscation: Annotated[Any, NoEffect([False])] = None
 
 
 class CompletionRequest(Value):
     """The body of `POST /v1/chat/completions`."""
 
     model: str = Field(description="`serve_app`, which is the agent with its tools and documents.")
-    messages: tuple[Said, ...] = Field(
+    messages: tuple[ChatMessage, ...] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
         description="The last one is the user's, and what is answered. Those before it are the history, unless the "
@@ -133,35 +143,90 @@ class CompletionRequest(Value):
     user: SessionId | None = Field(
         default=None, description="The end user; names the conversation too, unless `metadata.session_id` does."
     )
-    metadata: Metadata | None = None
-    audio: Annotated[Any, Only()] = None
-    frequency_penalty: Annotated[Any, Only([0])] = None
-    function_call: Annotated[Any, Only()] = None
-    functions: Annotated[Any, Only([[]])] = None
-    logit_bias: Annotated[Any, Only([{}])] = None
-    logprobs: Annotated[Any, Only([False])] = None
-    max_completion_tokens: Annotated[Any, Only()] = None
-    max_tokens: Annotated[Any, Only()] = None
-    modalities: Annotated[Any, Only([["text"]])] = None
-    moderation: Annotated[Any, Only()] = None
-    n: Annotated[Any, Only([1])] = None
-    parallel_tool_calls: Annotated[Any, Only([True])] = None
-    prediction: Annotated[Any, Only()] = None
-    presence_penalty: Annotated[Any, Only([0])] = None
-    prompt_cache_key: Annotated[Any, Only()] = None
-    prompt_cache_options: Annotated[Any, Only()] = None
-    prompt_cache_retention: Annotated[Any, Only()] = None
-    reasoning_effort: Annotated[Any, Only()] = None
-    response_format: Annotated[Any, Only([{"type": "text"}])] = None
-    safety_identifier: Annotated[Any, Only()] = None
-    seed: Annotated[Any, Only()] = None
-    service_tier: Annotated[Any, Only(["auto", "default"])] = None
-    stop: Annotated[Any, Only([[]])] = None
-    store: Annotated[Any, Only([False])] = None
-    temperature: Annotated[Any, Only([1])] = None
-    tool_choice: Annotated[Any, Only(["auto"])] = None
-    tools: Annotated[Any, Only([[]])] = None
-    top_logprobs: Annotated[Any, Only([0])] = None
-    top_p: Annotated[Any, Only([1])] = None
-    verbosity: Annotated[Any, Only(["medium"])] = None
-    web_search_options: Annotated[Any, Only()] = None
+    metadata: CompletionMetadata | None = None
+    audio: Annotated[Any, NoEffect()] = None
+    frequency_penalty: Annotated[Any, NoEffect([0])] = None
+    function_call: Annotated[Any, NoEffect()] = None
+    functions: Annotated[Any, NoEffect([[]])] = None
+    logit_bias: Annotated[Any, NoEffect([{}])] = None
+    logprobs: Annotated[Any, NoEffect([False])] = None
+    max_completion_tokens: Annotated[Any, NoEffect()] = None
+    max_tokens: Annotated[Any, NoEffect()] = None
+    modalities: Annotated[Any, NoEffect([["text"]])] = None
+    moderation: Annotated[Any, NoEffect()] = None
+    n: Annotated[Any, NoEffect([1])] = None
+    parallel_tool_calls: Annotated[Any, NoEffect([True])] = None
+    prediction: Annotated[Any, NoEffect()] = None
+    presence_penalty: Annotated[Any, NoEffect([0])] = None
+    prompt_cache_key: Annotated[Any, NoEffect()] = None
+    prompt_cache_options: Annotated[Any, NoEffect()] = None
+    prompt_cache_retention: Annotated[Any, NoEffect()] = None
+    reasoning_effort: Annotated[Any, NoEffect()] = None
+    response_format: Annotated[Any, NoEffect([{"type": "text"}])] = None
+    safety_identifier: Annotated[Any, NoEffect()] = None
+    seed: Annotated[Any, NoEffect()] = None
+    service_tier: Annotated[Any, NoEffect(["auto", "default"])] = None
+    stop: Annotated[Any, NoEffect([[]])] = None
+    store: Annotated[Any, NoEffect([False])] = None
+    temperature: Annotated[Any, NoEffect([1])] = None
+    tool_choice: Annotated[Any, NoEffect(["auto"])] = None
+    tools: Annotated[Any, NoEffect([[]])] = None
+    top_logprobs: Annotated[Any, NoEffect([0])] = None
+    top_p: Annotated[Any, NoEffect([1])] = None
+    verbosity: Annotated[Any, NoEffect(["medium"])] = None
+    web_search_options: Annotated[Any, NoEffect()] = None
+
+
+def to_turn_request(body: CompletionRequest) -> TurnRequest:
+    """The turn of the request; earlier messages are its history unless it belongs to a conversation.
+
+    Raises:
+        ModelNotFound: another model is asked for.
+        RequestValidationError: a field is wrong.
+    """
+    require_model(body.model)
+    *before, last = body.messages
+    _check_messages(body, before)
+    session_id = (body.metadata and body.metadata.session_id) or body.user or ""
+    return TurnRequest(
+        user_input=last.text,
+        session_id=session_id,
+        stream=bool(body.stream),
+        user_id=body.user,
+        instructions="\n\n".join(message.text for message in before if message.role in _SYSTEM_ROLES),
+        history=() if session_id else tuple(_to_history(before)),
+    )
+
+
+def require_model(model: str) -> None:
+    """Check that the model is the agent, which is the only one.
+
+    Raises:
+        ModelNotFound: it is another.
+    """
+    if model != MODEL:
+        raise ModelNotFound(f"There is no such model; the agent is {MODEL!r}")
+
+
+def _check_messages(body: CompletionRequest, before: list[ChatMessage]) -> None:
+    place = len(before)
+    last = body.messages[-1]
+    if last.role != "user":
+        raise field_error("should be user: the last message is the one that is answered", "messages", place, "role")
+    if not last.text:
+        raise field_error("should have at least 1 character", "messages", place, "content")
+    if len(last.text) > MAX_INPUT:
+        raise field_error(f"should have at most {MAX_INPUT} characters", "messages", place, "content")
+    if sum(len(message.text) for message in before if message.role in _SYSTEM_ROLES) > MAX_INPUT:
+        raise field_error(f"should have at most {MAX_INPUT} characters in system messages", "messages")
+    if sum(len(message.text) for message in before if message.role not in _SYSTEM_ROLES) > MAX_HISTORY:
+        raise field_error(f"should have at most {MAX_HISTORY} characters before the last message", "messages")
+    if body.stream_options is not None and not body.stream:
+        raise field_error("is for streams; leave it out, or send stream as true", "stream_options")
+
+
+def _to_history(before: Iterable[ChatMessage]) -> Iterable[Message]:
+    """Empty messages are left out: some providers refuse them."""
+    for message in before:
+        if message.role in {"user", "assistant"} and message.text:
+            yield Message(role="user" if message.role == "user" else "assistant", content=message.text)

@@ -1,4 +1,4 @@
-"""How is a failure told in OpenAI's language?"""
+"""OpenAI's error body and error responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from serve_app.errors import ModelNotFound
 from serve_app.http.request_context import path_of
-from serve_app.http.responses import body_refusals, json_response, refusals
+from serve_app.http.responses import body_error_responses, error_responses, json_response
 from serve_app.http.validation import first_field
 from serve_app.values import Value
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from serve_app.values import Failure
 
 PREFIX = "/v1/"
-AGAIN = "X-Should-Retry"
-"""By which OpenAI's clients are told whether a second try makes sense, whatever the status."""
+SHOULD_RETRY = "X-Should-Retry"
+"""Tells OpenAI's clients whether to send the request again, whatever the status."""
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-class Refusal(Value):
+class OpenAIError(Value):
     """The inside of OpenAI's error body."""
 
     message: str
@@ -36,39 +36,41 @@ class Refusal(Value):
     code: str = Field(description="The same codes as everywhere else in this service.")
 
 
-class Refused(Value):
+class OpenAIErrorBody(Value):
     """OpenAI's error body."""
 
-    error: Refusal
+    error: OpenAIError
 
     @classmethod
-    def of(cls, failure: Failure, status: int, param: str | None = None) -> Refused:
+    def of(cls, failure: Failure, status: int, param: str | None = None) -> OpenAIErrorBody:
         """The body that goes with this status."""
-        theirs = status < HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = _TYPES.get(status, "invalid_request_error" if theirs else "server_error")
-        return cls(error=Refusal(message=failure.message, type=kind, param=param, code=failure.code))
+        client_error = status < HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = _TYPES.get(status, "invalid_request_error" if client_error else "server_error")
+        return cls(error=OpenAIError(message=failure.message, type=kind, param=param, code=failure.code))
 
 
-def speaks_openai(scope: Scope) -> bool:
-    """Whether whoever sent this request expects OpenAI's errors, on whichever path below ours."""
+def is_openai_path(scope: Scope) -> bool:
+    """Whether the request expects OpenAI's errors: its path is below `/v1/`."""
     return path_of(scope).startswith(PREFIX)
 
 
-def refused(failure: Failure, status: int, param: str | None = None, *, again: bool | None = None) -> Response:
-    """The response; OpenAI knows no 422. `again` is whether a second try makes sense, where it is not as ever."""
+def openai_error_response(
+    failure: Failure, status: int, param: str | None = None, *, retry: bool | None = None
+) -> Response:
+    """The error response; OpenAI has no 422. `retry` overrides whether the client should send the request again."""
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         status = HTTPStatus.BAD_REQUEST
-    response = json_response(Refused.of(failure, status, param), status)
-    response.headers[AGAIN] = "true" if (failure.retryable if again is None else again) else "false"
+    response = json_response(OpenAIErrorBody.of(failure, status, param), status)
+    response.headers[SHOULD_RETRY] = "true" if (failure.retryable if retry is None else retry) else "false"
     return response
 
 
-def wrong(problem: str, *path: str | int) -> RequestValidationError:
-    """As if validation had found it: the field at `path` `problem`."""
+def field_error(problem: str, *path: str | int) -> RequestValidationError:
+    """The error of a validation that finds `problem` in the field at `path`."""
     return RequestValidationError([{"type": "wrong", "loc": ("body", *path), "msg": problem}])
 
 
-def param_of(error: Exception) -> str | None:
+def error_param(error: Exception) -> str | None:
     """The field that `error` is about, as OpenAI names it."""
     match error:
         case RequestValidationError():
@@ -78,9 +80,9 @@ def param_of(error: Exception) -> str | None:
     return None
 
 
-def described(*statuses: int, body: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of a route's refusals."""
-    entries = body_refusals(*statuses) if body else refusals(*statuses)
+def openai_error_responses(*statuses: int, body: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a route's error responses."""
+    entries = body_error_responses(*statuses) if body else error_responses(*statuses)
     del entries[422]
     any_other = {"4XX": {"description": "Another refusal."}}  # or FastAPI describes a 422 that is never sent
-    return {status: {**entry, "model": Refused} for status, entry in (entries | any_other).items()}
+    return {status: {**entry, "model": OpenAIErrorBody} for status, entry in (entries | any_other).items()}

@@ -1,4 +1,4 @@
-"""What do requests and answers look like in OpenAI's language?"""
+"""Examples of requests and completions in OpenAPI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUESTS: dict[str, Example] = {
     },
 }
 
-_SAID = {
+_COMPLETION = {
     "id": "chatcmpl-5a7f0c1e9d3b4c6f8a2e4d6c8b0a1f3e",
     "object": "chat.completion",
     "created": 1714642000,
@@ -90,5 +90,5 @@ _STREAM = {
 }
 
 COMPLETION: dict[str, Any] = {
-    "content": {"application/json": {"example": _SAID}, "text/event-stream": _STREAM},
+    "content": {"application/json": {"example": _COMPLETION}, "text/event-stream": _STREAM},
 }

@@ -1,4 +1,4 @@
-"""What does an answer look like in OpenAI's language?"""
+"""OpenAI's completion and model objects."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from serve_app.http.openai.reading import MODEL
+from serve_app.http.openai.body import MODEL
 from serve_app.values import FinishReason, Value
 
 if TYPE_CHECKING:
     from serve_app.values import Answer, TurnRequest
 
-ID = "chatcmpl-"
-"""Before the run's id."""
+ID_PREFIX = "chatcmpl-"
+"""A completion's id is this and the run's id."""
 
 
 class CompletionUsage(Value):
@@ -25,13 +25,13 @@ class CompletionUsage(Value):
 
     @classmethod
     def of(cls, answer: Answer) -> CompletionUsage:
-        """What the answer has cost."""
-        given, said = answer.usage.input_tokens, answer.usage.output_tokens
-        return cls(prompt_tokens=given, completion_tokens=said, total_tokens=given + said)
+        """The tokens of the answer."""
+        prompt, completion = answer.usage.input_tokens, answer.usage.output_tokens
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-class Reply(Value):
-    """What the agent says."""
+class CompletionMessage(Value):
+    """The agent's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -39,11 +39,11 @@ class Reply(Value):
     annotations: tuple[Any, ...] = ()
 
 
-class Choice(Value):
+class CompletionChoice(Value):
     """The one answer."""
 
     index: int = 0
-    message: Reply
+    message: CompletionMessage
     logprobs: None = None
     finish_reason: FinishReason = "stop"
 
@@ -55,7 +55,7 @@ class Completion(Value):
     object: Literal["chat.completion"] = "chat.completion"
     created: int = Field(description="Unix time in seconds.")
     model: str = MODEL
-    choices: tuple[Choice]
+    choices: tuple[CompletionChoice]
     usage: CompletionUsage
     serve_app: dict[str, Any] = Field(
         description="The rest of the answer as `POST /agent/chat` has it: `run_id`, `session_id`, `status`, "
@@ -67,22 +67,24 @@ class Completion(Value):
     def of(cls, answer: Answer, request: TurnRequest, created: int) -> Completion:
         """The run's answer as a completion."""
         return cls(
-            id=ID + answer.run_id,
+            id=ID_PREFIX + answer.run_id,
             created=created,
-            choices=(Choice(message=Reply(content=answer.result), finish_reason=answer.finish_reason),),
+            choices=(
+                CompletionChoice(message=CompletionMessage(content=answer.result), finish_reason=answer.finish_reason),
+            ),
             usage=CompletionUsage.of(answer),
-            serve_app=rest_of(answer, request),
+            serve_app=extra_fields(answer, request),
         )
 
 
-def rest_of(answer: Answer, request: TurnRequest) -> dict[str, Any]:
-    """What OpenAI's own fields cannot say of it."""
-    rest = answer.sanitize().model_dump(exclude={"result", "usage"})
+def extra_fields(answer: Answer, request: TurnRequest) -> dict[str, Any]:
+    """The fields of the answer that OpenAI's object has no place for."""
+    fields = answer.sanitize().model_dump(exclude={"result", "usage"})
     history = "session" if request.session_id else "messages"
-    return {**rest, "session_id": request.session_id or None, "history": history}
+    return {**fields, "session_id": request.session_id or None, "history": history}
 
 
-class Model(Value):
+class OpenAIModel(Value):
     """The agent, as a model."""
 
     id: str = MODEL
@@ -92,8 +94,8 @@ class Model(Value):
     serve_app: dict[str, Any] = Field(default={}, description="`model` is the name of the model behind it.")
 
 
-class Models(Value):
+class ModelList(Value):
     """All models."""
 
     object: Literal["list"] = "list"
-    data: tuple[Model, ...]
+    data: tuple[OpenAIModel, ...]

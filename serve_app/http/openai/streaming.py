@@ -1,4 +1,4 @@
-"""How do a run's events become a stream of chunks?"""
+"""Streamed completions: the events of a run as OpenAI's chunks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import DeadlineExceeded, RunCancelled
 from serve_app.http.errors import STATUS_BY_CODE
-from serve_app.http.following import Following
-from serve_app.http.openai.errors import Refused
-from serve_app.http.openai.reading import MODEL
-from serve_app.http.openai.response import ID, CompletionUsage, rest_of
-from serve_app.http.openai.telling import Telling
+from serve_app.http.openai.body import MODEL
+from serve_app.http.openai.errors import OpenAIErrorBody
+from serve_app.http.openai.response import ID_PREFIX, CompletionUsage, extra_fields
 from serve_app.http.request_context import answer_timeout_s
 from serve_app.http.run_responses import CANCELLED, FIRST_EVENT_S
-from serve_app.http.sse import KEEP_ALIVE, EventStream, steps
+from serve_app.http.sse import KEEP_ALIVE, EventStream, RunFollower, run_items
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
 from serve_app.values.sanitize import sanitize_json
 
@@ -29,125 +27,171 @@ if TYPE_CHECKING:
 
     from serve_app.values import Context, RunEvent, TurnRequest
 
-    Refuse = Callable[[Failure], Response]
+    ToErrorResponse = Callable[[Failure], Response]
 
 DONE = b"data: [DONE]\n\n"
+PARAGRAPH_BREAK = "\n\n"
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(slots=True)
-class Chunks:
-    """Writes the chunks of one completion; it begins with the first event that has something to say."""
+class SentText:
+    """The text of an answer that was sent, and the next piece of it.
+
+    A run may restart its answer: after words that came before a tool call, or where another model or another process
+    goes on. OpenAI's protocol cannot take text back. So a restarted answer that begins like the one before it goes on
+    where that one stopped, and any other stands in a paragraph of its own.
+    """
+
+    sent: str = ""
+    _start: int = 0
+    """Where in `sent` the present answer starts."""
+    _restarted: str | None = None
+    """The text of a restarted answer, as long as it repeats what was sent."""
+
+    def add(self, token: Token) -> str:
+        """The text to send now."""
+        if token.restart:
+            self._restarted = ""
+        if self._restarted is None:
+            return self._send(token.text)
+        self._restarted += token.text
+        if self.sent[self._start :].startswith(self._restarted):
+            return ""
+        return self._send_missing(self._restarted)
+
+    def finish(self, result: str) -> str:
+        """What is missing of the whole answer."""
+        return self._send_missing(result)
+
+    def _send_missing(self, text: str) -> str:
+        self._restarted = None
+        before = self.sent[self._start :]
+        if text.startswith(before):
+            return self._send(text[len(before) :])
+        self._start = len(self.sent) + len(PARAGRAPH_BREAK)
+        return self._send(PARAGRAPH_BREAK + text)
+
+    def _send(self, text: str) -> str:
+        self.sent += text
+        return text
+
+
+@dataclass(slots=True)
+class ChunkEncoder:
+    """Encodes the chunks of one completion; the first one has the role."""
 
     request: TurnRequest
     context: Context
     created: int
     include_usage: bool
     _run_id: str = field(init=False)
-    _begun: bool = field(default=False, init=False)
-    _telling: Telling = field(default_factory=Telling, init=False)
+    _has_begun: bool = field(default=False, init=False)
+    _text: SentText = field(default_factory=SentText, init=False)
 
     def __post_init__(self) -> None:
         self._run_id = self.context.run_id
 
-    def of(self, event: RunEvent) -> Iterator[bytes]:
-        """The chunks that an event gives; none where OpenAI has no word for it."""
+    def encode(self, event: RunEvent) -> Iterator[bytes]:
+        """The chunks of an event; none for an event that OpenAI has no chunk for."""
         match event.data:
-            case RunStarted(run_id=run_id):  # another one's than the request's, where its idempotency key came before
+            case RunStarted(run_id=run_id):  # an idempotency key may have brought the run of an earlier request
                 self._run_id = run_id
             case Token() as token:
-                yield from self._said(self._telling.take(token))
+                yield from self._encode_text(self._text.add(token))
             case Answer() as answer:
                 self._run_id = answer.run_id
-                yield from self._last(answer)
+                yield from self._encode_end(answer)
             case Failed() as failed:
-                yield failure(failed)
+                yield encode_failure(failed)
             case Cancelled():
                 error = Failure.of(RunCancelled(CANCELLED), self.context.request_id)
-                yield failure(Failed(error=error))
+                yield encode_failure(Failed(error=error))
 
-    def _said(self, text: str) -> Iterator[bytes]:
-        if not self._begun:
-            self._begun = True
+    def _encode_text(self, text: str) -> Iterator[bytes]:
+        if not self._has_begun:
+            self._has_begun = True
             yield self._chunk({"role": "assistant", "content": "", "refusal": None})
         if text:
             yield self._chunk({"content": text})
 
-    def _last(self, answer: Answer) -> Iterator[bytes]:
-        yield from self._said(self._telling.finish(answer.result))
-        rest = rest_of(answer, self.request)
-        if self._telling.sent != answer.result:
-            rest["result"] = answer.result
-        yield self._chunk({}, answer.finish_reason, serve_app=rest)
+    def _encode_end(self, answer: Answer) -> Iterator[bytes]:
+        yield from self._encode_text(self._text.finish(answer.result))
+        fields = extra_fields(answer, self.request)
+        if self._text.sent != answer.result:
+            fields["result"] = answer.result
+        yield self._chunk({}, answer.finish_reason, serve_app=fields)
         if self.include_usage:
-            yield self._written(choices=[], usage=CompletionUsage.of(answer).model_dump())
+            yield self._frame(choices=[], usage=CompletionUsage.of(answer).model_dump())
         yield DONE
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         usage = {"usage": None} if self.include_usage else {}
-        return self._written(choices=[choice], **usage, **more)
+        return self._frame(choices=[choice], **usage, **more)
 
-    def _written(self, **said: Any) -> bytes:
-        head = {"id": ID + self._run_id, "object": "chat.completion.chunk", "created": self.created, "model": MODEL}
-        return _data({**head, **said})
+    def _frame(self, **fields: Any) -> bytes:
+        object_ = "chat.completion.chunk"
+        head = {"id": ID_PREFIX + self._run_id, "object": object_, "created": self.created, "model": MODEL}
+        return _encode_frame({**head, **fields})
 
 
-def _data(chunk: dict[str, Any]) -> bytes:
-    """The chunk as it travels, whatever a model or a tool has put into it."""
+def _encode_frame(chunk: dict[str, Any]) -> bytes:
+    """The chunk as a frame. What a model or a tool has put into it may be no valid JSON, and is mended."""
     try:
         return f"data: {_JSON.encode(chunk)}\n\n".encode()
     except (TypeError, ValueError, RecursionError):
         return f"data: {_JSON.encode(sanitize_json(chunk))}\n\n".encode()
 
 
-def failure(failed: Failed) -> bytes:
-    """The failure of a stream that has begun, which ends with it: OpenAI's clients raise it."""
-    return (
-        f"data: {Refused.of(failed.error, STATUS_BY_CODE.get(failed.error.code, 500)).model_dump_json()}\n\n".encode()
-    )
+def encode_failure(failed: Failed) -> bytes:
+    """A failure as the last frame of a stream that has begun: OpenAI's clients raise it."""
+    body = OpenAIErrorBody.of(failed.error, STATUS_BY_CODE.get(failed.error.code, 500))
+    return f"data: {body.model_dump_json()}\n\n".encode()
 
 
-async def streamed(events: AsyncGenerator[RunEvent, None], chunks: Chunks, refuse: Refuse) -> Response:
-    """The stream; a run that fails before it says anything is a status, as far as that does not take long."""
+async def stream_completion(
+    events: AsyncGenerator[RunEvent, None], encoder: ChunkEncoder, to_error_response: ToErrorResponse
+) -> Response:
+    """The stream. A run that fails before its first chunk is an error response, unless that takes long."""
     async with AsyncExitStack() as undo:
-        following = Following(events)
-        undo.push_async_callback(following.close)
-        first = await _first_said(following, chunks)
+        follower = RunFollower(events)
+        undo.push_async_callback(follower.close)
+        first = await _read_first(follower, encoder)
         if first is not None and isinstance(first.data, Failed):
-            return refuse(first.data.error)
+            return to_error_response(first.data.error)
         undo.pop_all()
-    return EventStream(_frames(following, first, chunks), following)
+    return EventStream(_frames(follower, first, encoder), follower)
 
 
-async def _first_said(following: Following, chunks: Chunks) -> RunEvent | None:
-    """The first event with something to say; None where there is none for long.
+async def _read_first(follower: RunFollower, encoder: ChunkEncoder) -> RunEvent | None:
+    """The first event that has a chunk; None where there is none for `FIRST_EVENT_S`.
 
     Raises:
         DeadlineExceeded: the request's time ran out.
         RunCancelled: the run was cancelled.
     """
-    patience = answer_timeout_s(chunks.context)
+    left_s = answer_timeout_s(encoder.context)
     with suppress(TimeoutError):
-        async with asyncio.timeout(min(patience, FIRST_EVENT_S)):
-            while event := await following.next(patience):
+        async with asyncio.timeout(min(left_s, FIRST_EVENT_S)):
+            while event := await follower.next(left_s):
                 if isinstance(event.data, Cancelled):
                     raise RunCancelled(CANCELLED)
                 if isinstance(event.data, Token) or event.last:
                     return event
-                deque(chunks.of(event), maxlen=0)
-    if patience <= FIRST_EVENT_S:
+                deque(encoder.encode(event), maxlen=0)
+    if left_s <= FIRST_EVENT_S:
         raise DeadlineExceeded("The request's time ran out")
     return None
 
 
-async def _frames(following: Following, first: RunEvent | None, chunks: Chunks) -> AsyncGenerator[bytes, None]:
-    async with aclosing(steps(following, first, chunks.context)) as told:
-        async for step in told:
-            if step is None:
+async def _frames(follower: RunFollower, first: RunEvent | None, encoder: ChunkEncoder) -> AsyncGenerator[bytes, None]:
+    async with aclosing(run_items(follower, first, encoder.context)) as items:
+        async for item in items:
+            if item is None:
                 yield KEEP_ALIVE
-            elif isinstance(step, Failed):
-                yield failure(step)
+            elif isinstance(item, Failed):
+                yield encode_failure(item)
             else:
-                for chunk in chunks.of(step):
+                for chunk in encoder.encode(item):
                     yield chunk

@@ -1,37 +1,46 @@
-"""What may those ask who run the service?"""
+"""`GET /admin/sessions` and `GET /admin/runs/{run_id}/logs`: what operators look up."""
 
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
-from serve_app.http.responses import json_response, refusals
-from serve_app.ports import Agent
-from serve_app.values import SessionSizes, Value
+from serve_app.http.dependencies import ContextDep, RunContextDep, ServicesDep
+from serve_app.http.json_body import JsonRoute
+from serve_app.http.responses import error_responses, json_response
+from serve_app.values import RunLogLines, SessionSizes, Value
+
+router = APIRouter(route_class=JsonRoute, tags=["Admin"])
 
 
-class Largest(Value):
-    """How many of the conversations are wanted."""
+class LargestSessionsQuery(Value):
+    """The query of `GET /admin/sessions`."""
 
     limit: int = Field(default=20, ge=1, le=100, description="The largest so many conversations.")
 
 
-def add_admin(api: FastAPI, agent: Agent, contexts: RequestContexts) -> None:
-    """`GET /admin/sessions`."""
+@router.get(
+    "/admin/sessions",
+    summary="List the largest conversations",
+    response_model=SessionSizes,
+    response_description="Largest first; `counted` says how many were looked at.",
+    responses=error_responses(),
+)
+async def list_largest_sessions(
+    services: ServicesDep, context: ContextDep, query: Annotated[LargestSessionsQuery, Query()]
+) -> Response:
+    """What each takes up in Redis, how many of its messages had to be mended, and when it expires."""
+    return json_response(await services.agent.sizes(context, query.limit))
 
-    @api.get(
-        "/admin/sessions",
-        tags=["Admin"],
-        summary="List the largest conversations",
-        response_model=SessionSizes,
-        response_description="Largest first; `counted` says how many were looked at.",
-        responses=refusals(),
-    )
-    async def sizes(request: Request, largest: Annotated[Largest, Query()]) -> Response:
-        """What each takes up in Redis, how many of its messages had to be mended, and when it expires."""
-        context = contexts.of(request)
-        async with time_limit(answer_timeout_s(context)):
-            return json_response(await agent.sizes(context, largest.limit))
+
+@router.get(
+    "/admin/runs/{run_id}/logs",
+    summary="Read what the logs say of a run",
+    response_model=RunLogLines,
+    response_description="The latest two hundred lines, in order.",
+    responses=error_responses(404),
+)
+async def read_run_logs(services: ServicesDep, context: RunContextDep) -> Response:
+    """Of the ingress, the agents and the retrievers; a line shows a quarter of a second after it was written."""
+    return json_response(await services.run_logs.read(context, context.run_id))

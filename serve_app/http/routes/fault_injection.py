@@ -1,29 +1,30 @@
-"""How does an operator have something go wrong on purpose, to see what the service makes of it?"""
+"""`GET`, `PUT` and `DELETE /admin/faults`: fault injection, for rehearsing outages."""
 
 import logging
 import time
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.errors import NotFound
-from serve_app.http.request_context import RequestContexts, answer_timeout_s, time_limit
-from serve_app.http.responses import body_refusals, json_response, refusals
+from serve_app.http.dependencies import WITHIN_DEADLINE, ServicesDep
+from serve_app.http.json_body import JsonRoute
+from serve_app.http.responses import body_error_responses, error_responses, json_response
 from serve_app.http.services import Services
 from serve_app.stores.fault_store import FaultStore
-from serve_app.values import Context, Fault, FaultList, FaultMode, FaultTarget, Value
+from serve_app.values import Fault, FaultList, FaultMode, FaultTarget, Value
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-_PATH = "/admin/faults"
+router = APIRouter(route_class=JsonRoute, tags=["Admin"], dependencies=[WITHIN_DEADLINE])
+
 _OFF = "Faults are off in this service; `faults: {enabled: true}` in its configuration file switches them on"
-_TOLD = "The faults that are in force now."
+_IN_FORCE = "The faults that are in force now."
 
 
-class Rehearsal(Value):
+class FaultRequest(Value):
     """The body of `PUT /admin/faults`."""
 
     target: FaultTarget
@@ -32,79 +33,64 @@ class Rehearsal(Value):
     for_s: float = Field(default=60, gt=0, le=3600, description="Seconds after which the fault ends by itself.")
     delay_s: float = Field(default=2, ge=0, le=3600, description="How much later a `slow` call is answered.")
 
-    def begun(self, now: float) -> Fault:
-        """The fault, from `now` on."""
+    def starting_at(self, now: float) -> Fault:
+        """The fault that begins at `now`, in Unix time."""
         return Fault(target=self.target, mode=self.mode, rate=self.rate, delay_s=self.delay_s, until=now + self.for_s)
 
 
-class Which(Value):
-    """Which faults are meant."""
+class FaultQuery(Value):
+    """The query of `DELETE /admin/faults`."""
 
     target: FaultTarget | None = Field(default=None, description="The fault of this target; without it, all.")
 
 
-async def rehearsed(context: Context, faults: FaultStore | None) -> Context:
-    """The context with the faults in force, which every hop obeys."""
-    if faults is None:
-        return context
-    in_force = await faults.active_faults()
-    return context.model_copy(update={"faults": in_force}) if in_force else context
-
-
-def add_rehearsal(api: FastAPI, services: Services, contexts: RequestContexts) -> None:
-    """`GET`, `PUT` and `DELETE /admin/faults`."""
-
-    @api.get(
-        _PATH,
-        tags=["Admin"],
-        summary="List the faults in force",
-        response_model=FaultList,
-        response_description=_TOLD,
-        responses=refusals(404),
-    )
-    async def listed(request: Request) -> Response:
-        """What goes wrong on purpose now; 404 where the configuration does not allow it."""
-        async with time_limit(answer_timeout_s(contexts.of(request))):
-            return await _told(_allowed(services))
-
-    @api.put(
-        _PATH,
-        tags=["Admin"],
-        summary="Have calls go wrong",
-        response_model=FaultList,
-        response_description=_TOLD,
-        responses=body_refusals(404),
-    )
-    async def put(request: Request, rehearsal: Rehearsal) -> Response:
-        """Set a fault, in place of the one of the same target. It hits turns that begin a second later or earlier."""
-        async with time_limit(answer_timeout_s(contexts.of(request))):
-            faults = _allowed(services)
-            await faults.put(rehearsal.begun(time.time()))
-            log.warning("fault_set", extra=rehearsal.model_dump())
-            return await _told(faults)
-
-    @api.delete(
-        _PATH,
-        tags=["Admin"],
-        summary="End faults",
-        response_model=FaultList,
-        response_description=_TOLD,
-        responses=refusals(404),
-    )
-    async def clear(request: Request, which: Annotated[Which, Query()]) -> Response:
-        """End the fault of a target, or all. Turns that have begun keep theirs."""
-        async with time_limit(answer_timeout_s(contexts.of(request))):
-            faults = _allowed(services)
-            await faults.clear(which.target)
-            log.warning("fault_cleared", extra={"target": which.target or "all"})
-            return await _told(faults)
-
-
-def _allowed(services: Services) -> FaultStore:
+def _fault_store(services: Services) -> FaultStore:
     if services.faults is None:
         raise NotFound(_OFF)
     return services.faults
 
 
-async def _told(faults: FaultStore) -> Response:
-    return json_response(FaultList(faults=await faults.list_faults()))
+async def _faults_in_force(store: FaultStore) -> Response:
+    return json_response(FaultList(faults=await store.list_faults()))
+
+
+@router.get(
+    "/admin/faults",
+    summary="List the faults in force",
+    response_model=FaultList,
+    response_description=_IN_FORCE,
+    responses=error_responses(404),
+)
+async def list_faults(services: ServicesDep) -> Response:
+    """What goes wrong on purpose now; 404 where the configuration does not allow it."""
+    return await _faults_in_force(_fault_store(services))
+
+
+@router.put(
+    "/admin/faults",
+    summary="Have calls go wrong",
+    response_model=FaultList,
+    response_description=_IN_FORCE,
+    responses=body_error_responses(404),
+)
+async def set_fault(services: ServicesDep, body: FaultRequest) -> Response:
+    """Set a fault, in place of the one of the same target. It hits turns that begin a second later or earlier."""
+    store = _fault_store(services)
+    await store.put(body.starting_at(time.time()))
+    logger.warning("fault_set", extra=body.model_dump())
+    return await _faults_in_force(store)
+
+
+@router.delete(
+    "/admin/faults",
+    summary="End faults",
+    response_model=FaultList,
+    response_description=_IN_FORCE,
+    responses=error_responses(404),
+)
+async def clear_faults(services: ServicesDep, query: Annotated[FaultQuery, Query()]) -> Response:
+    """End the fault of a target, or all. Turns that have begun keep theirs."""
+    store = _fault_store(services)
+    await store.clear(query.target)
+    logger.warning("fault_cleared", extra={"target": query.target or "all"})
+    return await _faults_in_force(store)

@@ -1,26 +1,30 @@
-"""Is the process alive, and is the service ready to answer?"""
+"""`GET /healthz` and `GET /readyz`: liveness and readiness."""
 
 import asyncio
 import time
 from collections.abc import Awaitable
 from typing import Literal
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serve_app.http.dependencies import ServicesDep
 from serve_app.http.errors import result_or_failure
+from serve_app.http.json_body import JsonRoute
 from serve_app.http.request_context import request_id_of, time_limit
 from serve_app.http.responses import json_response
 from serve_app.http.services import Services
 from serve_app.values import DependencyCheck, Failed, Value
 
-DISPENSABLE = "retriever"
-"""The part of the service without which turns are answered."""
-STARTING_S = 120.0
-"""How long it is waited for all the same after this process began, until it has answered once: it is starting too."""
-CHECK_S = 2.0
-"""For each part of the service: a probe's own time-out is longer."""
+OPTIONAL_SERVICE = "retriever"
+"""Turns are answered without it."""
+STARTUP_S = 120.0
+"""For so long after the start of this process the optional service is required until it has answered once."""
+CHECK_TIMEOUT_S = 2.0
+"""For the checks of one service, whose own time-outs are longer."""
+
+router = APIRouter(route_class=JsonRoute, tags=["Health"])
 
 
 class Health(Value):
@@ -36,46 +40,50 @@ class Readiness(Value):
     checks: list[DependencyCheck]
 
 
-def add_health(api: FastAPI, services: Services) -> None:
-    """`GET /healthz` and `GET /readyz`."""
-    begun, heard = time.monotonic(), set[str]()
-
-    def required(part: str) -> bool:
-        """Whether no turn is answered, or is to be answered yet, without this part."""
-        return part != DISPENSABLE or (part not in heard and time.monotonic() - begun < STARTING_S)
-
-    @api.get("/healthz", tags=["Health"], summary="Is the process alive?", response_model=Health)
-    async def healthz() -> Response:
-        """Asks nothing of any dependency: an outage of a store is no reason to restart this process."""
-        return json_response(Health())
-
-    @api.get(
-        "/readyz",
-        tags=["Health"],
-        summary="Is the service ready?",
-        response_model=Readiness,
-        response_description="Turns are answered; a check that is not ok says what they do without.",
-        responses={503: {"model": Readiness, "description": "No turn is answered; a `required` check says why."}},
-    )
-    async def readyz(request: Request) -> Response:
-        """Asks every part of the service for the state of what it depends on."""
-        asked = {"agent": services.agent.checks, "retriever": services.retriever.checks, "tools": services.tools.checks}
-        request_id = request_id_of(request.scope)
-        told = await asyncio.gather(*(result_or_failure(_asked(checks()), request_id) for checks in asked.values()))
-        checks: list[DependencyCheck] = []
-        for part, found in zip(asked, told, strict=True):
-            if isinstance(found, Failed):  # a part that tells nothing is a failed check of its own
-                checks.append(DependencyCheck(name=part, ok=False, reason=found.error.message, required=required(part)))
-            else:
-                heard.add(part)
-                checks += found
-        ready = all(check.ok for check in checks if check.required)
-        response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
-        if not ready:
-            response.headers["Retry-After"] = "1"
-        return response
+@router.get("/healthz", summary="Is the process alive?", response_model=Health)
+async def check_liveness() -> Response:
+    """Asks nothing of any dependency: an outage of a store is no reason to restart this process."""
+    return json_response(Health())
 
 
-async def _asked(asking: Awaitable[list[DependencyCheck]]) -> list[DependencyCheck]:
-    async with time_limit(CHECK_S, f"No answer within {CHECK_S:.0f} seconds"):
-        return await asking
+@router.get(
+    "/readyz",
+    summary="Is the service ready?",
+    response_model=Readiness,
+    response_description="Turns are answered; a check that is not ok says what they do without.",
+    responses={503: {"model": Readiness, "description": "No turn is answered; a `required` check says why."}},
+)
+async def check_readiness(request: Request, services: ServicesDep) -> Response:
+    """Asks every part of the service for the state of what it depends on."""
+    checks_of = {
+        "agent": services.agent.checks,
+        "retriever": services.retriever.checks,
+        "tools": services.tools.checks,
+    }
+    request_id = request_id_of(request.scope)
+    calls = (result_or_failure(_within_timeout(checks()), request_id) for checks in checks_of.values())
+    results = await asyncio.gather(*calls)
+    checks: list[DependencyCheck] = []
+    for name, result in zip(checks_of, results, strict=True):
+        if isinstance(result, Failed):  # a service that does not answer is a failed check of its own
+            required = _is_required(name, services)
+            checks.append(DependencyCheck(name=name, ok=False, reason=result.error.message, required=required))
+        else:
+            services.answered.add(name)
+            checks += result
+    ready = all(check.ok for check in checks if check.required)
+    response = json_response(Readiness(ready=ready, checks=checks), 200 if ready else 503)
+    if not ready:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def _is_required(name: str, services: Services) -> bool:
+    """Whether no turn is answered, or is to be answered yet, without the service `name`."""
+    starting = name not in services.answered and time.monotonic() - services.started_at < STARTUP_S
+    return name != OPTIONAL_SERVICE or starting
+
+
+async def _within_timeout(checks: Awaitable[list[DependencyCheck]]) -> list[DependencyCheck]:
+    async with time_limit(CHECK_TIMEOUT_S, f"No answer within {CHECK_TIMEOUT_S:.0f} seconds"):
+        return await checks

@@ -1,0 +1,65 @@
+"""FastAPI dependencies of the routes: the services, and the request's context within its deadline."""
+
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Annotated
+
+from fastapi import Depends, Path
+from starlette.requests import Request
+
+from serve_app.http.request_context import answer_timeout_s, time_limit
+from serve_app.http.services import Services
+from serve_app.values import Context, SessionId
+
+# All dependencies are coroutines: FastAPI runs any other function in a thread, which costs far more than these do.
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _new_context(request: Request) -> Callable[..., Context]:
+    return partial(request.app.state.contexts.of, request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+NewContextDep = Annotated[Callable[..., Context], Depends(_new_context)]
+"""Makes the request's context, as `RequestContexts.of` does: for routes whose body says what the context is for."""
+
+
+async def _context(new_context: NewContextDep) -> AsyncIterator[Context]:
+    context = new_context()
+    async with time_limit(answer_timeout_s(context)):
+        yield context
+
+
+async def _session_context(
+    new_context: NewContextDep, session_id: Annotated[SessionId, Path(description="The conversation's name.")]
+) -> AsyncIterator[Context]:
+    context = new_context(session_id)
+    async with time_limit(answer_timeout_s(context)):
+        yield context
+
+
+async def _run_context(
+    new_context: NewContextDep,
+    run_id: Annotated[
+        str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="As the turn's first frame or answer has it.")
+    ],
+) -> AsyncIterator[Context]:
+    context = new_context(run_id=run_id)
+    async with time_limit(answer_timeout_s(context)):
+        yield context
+
+
+# With each of the following the route's function is cancelled with `DeadlineExceeded` when the request's time is over.
+
+WITHIN_DEADLINE = Depends(_context, scope="function")
+"""For routes that need no context."""
+ContextDep = Annotated[Context, Depends(_context, scope="function")]
+"""The context of a request for neither a conversation nor a run."""
+SessionContextDep = Annotated[Context, Depends(_session_context, scope="function")]
+"""The context of a request for the conversation `{session_id}` of the path."""
+RunContextDep = Annotated[Context, Depends(_run_context, scope="function")]
+"""The context of a request for the run `{run_id}` of the path."""
