@@ -95,7 +95,8 @@ def started(folder: Path, configuration: Path) -> Iterator[Service]:
     deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     deployed["http_options"]["port"] = port
     deployed["applications"][0]["args"]["config"] = str(configuration)
-    with environment({**ENVIRONMENT, "SERVE_APP_DATA_DIR": str(folder / "data")}), own_ray(logging_level="warning"):
+    own = {"SERVE_APP_DATA_DIR": str(folder / "data"), "PYTHONPATH": f"{folder}:{ENVIRONMENT['PYTHONPATH']}"}
+    with environment({**ENVIRONMENT, **own}), own_ray(logging_level="warning"):
         deploy(deployed)
         running = Service(f"http://127.0.0.1:{port}", folder / "data", deployed)
         running.wait_until_ready(START_S)
