@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.blocks import Heading, markdown
+from serve_app.knowledge.document_structure import Heading, parse_markdown
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_page, decode_text
 from serve_app.values import Document
 
@@ -97,7 +97,7 @@ def _assert_small(archive: bytes) -> None:
 
 def _only_heading(text: str) -> str:
     """The heading that all others stand under; several on one level are no title."""
-    tops: dict[Heading, None] = dict.fromkeys(section.path[0] for section in markdown(text) if section.path)
+    tops: dict[Heading, None] = dict.fromkeys(section.path[0] for section in parse_markdown(text) if section.path)
     level = min((heading.level for heading in tops), default=0)
     highest = [heading for heading in tops if heading.level == level]
     return highest[0].text if len(highest) == 1 else ""

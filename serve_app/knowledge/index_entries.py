@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.chunk import split
+from serve_app.knowledge.chunking import split_document
 from serve_app.knowledge.sparse import passage_weights
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def make_index_entries(document: Document) -> list[IndexEntry]:
     """The passages of `document`; CPU-heavy, so not for an event loop. One without any term is left out."""
     pieces = [
         (piece.title[:MAX_CHARACTERS], piece.text[start : start + MAX_CHARACTERS])
-        for piece in split(document)
+        for piece in split_document(document)
         for start in range(0, len(piece.text), MAX_CHARACTERS)
     ]
     weighed = [IndexEntry(title, text, passage_weights(title, text)) for title, text in pieces]

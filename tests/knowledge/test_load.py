@@ -10,7 +10,7 @@ import docx
 import pytest
 from typeset import pdf
 
-from serve_app.knowledge.chunk import split
+from serve_app.knowledge.chunking import split_document
 from serve_app.knowledge.document_reader import UnreadableDocument, read_document
 
 MANUAL = Path("/usr/share/debian-reference")
@@ -149,7 +149,7 @@ def test_a_pdfs_outline_makes_headings_and_its_lines_make_paragraphs(tmp_path):
 
 def test_a_pdf_without_outline_has_no_headings(tmp_path):
     document = loaded(tmp_path, "pumps.pdf", pdf([["Pumps", "- one", "- two"], ["# three"]]))
-    assert {piece.title for piece in split(document)} == {"pumps"}
+    assert {piece.title for piece in split_document(document)} == {"pumps"}
 
 
 def test_running_heads_page_numbers_and_tables_of_contents_are_dropped(tmp_path):
@@ -190,7 +190,7 @@ def test_a_real_manual_keeps_its_structure(manual):
     titles, texts = {}, {}
     for path in sorted(manual.glob("*.*")):
         if path.suffix in {".html", ".pdf"}:
-            pieces = split(read_document(path, path.name))
+            pieces = split_document(read_document(path, path.name))
             titles[path.name] = {piece.title for piece in pieces}
             texts[path.name] = "\n".join(piece.text for piece in pieces)
             assert all(200 <= len(piece.text) <= 1200 for piece in pieces)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rank_bm25 import BM25Okapi
 
-from serve_app.knowledge.chunk import split
+from serve_app.knowledge.chunking import split_document
 from serve_app.knowledge.document_reader import read_document
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class _Plain:
 
     def __init__(self, documents: list[Document]) -> None:
         self._passages = [
-            (document.source, f"{piece.title}\n{piece.text}") for document in documents for piece in split(document)
+            (document.source, f"{piece.title}\n{piece.text}")
+            for document in documents
+            for piece in split_document(document)
         ]
         self._index = BM25Okapi([self._tokens(text) for _, text in self._passages])
 
@@ -92,7 +94,7 @@ class _Plain:
 
 
 async def test_every_question_has_an_answer_in_the_manuals() -> None:
-    passages = [(each.source, piece.text) for each in _manuals("html") for piece in split(each)]
+    passages = [(each.source, piece.text) for each in _manuals("html") for piece in split_document(each)]
     for question in QUESTIONS:
         assert any(_is_right(question, *passage) for passage in passages), question["question"]
 

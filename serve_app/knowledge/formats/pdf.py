@@ -9,7 +9,7 @@ from collections import Counter
 import pypdfium2
 from pypdfium2 import raw
 
-from serve_app.knowledge.blocks import HEADING_CHARACTERS, Heading
+from serve_app.knowledge.document_structure import HEADING_CHARACTERS, Heading
 from serve_app.knowledge.formats.language_detection import is_soup
 from serve_app.knowledge.formats.paragraphs import mend_hyphens, to_markdown, usual_width
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.knowledge.chunk import MIN_CHARACTERS, Piece, split
+from serve_app.knowledge.chunking import MIN_CHARACTERS, Chunk, split_document
 from serve_app.values import Document
 
 MAX = 1200
@@ -19,8 +19,8 @@ SENTENCE = "The package manager resolves the dependencies of every package befor
 CHINESE = "软件包管理器在解包之前会解析每个软件包的依赖关系，并且检查它们是否冲突。"
 
 
-def pieces(text: str, title: str = "", form: str = "markdown") -> list[Piece]:
-    return split(Document(source="s", title=title, text=text, format=form))
+def pieces(text: str, title: str = "", form: str = "markdown") -> list[Chunk]:
+    return split_document(Document(source="s", title=title, text=text, format=form))
 
 
 def words(text: str) -> list[str]:
@@ -33,7 +33,7 @@ def is_subsequence(wanted: list[str], given_words: list[str]) -> bool:
 
 
 def test_a_short_document_is_one_piece():
-    assert pieces("# Refunds\n\nWithin 14 days.") == [Piece("Refunds", "Within 14 days.")]
+    assert pieces("# Refunds\n\nWithin 14 days.") == [Chunk("Refunds", "Within 14 days.")]
 
 
 def test_an_empty_document_has_no_pieces():
@@ -60,7 +60,7 @@ def test_a_heading_inside_fenced_code_is_code():
 
 def test_a_heading_inside_preformatted_text_is_code():
     (piece,) = pieces("# Setup\n\n<pre>\n# not a heading\n\n# nor this\n</pre>\n\nDone.")
-    assert piece == Piece("Setup", "<pre>\n# not a heading\n\n# nor this\n</pre>\n\nDone.")
+    assert piece == Chunk("Setup", "<pre>\n# not a heading\n\n# nor this\n</pre>\n\nDone.")
 
 
 def test_hashes_that_are_no_heading_stay_text():
