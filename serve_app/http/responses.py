@@ -37,7 +37,10 @@ def json_response(value: Value, status: int = HTTPStatus.OK) -> Response:
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of these statuses and of those that any route may give: 422, 431, 500, 503, 504."""
+    """The OpenAPI entries of these statuses and of those that every route has.
+
+    Every route has 422, 431, 500, 503 and 504.
+    """
     entries: dict[int | str, dict[str, Any]] = {
         status: {"model": Failed, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, 422, 431, 500, 503, 504})

@@ -64,19 +64,22 @@ def add_degraded_header(response: Response, answer: Answer) -> Response:
 
 
 async def stream_response(events: AsyncGenerator[RunEvent, None], context: Context) -> Response:
-    """A new stream. A failure before its first frame is an error response, also where it is the run that fails."""
+    """A new stream; an error response if anything fails before the first frame."""
     return await _open_stream(events, context, FIRST_EVENT_S, failed_is_status=True)
 
 
 async def resume_stream(events: AsyncGenerator[RunEvent, None], context: Context) -> Response:
-    """The rest of a stream, in the same frames; 204 where nothing is left. The failure of the run is a frame."""
+    """The rest of a stream in the same frames; 204 where nothing is left."""
     return await _open_stream(events, context, LOOK_UP_S, failed_is_status=False)
 
 
 async def _open_stream(
     events: AsyncGenerator[RunEvent, None], context: Context, wait_s: float, *, failed_is_status: bool
 ) -> Response:
-    """The first event is awaited here for `wait_s`: until then a failure can still become a status."""
+    """Open a stream after its first event, or after `wait_s`.
+
+    Until then a failure can still become a status.
+    """
     async with AsyncExitStack() as undo:
         follower = RunFollower(events)
         undo.push_async_callback(follower.close)

@@ -51,9 +51,9 @@ async def add_injected_faults(context: Context, store: FaultStore | None) -> Con
 async def run_turn(
     services: Services, context: Context, body: ChatRequest, key: str | None
 ) -> AsyncGenerator[RunEvent, None]:
-    """The run's events to its last one: from the agent for a new run, else from its log.
+    """The run's events: from the agent for a new run, else from its log.
 
-    Without a key it is always a new run, which the agent registers.
+    The last event is the run's last. Without a key it is always a new run, which the agent registers.
 
     Raises:
         KeyReused: the key came with another body.
@@ -89,7 +89,10 @@ async def run_in_background(services: Services, context: Context, body: ChatRequ
 
 
 async def _claim(services: Services, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:
-    """The run of the request. While Redis is away it is a new one, whose tools must have no effects."""
+    """Find or register the run of the request.
+
+    While Redis is away it is always a new run, whose tools must have no effects.
+    """
     if not key:
         return context, Claim(run_id=context.run_id, fresh=True)
     try:
@@ -103,7 +106,10 @@ async def _claim(services: Services, context: Context, body: ChatRequest, key: s
 async def _start(
     services: Services, context: Context, body: ChatRequest, key: str | None
 ) -> AsyncGenerator[RunEvent, None]:
-    """The events of a new run. A run that the agents refuse is withdrawn, so that none of them runs it later."""
+    """The events of a new run.
+
+    A run that the agents refuse is withdrawn, so that none of them runs it later.
+    """
     try:
         async with aclosing(services.agent.turn(context, body)) as events:
             async for event in events:

@@ -35,7 +35,10 @@ HEADERS = {
 
 
 class RunFollower:
-    """Reads a run's events in a task of its own, so that a pause for a keep-alive does not cancel the reading."""
+    """Reads a run's events in a task of its own.
+
+    So a pause for a keep-alive does not cancel the reading.
+    """
 
     def __init__(self, events: AsyncGenerator[RunEvent, None]) -> None:
         self._queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
@@ -43,7 +46,7 @@ class RunFollower:
         self.ended = False
 
     async def next(self, timeout_s: float) -> RunEvent | None:
-        """The next event; None when there was none for `timeout_s` seconds, or when they have `ended`.
+        """The next event; None after `timeout_s` seconds or when the events have `ended`.
 
         Raises:
             Exception: whatever the reading failed with.
@@ -75,12 +78,15 @@ class RunFollower:
 
 
 def encode_frame(event: RunEvent) -> bytes:
-    """The event as a frame. Its JSON has no line breaks: JSON escapes those within strings."""
+    """Encode an event; its JSON has no line breaks, because JSON escapes them."""
     return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
 
 
 def encode_stream_failure(failed: Failed, last: RunEvent | None) -> bytes:
-    """A failure of the stream, not of the run. It repeats the id of the last event, so that none is skipped."""
+    """Encode a failure of the stream, not of the run.
+
+    It repeats the id of the last event, so that a client that resumes skips none.
+    """
     return encode_frame(RunEvent(id=last.id if last else 0, data=failed))
 
 
@@ -101,7 +107,7 @@ async def run_frames(
 async def run_items(
     follower: RunFollower, first: RunEvent | None, context: Context, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncGenerator[RunEvent | Failed | None, None]:
-    """`first`, then the events that follow it, to the run's last event or to a failure of the stream.
+    """The first event and all that follow, or a failure of the stream.
 
     None stands for a silence, in which the client needs a keep-alive.
     """
@@ -126,7 +132,7 @@ async def _next(follower: RunFollower, context: Context, keep_alive_s: float) ->
 
 
 class EventStream(Response):
-    """Sends frames until they end or the client disconnects, and then closes what they come from.
+    """Sends frames until they end or the client disconnects, then closes their source.
 
     Starlette's own streaming response cancels by levels: it interrupts whatever a generator awaits while it closes.
     """

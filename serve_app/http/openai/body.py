@@ -36,7 +36,7 @@ MAX_METADATA = 16
 
 @dataclass(frozen=True, slots=True)
 class NoEffect:
-    """Marks a field that must be null or one of these values, none of which has an effect."""
+    """Marks a field that must be null or one of these values, which change nothing."""
 
     values: Sequence[Any] = ()
 
@@ -178,7 +178,9 @@ class CompletionRequest(Value):
 
 
 def to_turn_request(body: CompletionRequest) -> TurnRequest:
-    """The turn of the request; earlier messages are its history unless it belongs to a conversation.
+    """The turn that the request asks for.
+
+    The earlier messages are its history, unless it belongs to a conversation, which has its own.
 
     Raises:
         ModelNotFound: another model is asked for.

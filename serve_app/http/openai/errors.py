@@ -57,7 +57,10 @@ def is_openai_path(scope: Scope) -> bool:
 def openai_error_response(
     failure: Failure, status: int, param: str | None = None, *, retry: bool | None = None
 ) -> Response:
-    """The error response; OpenAI has no 422. `retry` overrides whether the client should send the request again."""
+    """The error response, with 400 for 422, which OpenAI does not have.
+
+    `retry` overrides whether the client should send the request again.
+    """
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         status = HTTPStatus.BAD_REQUEST
     response = json_response(OpenAIErrorBody.of(failure, status, param), status)

@@ -37,7 +37,7 @@ async def create_completion(
     services: ServicesDep,
     new_context: NewContextDep,
 ) -> Response:
-    """Run one turn of the agent; the service calls its own tools, and answers with text.
+    """Run one turn of the agent: the service calls its tools and answers with text.
 
     `metadata.session_id`, or else `user`, names the conversation, as `session_id` of `POST /agent/chat` does: it
     remembers, and of `messages` the system messages and the last one are read. Without either the messages are the
@@ -63,7 +63,10 @@ async def create_completion(
 
 
 def _run_error_response(key: str | None, failure: Failure) -> Response:
-    """The error of a run that failed. With its idempotency key a client would only get the same error again."""
+    """The error response of a failed run.
+
+    A client that sends the same idempotency key again gets the same error, so it should not retry.
+    """
     return failure_response(failure, partial(openai_error_response, retry=False if key else None))
 
 

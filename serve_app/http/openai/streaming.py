@@ -137,7 +137,7 @@ class ChunkEncoder:
 
 
 def _encode_frame(chunk: dict[str, Any]) -> bytes:
-    """The chunk as a frame. What a model or a tool has put into it may be no valid JSON, and is mended."""
+    """Encode a chunk as a frame; values that are not valid JSON are sanitized."""
     try:
         return f"data: {_JSON.encode(chunk)}\n\n".encode()
     except (TypeError, ValueError, RecursionError):
@@ -145,7 +145,7 @@ def _encode_frame(chunk: dict[str, Any]) -> bytes:
 
 
 def encode_failure(failed: Failed) -> bytes:
-    """A failure as the last frame of a stream that has begun: OpenAI's clients raise it."""
+    """Encode a failure as the last frame of a stream; OpenAI's clients raise it."""
     body = OpenAIErrorBody.of(failed.error, STATUS_BY_CODE.get(failed.error.code, 500))
     return f"data: {body.model_dump_json()}\n\n".encode()
 
@@ -153,7 +153,7 @@ def encode_failure(failed: Failed) -> bytes:
 async def stream_completion(
     events: AsyncGenerator[RunEvent, None], encoder: ChunkEncoder, to_error_response: ToErrorResponse
 ) -> Response:
-    """The stream. A run that fails before its first chunk is an error response, unless that takes long."""
+    """The stream; an error response if the run fails within `FIRST_EVENT_S`, before its first chunk."""
     async with AsyncExitStack() as undo:
         follower = RunFollower(events)
         undo.push_async_callback(follower.close)

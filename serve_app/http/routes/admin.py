@@ -30,7 +30,10 @@ class LargestSessionsQuery(Value):
 async def list_largest_sessions(
     services: ServicesDep, context: ContextDep, query: Annotated[LargestSessionsQuery, Query()]
 ) -> Response:
-    """What each takes up in Redis, how many of its messages had to be mended, and when it expires."""
+    """List the conversations that take up most in Redis.
+
+    Each with its size, the number of messages that had to be repaired, and the time until it expires.
+    """
     return json_response(await services.agent.sizes(context, query.limit))
 
 
@@ -42,5 +45,8 @@ async def list_largest_sessions(
     responses=error_responses(404),
 )
 async def read_run_logs(services: ServicesDep, context: RunContextDep) -> Response:
-    """Of the ingress, the agents and the retrievers; a line shows a quarter of a second after it was written."""
+    """Read the log lines of a run from all processes.
+
+    A line is there half a second after it was written.
+    """
     return json_response(await services.run_logs.read(context, context.run_id))

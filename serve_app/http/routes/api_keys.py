@@ -44,11 +44,14 @@ def _key_store(services: Services) -> ApiKeyStore:
     summary="Make a key",
     status_code=201,
     response_model=NewApiKey,
-    response_description="The key, which is told this once: only a hash of it is kept.",
+    response_description="The key, which is shown this once: only its hash is kept.",
     responses=body_error_responses(404),
 )
 async def create_key(services: ServicesDep, body: ApiKeyRequest) -> Response:
-    """For keys of the tenant `default` with the scope `admin`. It opens what it is for within two seconds."""
+    """Make a key. It is valid within two seconds.
+
+    For keys of the tenant `default` with the scope `admin`.
+    """
     key = await _key_store(services).create(body)
     logger.warning("key_created", extra={"id": key.id, "of": key.tenant, "scopes": sorted(key.scopes)})
     response = json_response(key, HTTPStatus.CREATED)
@@ -64,7 +67,10 @@ async def create_key(services: ServicesDep, body: ApiKeyRequest) -> Response:
     responses=error_responses(404),
 )
 async def list_keys(services: ServicesDep) -> Response:
-    """For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys."""
+    """List the keys of all tenants.
+
+    For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys.
+    """
     return json_response(ApiKeyList(keys=await _key_store(services).list_keys()))
 
 
@@ -76,7 +82,10 @@ async def list_keys(services: ServicesDep) -> Response:
     responses=body_error_responses(404, 409),
 )
 async def limit_key(services: ServicesDep, key_id: Annotated[KeyId, Path()], limits: RateLimits) -> Response:
-    """Those that the body names; null takes one away. They are in force everywhere within two seconds."""
+    """Change the limits that the body names; null removes one.
+
+    They are in force everywhere within two seconds.
+    """
     changes = {name: getattr(limits, name) for name in limits.model_fields_set}
     key = await _key_store(services).update_limits(key_id, changes)
     logger.warning("key_limited", extra={"id": key_id, **changes})
@@ -91,7 +100,7 @@ async def limit_key(services: ServicesDep, key_id: Annotated[KeyId, Path()], lim
     responses=error_responses(404),
 )
 async def revoke_key(services: ServicesDep, key_id: Annotated[KeyId, Path()]) -> Response:
-    """Everywhere within two seconds; turns that it has begun go on."""
+    """End a key, everywhere within two seconds. Its running turns go on."""
     await _key_store(services).revoke(key_id)
     logger.warning("key_revoked", extra={"id": key_id})
     return Response(status_code=204)
@@ -105,7 +114,7 @@ async def revoke_key(services: ServicesDep, key_id: Annotated[KeyId, Path()]) ->
     responses=error_responses(),
 )
 async def list_tenants(services: ServicesDep) -> Response:
-    """What all keys of a tenant may ask for together, and its weight."""
+    """List the limits that all keys of a tenant share, and the tenant's weight."""
     return json_response(TenantList(tenants=await services.keys.list_tenants()))
 
 
@@ -117,7 +126,7 @@ async def list_tenants(services: ServicesDep) -> Response:
     responses=body_error_responses(),
 )
 async def limit_tenant(services: ServicesDep, tenant: Annotated[Tenant, Path()], limits: TenantLimits) -> Response:
-    """In place of those that it had. They are in force everywhere within two seconds."""
+    """Replace the limits of a tenant. They are in force everywhere within two seconds."""
     entry = await services.keys.put_tenant(tenant, limits)
     logger.warning("tenant_limited", extra={"of": tenant, **limits.limits.model_dump(), "weight": limits.weight})
     return json_response(entry)

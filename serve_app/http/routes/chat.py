@@ -1,4 +1,4 @@
-"""`POST /agent/chat`: one turn of a conversation, as JSON, as a stream, or in the background."""
+"""`POST /agent/chat`: one turn, as JSON, as a stream, or in the background."""
 
 import re
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ _PreferHeader = Annotated[
 
 
 def prefers_async(values: Iterable[str]) -> bool:
-    """Whether `Prefer` headers ask for `respond-async`: by RFC 7240 the first one counts, and it has no value."""
+    """Whether the first `respond-async` of the `Prefer` headers (RFC 7240) has no value."""
     for preference in _PREFERENCE.findall(",".join(values)):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == RESPOND_ASYNC:
@@ -63,7 +63,7 @@ async def chat(
     services: ServicesDep,
     new_context: NewContextDep,
 ) -> Response:
-    """Run one turn of a conversation: the model answers, with the help of tools and documents where it needs them.
+    """Run one turn of a conversation: the model answers, with tools and documents.
 
     `session_id` names the conversation; the same name again continues it, and one conversation runs one turn at a
     time. `status` is `degraded` when the answer was made without something that it should have had; `degraded` then

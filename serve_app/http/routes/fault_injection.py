@@ -62,7 +62,7 @@ async def _faults_in_force(store: FaultStore) -> Response:
     responses=error_responses(404),
 )
 async def list_faults(services: ServicesDep) -> Response:
-    """What goes wrong on purpose now; 404 where the configuration does not allow it."""
+    """List the injected faults; 404 where the configuration does not allow any."""
     return await _faults_in_force(_fault_store(services))
 
 
@@ -74,7 +74,10 @@ async def list_faults(services: ServicesDep) -> Response:
     responses=body_error_responses(404),
 )
 async def set_fault(services: ServicesDep, body: FaultRequest) -> Response:
-    """Set a fault, in place of the one of the same target. It hits turns that begin a second later or earlier."""
+    """Set a fault in place of the one of the same target.
+
+    It hits the turns that begin from at most a second later on.
+    """
     store = _fault_store(services)
     await store.put(body.starting_at(time.time()))
     logger.warning("fault_set", extra=body.model_dump())

@@ -34,9 +34,9 @@ class FeedbackQuery(Value):
     responses=body_error_responses(404, 409),
 )
 async def rate_answer(services: ServicesDep, context: ContextDep, body: FeedbackRequest) -> Response:
-    """One vote a run: a second one takes the first one's place. The operator reads it beside question and answer.
+    """Rate the answer of a run; a second rating replaces the first.
 
-    A run that has not ended cannot be rated yet.
+    The operator reads it beside question and answer. A run that has not ended cannot be rated yet.
     """
     previous = await services.feedback.vote(context, body)
     if previous != body.rating:
@@ -56,5 +56,5 @@ async def rate_answer(services: ServicesDep, context: ContextDep, body: Feedback
 async def list_feedback(
     services: ServicesDep, context: ContextDep, query: Annotated[FeedbackQuery, Query()]
 ) -> Response:
-    """For improving prompts and documents."""
+    """List ratings with question and answer, for improving prompts and documents."""
     return json_response(await services.feedback.listed(context, query.rating, query.limit))

@@ -34,7 +34,7 @@ class Health(Value):
 
 
 class Readiness(Value):
-    """Whether a turn can be answered now, and what stands in its way, or in the way of a whole answer."""
+    """Whether turns can be answered now, and the state of each dependency."""
 
     ready: bool
     checks: list[DependencyCheck]
@@ -42,7 +42,10 @@ class Readiness(Value):
 
 @router.get("/healthz", summary="Is the process alive?", response_model=Health)
 async def check_liveness() -> Response:
-    """Asks nothing of any dependency: an outage of a store is no reason to restart this process."""
+    """Answer without a call of any dependency.
+
+    An outage of a store is no reason to restart this process.
+    """
     return json_response(Health())
 
 
@@ -54,7 +57,7 @@ async def check_liveness() -> Response:
     responses={503: {"model": Readiness, "description": "No turn is answered; a `required` check says why."}},
 )
 async def check_readiness(request: Request, services: ServicesDep) -> Response:
-    """Asks every part of the service for the state of what it depends on."""
+    """Ask every service for the state of its dependencies."""
     checks_of = {
         "agent": services.agent.checks,
         "retriever": services.retriever.checks,

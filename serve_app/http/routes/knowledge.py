@@ -26,7 +26,7 @@ class DocumentBatch(Value):
 
 
 class DocumentBatchResult(Value):
-    """What became of each document of the batch, in its order."""
+    """The outcome of each document of a batch, in its order."""
 
     documents: list[IndexingResult]
 
@@ -71,7 +71,7 @@ async def add_documents(
 async def list_documents(
     services: ServicesDep, context: ContextDep, query: Annotated[DocumentsQuery, Query()]
 ) -> Response:
-    """The documents without their text."""
+    """List the documents, without their text."""
     return json_response(await services.retriever.documents(context, query.offset, query.limit))
 
 
@@ -87,5 +87,5 @@ async def remove_document(
     context: ContextDep,
     document_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9._:@-]{1,128}$", description="As the list tells it.")],
 ) -> Response:
-    """Its passages are found no longer."""
+    """Remove a document and its passages."""
     return json_response(await services.retriever.remove(context, document_id))

@@ -21,8 +21,9 @@ router = APIRouter(route_class=JsonRoute, tags=["Health"])
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE}}}, **error_responses()},
 )
 async def read_metrics(services: ServicesDep) -> Response:
-    """The series of all nodes: the service's own begin with `ray_serve_app_`, Ray Serve's with `ray_serve_`.
+    """Read the metrics of all nodes.
 
-    One target is enough: any ingress gives the whole page. `serve_app_scrape_up` is 0 of a node that is not in it.
+    Any ingress gives the whole page, so one target is enough. The service's own series begin with `ray_serve_app_`, Ray
+    Serve's with `ray_serve_`. `serve_app_scrape_up` is 0 for a node that is not in the page.
     """
     return Response(await services.metrics_page.read(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -41,7 +41,10 @@ async def _last_event_id(request: Request, last_event_id: _LastEventIdHeader = "
     responses=error_responses(404),
 )
 async def read_run(services: ServicesDep, context: RunContextDep) -> Response:
-    """For a client that polls. A run is kept for a day, unless the service is configured otherwise."""
+    """Read the state of a run, for a client that polls.
+
+    A run is kept for a day, unless the service is configured otherwise.
+    """
     return json_response(await services.runs.run(context, context.run_id))
 
 
@@ -55,10 +58,10 @@ async def read_run(services: ServicesDep, context: RunContextDep) -> Response:
 async def follow_run(
     services: ServicesDep, context: RunContextDep, after: Annotated[int, Depends(_last_event_id)]
 ) -> Response:
-    """The same frames as the turn's own stream, while it runs and afterwards, for any number of readers.
+    """Stream the same frames as the turn's own stream, to any number of readers.
 
-    204 says that the run is over and nothing is left to send; a browser's `EventSource` then stops by itself. A run
-    that was begun without `stream: true` has no `token` events.
+    A run can be followed while it runs and afterwards. 204 says that it is over and nothing is left to send; then a
+    browser's `EventSource` stops by itself. A run that was begun without `stream: true` has no `token` events.
     """
     return await resume_stream(services.runs.events(context, context.run_id, after), context)
 
@@ -71,7 +74,7 @@ async def follow_run(
     responses=error_responses(404),
 )
 async def cancel_run(services: ServicesDep, context: RunContextDep) -> Response:
-    """The model and the tools stop within a second, and the run ends without an answer.
+    """Stop the model and the tools within a second; the run ends without an answer.
 
     A run that has ended stays as it is, so that cancelling again does no harm.
     """

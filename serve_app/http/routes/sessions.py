@@ -30,7 +30,10 @@ class SessionQuery(Value):
 async def read_session(
     services: ServicesDep, context: SessionContextDep, query: Annotated[SessionQuery, Query()]
 ) -> Response:
-    """Each exchange is one turn: what the user said, the tool calls with their results, and the answer."""
+    """Read the latest exchanges of a conversation.
+
+    Each is one turn: the user's message, the tool calls with their results, and the answer.
+    """
     return json_response(await services.agent.session(context, query.limit))
 
 
@@ -42,6 +45,6 @@ async def read_session(
     responses=error_responses(404),
 )
 async def forget_session(services: ServicesDep, context: SessionContextDep) -> Response:
-    """The next turn with this name begins a new conversation."""
+    """Forget a conversation; the next turn with its name begins a new one."""
     await services.agent.forget(context)
     return Response(status_code=204)
