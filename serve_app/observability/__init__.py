@@ -1,1 +1,1 @@
-"""What does the service tell those who run it?"""
+"""Metrics, logs and traces of the service, and the redaction of what they hold."""

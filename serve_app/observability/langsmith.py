@@ -1,8 +1,10 @@
-"""How does LangSmith learn of a turn?
+"""Sends turns to LangSmith, by its own client: one LangSmith run for each span.
 
-By its own client and its own form, one request for several turns: a run of LangSmith for each span. The turn's run id
-is the id of its trace there. A span's first half of an id is OpenTelemetry's, by LangSmith's own rule, so that one tree
-stands under the same ids in both places.
+The turn's run id is the id of its trace there. The first half of a LangSmith run's id is the span's id in OpenTelemetry
+(LangSmith's own rule), so one tree has the same ids in both places.
+
+LangSmith's OTLP endpoint is not used: it takes the id of the trace from the span, which is the caller's trace where the
+request has a `traceparent`, and a turn is then not found by its run id.
 """
 
 from __future__ import annotations
@@ -18,13 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve_app.config import LangSmithTarget
-    from serve_app.observability.export import Span, Trace
-    from serve_app.observability.exporter import Send
+    from serve_app.observability.exporter import Send, SpanData, TraceData
     from serve_app.ports import AttributeValue, SpanKind
 
 TIMEOUT_MS = (3_000, 10_000)
 """To connect, and between two bytes of the answer."""
-MOST_TOKENS, MOST_DIGITS = 2**53, 100
+MAX_TOKENS, MAX_DIGITS = 2**53, 100
 RUN_TYPES: dict[SpanKind, str] = {
     "turn": "chain",
     "step": "chain",
@@ -36,55 +37,59 @@ RUN_TYPES: dict[SpanKind, str] = {
 
 
 def disable_langchain_tracing() -> None:
-    """Switch LangChain's own tracing off in this process: it would tell of each call once more, as a trace apart.
+    """Switch LangChain's own tracing off in this process: it would send each call once more, in a trace apart.
 
-    Code that wants it on all the same says so by LangSmith's `tracing_context(enabled=True)`.
+    Code that wants it nevertheless uses LangSmith's `tracing_context(enabled=True)`.
     """
     from langsmith import configure
 
     configure(enabled=False)
 
 
-def sender(target: LangSmithTarget) -> Send:
-    """Sends turns; raises where LangSmith did not take them."""
+def create_sender(target: LangSmithTarget) -> Send:
+    """A function that sends turns, and raises where LangSmith did not take them."""
     from langsmith import Client
     from urllib3 import Retry
 
-    logging.getLogger("langsmith.client").setLevel(logging.CRITICAL)  # the outbox says once what it says each time
+    # `TraceExporter` logs an outage once; the client would log each failure.
+    logging.getLogger("langsmith.client").setLevel(logging.CRITICAL)
     failures: list[Exception] = []
     client = Client(
         api_url=target.url,
         api_key=target.key.get_secret_value() if target.key else None,
         workspace_id=target.workspace,
-        auto_batch_tracing=False,  # the outbox is the queue and the thread
+        auto_batch_tracing=False,  # `TraceExporter` is the queue and the thread
         tracing_mode="langsmith",
-        tracing_sampling_rate=1,  # sampled already, and failures are kept
+        tracing_sampling_rate=1,  # sampled already, and failed turns are kept
         omit_traced_runtime_info=True,
         disable_prompt_cache=True,
         retry_config=Retry(0),
         timeout_ms=TIMEOUT_MS,
-        info={},  # asks for nothing before the first request
+        info={},  # no request for the server's description before the first trace
         tracing_error_callback=failures.append,
     )
 
-    def send(traces: Sequence[Trace]) -> None:
+    def send(traces: Sequence[TraceData]) -> None:
         failures.clear()
-        # One JSON body: in Python the multipart form of the same costs four times the time.
-        client.batch_ingest_runs(create=[run for trace in traces for run in runs(trace, target.project)])
+        # One JSON body: the multipart form of the same takes four times the processor time in Python.
+        client.batch_ingest_runs(create=[run for trace in traces for run in trace_runs(trace, target.project)])
         if failures:
             raise failures[0]
 
     return send
 
 
-def runs(trace: Trace, project: str) -> list[dict[str, Any]]:
-    """A turn's spans as LangSmith's runs."""
+def trace_runs(trace: TraceData, project: str) -> list[dict[str, Any]]:
+    """LangSmith's runs of a turn, one for each span, the root first."""
     orders: dict[str, str] = {}
     root, *_ = trace.spans
-    return [_run(trace, project, span, orders, is_root=span is root) for span in trace.spans]
+    return [_span_run(trace, project, span, orders, is_root=span is root) for span in trace.spans]
 
 
-def _run(trace: Trace, project: str, span: Span, orders: dict[str, str], *, is_root: bool) -> dict[str, Any]:
+def _span_run(
+    trace: TraceData, project: str, span: SpanData, orders: dict[str, str], *, is_root: bool
+) -> dict[str, Any]:
+    """`orders` has the dotted order of each span so far, by its span id; this span's is added."""
     run_id = str(UUID(span.span_id + trace.run_id[SPAN_ID_DIGITS:]))
     begun, ended = _time(span.begun_ns), _time(span.ended_ns)
     own = f"{begun:%Y%m%dT%H%M%S%f}Z{run_id}"
@@ -100,8 +105,8 @@ def _run(trace: Trace, project: str, span: Span, orders: dict[str, str], *, is_r
         "run_type": RUN_TYPES[span.kind],
         "start_time": begun.isoformat(),
         "end_time": ended.isoformat(),
-        "inputs": _fields(span.inputs, "messages" if span.kind == "model" else "input"),
-        "outputs": {**_fields(span.outputs, "messages" if span.kind == "model" else "output"), **_usage(span)},
+        "inputs": _as_object(span.inputs, "messages" if span.kind == "model" else "input"),
+        "outputs": {**_as_object(span.outputs, "messages" if span.kind == "model" else "output"), **_usage(span)},
         "error": span.error or None,
         "tags": _tags(span) if is_root else [],
         "extra": {"metadata": _metadata(trace, span)},
@@ -112,33 +117,34 @@ def _time(ns: int) -> datetime:
     return datetime.fromtimestamp(ns / 1e9, UTC)
 
 
-def _fields(value: Any, name: str) -> dict[str, Any]:
+def _as_object(value: Any, name: str) -> dict[str, Any]:
+    """The value itself where it is an object, else an object with it under `name`."""
     if value is None:
         return {}
     return value if isinstance(value, dict) else {name: value}
 
 
-def _usage(span: Span) -> dict[str, Any]:
-    """The tokens, in the form by which LangSmith counts them; the turn's are the sum of its models'."""
+def _usage(span: SpanData) -> dict[str, Any]:
+    """The tokens of a model's call, as LangSmith counts them; a turn's are the sum of its models'."""
     if span.kind != "model" or "input_tokens" not in span.attributes:
         return {}
-    given, said = _tokens(span.attributes["input_tokens"]), _tokens(span.attributes.get("output_tokens"))
-    return {"usage_metadata": {"input_tokens": given, "output_tokens": said, "total_tokens": given + said}}
+    inputs, outputs = _token_count(span.attributes["input_tokens"]), _token_count(span.attributes.get("output_tokens"))
+    return {"usage_metadata": {"input_tokens": inputs, "output_tokens": outputs, "total_tokens": inputs + outputs}}
 
 
-def _tokens(fact: AttributeValue | None) -> int:
-    """A count that LangSmith's JSON has room for."""
-    text = str(fact)
-    return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MOST_DIGITS else 0
+def _token_count(value: AttributeValue | None) -> int:
+    """A count that fits into LangSmith's JSON; 0 where the value is none."""
+    text = str(value)
+    return min(int(text), MAX_TOKENS) if text.isdecimal() and len(text) < MAX_DIGITS else 0
 
 
-def _tags(span: Span) -> list[str]:
+def _tags(span: SpanData) -> list[str]:
     degraded = span.attributes.get("degraded")
     return [str(span.attributes.get("status", "")), *(degraded if isinstance(degraded, list) else [])]
 
 
-def _metadata(trace: Trace, span: Span) -> dict[str, Any]:
-    """What LangSmith filters by; by `session_id` it finds a conversation's turns together."""
+def _metadata(trace: TraceData, span: SpanData) -> dict[str, Any]:
+    """What LangSmith filters by; it groups the turns of a conversation by `session_id`."""
     known = {"run_id": trace.run_id, "otel_trace_id": trace.trace_id, **span.attributes}
     if trace.session_id:
         known["session_id"] = trace.session_id

@@ -1,6 +1,6 @@
-"""What does a log line say, in which words, and what of it is masked?
+"""Log records: their context, their redaction, and their form as JSON or for a terminal.
 
-The text of our own records is the name of an event, and what belongs to it is in `extra`:
+The message of our own records is the name of an event, and its fields are in `extra`:
 
     logger.warning("run_taken_over", extra={"after": 4})
 
@@ -34,87 +34,87 @@ _OF_RAY = {
     *("application", "deployment", "replica", "component_name", "component_id", "job_id", "worker_id", "node_id"),
     *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
 }
-"""What Ray and Serve add to a record: the process is told by fewer and shorter names."""
+"""Fields that Ray and Serve add to a record; `_process()` names the process with fewer and shorter ones."""
 _IDS = ("run_id", "tenant", "request_id", "session_id")
-_NO_FIELD = {*_STANDARD, *_OF_RAY, "screened"}
+_NOT_EXTRA = {*_STANDARD, *_OF_RAY, "redacted"}
 
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """What the lines of a block are about, and what none of them may hold."""
+    """The ids of every record of a block, and the values that none of them may hold."""
 
     ids: tuple[tuple[str, str], ...] = ()
     hidden: tuple[str, ...] = ()
 
 
-_SUBJECT: ContextVar[LogContext | None] = ContextVar("serve_app.subject", default=None)
+_CONTEXT: ContextVar[LogContext | None] = ContextVar("serve_app.context", default=None)
 
 
 @contextmanager
 def log_context(ids: Mapping[str, str]) -> Iterator[None]:
-    """Every line of the block has these ids, beside those of the blocks around it."""
+    """Adds these ids to every record of the block, beside those of the blocks around it."""
     before = current_log_context()
-    token = _SUBJECT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
+    token = _CONTEXT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
         yield
     finally:
-        _SUBJECT.reset(token)
+        _CONTEXT.reset(token)
 
 
 @contextmanager
 def hide_in_logs(values: Iterable[Any]) -> Iterator[None]:
-    """No line of the block holds one of these values, wherever a library may have put it."""
+    """Masks these values in every record of the block, also in a library's."""
     before = current_log_context()
-    token = _SUBJECT.set(replace(before, hidden=(*before.hidden, *leaf_texts(values))))
+    token = _CONTEXT.set(replace(before, hidden=(*before.hidden, *leaf_texts(values))))
     try:
         yield
     finally:
-        _SUBJECT.reset(token)
+        _CONTEXT.reset(token)
 
 
 def current_log_context() -> LogContext:
-    """What a line is about that is told now."""
-    return _SUBJECT.get() or LogContext()
+    """The context of a record that is made here."""
+    return _CONTEXT.get() or LogContext()
 
 
 class RedactingFilter(logging.Filter):
-    """Masks a record, its fields and its traceback, and adds the ids of what it is about."""
+    """Redacts a record, its fields and its traceback, and adds the ids of its context."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        self.mask(record, current_log_context())
+        self.redact(record, current_log_context())
         return True
 
-    def mask(self, record: logging.LogRecord, subject: LogContext) -> None:
-        """Mask a record that is about this; once, however often it is asked.
+    def redact(self, record: logging.LogRecord, context: LogContext) -> None:
+        """Redact the record, once, however often this is called.
 
-        Of one that cannot be masked no more is told than that: whoever told it must not fail with it.
+        A record that cannot be redacted is replaced by `log_record_unreadable`; the caller that logged it never fails.
         """
-        if hasattr(record, "screened"):
+        if hasattr(record, "redacted"):
             return
         try:
-            self._mask(record, subject)
+            self._redact(record, context)
         except Exception as error:  # noqa: BLE001 - a value in a record may be anybody's
-            self._give_up(record, subject, type(error).__name__)
+            self._replace(record, context, type(error).__name__)
 
-    def _give_up(self, record: logging.LogRecord, subject: LogContext, why: str) -> None:
-        """Leave nothing of a record but its ids, its text and why it cannot be masked."""
-        text = self._redactor.redact(record.msg, subject.hidden) if isinstance(record.msg, str) else ""
-        ids = {name: said for name in _IDS if isinstance(said := getattr(record, name, None), str)}
-        fields = {**dict(subject.ids), **ids, "of": record.name, "text": text, "error": why}
-        for name in _given(record):
+    def _replace(self, record: logging.LogRecord, context: LogContext, reason: str) -> None:
+        """Remove everything from a record but its ids, its text and the reason."""
+        text = self._redactor.redact(record.msg, context.hidden) if isinstance(record.msg, str) else ""
+        ids = {name: value for name in _IDS if isinstance(value := getattr(record, name, None), str)}
+        fields = {**dict(context.ids), **ids, "of": record.name, "text": text, "error": reason}
+        for name in _extra_fields(record):
             delattr(record, name)
         record.exc_info = record.exc_text = record.stack_info = None
         record.msg, record.args = "log_record_unreadable", None
-        vars(record).update(fields, screened=fields)
+        vars(record).update(fields, redacted=fields)
 
-    def _mask(self, record: logging.LogRecord, subject: LogContext) -> None:
+    def _redact(self, record: logging.LogRecord, context: LogContext) -> None:
         if not record.name.startswith(SERVE):
             vars(record)["skip_context_filter"] = True  # Serve's request ids are not those that our clients see
-        hidden = subject.hidden
+        hidden = context.hidden
         if record.exc_info and not record.exc_text:
             record.exc_text = _FORMATTER.formatException(record.exc_info)
         if record.exc_text:
@@ -122,37 +122,37 @@ class RedactingFilter(logging.Filter):
         if record.stack_info:
             record.stack_info = self._redactor.redact(record.stack_info, hidden)
         record.msg, record.args = self._redactor.redact(_message(record), hidden), None
-        said = self._redactor.redact_value(_given(record), hidden)
-        fields = {**_masked_ids(self._redactor, subject.ids, hidden), **said}
-        vars(record).update(fields, screened=fields)
+        own = self._redactor.redact_value(_extra_fields(record), hidden)
+        fields = {**_redact_ids(self._redactor, context.ids, hidden), **own}
+        vars(record).update(fields, redacted=fields)
 
 
 @lru_cache(1024)
-def _masked_ids(redactor: Redactor, ids: tuple[tuple[str, str], ...], hidden: tuple[str, ...]) -> Mapping[str, Any]:
-    """A turn's ids stand in each of its lines."""
-    masked: Mapping[str, Any] = redactor.redact_value(dict(ids), hidden)
-    return masked
+def _redact_ids(redactor: Redactor, ids: tuple[tuple[str, str], ...], hidden: tuple[str, ...]) -> Mapping[str, Any]:
+    """Cached: each record of a turn has the same ids."""
+    redacted: Mapping[str, Any] = redactor.redact_value(dict(ids), hidden)
+    return redacted
 
 
 class JsonLogFormatter(logging.Formatter):
-    """One JSON object a line, for programs."""
+    """Formats a record as one line of JSON."""
 
     def __init__(self, process: Mapping[str, str]) -> None:
         super().__init__()
         self._process = dict(process)
 
     def format(self, record: logging.LogRecord) -> str:
-        return json_line(self.told(record))
+        return json_line(self.to_fields(record))
 
-    def told(self, record: logging.LogRecord) -> dict[str, Any]:
-        """The record as an object."""
+    def to_fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The record as a JSON object."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told = {"ts": at, "level": record.levelname, **self._process, **_said(record), **fields_of(record)}
-        return {**told, "exception": record.exc_text} if record.exc_text else told
+        fields = {"ts": at, "level": record.levelname, **self._process, **_message_field(record), **fields_of(record)}
+        return {**fields, "exception": record.exc_text} if record.exc_text else fields
 
 
 class ConsoleLogFormatter(logging.Formatter):
-    """The same for a person at a terminal."""
+    """Formats a record as a line for a person at a terminal."""
 
     def __init__(self, process: Mapping[str, str]) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class ConsoleLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        fields = [f"{name}={_short(value)}" for name, value in fields_of(record).items()]
+        fields = [f"{name}={_as_text(value)}" for name, value in fields_of(record).items()]
         line = " ".join([record.levelname, at, self._name, record.getMessage(), *fields])
         return sanitize_text(f"{line}\n{record.exc_text}" if record.exc_text else line)
 
@@ -170,7 +170,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def json_line(value: Any) -> str:
-    """The value on one line of valid text, whatever it is."""
+    """The value as JSON on one line of valid UTF-8; never raises."""
     try:
         return sanitize_text(_encode(value))
     except Exception:  # noqa: BLE001 - a value in a record may be anybody's
@@ -178,7 +178,7 @@ def json_line(value: Any) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The text; of a record whose arguments do not fit, what there is: a filter must not raise."""
+    """The record's message. Where its arguments do not fit, message and arguments as they are: a filter must not raise."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - an argument may be of anybody's class
@@ -186,21 +186,21 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What the record says beside its text: as it was masked, where it was."""
-    screened: dict[str, Any] | None = getattr(record, "screened", None)
-    return _given(record) if screened is None else screened
+    """The record's fields, redacted if the record is."""
+    redacted: dict[str, Any] | None = getattr(record, "redacted", None)
+    return _extra_fields(record) if redacted is None else redacted
 
 
-def _given(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given in `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in _NO_FIELD and value is not None}
+def _extra_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields of `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA and value is not None}
 
 
-def _said(record: logging.LogRecord) -> dict[str, str]:
+def _message_field(record: logging.LogRecord) -> dict[str, str]:
     if record.name.partition(".")[0] == OURS:
         return {"event": record.getMessage()}
     return {"logger": record.name, "message": record.getMessage()}
 
 
-def _short(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json_line(value)

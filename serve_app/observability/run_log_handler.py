@@ -1,4 +1,4 @@
-"""Which lines are about a run, until somebody writes them where the run's log can be read?"""
+"""A logging handler that keeps the records of runs until they are written to Redis."""
 
 from __future__ import annotations
 
@@ -11,60 +11,61 @@ from serve_app.observability.logs import current_log_context, json_line
 if TYPE_CHECKING:
     from serve_app.observability.logs import JsonLogFormatter, LogContext, RedactingFilter
 
-    Told = tuple[str, str, str]
+    RunLine = tuple[str, str, str]
+    """Tenant, run id and line."""
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 2_000
-"""Lines that wait: of a process that runs a hundred turns, those of several seconds."""
+"""Records that wait: those of several seconds in a process that runs a hundred turns."""
 MAX_CHARACTERS = 1_000
 """Of one field; of a traceback, its end."""
 
 
 class RunLogHandler(logging.Handler):
-    """Keeps what is told of runs; who tells never waits, and what finds no place is counted and dropped.
+    """Keeps the records that belong to a run; a record that finds no place is dropped and counted.
 
-    It is masked and made a line when it is taken, together with others, and not between the steps of a turn.
+    The caller that logs never waits: `drain` redacts and formats the records, not the steps of a turn.
     """
 
-    def __init__(self, lines: JsonLogFormatter, screen: RedactingFilter) -> None:
+    def __init__(self, formatter: JsonLogFormatter, redacting: RedactingFilter) -> None:
         super().__init__(logging.DEBUG)
         self.dropped = 0
-        self._lines = lines
-        self._screen = screen
+        self._json = formatter
+        self._redacting = redacting
         self._waiting: deque[tuple[logging.LogRecord, LogContext]] = deque()
 
     def emit(self, record: logging.LogRecord) -> None:
-        subject = current_log_context()
+        context = current_log_context()
         own = getattr(record, "run_id", None)
-        if not (dict(subject.ids).get("run_id") if own is None else own):
+        if not (dict(context.ids).get("run_id") if own is None else own):
             return
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        self._waiting.append((record, subject))
+        self._waiting.append((record, context))
 
-    def drain(self) -> list[Told]:
-        """What waits, each with its tenant and its run; it waits no longer. What cannot be told is counted."""
+    def drain(self) -> list[RunLine]:
+        """Take all waiting records, as lines; a record that cannot be formatted is counted as dropped."""
         taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        return [told for record, subject in taken if (told := self._line(record, subject))]
+        return [line for record, context in taken if (line := self._line_or_none(record, context))]
 
-    def _line(self, record: logging.LogRecord, subject: LogContext) -> Told | None:
+    def _line_or_none(self, record: logging.LogRecord, context: LogContext) -> RunLine | None:
         try:
-            return self._told(record, subject)
+            return self._line(record, context)
         except Exception:
             self.dropped += 1
             logger.exception("log_record_unreadable", extra={"of": record.name})
             return None
 
-    def _told(self, record: logging.LogRecord, subject: LogContext) -> Told:
-        self._screen.mask(record, subject)
-        told = self._lines.told(record)
-        tenant = told.pop("tenant", "default")
-        line = json_line(told)
+    def _line(self, record: logging.LogRecord, context: LogContext) -> RunLine:
+        self._redacting.redact(record, context)
+        fields = self._json.to_fields(record)
+        tenant = fields.pop("tenant", "default")
+        line = json_line(fields)
         if len(line) > MAX_CHARACTERS:
-            line = json_line({name: _cut(name, value) for name, value in told.items()})
-        return str(tenant), str(told["run_id"]), line
+            line = json_line({name: _cut(name, value) for name, value in fields.items()})
+        return str(tenant), str(fields["run_id"]), line
 
 
 def _cut(name: str, value: Any) -> Any:

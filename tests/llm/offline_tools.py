@@ -1,4 +1,4 @@
-"""Which tools are bound to the offline model in its tests, and how is it asked?"""
+"""Tools, earlier turns and calls of the offline model for its tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CURRENCIES = ["USD", "EUR", "CNY", "JPY"]
 ORDER = tool(
     "order_query",
     "Look up the state of an order by its number: paid, shipped, delivered. 按订单号查询订单状态。",
-    order_id=text("The order number, e.g. OD-20240501. 订单号，例如 OD-20240501。", pattern=r"^[Oo][Dd]-\d+$"),
+    order_id=text("The order number. 订单号。", pattern=r"^[Oo][Dd]-\d+$", examples=["OD-20240501"]),
 )
 SEARCH = tool(
     "knowledge_search",
@@ -38,7 +38,7 @@ SEARCH = tool(
     query=text("The question to search for, complete in itself. 要查询的完整问题。"),
 )
 PARCEL = tool("track_parcel", "Track a parcel", tracking_no={"type": "string", "pattern": r"^PX-\d{6}$"})
-WEATHER = tool("get_weather", "Get the weather of a city", city=text("City name, e.g. Paris"))
+WEATHER = tool("get_weather", "Get the weather of a city", city=text("City name", examples=["Paris", "北京"]))
 CURRENCY = tool(
     "convert_currency",
     "Convert an amount of money between currencies",

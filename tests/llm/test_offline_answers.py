@@ -1,4 +1,4 @@
-"""Is what the tools returned told truly, with its sources, and nothing else?"""
+"""The offline model relays what tools returned, with sources, and adds nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import pytest
 from offline_tools import SEARCH, answer, tool
 
 DESCALING = (
@@ -44,9 +43,8 @@ def _marks(text: str) -> list[int]:
     return sorted({int(number) for number in re.findall(r"\[(\d+)\]", text)})
 
 
-@pytest.mark.parametrize(
-    ("question", "content", "said"),
-    [
+def test_what_a_tool_says_is_relayed_in_the_questions_language() -> None:
+    cases = [
         ("Where is OD-20240502?", "OD-20240502: 已发货 (shipped)", "The look-up says: OD-20240502: 已发货 (shipped)"),
         ("Where is OD-20240502?", "shipped", "The look-up for OD-20240502 says: shipped"),
         ("订单OD-20240502到哪了？", "已发货", "OD-20240502 的查询结果：已发货"),
@@ -55,10 +53,9 @@ def _marks(text: str) -> list[int]:
         ("OD-20240502?", '"paid"', "says: paid"),
         ("OD-20240502?", '[{"at": "Oslo"}, {"at": "Rome"}]', "- at: Oslo\n- at: Rome"),
         ("OD-20240502?", "{broken", "says: {broken"),
-    ],
-)
-def test_what_a_tool_says_is_relayed_in_the_questions_language(question: str, content: str, said: str) -> None:
-    assert said in answer(question, _order("OD-20240502" if "99" not in question else "OD-20249999", content))
+    ]
+    for question, content, said in cases:
+        assert said in answer(question, _order("OD-20240502" if "99" not in question else "OD-20249999", content))
 
 
 def test_results_of_several_calls_are_lines_in_their_order() -> None:
@@ -66,8 +63,8 @@ def test_results_of_several_calls_are_lines_in_their_order() -> None:
     assert [line.rpartition(" ")[2] for line in lines] == ["paid", "shipped"]
 
 
-@pytest.mark.parametrize("content", ["error: order_query did not answer in time", "error: anything"])
-def test_a_look_up_that_failed_is_told_and_nothing_invented(content: str) -> None:
+def test_a_look_up_that_failed_is_reported_and_nothing_invented() -> None:
+    content = "error: order_query did not answer in time"
     said = answer("Where is OD-1?", _order("OD-1", content, "error"))
     assert "The look-up for OD-1 failed" in said
     assert content not in said
@@ -129,9 +126,8 @@ def test_a_long_passage_is_quoted_where_it_bears() -> None:
     assert len(said) < 800
 
 
-@pytest.mark.parametrize(
-    ("question", "passage"),
-    [
+def test_passages_that_do_not_bear_on_the_question_are_not_quoted() -> None:
+    cases = [
         ("football world cup", "Debian is used all over the world by many people, at home and at work."),
         ("Who won the football world cup in 1998?", "Debian is used all over the world by many people."),
         ("足球世界杯是谁赢的", "Debian 在世界各地都有用户。"),
@@ -140,32 +136,27 @@ def test_a_long_passage_is_quoted_where_it_bears() -> None:
         ("Who won the football world cup in 1998?", f"{HANDBOOK} 1998"),
         ("水壶怎么除垢？", DESCALING),
         ("How is the kettle descaled?", HANDBOOK),
-    ],
-)
-def test_passages_that_do_not_bear_on_the_question_are_not_quoted(question: str, passage: str) -> None:
-    said = answer(question, _search(question, (1, "debian.md", "About", passage)))
-    assert "found nothing" in said or "没有找到" in said
-    assert _marks(said) == []
+    ]
+    for question, passage in cases:
+        said = answer(question, _search(question, (1, "debian.md", "About", passage)))
+        assert "found nothing" in said or "没有找到" in said, question
+        assert _marks(said) == []
 
 
-@pytest.mark.parametrize(
-    ("question", "passage"),
-    [
+def test_a_question_in_other_words_still_gets_its_passage() -> None:
+    cases = [
         ("How do I get rid of limescale in my kettle?", DESCALING),
         ("保修期是多久？", HANDBOOK),
         ("apt怎么配置？", APT),
         ("How does fstab work?", "文件 fstab 列出挂载的文件系统。"),
-        ("退款政策是什么？", "A refund is made within ten days."),
-        ("How is an order refunded?", "订单退款需要十天。"),
-    ],
-)
-def test_a_question_in_other_words_or_another_language_still_gets_its_passage(question: str, passage: str) -> None:
-    assert _marks(answer(question, _search(question, (1, "k", "", passage)))) == [1]
+    ]
+    for question, passage in cases:
+        assert _marks(answer(question, _search(question, (1, "k", "", passage)))) == [1], question
 
 
-@pytest.mark.parametrize(("question", "said"), [("What is zsh?", "found nothing"), ("什么是zsh？", "没有找到")])
-def test_an_empty_search_found_nothing(question: str, said: str) -> None:
-    assert said in answer(question, _search(question))
+def test_an_empty_search_found_nothing() -> None:
+    for question, said in [("What is zsh?", "found nothing"), ("什么是zsh？", "没有找到")]:
+        assert said in answer(question, _search(question))
 
 
 def test_an_empty_list_of_another_tool_is_no_search() -> None:

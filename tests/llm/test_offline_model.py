@@ -1,4 +1,4 @@
-"""Is the offline model a chat model like any other: streamed, counted, quick, and calm whatever it is sent?"""
+"""The offline model is a chat model like any other: streamed, counted, and calm whatever it is sent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
-from offline_tools import ALL, FIRST_ORDER, SEARCH, SECOND_ORDER, calls, reply, text, tool
+from offline_tools import ALL, FIRST_ORDER, SEARCH, SECOND_ORDER, reply, text, tool
 
 from serve_app.llm.guarded import GuardedModel
-from serve_app.llm.offline import OfflineModel, described
-from serve_app.llm.offline.patterns import safe
+from serve_app.llm.offline import OfflineModel
 
+GIVE_UP_S = 5.0
+"""Of CPU time: far above what a text costs that is read once, far below what doubles with each character."""
 ASKED = [SystemMessage("x"), HumanMessage("Where is OD-20240502?")]
 CALL = {"id": "call_0", "name": "order_query", "args": {"order_id": "OD-20240502"}}
 ANSWERED = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage("OD-20240502: shipped", tool_call_id="call_0")]
@@ -93,23 +94,6 @@ def test_a_conversation_that_begins_oddly_is_no_failure() -> None:
     assert OfflineModel().invoke([ToolMessage("x", tool_call_id="y"), HumanMessage("hello")]).text.startswith("Hello")
 
 
-def test_a_step_takes_about_a_millisecond() -> None:
-    window = FIRST_ORDER + SECOND_ORDER + FIRST_ORDER
-    questions = [
-        "has it shipped?",
-        "How do I configure apt for a proxy that needs a password?",
-        "那它呢",
-        "Who are you?",
-    ]
-    for question in questions:
-        reply(question, after=window)
-    begun = time.process_time()
-    for _ in range(25):
-        for question in questions:
-            reply(question, after=window)
-    assert (time.process_time() - begun) / 100 < 0.003
-
-
 HOSTILE = tool(
     "hostile",
     "Look something up",
@@ -124,101 +108,22 @@ HOSTILE = tool(
 )
 
 
-@pytest.mark.parametrize(
-    "unit", ["a", "(", "1", "订", "OD-1 ", "a-", '"', "for a ", " ", ".", "\n", "和", "|", "`", "1,111,"]
-)
-@pytest.mark.parametrize("after", [[], SECOND_ORDER])
-def test_the_longest_input_is_read_at_once(unit: str, after: list[Any]) -> None:
-    begun = time.process_time()
-    reply((unit * 32_000)[:32_000], after=after, tools=[*ALL, HOSTILE])
-    assert time.process_time() - begun < 0.5
+def test_the_longest_input_is_read_in_time_that_grows_with_its_length_only() -> None:
+    units = ["a", "(", "1", "订", "OD-1 ", "a-", '"', "for a ", " ", ".", "\n", "和", "|", "`", "1,111,", "1-", "a1"]
+    for unit in units:
+        for after in ([], SECOND_ORDER):
+            begun = time.process_time()
+            reply((unit * 32_000)[:32_000], after=after, tools=[*ALL, HOSTILE])
+            assert time.process_time() - begun < GIVE_UP_S, unit
 
 
-@pytest.mark.parametrize("unit", ["a", "(", "1", "|", "`", "# ", "。", "a. B", "| |\n", "    x\n"])
-def test_a_long_passage_is_quoted_at_once(unit: str) -> None:
-    content = f'[{{"n": 1, "source": "s", "title": "t", "passage": {unit * 20_000!r}}}]'.replace("'", '"')
-    messages = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage(content, tool_call_id="call_0")]
-    begun = time.process_time()
-    OfflineModel().bind_tools([SEARCH]).invoke(messages)
-    assert time.process_time() - begun < 0.5
-
-
-@pytest.mark.parametrize("token", ["1" * 40 + "a", "a" * 39 + "1", "1-" * 20 + "a", "1" * 64])
-def test_a_users_pattern_costs_little_whatever_it_is(token: str) -> None:
-    begun = time.process_time()
-    for parameter in HOSTILE["function"]["parameters"]["properties"].values():
-        shape = described.of_pattern(parameter["pattern"], [])
-        if shape:
-            shape.find(f"is {token} there?")
-    assert time.process_time() - begun < 0.1
-
-
-@pytest.mark.parametrize(
-    ("pattern", "token"),
-    [
-        (r"^OD-\d{8}$", "OD-20240501"),
-        (r"^[A-Z]{2}\d{2}(?:-\d{4}){2}$", "AB12-3456-7890"),
-        (r"^(?:OD|PX)-\d+$", "PX-1"),
-        (r"[0-9a-f]{8}-[0-9a-f]{4}", "0f8fad5b-d9cb"),
-        (r"^INV_\d{4}_[A-Z]$", "INV_2024_A"),
-    ],
-)
-def test_the_patterns_that_schemas_have_are_used(pattern: str, token: str) -> None:
-    shape = described.of_pattern(pattern, [])
-    assert shape is not None
-    assert [found.value for found in shape.find(f"what of {token}?")] == [token]
-    assert [found.value for found in shape.find(f"请查{token}的状态")] == [token]
-
-
-@pytest.mark.parametrize(
-    "pattern", [r"(\d+)+x", r"(a|b)*1", r"(a?){9}1", r"(\d{1,9}-)*1", r"((a)1)*", r".*.*.*.*1", "([", "1" * 201]
-)
-def test_a_pattern_that_may_take_long_is_not_tried(pattern: str) -> None:
-    assert safe(pattern) is None
-
-
-@pytest.mark.parametrize("pattern", [r"^.+$", r"\w+", r"^[A-Za-z ]+$", r"^.{1,100}$"])
-def test_a_pattern_that_any_word_has_names_no_identifier(pattern: str) -> None:
-    assert described.of_pattern(pattern, []) is None
-
-
-@pytest.mark.parametrize(
-    ("description", "tokens", "others"),
-    [
-        ("Order number, e.g. OD-20240501", ["OD-1", "od-20249999"], ["OD", "2024"]),
-        ("格式 OD-加8位数字", ["OD-20240501"], ["OD-", "AB-1"]),
-        ("like PX-1234", ["PX-1", "PX-123456"], ["PX", "1234"]),
-        ("a number of the form TCK-######", ["TCK-123456"], ["TCK-abc"]),
-        ("OD-YYYYMMDD", ["OD-20240501"], ["OD-may"]),
-        ("starts with INV- and goes on with digits", ["INV-77"], ["INV-x"]),
-        ("A followed by 6 digits", ["A123456"], ["A12", "B123456"]),
-        ("例如：7f3a9c", ["0b11ad", "7f3a9c"], ["apt"]),
-        ("12-digit account number", ["123456789012"], ["1234"]),
-        ("八位数字", ["20240501"], ["2024"]),
-    ],
-)
-def test_a_shape_is_read_from_a_description(description: str, tokens: list[str], others: list[str]) -> None:
-    bound = [tool("thing_state", "State of a thing", thing_id=text(description)), SEARCH]
-    for token in tokens:
-        ((name, arguments),) = calls(f"state of thing {token}?", tools=bound)
-        assert name == "thing_state"
-        assert arguments["thing_id"].casefold() == token.casefold()
-    for token in others:
-        assert all(
-            arguments.get("thing_id") != token for _, arguments in calls_or_none(f"state of thing {token}?", bound)
-        )
-
-
-def calls_or_none(question: str, bound: list[Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(call["name"], call["args"]) for call in reply(question, tools=bound).tool_calls]
-
-
-@given(st.text(max_size=300))
-@settings(max_examples=200, deadline=None)
-def test_any_text_gets_a_reply(said: str) -> None:
-    for after in ([], SECOND_ORDER):
-        answered = reply(said, after=after)
-        assert bool(answered.tool_calls) is not bool(answered.text)
+def test_a_long_passage_is_quoted_in_time_that_grows_with_its_length_only() -> None:
+    for unit in ["a", "(", "1", "|", "`", "# ", "。", "a. B", "| |\n", "    x\n"]:
+        content = f'[{{"n": 1, "source": "s", "title": "t", "passage": {unit * 20_000!r}}}]'.replace("'", '"')
+        messages = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage(content, tool_call_id="call_0")]
+        begun = time.process_time()
+        OfflineModel().bind_tools([SEARCH]).invoke(messages)
+        assert time.process_time() - begun < GIVE_UP_S, unit
 
 
 KEYS = [

@@ -1,232 +1,284 @@
-"""Which tools does a message call, and with what?"""
+"""The choice of the offline model: which tools to call with what, or what to answer without a call.
+
+In this order: small talk; each value that fits a tool's schema; a question about the conversation itself; the detail
+that was asked for; a follow-up to an earlier call; a tool whose words the message is made of; a search.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING
 
-from serve_app.llm.offline import cues
-from serve_app.llm.offline.conversation import Call
-from serve_app.llm.offline.lists import listed
-from serve_app.llm.offline.phrases import phrases_for
-from serve_app.llm.offline.recollect import recollection, statement, without_ordinal
-from serve_app.llm.offline.shapes import stands_alone
-from serve_app.llm.offline.slots import fill
-from serve_app.llm.offline.smalltalk import small_talk, without_greeting
-from serve_app.llm.offline.window import MAX_CALLS, by_reference, completed, search
-from serve_app.llm.offline.words import content, overlap
+from serve_app.llm.offline.phrases import ASKING_TERMS, answer_small_talk, is_chinese, phrases_for
+from serve_app.llm.offline.turns import PlannedCall
+from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from serve_app.llm.offline.conversation import Conversation
-    from serve_app.llm.offline.schema import Parameter, Tool
-    from serve_app.llm.offline.shapes import Found
-    from serve_app.llm.offline.slots import Filling
+    from serve_app.llm.offline.phrases import Phrases
+    from serve_app.llm.offline.schema import BoundTool, ToolParameter
+    from serve_app.llm.offline.turns import ChatTurn
 
+MAX_CALLS = 10
+MAX_QUERY_CHARACTERS = 1_000
+MAX_CONTEXT_CHARACTERS = 300
+FEW_TERMS = 2
+"""Terms of its own that a follow-up may have beside a pronoun: with more it has a topic."""
+SHORT_MESSAGE = 3
+LONG_MESSAGE = 10
+"""Words of a message; a Chinese word counts as two characters. A short one may leave out what it is about, a long one
+has a topic."""
 ENOUGH = 0.5
-"""Share of a question's content that a tool's own words must carry, its arguments left out."""
-PLAINLY = 0.8
-"""The same, for asking back where a search could be made instead."""
+"""Share of a message's terms that a tool must be about for the message to mean it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A tool, what its arguments would be, and how much of the question is about it."""
-
-    tool: Tool
-    filling: Filling
-    weight: float
-    share: float
-
-    @property
-    def is_meant(self) -> bool:
-        """Whether the question is about what the tool does."""
-        return self.filling.certain or (self.share >= ENOUGH and self.weight >= 1)
-
-    def rank(self, latest: set[str]) -> tuple[bool, float, bool, float]:
-        """What puts one choice before another; `latest` are the tools that were called last."""
-        return self.is_meant, self.weight, self.tool.name in latest, self.share
+def _either(english: str, chinese: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{english})\b|{chinese}", re.IGNORECASE)
 
 
-def decide(conversation: Conversation, tools: Sequence[Tool]) -> list[Call] | str:
-    """The calls that the user's message asks for, or what to say without any."""
-    text = conversation.now.text
-    talk = small_talk(text, tools)
-    if talk is not None:
-        return talk
-    asked = without_greeting(text)
-    calls = _by_identifier(asked, tools)
-    if calls:
-        return (calls + _other_questions(asked, calls, tools))[:MAX_CALLS]
-    told = recollection(asked, conversation, tools)
-    if told is not None:
-        return told
-    stated = statement(asked)
-    if stated is not None:
-        return stated
-    choices = _choices(without_ordinal(asked) if conversation.last_acting else asked, tools, conversation)
-    calls = _by_words(asked, choices, conversation, tools) or by_reference(asked, conversation, tools)
-    return calls[:MAX_CALLS] or _otherwise(asked, choices, tools)
+_REFERS = _either(
+    "it|its|it's|that|this|they|them|their|those|these|same|one|ones|both|again|repeat",
+    "再|它|该|此|那个|这个|那单|这单|两个|都",
+)
+_ELLIPSIS = re.compile(
+    r"\s*(?:(?:and|but|so|or|also|what about|how about)\b|那|还有|另外)|.{1,12}呢\s*\??$", re.IGNORECASE
+)
+_HOW_TO = _either("how (?:do|does|did|to|can|could|should)|what (?:is|are) an?|what does|explain", "如何|怎样|什么是")
+_SEVERAL = _either("they|them|their|those|these|both|which", "它们|这些|那些|两个|都|哪个|哪一个|哪些")
+_OTHER = _either("other|previous", "另一|另外[那一]?个|前一个|上一个")
+_ORDINALS = (
+    _either("first", "第一[个单次]?|最先|最早|先[问查]"),
+    _either("second", "第二[个单次]?"),
+    _either("third", "第三[个单次]?"),
+)
+_LAST = _either("last|latest", "最后|最近")
+_EARLIER = _either(
+    r"(?:did|have|had) (?:i|we) (?:just |already |first |last )?(?:ask(?:ed)?|mention(?:ed)?|look(?:ed)?)"
+    r"|i(?: just| have|'ve| first| last)* (?:asked|mentioned)",
+    "我.{0,6}[问提查]|刚[才刚].{0,6}[问提查]",
+)
+_ASKS = _either("which|what|remember|remind|tell me|list|how many", "哪|什么|几个|多少|记得")
+_ALL = _either("all|list|how many|everything|which [a-z]+s", "哪些|几个|多少|都|全部|所有|一共")
+_NOUN = re.compile(
+    r"\b(?:first|second|third|last|which)\s+(?!did|have|has|was|is|one\b|i\b)(?P<en>[a-z]{2,20})"
+    r"|第[一二三]个(?P<nth>[\u4e00-\u9fff]{1,4}?)(?:号|是|呢|[^\u4e00-\u9fff]|$)"
+    r"|(?:哪个|哪些)(?P<which>[\u4e00-\u9fff]{1,3}?)(?:号|[^\u4e00-\u9fff]|$)",
+    re.IGNORECASE,
+)
+_HARMLESS = _either("look|get|query|check|find|search|show|list|read|track|status|state", "查|获取|读取|状态")
+_WORD = re.compile(r"[A-Za-z0-9'_-]+|[\u3400-\u9fff]{1,2}")
 
 
-def _by_identifier(text: str, tools: Sequence[Tool]) -> list[Call]:
-    """One call per identifier, to the tool that the rest of the text fits best."""
-    claims: dict[str, list[Tool]] = {}
-    for tool, found in _claims(text, tools):
-        claims.setdefault(found.value, []).append(tool)
-    calls: list[Call] = []
-    listed: dict[str, Call] = {}
+def decide(turns: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
+    """Returns the calls that the last turn's message asks for, or the answer without any."""
+    *earlier, now = turns
+    text = now.text
+    answer = answer_small_talk(text, [tool.name for tool in tools])
+    if answer is not None:
+        return answer
+    calls = (
+        calls_by_value(text, tools)
+        or recall_value(text, earlier, tools)
+        or _complete_call(text, earlier, tools)
+        or follow_up(text, earlier, tools)
+        or _call_by_words(text, tools)
+    )
+    return calls[:MAX_CALLS] if isinstance(calls, list) else calls
+
+
+def calls_by_value(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
+    """Returns a call for each token that fits a tool's parameter, or the question for what such a call lacks.
+
+    Of several tools the one that the other words of the message speak of is called, else one that only looks up. A
+    shape that ordinary words have too counts only where the message speaks of the tool.
+    """
+    claims: dict[str, list[BoundTool]] = {}
+    for tool in tools:
+        parameter = tool.identifier
+        for value in parameter.find_values(text) if parameter else ():
+            if parameter and (parameter.is_specific or _terms(text.replace(str(value), " ")) & tool.terms):
+                claims.setdefault(value, []).append(tool)
+    calls: list[PlannedCall] = []
     for value, claimants in claims.items():
         tool = max(claimants, key=lambda each: _fitness(each, text))
         parameter = tool.identifier
-        if parameter is None:
+        if parameter is None or (parameter.many and any(call.name == tool.name for call in calls)):
             continue
-        if parameter.many and tool.name in listed:
-            listed[tool.name].arguments[parameter.name].append(value)
-            continue
-        filling = fill(tool, text.replace(value, " "), {parameter.name: [value] if parameter.many else value})
-        if not filling.missing:
-            calls.append(Call(tool.name, filling.arguments))
-            listed[tool.name] = calls[-1]
+        wanted = [each for each, able in claims.items() if tool in able] if parameter.many else value
+        rest = text.replace(str(value), " ")
+        arguments, missing = tool.fill(rest, {parameter.name: wanted})
+        if missing and not calls:
+            return _ask_for(missing, text)
+        calls += [] if missing else [PlannedCall(tool.name, arguments)]
     return calls
 
 
-def _claims(text: str, tools: Sequence[Tool]) -> list[tuple[Tool, Found]]:
-    """The identifiers in the text with the tools that take such; the certain shapes, else the doubtful ones."""
-    taking = [(tool, parameter) for tool in tools if (parameter := tool.identifier) and parameter.shape]
-    certain = [
-        (tool, found)
-        for tool, parameter in taking
-        if parameter.shape and parameter.shape.certain
-        for found in parameter.shape.find(text)
-    ]
-    if certain:
-        return certain
-    doubtful = [
-        (tool, parameter.shape) for tool, parameter in taking if parameter.shape and not parameter.shape.certain
-    ]
-    doubtful += [(tool, parameter.resembling) for tool, parameter in taking if parameter.resembling]
-    return [(tool, found) for tool, shape in doubtful for found in shape.find(text) if _is_about(tool, found, text)]
+def recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> str:
+    """Returns the answer to "which order did I ask about first?"; empty where the message asks something else."""
+    if not (_EARLIER.search(text) and _ASKS.search(text)):
+        return ""
+    phrases = phrases_for(text)
+    values: dict[str, BoundTool] = {}
+    for call in _earlier_calls(earlier, tools):
+        tool = _tool(call.name, tools)
+        value = call.arguments.get(tool.identifier.name) if tool and tool.identifier else None
+        for each in value if isinstance(value, list) else [value]:
+            if tool and each is not None:
+                values.setdefault(str(each), tool)
+    named = [value for value, tool in values.items() if _terms(text) & tool.terms] or list(values)
+    if not named:
+        return phrases.none_before
+    index = _ordinal(text)
+    if (index is None and _ALL.search(text)) or (index or 0) >= len(named):
+        return phrases.values.format(phrases.comma.join(named))
+    return _describe_value(text, named, -1 if index is None else index, phrases)
 
 
-def _is_about(tool: Tool, found: Found, text: str) -> bool:
-    """Whether the text beside the identifier speaks of the tool, so that the token is one of its identifiers."""
-    start, end = found.span
-    weight, rest = content(f"{text[:start]} {text[end:]}", tool.words)
-    if not weight:
-        return not rest and stands_alone(found.value)
-    return not cues.HOW_TO.search(text) and weight >= ENOUGH * (weight + sum(word.weight for word in rest))
-
-
-def _fitness(tool: Tool, text: str) -> tuple[float, bool, int]:
-    """What decides between tools that take the same identifier: where nothing else does, one that only looks up."""
-    first = tool.description.partition(".")[0]
-    return (
-        overlap(text, tool.words),
-        bool(cues.LOOKING_UP.search(f"{tool.name.replace('_', ' ')} {first}")),
-        -len(tool.required),
+def follow_up(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
+    """Returns an earlier call again where the message depends on it: it is short, or has a pronoun or an ordinal."""
+    calls = _earlier_calls(earlier, tools)
+    if not calls:
+        return []
+    terms = _terms(_without_ordinals(text))
+    call = next((each for each in reversed(calls) if _is_about(each, terms, tools)), calls[-1])
+    tool = next(each for each in tools if each.name == call.name)
+    own = terms - tool.terms
+    refers = bool(_REFERS.search(text) or _ELLIPSIS.match(text) or _ordinal(text) is not None or _OTHER.search(text))
+    weight = sum(0.5 if is_chinese(term) else 1 for term in own)  # a Chinese word is several pairs of characters
+    length = _count_words(text)
+    is_left_out = (refers and weight <= FEW_TERMS and length <= LONG_MESSAGE) or (
+        len(own) == 1 and length <= SHORT_MESSAGE
     )
+    if own and not is_left_out:
+        return []
+    if tool.query:
+        query = f"{str(call.arguments.get(tool.query.name) or '')[:MAX_CONTEXT_CHARACTERS]} {text}"
+        return [_search(tool, query)]
+    if own and _HOW_TO.search(text):
+        return []
+    if (
+        own
+        and not _REFERS.search(text)
+        and (free := [each for each in tool.parameters if each.required and each.is_free])
+    ):
+        return _ask_for(free, text)
+    return _pointed_at(text, [each for each in calls if each.name == tool.name])
 
 
-def _choices(text: str, tools: Sequence[Tool], conversation: Conversation) -> list[Choice]:
-    """The tools other than searches: that which the text speaks of most first, of two alike the one called last."""
-    acting = conversation.last_acting
-    latest = {call.name for call in acting.calls} if acting else set()
-    choices = []
+def _pointed_at(text: str, calls: list[PlannedCall]) -> list[PlannedCall]:
+    """Returns which of several calls of one tool a message means: by its ordinal, the other one, all, or the last."""
+    distinct = [call for index, call in enumerate(calls) if call not in calls[:index]]
+    index = _ordinal(text)
+    if _OTHER.search(text) and len(distinct) > 1:
+        return [[call for call in distinct if call != calls[-1]][-1]]
+    if index is not None and index < len(distinct):
+        return [calls[-1] if index < 0 else distinct[index]]
+    return distinct if _SEVERAL.search(text) else [calls[-1]]
+
+
+def _complete_call(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
+    """Returns the call whose missing detail the last answer asked for, where the message can be that detail."""
+    if not earlier or _count_words(text) > LONG_MESSAGE or text.rstrip().endswith("?"):
+        return []
+    before = earlier[-1]
     for tool in tools:
-        if tool.query is None:
-            filling = fill(tool, text, {})
-            weight, _ = content(text, tool.words)
-            rest = sum(word.weight for word in content(_without_listed(tool, text, filling), tool.words)[1])
-            choices.append(Choice(tool, filling, weight, weight / (weight + rest) if weight else 0.0))
-    return sorted(choices, key=lambda choice: choice.rank(latest), reverse=True)
-
-
-def _without_listed(tool: Tool, text: str, filling: Filling) -> str:
-    """What the filling leaves of the text, without the other values of a list that the first of them begins."""
-    rest = filling.rest
-    values = {str(value) for each in listed(tool, text, filling.arguments)[1:] for value in each.values()}
-    for value in values:
-        rest = rest.replace(value, " ")
-    return rest
-
-
-def _by_words(text: str, choices: list[Choice], conversation: Conversation, tools: Sequence[Tool]) -> list[Call]:
-    """The call that the text's words ask for; what it leaves out is taken from the window."""
-    searchable = any(tool.query for tool in tools)
-    wanted = 0.0
-    for choice in choices:
-        if (
-            choice.weight < wanted
-            or not choice.is_meant
-            or (choice.filling.missing and not _is_particular(choice, text))
-        ):
-            continue
-        if searchable and cues.HOW_TO.search(text) and not cues.REFERS.search(text):
-            continue
-        arguments = completed(choice.tool, choice.filling, text, conversation)
-        if not arguments and cues.MINE.search(text):
-            wanted = choice.weight
-        if arguments:
-            return [Call(choice.tool.name, every) for each in arguments for every in listed(choice.tool, text, each)]
+        arguments, missing = tool.fill(before.text)
+        if missing and missing[0].is_free and before.answer == _ask_for(missing, before.text):
+            arguments, missing = tool.fill(text, {**arguments, missing[0].name: text.strip(" .。!！")})
+            return _ask_for(missing, text) if missing else [PlannedCall(tool.name, arguments)]
     return []
 
 
-def _other_questions(text: str, calls: list[Call], tools: Sequence[Tool]) -> list[Call]:
-    """A search for each further clause that asks about something else."""
-    searching = _search_tool(text, tools)
-    clauses = [clause.strip() for clause in cues.CLAUSE_END.split(text) if clause.strip()]
-    if searching is None or len(clauses) == 1:
-        return []
-    called = {call.name for call in calls}
-    words = frozenset().union(*(tool.words for tool in tools if tool.name in called))
-    questions = [cues.LEAD_IN.sub("", clause, count=1) for clause in clauses]
-    return [
-        search(searching, question)
-        for question in questions
-        if cues.ASKS_FIRST.match(question) and not _by_identifier(question, tools) and _has_own_topic(question, words)
-    ]
+def _call_by_words(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
+    """Returns the call that most of the message's words are about, else a search; asks for what is missing."""
+    searching = max((each for each in tools if each.query), key=lambda each: _fitness(each, text), default=None)
+    others = [tool for tool in tools if not tool.query]
+    terms = _terms(text)
+    best = max(others, key=lambda each: len(_terms_of(each) & terms), default=None)
+    if best and terms:
+        arguments, missing = best.fill(text)
+        shared = terms & _terms_of(best)
+        explains = bool(_HOW_TO.search(text))
+        if shared and len(shared) >= ENOUGH * len(terms) and not (explains and searching):
+            return _ask_for(missing, text) if missing else [PlannedCall(best.name, arguments)]
+        if shared and not missing and len(arguments) and not explains:
+            return [PlannedCall(best.name, arguments)]
+    return [_search(searching, text)] if searching else phrases_for(text).unable
 
 
-def _has_own_topic(question: str, words: frozenset[str]) -> bool:
-    """Whether a clause asks about something else than the tool whose words these are."""
-    weight, rest = content(question, words)
-    own = sum(word.weight for word in rest)
-    explains = cues.HOW_TO.search(question) and not cues.WHY.search(question)
-    if cues.REFERS.search(question):
-        return bool(explains and own)
-    return bool(explains and own + weight) or (not weight and own >= 1)
+def _earlier_calls(earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall]:
+    """Returns the calls of the window; of a turn without any, those that its text asks for."""
+    calls: list[PlannedCall] = []
+    for turn in earlier:
+        found = turn.calls or calls_by_value(turn.text, tools)
+        calls += found if isinstance(found, list) else []
+    return [call for call in calls if _tool(call.name, tools)]
 
 
-def _otherwise(text: str, choices: list[Choice], tools: Sequence[Tool]) -> list[Call] | str:
-    """A search where one is bound, unless the message plainly wants another tool that lacks an argument."""
+def _is_about(call: PlannedCall, terms: frozenset[str], tools: Sequence[BoundTool]) -> bool:
+    tool = _tool(call.name, tools)
+    return tool is not None and not tool.query and bool(terms & tool.terms)
+
+
+def _describe_value(text: str, values: list[str], index: int, phrases: Phrases) -> str:
+    noun = _NOUN.search(text)
+    named = noun[noun.lastgroup] if noun and noun.lastgroup else phrases.one
+    ordinal = phrases.last if index < 0 else phrases.ordinals[index]
+    return phrases.value_at.format(ordinal, named, values[index])
+
+
+def _ask_for(missing: Sequence[ToolParameter], text: str) -> str:
     phrases = phrases_for(text)
-    searching = _search_tool(text, tools)
-    wanted = next((choice for choice in choices if choice.is_meant), None)
-    if wanted and wanted.filling.missing and (searching is None or _asks_for_it(wanted, text)):
-        return phrases.which.format(phrases.between.join(_asked_for(each, text) for each in wanted.filling.missing))
-    if searching is None:
-        return phrases.unable
-    if cues.REMARK.match(text) and not cues.ASKED_IN_A_REMARK.search(text):
-        return phrases.understood
-    return [search(searching, text)]
+    names = [
+        phrases.for_example.format(each.name.replace("_", " "), (*each.examples, *map(str, each.literals))[0])
+        if each.examples or each.literals
+        else each.name.replace("_", " ")
+        for each in missing
+    ]
+    return phrases.missing.format(phrases.comma.join(names))
 
 
-def _is_particular(choice: Choice, text: str) -> bool:
-    """Whether a message without an identifier means one thing, and not a topic that is also the tool's."""
-    return choice.share > ENOUGH or bool(cues.REFERS.search(text) or cues.MINE.search(text))
+def _search(tool: BoundTool, query: str) -> PlannedCall:
+    name = tool.query.name if tool.query else ""
+    return PlannedCall(tool.name, {name: query.strip()[:MAX_QUERY_CHARACTERS]})
 
 
-def _asks_for_it(choice: Choice, text: str) -> bool:
-    return not cues.HOW_TO.search(text) and (choice.share >= PLAINLY or bool(cues.MINE.search(text)))
+def _fitness(tool: BoundTool, text: str) -> tuple[int, bool, int]:
+    """Orders tools for one message: by the words they share, then those that only look up, then the simplest."""
+    first = tool.description.partition(".")[0]
+    is_harmless = bool(_HARMLESS.search(f"{tool.name.replace('_', ' ')} {first}"))
+    return len(_terms(text) & tool.terms), is_harmless, -sum(each.required for each in tool.parameters)
 
 
-def _asked_for(parameter: Parameter, text: str) -> str:
-    name = parameter.name.replace("_", " ")
-    return phrases_for(text).for_example.format(name, parameter.examples[0]) if parameter.examples else name
+def _terms(text: str) -> frozenset[str]:
+    """What a message is about, without the words that only ask."""
+    return frozenset(term for term in content_terms(text) if len(term) > 1) - ASKING_TERMS
 
 
-def _search_tool(text: str, tools: Sequence[Tool]) -> Tool | None:
-    searches = [tool for tool in tools if tool.query]
-    return max(searches, key=lambda tool: overlap(text, tool.words), default=None)
+def _terms_of(tool: BoundTool) -> frozenset[str]:
+    """What a tool is about, with the values that it takes."""
+    return tool.terms | content_terms(" ".join(str(each) for each in _literals(tool)))
+
+
+def _literals(tool: BoundTool) -> list[object]:
+    return [value for parameter in tool.parameters for value in parameter.literals]
+
+
+def _count_words(text: str) -> int:
+    return len(_WORD.findall(text))
+
+
+def _ordinal(text: str) -> int | None:
+    found = next((index for index, pattern in enumerate(_ORDINALS) if pattern.search(text)), None)
+    return -1 if found is None and _LAST.search(text) else found
+
+
+def _without_ordinals(text: str) -> str:
+    for pattern in (*_ORDINALS, _LAST, _OTHER):
+        text = pattern.sub(" ", text)
+    return text
+
+
+def _tool(name: str, tools: Sequence[BoundTool]) -> BoundTool | None:
+    return next((tool for tool in tools if tool.name == name), None)

@@ -1,8 +1,4 @@
-"""Which chat model answers when there is no network?
-
-A deterministic one of rules: it calls the bound tools that a message asks for by the tools' own schemas, and answers by
-relaying what they return. It says that it is the offline model and never pretends to reason.
-"""
+"""LangChain's interface of the offline model: replies, streams and token counts."""
 
 from __future__ import annotations
 
@@ -20,9 +16,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from serve_app.llm.offline.choose import decide
-from serve_app.llm.offline.conversation import conversation_of
-from serve_app.llm.offline.relay import relayed
-from serve_app.llm.offline.schema import tools_of
+from serve_app.llm.offline.relay import relay_results
+from serve_app.llm.offline.schema import read_tools
+from serve_app.llm.offline.turns import read_turns
 from serve_app.llm.telemetry import estimate_tokens
 
 if TYPE_CHECKING:
@@ -34,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
-    from serve_app.llm.offline.conversation import Call
+    from serve_app.llm.offline.turns import PlannedCall
 
 NAME = "offline"
 PIECE_CHARACTERS = 32
@@ -45,7 +41,7 @@ _METADATA = {"model_name": NAME}
 
 
 class OfflineModel(BaseChatModel):
-    """Answers by rules; the system prompt is read by no rule."""
+    """Answers by fixed rules; the system prompt changes nothing."""
 
     @property
     def _llm_type(self) -> str:
@@ -123,13 +119,13 @@ class OfflineModel(BaseChatModel):
         yield ChatGenerationChunk(message=last)
 
 
-def _answer(messages: list[BaseMessage], bound: Sequence[dict[str, Any]]) -> tuple[list[Call], Iterator[str]]:
-    """What to call, or the paragraphs to say; once a turn's tools have answered, no more is called."""
-    conversation = conversation_of(messages)
-    tools = tools_of(bound)
-    if conversation.now.results:
-        return [], relayed(conversation.now, tools)
-    decision = decide(conversation, tools)
+def _answer(messages: list[BaseMessage], bound: Sequence[dict[str, Any]]) -> tuple[list[PlannedCall], Iterator[str]]:
+    """Returns what to call, or the paragraphs to say; once a turn's tools have answered, no more is called."""
+    turns = read_turns(messages)
+    tools = read_tools(bound)
+    if turns[-1].results:
+        return [], relay_results(turns[-1], tools)
+    decision = decide(turns, tools)
     return ([], iter([decision])) if isinstance(decision, str) else (decision, iter(()))
 
 
@@ -139,11 +135,11 @@ def _pieces(paragraph: str) -> Iterator[str]:
 
 
 def _id(index: int) -> str:
-    """Unique within the step, which is all that a reply's calls need, and the same for the same question."""
+    """Returns an id that is unique within the reply, and the same for the same question."""
     return f"call_{index}"
 
 
-def _usage(messages: list[BaseMessage], text: str, calls: list[Call]) -> UsageMetadata:
+def _usage(messages: list[BaseMessage], text: str, calls: list[PlannedCall]) -> UsageMetadata:
     read = sum(estimate_tokens(message.text) for message in messages)
     written = estimate_tokens(text) + sum(
         estimate_tokens(json.dumps(call.arguments, ensure_ascii=False)) for call in calls

@@ -1,4 +1,4 @@
-"""How does what the tools returned become an answer?"""
+"""The answer of the offline model once its tools have returned: their results, as they are."""
 
 from __future__ import annotations
 
@@ -6,91 +6,80 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from serve_app.llm.offline.phrases import phrases_for
-from serve_app.llm.offline.quote import bears, passages_in, quotation
+from serve_app.llm.offline.quote import answers_question, quote_passages, read_passages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from serve_app.llm.offline.conversation import Result, Turn
     from serve_app.llm.offline.phrases import Phrases
-    from serve_app.llm.offline.quote import Passage
-    from serve_app.llm.offline.schema import Tool
+    from serve_app.llm.offline.quote import QuotedPassage
+    from serve_app.llm.offline.schema import BoundTool
+    from serve_app.llm.offline.turns import CallResult, ChatTurn
 
 RELAYED_CHARACTERS = 2_000
 MAX_SUBJECT_CHARACTERS = 60
 
 
-def relayed(turn: Turn, tools: Sequence[Tool]) -> Iterator[str]:
-    """The answer in pieces: what each tool said, then what the passages of all searches say."""
+def relay_results(turn: ChatTurn, tools: Sequence[BoundTool]) -> Iterator[str]:
+    """Yields the answer in pieces: a line for each tool's result, then quotes from the passages of all searches."""
     phrases = phrases_for(turn.text)
     searches = {tool.name for tool in tools if tool.query}
-    passages: list[Passage] = []
+    passages: list[QuotedPassage] = []
     queries: list[str] = []
     lines: list[str] = []
     for result in turn.results:
-        found = None if result.failed else passages_in(result.content)
+        found = None if result.failed else read_passages(result.content)
         if found is None or not (found or _is_search(result, searches)):
-            lines.append(_line(result, searches, phrases))
+            lines.append(_write_line(result, searches, phrases))
         else:
             passages += found
-            queries.append(_query(result) or turn.text)
-    if lines:
-        yield "\n".join(dict.fromkeys(lines))
+            queries.append(_longest_text(result) or turn.text)
+    yield "\n".join(dict.fromkeys(lines))
     if queries:
         yield "\n\n" if lines else ""
-        yield from _quoted(" ".join(dict.fromkeys([turn.text, *queries])), queries, passages, phrases)
+        if any(answers_question(query, passages) for query in queries):
+            yield from quote_passages(" ".join([turn.text, *queries]), passages, phrases)
+        else:
+            yield phrases.nothing_found
 
 
-def _quoted(asked: str, queries: list[str], passages: list[Passage], phrases: Phrases) -> Iterator[str]:
-    if any(bears(query, passages) for query in queries):
-        yield from quotation(asked, passages, phrases)
-    else:
-        yield phrases.nothing_found
-
-
-def _line(result: Result, searches: set[str], phrases: Phrases) -> str:
-    subject = "" if _is_search(result, searches) else _subject(result)
+def _write_line(result: CallResult, searches: set[str], phrases: Phrases) -> str:
+    subject = "" if _is_search(result, searches) else _describe_call(result)
     if result.failed or result.content.startswith("error:"):
         return phrases.failed_for.format(subject) if subject else phrases.failed
-    said = _readable(result.content)
-    if not said:
+    text = _make_readable(result.content)
+    if not text:
         return phrases.no_result
-    return phrases.result_for.format(subject, said) if subject and subject not in said else phrases.result.format(said)
+    return phrases.result_for.format(subject, text) if subject and subject not in text else phrases.result.format(text)
 
 
-def _subject(result: Result) -> str:
-    """What the call was about, by its arguments."""
-    values = [str(value) for value in result.call.arguments.values()] if result.call else []
-    subject = ", ".join(values)
+def _describe_call(result: CallResult) -> str:
+    """Returns the arguments of the call; empty where they are long."""
+    subject = ", ".join(map(str, result.call.arguments.values())) if result.call else ""
     return subject if len(subject) <= MAX_SUBJECT_CHARACTERS else ""
 
 
-def _is_search(result: Result, searches: set[str]) -> bool:
-    """A result whose call is not known is taken for a search's: only lists of passages are asked about."""
+def _is_search(result: CallResult, searches: set[str]) -> bool:
+    """Returns whether a search was called; a result whose call is not known counts as one."""
     return result.call is None or result.call.name in searches
 
 
-def _query(result: Result) -> str:
+def _longest_text(result: CallResult) -> str:
     texts = [value for value in result.call.arguments.values() if isinstance(value, str)] if result.call else []
     return max(texts, key=len, default="")
 
 
-def _readable(content: str) -> str:
-    """Plain text as it is, JSON as lines of names and values."""
+def _make_readable(content: str) -> str:
+    """Returns plain text as it is, JSON as lines of names and values."""
     text = content.strip()
     if text[:1] in {"{", "[", '"'}:
         try:
-            text = _spelled(json.loads(text))
+            value = json.loads(text)
         except ValueError:
             return text[:RELAYED_CHARACTERS]
+        rows = isinstance(value, list) and any(isinstance(each, dict | list) for each in value)
+        text = "\n".join(f"- {_inline(each)}" for each in value) if rows else _inline(value)
     return text if len(text) <= RELAYED_CHARACTERS else f"{text[:RELAYED_CHARACTERS]} …"
-
-
-def _spelled(value: Any) -> str:
-    """A list of a tool's own as lines, everything in it on its line."""
-    if isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        return "\n".join(f"- {_inline(each)}" for each in value)
-    return _inline(value)
 
 
 def _inline(value: Any) -> str:

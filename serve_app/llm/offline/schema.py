@@ -1,4 +1,4 @@
-"""What does a bound tool want, as far as its schema says?"""
+"""Parameters of a bound tool, as far as the JSON schema gives their form: enum, pattern, examples and numbers."""
 
 from __future__ import annotations
 
@@ -8,157 +8,218 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from serve_app.llm.offline import described
-from serve_app.llm.offline.fields import fields_of
-from serve_app.llm.offline.patterns import safe
-from serve_app.llm.offline.shapes import MAX_TOKEN_CHARACTERS
-from serve_app.llm.offline.words import vocabulary
+from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from serve_app.llm.offline.fields import Field, Kind
-    from serve_app.llm.offline.shapes import Shape
+MAX_TOKEN_CHARACTERS = 64
+MAX_TOKENS = 400
+MAX_PATTERN_CHARACTERS = 200
+MAX_VARIABLE_REPEATS = 3
+"""Of one pattern: the cost of a failed match grows with the token's length to this power."""
 
-_IDENTIFIER_NAME = re.compile(
-    r"(?:^|_)(?:id|ids|no|num|number|code|sku|key|ref|reference|serial)$|(?<=[a-z])(?:Id|No|Number|Code)$"
+_TOKEN = re.compile(r"[A-Za-z0-9]+(?:(?:[-_/.:#@+]|://)[A-Za-z0-9]+)*")
+_PART = re.compile(r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*")
+_WITHOUT_HYPHEN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{1,8}) ?(\d{1,20})(?![A-Za-z0-9-])")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,15}(?:\.\d{1,6})?(?![A-Za-z0-9_-])")
+_ORDINARY = (
+    *("order", "the", "hello", "where is it", "订单", "ABC", "ABCDE", "7", "12", "123", "2024", "2.6.18", "UTF-8"),
+    *("ISO-8859-1", "IPv6", "ext4", "2024-05-01"),
 )
-_IDENTIFIER_WORDS = re.compile(
-    r"\b(?:id|number|code|identifier|reference)\b|编号|号码|单号|代码|序号|[^\s符信账帐称]号", re.IGNORECASE
-)
+"""Tokens of any question: a pattern that takes one of these says little."""
 _QUERY_NAME = re.compile(r"(?:^|_)(?:query|question|q|keywords?|search|topic|search_terms?)(?:$|_)", re.IGNORECASE)
-_QUERY_WORDS = re.compile(
-    r"\b(?:question|query|keywords?|search|topic)\b|问题|搜索|检索|关键词|关键字|查询内容", re.IGNORECASE
-)
-_UNSPECIFIC = vocabulary(
-    "name id number no value text string type code example format given optional required input 名称 名字 编号"
-)
-"""Words that a description says of any parameter."""
-_SEARCHING = re.compile(
-    r"search|\bfind\b|knowledge|retriev|documents?\b|look ?up|搜索|检索|查找|知识|文档|查询", re.IGNORECASE
-)
+_SEARCHING = re.compile(r"search|find|retriev|look ?up|knowledge|搜索|检索|查找", re.IGNORECASE)
+
+_FIXED_REPEAT = re.compile(r"\{\d{1,3}\}")
+_HUGE_REPEAT = re.compile(r"\{\d{4}")
+_VARIABLE_REPEAT = re.compile(r"[*+?]|\{\d*,\d*\}")
+_ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_GROUP_KIND = re.compile(r"\(\?[:=!<]?")
+_REPEATED_GROUP = re.compile(r"\)(?:[*+]|\{)")
+_GROUP_WITH_CHOICE = re.compile(r"\([^()]*(?:[*+?|]|\{\d*,)[^()]*\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class ToolParameter:
     """One argument of a tool."""
 
     name: str
-    kind: Kind
+    kind: str
     required: bool
-    description: str
-    words: frozenset[str]
-    choices: tuple[Any, ...] = ()
-    shape: Shape | None = None
-    resembling: Shape | None = None
-    """What identifiers of the same make but with other letters look like; None where the schema is strict."""
-    examples: tuple[str, ...] = ()
-    pattern: str | None = None
-    minimum: float = float("-inf")
-    maximum: float = float("inf")
-    many: bool = False
+    many: bool
     """Whether it takes a list of such values."""
+    literals: tuple[str | int | float, ...]
+    """Values that a message may name: the enum, and examples that are words."""
+    shapes: tuple[re.Pattern[str], ...]
+    """What a token looks like that is a value: the pattern, else the examples with other digits."""
+    examples: tuple[str, ...]
+    is_free: bool
+    """Whether any text may be the value."""
 
     @property
-    def is_free(self) -> bool:
-        """Whether any text may be the value."""
-        return self.kind == "string" and not self.choices and self.shape is None
+    def is_specific(self) -> bool:
+        """Whether a token of this shape is hardly anything else."""
+        return bool(self.shapes) and not any(shape.fullmatch(word) for shape in self.shapes for word in _ORDINARY)
 
-    def allows(self, value: str) -> bool:
-        """Whether the schema's pattern, where it can be tried, lets `value` pass."""
-        compiled = safe(self.pattern) if self.pattern and len(value) <= MAX_TOKEN_CHARACTERS else None
-        return compiled is None or compiled.search(value) is not None
+    def find_values(self, text: str) -> list[Any]:
+        """Returns the values that a text has, in order, each once."""
+        found = [value for token in _tokens(text) if (value := self._fit(token)) is not None] if self.shapes else []
+        return list(dict.fromkeys([*found, *(each for each in self.literals if _names(text, str(each)))]))
+
+    def _fit(self, token: str) -> str | None:
+        """Returns the token in the case that the shape wants; None where it has another shape."""
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            return None
+        upper = any(example.isupper() for example in self.examples)
+        cases = (token.upper(), token) if upper else (token, token.upper(), token.lower())
+        for case in cases if any(map(str.isdigit, token)) else (token,):
+            if any(shape.fullmatch(case) for shape in self.shapes):
+                return case
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
-    """A bound tool."""
+class BoundTool:
+    """A tool that may be called."""
 
     name: str
     description: str
-    parameters: tuple[Parameter, ...]
-    words: frozenset[str]
-    """What its name, its description and its parameters speak of."""
+    parameters: tuple[ToolParameter, ...]
+    terms: frozenset[str]
+    """What its name, its description and its parameters are about."""
 
     @property
-    def required(self) -> tuple[Parameter, ...]:
-        return tuple(parameter for parameter in self.parameters if parameter.required)
+    def identifier(self) -> ToolParameter | None:
+        """The parameter with a shape, a required one first."""
+        shaped = [parameter for parameter in self.parameters if parameter.shapes]
+        return max(shaped, key=lambda parameter: parameter.required, default=None)
 
     @property
-    def identifier(self) -> Parameter | None:
-        """The parameter that an identifier fills."""
-        shaped = [parameter for parameter in self.parameters if parameter.shape is not None]
-        return next((parameter for parameter in shaped if parameter.required), shaped[0] if shaped else None)
-
-    @property
-    def query(self) -> Parameter | None:
+    def query(self) -> ToolParameter | None:
         """The parameter that takes a whole question, where this is a search."""
-        wanted = self.required or self.parameters
-        if len(wanted) != 1 or not wanted[0].is_free or wanted[0].many:
+        required = [each for each in self.parameters if each.required] or list(self.parameters)
+        if len(required) != 1 or not required[0].is_free or required[0].many:
             return None
-        only = wanted[0]
-        described = _QUERY_WORDS.search(only.description) and not _IDENTIFIER_WORDS.search(only.description)
-        searches = _SEARCHING.search(self.name.replace("_", " ")) or _SEARCHING.search(self.description)
-        return only if _QUERY_NAME.search(only.name) or (described and searches) else None
+        searches = _QUERY_NAME.search(required[0].name) or _SEARCHING.search(self.name)
+        return required[0] if searches else None
+
+    def fill(self, text: str, arguments: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[ToolParameter]]:
+        """Returns the arguments that a text has for the tool, and the required ones that it has not."""
+        filled = dict(arguments or {})
+        numbers = iter(_NUMBER.findall(text))
+        for parameter in self.parameters:
+            if parameter.name in filled:
+                continue
+            values = [each for each in parameter.find_values(text) if each not in filled.values()]
+            if values:
+                filled[parameter.name] = values if parameter.many else values[0]
+            elif parameter.required and parameter.kind in {"integer", "number"}:
+                number = next(numbers, None)
+                if number is not None and (parameter.kind == "number" or "." not in number):
+                    filled[parameter.name] = float(number) if "." in number else int(number)
+        return filled, [each for each in self.parameters if each.required and each.name not in filled]
 
 
-def tools_of(bound: Iterable[Mapping[str, Any]]) -> list[Tool]:
-    """The tools, in the order in which they were bound; what is no function is left out."""
+def read_tools(bound: Iterable[Mapping[str, Any]]) -> list[BoundTool]:
+    """Returns the tools in the order in which they were bound; what is no function is left out."""
     functions = [tool["function"] for tool in bound if isinstance(tool.get("function"), dict)]
-    return [_tool(json.dumps(function, default=str)) for function in functions]
+    return [_read_tool(json.dumps(function, default=str)) for function in functions]
 
 
 @lru_cache(maxsize=256)
-def _tool(serialised: str) -> Tool:
-    function = json.loads(serialised)
+def compile_safe_pattern(pattern: str) -> re.Pattern[str] | None:
+    """Returns the compiled pattern; None where it is invalid, or repeats in a way that can take long."""
+    if len(pattern) > MAX_PATTERN_CHARACTERS or _HUGE_REPEAT.search(pattern):
+        return None
+    bare = _GROUP_KIND.sub("(", _ESCAPE_OR_CLASS.sub("x", pattern))
+    if len(_VARIABLE_REPEAT.findall(bare)) > MAX_VARIABLE_REPEATS:
+        return None
+    if _REPEATED_GROUP.search(bare) and (  # a repeated group with a choice doubles the cost with each character
+        bare.count("(") > 1 or _GROUP_WITH_CHOICE.search(_FIXED_REPEAT.sub("", bare))
+    ):
+        return None
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _read_tool(serialized: str) -> BoundTool:
+    function = json.loads(serialized)
     name, description = str(function.get("name") or ""), str(function.get("description") or "")
-    fields = fields_of(function.get("parameters"))
-    alone = len([field for field in fields if field.required] or fields) == 1
-    parameters = tuple(_parameter(field, description if alone else "") for field in fields)
-    words = vocabulary(f"{name} {description}").union(*(parameter.words for parameter in parameters))
-    return Tool(name, description, parameters, words)
-
-
-def _parameter(field: Field, hint: str) -> Parameter:
-    """The parameter; `hint` is the tool's description where it can mean no other."""
-    examples = [*field.examples, *described.examples_in(field.description)]
-    textual = field.kind == "string" and not field.choices
-    by_pattern = described.of_pattern(field.pattern, examples) if field.pattern and textual else None
-    return Parameter(
-        name=field.name,
-        kind=field.kind,
-        required=field.required,
-        description=field.description,
-        words=_words(field, examples),
-        choices=field.choices,
-        shape=by_pattern or (_shape(field, examples, hint) if textual else None),
-        resembling=described.resembling(examples) if textual and by_pattern is None else None,
-        examples=tuple(examples),
-        pattern=field.pattern,
-        minimum=field.minimum,
-        maximum=field.maximum,
-        many=field.many,
+    schema = _mapping(function.get("parameters"))
+    definitions, required = _mapping(schema.get("$defs")), _sequence(schema.get("required"))
+    parameters = tuple(
+        _read_parameter(key, _resolved(value, definitions), definitions, required=key in required)
+        for key, value in _mapping(schema.get("properties")).items()
+        if isinstance(value, dict)
     )
+    words = " ".join([name, *(parameter.name for parameter in parameters)]).replace("_", " ")
+    return BoundTool(name, description, parameters, content_terms(f"{words} {description}"))
 
 
-def _shape(field: Field, examples: list[str], hint: str) -> Shape | None:
-    """The shape that anything but a pattern gives."""
-    called_one = _IDENTIFIER_NAME.search(field.name) or (
-        _IDENTIFIER_WORDS.search(field.description) and not _QUERY_NAME.search(field.name)
-    )
-    return (
-        described.of_examples(examples)
-        or described.in_words(field.description)
-        or described.of_format(field.format or "")
-        or described.of_examples(described.examples_in(hint))
-        or described.in_words(hint)
-        or (described.ANY if called_one and not examples else None)
-    )
+def _read_parameter(name: str, schema: dict[str, Any], definitions: dict[str, Any], *, required: bool) -> ToolParameter:
+    many = schema.get("type") == "array"
+    if many:
+        schema = {"examples": schema.get("examples"), **_resolved(_mapping(schema.get("items")), definitions)}
+    kind = schema["type"] if isinstance(schema.get("type"), str) else "string"
+    listed = [schema["const"]] if "const" in schema else _sequence(schema.get("enum"))
+    choices = [each for each in listed if isinstance(each, str | int | float)]
+    examples = [str(each) for each in _sequence(schema.get("examples")) if isinstance(each, str | int) and str(each)]
+    shapes: list[re.Pattern[str]] = []
+    if kind == "string" and not choices:
+        written = schema.get("pattern")
+        compiled = compile_safe_pattern(written) if isinstance(written, str) else None
+        if compiled and not any(compiled.fullmatch(word) for word in ("order", "where is it", "订单")):
+            shapes = [compiled]
+        elif not isinstance(written, str):
+            like = [each for each in examples if _TOKEN.fullmatch(each) and any(map(str.isdigit, each))]
+            shapes = [re.compile(re.sub(r"\d+", r"\\d{1,20}", re.escape(each))) for each in like]
+    words = [] if shapes or choices or kind != "string" else examples
+    free = kind == "string" and not (choices or shapes)
+    return ToolParameter(name, kind, required, many, (*choices, *words), tuple(shapes), tuple(examples), free)
 
 
-def _words(field: Field, examples: list[str]) -> frozenset[str]:
-    """What a parameter speaks of: an example is one value of many, a choice is named where it is wanted."""
-    description = field.description
-    for example in filter(None, examples):
-        description = description.replace(example, " ")
-    return vocabulary(f"{field.name} {description} {' '.join(map(str, field.choices))}") - _UNSPECIFIC
+def _resolved(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 4) -> dict[str, Any]:
+    """Returns the schema with its reference followed, and its first choice but null taken."""
+    if depth == 0:
+        return schema
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target = _mapping(definitions.get(reference.rpartition("/")[2]))
+        return {**_resolved(target, definitions, depth - 1), **schema}
+    for key in ("anyOf", "oneOf", "allOf"):
+        for choice in map(_mapping, _sequence(schema.get(key))):
+            if choice and choice.get("type") != "null":
+                own = {name: value for name, value in schema.items() if name != key}
+                return {**_resolved(choice, definitions, depth - 1), **own}
+    kinds = [kind for kind in _sequence(schema.get("type")) if kind != "null"]
+    return {**schema, "type": kinds[0]} if kinds else schema
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Yields the tokens of a text, the parts of those with other marks than hyphens, and `OD 1` as `OD-1` and `OD1`."""
+    for count, match in enumerate(_TOKEN.finditer(text)):
+        if count >= MAX_TOKENS:
+            return
+        yield match.group()
+        parts = _PART.findall(match.group())
+        yield from parts if len(parts) > 1 else ()
+        if spaced := _WITHOUT_HYPHEN.match(text, match.start()):
+            yield f"{spaced[1]}-{spaced[2]}"
+            yield f"{spaced[1]}{spaced[2]}"
+
+
+def _names(text: str, value: str) -> bool:
+    """Returns whether a text has the value, in Latin letters as a whole word."""
+    return bool(value) and bool(re.search(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", text, re.IGNORECASE))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
