@@ -1,4 +1,4 @@
-"""What do LangSmith and an OTLP collector receive, and what becomes of whoever sends to a server that never answers?"""
+"""Collectors of traces on loopback: LangSmith's, an OTLP one, one that never answers, and none at all."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ OPERATIONS = ("invoke_agent ", "execute_tool ", "chat ", "retrieval ")
 
 
 @dataclass
-class Told:
-    """A span as either of them tells it."""
+class ReceivedSpan:
+    """A span as a collector received it."""
 
     trace: str
     id: str
@@ -39,19 +39,19 @@ class Told:
 
 @dataclass
 class Collector:
-    """A server on loopback that keeps what it is sent."""
+    """A server on loopback that keeps what it receives."""
 
     url: str = ""
     status: int = 200
     bodies: list[bytes] = field(default_factory=list)
     """Uncompressed."""
     headers: list[dict[str, str]] = field(default_factory=list)
-    spans: list[Told] = field(default_factory=list)
+    spans: list[ReceivedSpan] = field(default_factory=list)
 
     def traces(self) -> set[str]:
         return {span.trace for span in self.spans}
 
-    def named(self, name: str) -> Told:
+    def named(self, name: str) -> ReceivedSpan:
         (found,) = [span for span in self.spans if span.name == name]
         return found
 
@@ -63,7 +63,7 @@ class Collector:
         assert len(roots) == 1, f"orphans: {[(span.name, span.parent) for span in roots]}"
         return self._shape(roots[0])
 
-    def _shape(self, span: Told) -> Shape:
+    def _shape(self, span: ReceivedSpan) -> Shape:
         inside = sorted((each for each in self.spans if each.parent == span.id), key=lambda each: each.begun)
         assert all(span.begun <= each.begun and each.ended <= span.ended for each in inside)
         return span.name, tuple(self._shape(each) for each in inside)
@@ -71,21 +71,21 @@ class Collector:
 
 @contextmanager
 def langsmith() -> Iterator[Collector]:
-    """As LangSmith's ingest: `POST /runs/multipart` and `POST /runs/batch`, plain or zstd."""
+    """LangSmith's ingest: `POST /runs/multipart` and `POST /runs/batch`, plain or zstd."""
     with _serving(_runs) as collector:
         yield collector
 
 
 @contextmanager
 def otlp() -> Iterator[Collector]:
-    """As a collector: `POST /v1/traces` with protobuf."""
+    """An OTLP collector: `POST /v1/traces` with protobuf."""
     with _serving(_spans) as collector:
         yield collector
 
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """Takes connections and never answers."""
+    """The URL of a server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -96,7 +96,7 @@ def unreachable() -> str:
 
 
 @contextmanager
-def _serving(read: Callable[[str, dict[str, str], bytes], list[Told]]) -> Iterator[Collector]:
+def _serving(read: Callable[[str, dict[str, str], bytes], list[ReceivedSpan]]) -> Iterator[Collector]:
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ def _serving(read: Callable[[str, dict[str, str], bytes], list[Told]]) -> Iterat
             self.wfile.write(b"{}")
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -129,7 +129,7 @@ def _serving(read: Callable[[str, dict[str, str], bytes], list[Told]]) -> Iterat
         server.server_close()
 
 
-def _runs(path: str, headers: dict[str, str], body: bytes) -> list[Told]:
+def _runs(path: str, headers: dict[str, str], body: bytes) -> list[ReceivedSpan]:
     if path == "/runs/batch":
         return [_run(each) for each in json.loads(body)["post"]]
     assert path == "/runs/multipart", path
@@ -143,12 +143,12 @@ def _runs(path: str, headers: dict[str, str], body: bytes) -> list[Told]:
     return [_run(each) for each in runs.values()]
 
 
-def _run(run: dict[str, Any]) -> Told:
+def _run(run: dict[str, Any]) -> ReceivedSpan:
     order = run["dotted_order"].split(".")
     assert order[-1].endswith(run["id"])
     assert order[0].endswith(run["trace_id"])
     assert (order[-2][-36:] if len(order) > 1 else None) == run.get("parent_run_id")
-    return Told(
+    return ReceivedSpan(
         trace=run["trace_id"],
         id=run["id"],
         parent=run.get("parent_run_id"),
@@ -160,11 +160,11 @@ def _run(run: dict[str, Any]) -> Told:
     )
 
 
-def _spans(path: str, _: dict[str, str], body: bytes) -> list[Told]:
+def _spans(path: str, _: dict[str, str], body: bytes) -> list[ReceivedSpan]:
     assert path == "/v1/traces"
     request = ExportTraceServiceRequest.FromString(body)
     return [
-        Told(
+        ReceivedSpan(
             trace=span.trace_id.hex(),
             id=span.span_id.hex(),
             parent=span.parent_span_id.hex() or None,
@@ -189,8 +189,8 @@ def _value(value: Any) -> Any:
 
 
 @dataclass
-class Dropped:
-    """Counts as the port for metrics does."""
+class DroppedSpans:
+    """Counts dropped spans, by sink."""
 
     counted: Counter[str] = field(default_factory=Counter)
 

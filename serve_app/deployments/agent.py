@@ -106,7 +106,7 @@ class Agent:
         self._tracer = create_tracer(
             settings.observability,
             Redactor.from_patterns(settings.observability.redact),
-            dropped=partial(_dropped, metrics),
+            count_dropped=partial(_count_dropped, metrics),
         )
         writer = EventWriter(registry, metrics=self._tally, meter=TokenMeter(self._redis, metrics))
         means = RunServices(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
@@ -163,5 +163,5 @@ class Agent:
         return self._host
 
 
-def _dropped(metrics: Metrics, sink: str, spans: int) -> None:
+def _count_dropped(metrics: Metrics, sink: str, spans: int) -> None:
     metrics.count(DROPPED_SPANS, spans, sink=sink)

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from serve_app.config import read_secret
 from serve_app.deployments.client_disconnect import ClientDisconnectMiddleware
 from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.metrics import RayNodes, create_metrics
+from serve_app.deployments.metrics import create_metrics, read_node_pages
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, create_remote_tools
 from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.errors import Internal
@@ -70,7 +70,7 @@ class Ingress:
             tools=create_remote_tools(settings.tools, tools),
             run_logs=self._lines,
             feedback=FeedbackStore(redis, settings.feedback),
-            metrics_page=MetricsPage(RayNodes().pages),
+            metrics_page=MetricsPage(read_node_pages),
             keys=ApiKeyStore(redis, self._access),
             authenticator=Authenticator.of(self._access, settings.access) if admin else None,
             faults=FaultStore(redis) if settings.faults.enabled else None,

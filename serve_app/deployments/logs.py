@@ -1,8 +1,8 @@
-"""Through which hands does everything go that this process logs or prints?
+"""Redacts everything that a replica logs or prints.
 
-Ray Serve makes the handlers, one for the file of the replica and one for the terminal of `serve run`, and gives them to
-its own logger only. Here ours and those of libraries get them too, all of them screened. The terminal is told warnings
-only, unless the log level is DEBUG: what goes there is read, sent and printed by three more processes.
+Ray Serve makes two handlers, for the replica's log file and for the terminal of `serve run`, and gives them to its own
+logger only. Here our loggers and those of libraries use them too, redacted. The terminal gets warnings only, unless the
+log level is DEBUG: what goes there is read, sent and printed by three more processes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 RAY = "ray"
 
 
-class Screened:
-    """A stream whose lines are masked before they are written."""
+class RedactedStream:
+    """A text stream that redacts each line before it is written."""
 
     def __init__(self, stream: Any, redactor: Redactor) -> None:
         self._stream = stream
@@ -49,7 +49,7 @@ class Screened:
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._stream.write(f"{self._masked(line)}\n")
+            self._stream.write(f"{self._redact(line)}\n")
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -59,48 +59,54 @@ class Screened:
     def flush(self) -> None:
         if self._line:
             rest, self._line = self._line, ""
-            self._stream.write(self._masked(rest))
+            self._stream.write(self._redact(rest))
         self._stream.flush()
 
-    def _masked(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return self._redactor.redact(text, current_log_context().hidden)
 
 
 def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
-    """Screen the logs of this process, once and for all; what it tells of runs waits in the trail for who writes it."""
-    logging._srcfile = None  # noqa: SLF001 - by the logging HOWTO: no line says where in the code it was told
+    """Redact the logs of this process; call it once. The handler that is returned keeps the records of runs."""
+    logging._srcfile = None  # noqa: SLF001 - logging HOWTO: no record looks up its place in the code
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     redactor = Redactor.from_patterns(settings.redact)
-    process = _process()
-    lines, readable, screen = JsonLogFormatter(process), ConsoleLogFormatter(process), RedactingFilter(redactor)
-    serves, root, ours = logging.getLogger(SERVE), logging.getLogger(), logging.getLogger(OURS)
-    for handler in serves.handlers:
-        writing = handler.target if isinstance(handler, MemoryHandler) and handler.target else handler
-        in_file = isinstance(writing, logging.FileHandler)
-        writing.setFormatter(lines if in_file else readable)
-        handler.setLevel(serves.level if in_file or serves.level < logging.INFO else max(serves.level, logging.WARNING))
-    root.handlers = [*serves.handlers]
-    unwanted = [log_access_log_filter] if all(_without_access_log(each) for each in serves.handlers) else []
-    for each in (serves, logging.getLogger(RAY), *_handlers()):
-        each.filters[:0] = [screen]  # before Serve's own, which would put its request id in the place of ours
-    trail = RunLogHandler(lines, screen)
-    root.addHandler(trail)
-    serves.filters[:0] = unwanted  # a line of each call that no handler takes need not be masked
-    ours.setLevel(logging.DEBUG if settings.steps else serves.level)
-    sys.stdout, sys.stderr = Screened(sys.stdout, redactor), Screened(sys.stderr, redactor)
-    return trail
+    process = _replica_fields()
+    json_lines, console, redacting = JsonLogFormatter(process), ConsoleLogFormatter(process), RedactingFilter(redactor)
+    serve_logger, root, our_logger = logging.getLogger(SERVE), logging.getLogger(), logging.getLogger(OURS)
+    for handler in serve_logger.handlers:
+        writer = handler.target if isinstance(handler, MemoryHandler) and handler.target else handler
+        in_file = isinstance(writer, logging.FileHandler)
+        writer.setFormatter(json_lines if in_file else console)
+        handler.setLevel(
+            serve_logger.level
+            if in_file or serve_logger.level < logging.INFO
+            else max(serve_logger.level, logging.WARNING)
+        )
+    root.handlers = [*serve_logger.handlers]
+    access_log_filters = (
+        [log_access_log_filter] if all(_drops_access_log(each) for each in serve_logger.handlers) else []
+    )
+    for each in (serve_logger, logging.getLogger(RAY), *_all_handlers()):
+        each.filters[:0] = [redacting]  # before Serve's own filter, which replaces our request id
+    run_logs = RunLogHandler(json_lines, redacting)
+    root.addHandler(run_logs)
+    serve_logger.filters[:0] = access_log_filters  # an access log record that no handler takes is not redacted
+    our_logger.setLevel(logging.DEBUG if settings.steps else serve_logger.level)
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout, redactor), RedactedStream(sys.stderr, redactor)
+    return run_logs
 
 
-def _without_access_log(handler: logging.Handler) -> bool:
+def _drops_access_log(handler: logging.Handler) -> bool:
     return log_access_log_filter in handler.filters
 
 
-def _handlers() -> set[logging.Handler]:
+def _all_handlers() -> set[logging.Handler]:
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
     return {handler for logger in loggers for handler in logger.handlers}
 
 
-def _process() -> Mapping[str, str]:
+def _replica_fields() -> Mapping[str, str]:
     try:
         context = serve.get_replica_context()
     except RayServeException:  # outside of a replica, as in a test

@@ -31,8 +31,8 @@ FLUSH_EVERY_S = 0.25
 class RayMetrics:
     """Exports observations through Ray Serve; implements `ports.Metrics`.
 
-    Observations are kept for `FLUSH_EVERY_S` and flushed together, counters added up: Ray takes 4 µs for an observation,
-    but 35 µs where other code ran since the last one, and it reports only every ten seconds.
+    Observations are kept for `FLUSH_EVERY_S` and flushed together, counters added up: Ray takes 4 µs for an
+    observation, but 35 µs where other code ran since the last one, and it reports only every ten seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

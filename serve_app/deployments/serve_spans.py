@@ -1,7 +1,8 @@
-"""How do Serve's own spans and a turn's become one tree?
+"""Joins Ray Serve's own spans and those of a turn into one trace.
 
 Where `tracing_config` of `serve_config.yaml` is on, Serve makes a span for each request that a replica handles and for
-each call between replicas. The turn begins within the first; the others begin within the part of the turn that calls.
+each call between replicas. The turn's root becomes a child of the first; Serve's spans of a call become children of the
+turn's span that makes the call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class ServeSpanMiddleware:
-    """Makes the span in which Serve handles the request the caller of what the request asks for; pure ASGI."""
+    """Sets the request's `traceparent` to Serve's span of the request; pure ASGI."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -41,7 +42,7 @@ class ServeSpanMiddleware:
 
 @contextmanager
 def use_trace_context(traceparent: str) -> Iterator[None]:
-    """Within the block, what Serve makes of a call is a part of the span that `traceparent` names."""
+    """Makes Serve's spans within the block children of the span that `traceparent` names."""
     if not traceparent or not isinstance(trace.get_tracer_provider(), TracerProvider):
         yield
         return

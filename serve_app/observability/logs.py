@@ -34,7 +34,7 @@ _OF_RAY = {
     *("application", "deployment", "replica", "component_name", "component_id", "job_id", "worker_id", "node_id"),
     *("actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
 }
-"""Fields that Ray and Serve add to a record; `_process()` names the process with fewer and shorter ones."""
+"""Fields that Ray and Serve add to a record; fewer and shorter ones name the process."""
 _IDS = ("run_id", "tenant", "request_id", "session_id")
 _NOT_EXTRA = {*_STANDARD, *_OF_RAY, "redacted"}
 
@@ -178,7 +178,7 @@ def json_line(value: Any) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The record's message. Where its arguments do not fit, message and arguments as they are: a filter must not raise."""
+    """The record's message; where its arguments do not fit, both as they are, since a filter must not raise."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - an argument may be of anybody's class

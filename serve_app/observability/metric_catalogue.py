@@ -1,7 +1,7 @@
-"""Which metrics does the service have?
+"""Every metric of the service: name, kind, help text, labels and buckets.
 
 Ray exports each as `ray_NAME`, and adds the labels `application`, `deployment` and `replica`. An observation costs a
-few microseconds: there is one per request or step, and none per token.
+few microseconds: make one per request or step, none per token.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from serve_app.values import Metric
 
 ANSWER_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
-"""With the 2 s and 5 s of the objectives among them."""
+"""The objectives of 2 s and 5 s are among them."""
 LOOKUP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-"""With the 0.5 s of the objective of retrieval among them."""
+"""The retrieval objective of 0.5 s is among them."""
 SIZE_BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0)
 
 TURNS = Metric(
@@ -53,17 +53,17 @@ RECOVERIES = Metric("serve_app_recoveries_total", "counter", "Runs taken over fr
 SESSIONS_REPAIRED = Metric(
     "serve_app_sessions_repaired_total",
     "counter",
-    "Turns that found a conversation no model can read; it was mended for them, or set_aside.",
+    "Turns whose stored conversation no model can read; outcome is mended or set_aside.",
     ("outcome",),
 )
 FEEDBACK = Metric(
     "serve_app_feedback_total",
     "counter",
-    "Votes on answers, up or down; one that is changed counts under both, one that is repeated once.",
+    "Votes on answers; rating is up or down. A changed vote counts under both, a repeated one once.",
     ("rating",),
 )
 SESSION_BYTES = Metric(
-    "serve_app_session_bytes", "histogram", "What a conversation takes up in Redis after a turn.", (), SIZE_BYTES
+    "serve_app_session_bytes", "histogram", "Size of a conversation in Redis after a turn.", (), SIZE_BYTES
 )
 
 RESPONSES = Metric(
@@ -79,29 +79,29 @@ RESPONSE_S = Metric(
 CACHE_LOOKUPS = Metric(
     "serve_app_cache_lookups_total",
     "counter",
-    "Turns that looked for a kept answer; outcome is hit, joined, miss or bypassed.",
+    "Lookups in the answer cache; outcome is hit, joined, miss or bypassed.",
     ("outcome",),
 )
 REQUESTS_SHED = Metric(
     "serve_app_requests_shed_total",
     "counter",
-    "Requests that a proxy refused by itself, an ingress having refused one of the same key a moment before.",
+    "Requests that a proxy refused by itself (load shedding): an ingress has just refused the same key.",
     ("code",),
 )
 TURNS_WAITING = Metric(
-    "serve_app_turns_waiting", "gauge", "Turns that waited at this ingress at once, at most in the last 5 s."
+    "serve_app_turns_waiting", "gauge", "Most turns that waited at this ingress at the same time in the last 5 s."
 )
 ADMISSION_WAIT_S = Metric(
     "serve_app_admission_wait_seconds",
     "histogram",
-    "How long a turn waited at the ingress, of those that had to.",
+    "Wait of a turn for admission at the ingress; turns that did not wait are not counted.",
     (),
     (0.01, 0.025, *ANSWER_S[:8]),
 )
 LIMITER_FAILURES = Metric(
     "serve_app_limiter_failures_total",
     "counter",
-    "Times that Redis could not be asked for a limit, or told of use; operation is ask or charge.",
+    "Rate limit operations that Redis did not answer; operation is ask or charge.",
     ("operation",),
 )
 
@@ -160,17 +160,17 @@ STORE_CALLS = Metric(
 STORE_S = Metric("serve_app_store_seconds", "histogram", "One call of redis or milvus.", ("store",), LOOKUP_S)
 
 ACCESS_AGE_S = Metric(
-    "serve_app_access_age_seconds", "gauge", "How old what this ingress knows of keys and limits is; below 2 in health."
+    "serve_app_access_age_seconds",
+    "gauge",
+    "Age of the API keys and limits that this ingress has cached; below 2 when healthy.",
 )
 
 CPU_S = Metric("serve_app_process_cpu_seconds_total", "counter", "Processor time of the process.")
-RESIDENT_BYTES = Metric("serve_app_process_resident_bytes", "gauge", "Memory that the process takes up.")
-LOOP_LAG_S = Metric(
-    "serve_app_event_loop_lag_seconds", "gauge", "How late the event loop was at worst in the last interval."
-)
+RESIDENT_BYTES = Metric("serve_app_process_resident_bytes", "gauge", "Memory of the process in RAM.")
+LOOP_LAG_S = Metric("serve_app_event_loop_lag_seconds", "gauge", "Worst delay of the event loop in the last interval.")
 
 DROPPED_SPANS = Metric(
-    "serve_app_dropped_spans_total", "counter", "Spans of traces that did not reach langsmith or otlp.", ("sink",)
+    "serve_app_dropped_spans_total", "counter", "Spans that were dropped; sink is langsmith or otlp.", ("sink",)
 )
 
 ALL = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
@@ -178,5 +178,5 @@ ALL = tuple(each for each in list(globals().values()) if isinstance(each, Metric
 STABLE = "stable"
 """The variant of every turn."""
 UNKNOWN = "unknown"
-"""What a label says in place of a name that the configuration does not have: a model may invent any number of them."""
+"""The label value for a name that is not configured: a model may invent any number of names."""
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}

@@ -1,8 +1,8 @@
-"""How do the metrics pages of all nodes become one?
+"""Merges the metrics pages of all nodes into one.
 
-Ray labels a series with much that only tells which process wrote it, and keeps what a dead process has counted for as
-long as its node lives. Here series that differ in such labels only are added up, and those of dead replicas are left
-out, so that their number does not grow. `replica` stays: the restart of one is a new series, and not the fall of a sum.
+Ray labels a series with details of the process that wrote it, and keeps the counts of a dead process as long as its
+node lives. Here series that differ in such labels only are added up, and those of dead replicas are left out, so their
+number does not grow. `replica` stays a label: a restarted replica is a new series, and no sum falls.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ DROPPED = (
 FRESH_S = 5.0
 """A page is served for this long: making one takes a tenth of a second, and Ray writes every 10 s."""
 PREFIX = "ray_"
-"""What else stands on a node's page is of the process that serves the page."""
-SELF_TOLD = ("ray_serve_app_process_resident_bytes", "ray_serve_replica_processing_queries")
-"""The gauges by which a replica says that it lives: Ray forgets them 20 s after its death."""
+"""Other metrics on a node's page describe the process that serves the page."""
+LIVENESS_GAUGES = ("ray_serve_app_process_resident_bytes", "ray_serve_replica_processing_queries")
+"""Gauges that every living replica sets; Ray drops them 20 s after its death."""
 SCRAPE_UP = "serve_app_scrape_up"
 
 _DROPPED = re.compile(rf'(?<=[{{,])(?:{"|".join(DROPPED)})="(?:[^"\\]|\\.)*",?')
 _IN_NAME = re.compile(r'(="SERVE_REPLICA::[^"#]*#[^"#]*)#[^":]*')
-"""Where Ray has a replica in the name of an actor or of a task."""
+"""The replica in the name of an actor or a task."""
 _REPLICA = re.compile(r'[{,]replica="([^"]*)"')
 _LARGEST = re.compile(r"(?:_status|_healthy|_state|_up|_percent|_percentage|_utilization|_ms|_s|_seconds)$")
-"""Gauges of which the largest stands for all; others add up."""
+"""Gauges that are merged to the largest value; others are added up."""
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
-"""A series: its name, and its labels in order."""
+SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
+"""The name of a series, and its labels in order."""
 
 
 @dataclass(slots=True)
-class Merged:
-    """A family of all pages."""
+class MergedFamily:
+    """One metric family, merged of all pages."""
 
     family: Family
-    values: dict[Key, float] = field(default_factory=dict)
+    values: dict[SeriesKey, float] = field(default_factory=dict)
 
     def add(self, samples: Iterable[Sample]) -> None:
-        """Take the samples of one page in."""
+        """Add the samples of one page."""
         largest = self.family.type == "gauge" and _LARGEST.search(self.family.name)
         for each in samples:
             key = (each.name, tuple(sorted((name, value) for name, value in each.labels.items() if value)))
@@ -75,14 +75,14 @@ class Merged:
             else:
                 self.values[key] = max(known, each.value) if largest else known + each.value
 
-    def written(self) -> Family:
-        """The family with what was added up."""
+    def to_family(self) -> Family:
+        """The family with the merged samples."""
         self.family.samples = [Sample(name, dict(labels), value) for (name, labels), value in self.values.items()]
         return self.family
 
 
-class Page(CollectorRegistry):
-    """Families, as prometheus-client's writer asks for them."""
+class FamilyRegistry(CollectorRegistry):
+    """Families as prometheus-client's writer reads them."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         super().__init__()
@@ -114,54 +114,54 @@ class MetricsPage:
 
 
 def merge_pages(pages: Mapping[str, str | None]) -> bytes:
-    """One page of those of the nodes, by their names; it says which nodes gave none that can be read."""
-    read = {node: _read(page) for node, page in sorted(pages.items())}
+    """One page of all nodes' pages, by node; `serve_app_scrape_up` is 0 for a node without a readable page."""
+    read = {node: _parse_page(page) for node, page in sorted(pages.items())}
     try:
-        return _written(read)
+        return _write_page(read)
     except Exception:
         logger.exception("metrics_pages_not_merged")
-        return _written({node: families if _writable(families) else None for node, families in read.items()})
+        return _write_page({node: families if _is_writable(families) else None for node, families in read.items()})
 
 
-def _written(nodes: Mapping[str, list[Family] | None]) -> bytes:
-    whole: dict[tuple[str, str], Merged] = {}
+def _write_page(nodes: Mapping[str, list[Family] | None]) -> bytes:
+    whole: dict[tuple[str, str], MergedFamily] = {}
     up = Family(SCRAPE_UP, "Whether the node's metrics page is part of this one.", "gauge")
     for node, families in nodes.items():
         up.add_sample(SCRAPE_UP, {"node": node}, float(families is not None))
         for family in families or ():
-            begun = Merged(Family(family.name, family.documentation, family.type))
-            whole.setdefault((family.name, family.type), begun).add(family.samples)
-    return generate_latest(Page([*(each.written() for each in whole.values()), up]))
+            empty = MergedFamily(Family(family.name, family.documentation, family.type))
+            whole.setdefault((family.name, family.type), empty).add(family.samples)
+    return generate_latest(FamilyRegistry([*(each.to_family() for each in whole.values()), up]))
 
 
-def _writable(families: list[Family] | None) -> bool:
-    """Whether a page alone can be written again."""
+def _is_writable(families: list[Family] | None) -> bool:
+    """Whether this page alone can be written."""
     try:
-        _written({"": families})
+        _write_page({"": families})
     except Exception:
         logger.exception("metrics_page_unreadable")
         return False
     return True
 
 
-def _read(page: str | None) -> list[Family] | None:
-    """The families of a page that are Ray's or ours, of living replicas; None where it is no page.
+def _parse_page(page: str | None) -> list[Family] | None:
+    """The families of Ray and ours, of living replicas; None where the text is no metrics page.
 
-    What is left out is cut out of the text: the parser takes most of the time, and would take it for that, too.
+    Unwanted labels and series are cut out of the text first: the parser takes most of the time.
     """
     if page is None:
         return None
     try:
-        families = list(text_string_to_metric_families(_living(_IN_NAME.sub(r"\1", _DROPPED.sub("", page)))))
+        families = list(text_string_to_metric_families(_keep_living(_IN_NAME.sub(r"\1", _DROPPED.sub("", page)))))
     except Exception:
         logger.exception("metrics_page_unreadable")
         return None
     return [each for each in families if each.name.startswith(PREFIX) and each.samples]
 
 
-def _living(page: str) -> str:
-    """The page without the series of replicas that are gone."""
+def _keep_living(page: str) -> str:
+    """The page without the series of dead replicas."""
     lines = page.splitlines(keepends=True)
-    told = [match[1] for line in lines if line.startswith(SELF_TOLD) and (match := _REPLICA.search(line))]
-    alive = {"", *told}
+    living = [match[1] for line in lines if line.startswith(LIVENESS_GAUGES) and (match := _REPLICA.search(line))]
+    alive = {"", *living}
     return "".join(line for line in lines if (match := _REPLICA.search(line)) is None or match[1] in alive)

@@ -33,9 +33,7 @@ def no_breakers() -> Mapping[str, str]:
     return {}
 
 
-async def report_process_metrics(
-    metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_breakers
-) -> None:
+async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
     """Report the metrics every `EVERY_S`, for ever; `breakers` returns the state of each dependency's breaker."""
     used_s, lag_s = 0.0, 0.0
     while True:

@@ -1,8 +1,8 @@
 """Redaction of secrets and personal data in logs, traces and answers.
 
-Masked are secrets, e-mail addresses, phone numbers, Chinese identity numbers and bank cards, and what the operator's own
-patterns match. The time is linear in the text's length: no pattern backtracks without bound. Most texts hold nothing to
-mask, so each pattern runs only where the text has a string that it needs.
+Masked are secrets, e-mail addresses, phone numbers, Chinese identity numbers and bank cards, and what the operator's
+own patterns match. The time is linear in the text's length: no pattern backtracks without bound. Most texts hold
+nothing to mask, so each pattern runs only where the text has a string that it needs.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ class _Candidate:
 def _mask_numbers(run: re.Match[str]) -> str:
     """The run of digits with each number masked.
 
-    A run is cut into groups of digits. A number is a few neighbouring groups whose lengths, first digits and check digit
-    fit a kind, so dates, times, order numbers, versions and run ids stay.
+    A run is cut into groups of digits. A number is a few neighbouring groups whose lengths, first digits and check
+    digit fit a kind, so dates, times, order numbers, versions and run ids stay.
     """
     text = run.string
     groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
@@ -265,7 +265,10 @@ def _candidates(text: str, groups: list[tuple[int, int]], place: int) -> Iterato
             return
         if length >= shortest:
             parts = [text[slice(*group)] for group in groups[place : last + 1]]
-            yield last, _Candidate(_ascii_digits("".join(parts)), tuple(map(len, parts)), frozenset(gaps), international)
+            yield (
+                last,
+                _Candidate(_ascii_digits("".join(parts)), tuple(map(len, parts)), frozenset(gaps), international),
+            )
 
 
 def _ascii_digits(digits: str) -> str:

@@ -9,7 +9,7 @@ The recording is our own, not OpenTelemetry's tracer with a `BatchSpanProcessor`
   of a turn), of all turns 0.78 ms and 1.1 ms (+7 %). The limit was 3 %.
 * A `BatchSpanProcessor` drops single spans, the oldest first: with a slow collector 14 of 100 traces arrived in part.
   Here a trace is dropped as a whole, and the number of its spans is counted. The SDK has no public hook for that count.
-* An SDK attribute is a primitive that is set at once. Inputs and outputs are large, and must be redacted, in the thread.
+* An SDK attribute is a primitive that is set at once. Inputs and outputs are large, and are redacted in the thread.
 * LangSmith's ids for a tree derive from the run's id, also where the caller's `traceparent` names another trace.
 """
 
@@ -177,7 +177,9 @@ def start_root_span(
     return root
 
 
-def create_tracer(settings: ObservabilitySettings, redactor: Redactor, count_dropped: Callable[[str, int], None]) -> Tracer:
+def create_tracer(
+    settings: ObservabilitySettings, redactor: Redactor, count_dropped: Callable[[str, int], None]
+) -> Tracer:
     """The tracer of this process, with an exporter for each collector that the environment names.
 
     The client library of a collector is imported only where the environment names that collector. `count_dropped`

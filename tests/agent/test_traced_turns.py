@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import langsmith as langsmith_package
 import pytest
-from collectors import Collector, Dropped, langsmith, otlp, silent, unreachable
+from collectors import Collector, DroppedSpans, langsmith, otlp, silent, unreachable
 from desk import Broken, context, killed, mortal, reply
 from langchain_core.tracers.langchain import wait_for_all_tracers
 
@@ -57,7 +57,7 @@ class Sinks:
 
     langsmith: Collector
     otlp: Collector
-    dropped: Dropped = field(default_factory=Dropped)
+    dropped: DroppedSpans = field(default_factory=DroppedSpans)
     tracers: list[Tracer] = field(default_factory=list)
 
     def tracer(self, share: float = 1, *patterns: str) -> Tracer:
@@ -327,7 +327,7 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.mark.usefixtures("away")
 async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(open_desk: Open) -> None:
-    dropped = Dropped()
+    dropped = DroppedSpans()
     made = create_tracer(ObservabilitySettings(), Redactor(), dropped)
     desk = open_desk(*[reply(f"{n}") for n in range(20)], tracer=made)
     begun = time.monotonic()

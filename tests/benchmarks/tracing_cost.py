@@ -25,7 +25,7 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from collectors import Dropped, langsmith, otlp
+from collectors import DroppedSpans, langsmith, otlp
 from session_length import hosted, turn
 
 from serve_app.config import ObservabilitySettings, RedisSettings
@@ -70,7 +70,7 @@ def _sinks() -> Iterator[None]:
         process.join(10)
 
 
-def _tracer(share: float | None, dropped: Dropped) -> Tracer:
+def _tracer(share: float | None, dropped: DroppedSpans) -> Tracer:
     return (
         NullTracer()
         if share is None
@@ -93,7 +93,7 @@ async def _block(redis: Redis, traced: Tracer, turns: int) -> tuple[float, float
 
 
 async def _main(turns: int, rounds: int) -> None:
-    dropped = Dropped()
+    dropped = DroppedSpans()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in SHARES}
     with tempfile.TemporaryDirectory() as folder, _sinks():
         ports = choose_ports(Path(folder))

@@ -1,4 +1,4 @@
-"""Which queries do the dashboards ask, and does a Prometheus answer them?"""
+"""The queries of the dashboards, and those that a Prometheus answers with nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from debian_monitoring import CONFIGS
-from promql import names
+from promql_names import names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,7 +28,7 @@ RARE = {
     "application:serve_app_recoveries:increase15m",
     "application_outcome:serve_app_sessions_repaired:increase15m",
 }
-"""Ray has a counter only from its first event on: these have none where nothing went wrong, or no answers are kept."""
+"""Ray exports a counter from its first event on: a service without such events has none of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Query:
     expression: str
     """With Grafana's variables in it."""
 
-    def asked(self, rate_interval: str = "1m") -> str:
-        """As Grafana sends it when each variable stands at *All*."""
+    def as_sent(self, rate_interval: str = "1m") -> str:
+        """The query as Grafana sends it with each variable at *All*."""
         expression = self.expression.replace("$__rate_interval", rate_interval)
         for variable, value in GRAFANAS.items():
             expression = expression.replace(variable, value)
@@ -52,7 +52,7 @@ def dashboard(path: Path) -> dict[str, Any]:
 
 
 def panels(path: Path) -> list[dict[str, Any]]:
-    """Those that show something; rows, and what they hold, are laid flat."""
+    """The panels that show something, also those inside of rows."""
     listed = dashboard(path)["panels"]
     flat = [each for panel in listed for each in (panel, *panel.get("panels", []))]
     return [panel for panel in flat if panel["type"] != "row"]
@@ -65,7 +65,7 @@ def queries(path: Path) -> Iterator[Query]:
 
 
 def variables(path: Path) -> Iterator[Query]:
-    """What its variables are filled from, as queries that give a series where there is a value."""
+    """The queries that fill its variables."""
     for variable in dashboard(path)["templating"]["list"]:
         if variable["type"] == "query":
             series, _, _label = variable["query"]["query"].removeprefix("label_values(").rpartition(",")
@@ -73,10 +73,7 @@ def variables(path: Path) -> Iterator[Query]:
 
 
 def unanswered(prometheus: Prometheus, rate_interval: str = "1m", but: Collection[str] = ()) -> list[Query]:
-    """The queries of all dashboards that give no series, those of the metrics in `but` aside.
-
-    One that is no PromQL fails the test that asks.
-    """
-    asked = [query for path in DASHBOARDS for query in (*queries(path), *variables(path))]
-    empty = [query for query in asked if not prometheus.query(query.asked(rate_interval))]
-    return [query for query in empty if not names(query.asked()) & set(but)]
+    """The queries of all dashboards that give no series; those of the metrics in `but` are left out."""
+    everything = [query for path in DASHBOARDS for query in (*queries(path), *variables(path))]
+    empty = [query for query in everything if not prometheus.query(query.as_sent(rate_interval))]
+    return [query for query in empty if not names(query.as_sent()) & set(but)]

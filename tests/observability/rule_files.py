@@ -1,4 +1,4 @@
-"""What is written in the rules, and in the cases that try them?"""
+"""The alert rules, the recorded rules, and the queries of the runbooks."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 
 def runbook_queries() -> list[str]:
-    """What the runbooks give to look with: their indented lines."""
+    """The queries of the runbooks: their indented lines."""
     lines = RUNBOOKS.read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.startswith("    ")]

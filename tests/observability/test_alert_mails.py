@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from debian_monitoring import CONFIGS, alertmanager, hurried, program, prometheus, wait_until
-from expositions import exporter
 from rule_files import RULES
+from sample_metrics_page import serve_page
 from smtp_sink import smtp_sink
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def impatient(folder: Path) -> Path:
 def test_slow_turns_send_a_mail_that_names_the_runbook_and_their_end_another(tmp_path: Path) -> None:
     turns = Turns()
     hurried(RULES, tmp_path / "rules")
-    with smtp_sink() as sink, exporter(turns.page) as target:
+    with smtp_sink() as sink, serve_page(turns.page) as target:
         settings = {**SETTINGS, "SERVE_APP_SMTP_HOST": sink.address}
         with alertmanager(tmp_path / "alertmanager", settings, impatient(tmp_path / "configured")) as manager:  # noqa: SIM117 - one line each
             with prometheus(tmp_path, target, tmp_path / "rules", manager) as watching:

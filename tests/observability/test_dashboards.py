@@ -1,4 +1,4 @@
-"""Does each panel of the dashboards show something, and say in what unit?"""
+"""Each panel of the dashboards shows something, and says in what unit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 import yaml
 from dashboard_files import DASHBOARDS, Query, dashboard, panels, queries, unanswered, variables
 from debian_monitoring import CONFIGS, hurried, prometheus, wait_until
-from expositions import exporter
-from promql import unknown
+from promql_names import unknown
 from rule_files import RULES, recorded, runbook_queries
+from sample_metrics_page import page, serve_page
+
+from serve_app.observability import metric_catalogue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,8 +88,15 @@ def test_the_thresholds_of_the_mission_are_drawn() -> None:
 
 
 def test_the_dashboards_read_only_metrics_that_exist() -> None:
-    read = [query.asked() for path in DASHBOARDS for query in (*queries(path), *variables(path))]
+    read = [query.as_sent() for path in DASHBOARDS for query in (*queries(path), *variables(path))]
     assert unknown(read, set(recorded())) == set()
+
+
+def test_the_sample_page_has_each_metric_and_no_series_twice() -> None:
+    series = [line.rpartition(" ")[0] for line in page(10).splitlines()]
+    assert len(set(series)) == len(series)
+    for metric in metric_catalogue.ALL:
+        assert any(each.startswith(f"ray_{metric.name}") for each in series), metric.name
 
 
 def test_no_two_dashboards_have_the_same_id() -> None:
@@ -124,7 +133,7 @@ def test_each_panel_each_recorded_rule_and_each_query_of_a_runbook_gives_series_
     tmp_path: Path,
 ) -> None:
     hurried(RULES, tmp_path / "rules")
-    with exporter() as target, prometheus(tmp_path, target, tmp_path / "rules") as watching:
+    with serve_page() as target, prometheus(tmp_path, target, tmp_path / "rules") as watching:
         empty: list[Query] = []
 
         def all_answer() -> bool:

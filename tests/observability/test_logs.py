@@ -1,4 +1,4 @@
-"""Does a line say what happened and to which run, and is nothing in it that should not be?"""
+"""A log record names its event, its fields and its run, and holds nothing that must be masked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_librarys_line_is_a_message(told: Told) -> None:
     assert "event" not in line
 
 
-async def test_every_line_of_a_block_is_about_its_run_and_no_other(told: Told) -> None:
+async def test_every_record_of_a_block_has_the_ids_of_its_run(told: Told) -> None:
     async def run(run_id: str) -> None:
         with log_context({"run_id": run_id}):
             await asyncio.sleep(0.01)
@@ -54,7 +54,7 @@ async def test_every_line_of_a_block_is_about_its_run_and_no_other(told: Told) -
     ]
 
 
-def test_what_a_line_says_itself_counts_for_more_than_what_is_around_it(told: Told) -> None:
+def test_a_records_own_fields_win_over_those_of_its_context(told: Told) -> None:
     with log_context({"run_id": "around"}):
         ours.warning("event", extra={"run_id": "own"})
     assert told.lines[0]["run_id"] == "own"
@@ -81,59 +81,59 @@ def test_hidden_values_are_masked_at_any_depth_and_only_in_their_block(told: Tol
     assert clear["error"] == "Rosebud"
 
 
-def test_a_line_that_cannot_be_formatted_stops_nobody(told: Told) -> None:
+def test_a_record_whose_arguments_do_not_fit_fails_no_caller(told: Told) -> None:
     theirs.warning("%d", "three")
     assert told.lines[0]["message"] == "%d ('three',)"
 
 
-def test_a_line_is_masked_before_a_handler_that_formats_later(told: Told) -> None:
+def test_a_record_is_masked_before_a_handler_formats_it(told: Told) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "call %s", "args": (PHONE,)})
     with log_context({"run_id": "r"}):
         RedactingFilter(Redactor()).filter(record)
     assert (record.getMessage(), vars(record)["run_id"]) == ("call [phone]", "r")
 
 
-def test_the_trail_keeps_the_lines_of_runs_and_counts_what_finds_no_place() -> None:
-    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
+def test_the_run_log_handler_keeps_the_records_of_runs_and_counts_dropped_ones() -> None:
+    run_logs = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     for number in range(MAX_WAITING + 7):
         made = {"name": "serve_app.x", "msg": "step", "run_id": "r", "tenant": "t", "number": number}
-        trail.handle(logging.makeLogRecord(made))
-    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run"}))
+        run_logs.handle(logging.makeLogRecord(made))
+    run_logs.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run"}))
     for unknown in (None, ""):
-        trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": unknown}))
-    taken = trail.drain()
-    assert (len(taken), trail.dropped, trail.drain()) == (MAX_WAITING, 7, [])
-    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": None}))
-    assert trail.drain() == []
+        run_logs.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": unknown}))
+    taken = run_logs.drain()
+    assert (len(taken), run_logs.dropped, run_logs.drain()) == (MAX_WAITING, 7, [])
+    run_logs.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "of no run", "run_id": None}))
+    assert run_logs.drain() == []
     tenant, run_id, line = taken[-1]
     assert (tenant, run_id, json.loads(line)["number"]) == ("t", "r", MAX_WAITING - 1)
 
 
-def test_the_trail_masks_when_it_is_taken_what_was_hidden_when_it_was_told() -> None:
-    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
-    told_in_it = logging.makeLogRecord({"name": "serve_app.x", "msg": "called", "number": PHONE, "pin": "Rosebud"})
+def test_the_run_log_handler_masks_the_values_that_were_hidden_at_the_call() -> None:
+    run_logs = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
+    made = logging.makeLogRecord({"name": "serve_app.x", "msg": "called", "number": PHONE, "pin": "Rosebud"})
     with log_context({"run_id": "r", "tenant": "t"}), hide_in_logs(["Rosebud"]):
-        trail.handle(told_in_it)
-    [(tenant, run_id, line)] = trail.drain()
+        run_logs.handle(made)
+    [(tenant, run_id, line)] = run_logs.drain()
     assert (tenant, run_id) == ("t", "r")
     assert (json.loads(line)["number"], json.loads(line)["pin"]) == ("[phone]", "[sensitive]")
 
 
 def test_a_long_line_is_cut() -> None:
-    trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
+    run_logs = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     long = {"run_id": "r", "query": "x" * 5000, "exc_text": "y" * 5000 + "the end"}
-    trail.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
-    [(_, _, line)] = trail.drain()
+    run_logs.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
+    [(_, _, line)] = run_logs.drain()
     told = json.loads(line)
     assert len(told["query"]) == len(told["exception"]) == MAX_CHARACTERS + 1
     assert told["exception"].endswith("the end")
 
 
 def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> None:
-    from serve_app.deployments.logs import Screened
+    from serve_app.deployments.logs import RedactedStream
 
     written = io.StringIO()
-    stream = Screened(written, Redactor())
+    stream = RedactedStream(written, Redactor())
     with hide_in_logs(["Rosebud"]):
         for piece in ("call 1380", "0138000 or Rose", "bud\nnext", " line\n", "no end"):
             stream.write(piece)

@@ -1,11 +1,11 @@
-"""Is nothing lost, counted twice or kept for ever when many pages become one?"""
+"""Nothing is lost, counted twice or kept for ever when the pages of all nodes become one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -49,6 +49,7 @@ SERIES = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(SERIES, min_size=1, max_size=4), st.sets(st.sampled_from(["r1", "r2", "r3"])))
 def test_counters_add_up_per_living_replica_over_all_who_wrote_them(nodes: list[list[Series]], alive: set[str]) -> None:
     text = merge_pages({f"n{place}": page(series, alive) for place, series in enumerate(nodes)})

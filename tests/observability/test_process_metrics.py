@@ -1,4 +1,4 @@
-"""Does a process tell of itself again and again, and truly?"""
+"""A process reports its own metrics again and again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAIT_S = 0.6
 
 
 @pytest.mark.looptime
-async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
+async def test_a_breakers_state_is_reported_as_it_is_at_each_report() -> None:
     clock = asyncio.get_running_loop().time
     circuit = GuardedCalls("m", BreakerPolicy(failures=1, cool_down_s=2 * EVERY_S), clock)
 
@@ -33,7 +33,7 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
         return {"model:m": circuit.state}
 
     metrics, seen = InMemoryMetrics(), []
-    beating = asyncio.create_task(report_process_metrics(metrics, breakers))
+    reporting = asyncio.create_task(report_process_metrics(metrics, breakers))
     for step in range(4):
         await asyncio.sleep(EVERY_S + 0.3)
         seen.append(metrics.of(BREAKER_STATE)["model:m"])
@@ -44,13 +44,13 @@ async def test_a_breaker_is_told_as_it_is_whenever_the_process_tells() -> None:
         pass
     await asyncio.sleep(EVERY_S + 0.3)
     assert [*seen, metrics.of(BREAKER_STATE)["model:m"]] == [0, 2, 2, 1, 0]
-    await cancel_and_wait(beating)
+    await cancel_and_wait(reporting)
 
 
 async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_metrics, "EVERY_S", WAIT_S)
     metrics = InMemoryMetrics()
-    beating = asyncio.create_task(report_process_metrics(metrics))
+    reporting = asyncio.create_task(report_process_metrics(metrics))
     await asyncio.sleep(0)
     used_s = metrics.of(CPU_S)[()]
     until = time.process_time() + 0.4
@@ -59,22 +59,22 @@ async def test_a_loop_that_stood_still_is_seen_and_its_processor_time_counted(mo
     await asyncio.sleep(WAIT_S)
     assert metrics.of(LOOP_LAG_S)[()] >= 0.14  # the pause of a quarter of a second ends within the 0.4 s
     assert metrics.of(CPU_S)[()] >= used_s + 0.4
-    await cancel_and_wait(beating)
+    await cancel_and_wait(reporting)
 
 
 @pytest.mark.looptime
-async def test_what_was_counted_is_handed_over_again_and_again_and_at_the_end() -> None:
-    handed = []
+async def test_metrics_are_flushed_at_each_report_and_at_the_end() -> None:
+    flushed = []
 
     class Counting(InMemoryMetrics):
         def flush(self) -> None:
-            handed.append(asyncio.get_running_loop().time())
+            flushed.append(asyncio.get_running_loop().time())
 
-    beating = asyncio.create_task(report_process_metrics(Counting()))
+    reporting = asyncio.create_task(report_process_metrics(Counting()))
     await asyncio.sleep(2.5 * EVERY_S)
-    assert len(handed) == 2
-    await cancel_and_wait(beating)
-    assert len(handed) == 3
+    assert len(flushed) == 2
+    await cancel_and_wait(reporting)
+    assert len(flushed) == 3
 
 
 async def test_the_memory_is_what_the_system_says() -> None:
@@ -82,7 +82,7 @@ async def test_the_memory_is_what_the_system_says() -> None:
     assert taken is not None
     assert abs(taken - psutil.Process().memory_info().rss) < 20e6
     metrics = InMemoryMetrics()
-    beating = asyncio.create_task(report_process_metrics(metrics))
+    reporting = asyncio.create_task(report_process_metrics(metrics))
     await asyncio.sleep(0)
     assert metrics.of(RESIDENT_BYTES)[()] > 1e6
-    await cancel_and_wait(beating)
+    await cancel_and_wait(reporting)

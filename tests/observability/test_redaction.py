@@ -1,4 +1,4 @@
-"""Does nothing that is secret or personal leave, and everything else stay as it is?"""
+"""Secrets and personal data are masked, and everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECRETS = {
     "unionpay": "6222021234567890128",
     "amex": "3782-822463-10005",
 }
-KEPT = [
+NO_SECRETS = [
     "OD-20240502",
     "2024-05-02 10:30:45.123456",
     "2026-11-24T15:04:05.678+08:00",
@@ -69,22 +69,23 @@ KEPT = [
 ]
 
 
-def hidden_part(secret: str) -> str:
-    """What of a planted text must be gone: for those with a name before it, the value."""
+def secret_part(secret: str) -> str:
+    """The part that must be masked: of a secret with a name before it, the value."""
     for lead in ("Basic ", "api_key=", '"password": "', '\\"client_secret\\": \\"', "密码：", "app:"):
         if lead in secret:
             return secret.partition(lead)[2].split("@")[0].strip('"}\\')
     return secret
 
 
-@pytest.mark.parametrize("kind", SECRETS)
-@pytest.mark.parametrize("around", ["{}", "请联系{}，谢谢", "x {} y", "({})", "[{}];", "用户说{}。后来"])
-def test_a_secret_is_gone_and_what_stands_around_it_stays(kind: str, around: str) -> None:
-    clean = PLAIN.redact(around.format(SECRETS[kind]))
-    assert hidden_part(SECRETS[kind]) not in clean
-    before, after = around.split("{}")
-    assert clean.startswith(before)
-    assert clean.endswith(after)
+def test_a_secret_is_masked_and_the_text_around_it_stays() -> None:
+    failed = []
+    for kind, secret in SECRETS.items():
+        for around in ("{}", "请联系{}，谢谢", "x {} y", "({})", "[{}];", "用户说{}。后来"):
+            clean = PLAIN.redact(around.format(secret))
+            before, after = around.split("{}")
+            if secret_part(secret) in clean or not (clean.startswith(before) and clean.endswith(after)):
+                failed.append((kind, around, clean))
+    assert failed == []
 
 
 @pytest.mark.parametrize(
@@ -103,9 +104,8 @@ def test_of_a_named_secret_the_whole_value_is_gone_and_no_more(text: str, clean:
     assert PLAIN.redact(text) == clean
 
 
-@pytest.mark.parametrize("text", KEPT)
-def test_what_is_no_secret_stays(text: str) -> None:
-    assert PLAIN.redact(text) == text
+def test_a_text_without_secrets_stays() -> None:
+    assert [PLAIN.redact(text) for text in NO_SECRETS] == NO_SECRETS
 
 
 # Neighbours that a number or a key would run into are no part of the promise.
@@ -115,24 +115,17 @@ APART = st.sampled_from([" ", "，", "\n", "中", "：", "| "])
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TEXTS, APART, st.sampled_from(sorted(SECRETS)), APART), min_size=1, max_size=5), TEXTS)
-def test_planted_secrets_are_gone_from_any_text_and_a_second_pass_changes_nothing(planted, rest) -> None:
+def test_secrets_are_masked_in_any_text_and_a_second_redaction_changes_nothing(planted, rest) -> None:
     text = "".join(f"{before}{left}{SECRETS[kind]}{right}" for before, left, kind, right in planted) + rest
     clean = PLAIN.redact(text)
     for _, _, kind, _ in planted:
-        assert hidden_part(SECRETS[kind]) not in clean, kind
+        assert secret_part(SECRETS[kind]) not in clean, kind
     assert PLAIN.redact(clean) == clean
 
 
 @settings(deadline=None)
-@given(st.text())
-def test_any_text_comes_out_the_same_the_second_time(text: str) -> None:
-    clean = PLAIN.redact(text)
-    assert PLAIN.redact(clean) == clean
-
-
-@settings(deadline=None)
-@given(st.text(alphabet="0123456789 +-()X.a", max_size=80))
-def test_any_row_of_digits_comes_out_the_same_the_second_time(text: str) -> None:
+@given(st.text() | st.text(alphabet="0123456789 +-()X.a", max_size=80))
+def test_a_second_redaction_changes_nothing(text: str) -> None:
     clean = PLAIN.redact(text)
     assert PLAIN.redact(clean) == clean
 
@@ -146,7 +139,7 @@ JSON = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(JSON)
-def test_a_value_keeps_its_form_and_loses_its_secrets(value: object) -> None:
+def test_a_json_value_loses_its_secrets(value: object) -> None:
     told = json.dumps(PLAIN.redact_value(value), ensure_ascii=False)
     for secret in SECRETS.values():
         assert json.dumps(secret, ensure_ascii=False)[1:-1] not in told
@@ -170,12 +163,12 @@ def test_the_operators_own_patterns_are_masked_too() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(", "x*", ""])
-def test_a_pattern_that_is_none_or_finds_nothing_everywhere_is_refused(pattern: str) -> None:
+def test_an_invalid_pattern_or_one_that_matches_empty_text_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"regular expression|empty text"):
         ObservabilitySettings(redact=(pattern,))
 
 
-def test_what_is_named_as_hidden_is_masked_wherever_it_stands() -> None:
+def test_a_hidden_value_is_masked_wherever_it_stands() -> None:
     assert PLAIN.redact("KeyError: 'Gold'", ["Gold"]) == "KeyError: '[sensitive]'"
     assert PLAIN.redact_value({"a": ["Gold", 7]}, ["Gold"]) == {"a": ["[sensitive]", 7]}
 
@@ -185,15 +178,22 @@ NAMES = ["password=", 'password="', 'password\\"  =  ', "密码", "api_", 'token
 OTHERS = ["a", "@a.", "a@a.", "a.", "-", "://a:", "sk-", "eyJ", "eyJaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "\\"]
 
 
-@pytest.mark.parametrize("piece", [*NUMBERS, *NAMES, *OTHERS])
-def test_the_time_is_linear_for_whatever_a_stranger_sends(piece: str) -> None:
-    def took_s(size: int) -> float:
-        text = piece * (size // len(piece))
-        took = []
-        for _ in range(2):
-            begun = time.process_time()
-            PLAIN.redact(text)
-            took.append(time.process_time() - begun)
-        return min(took)
+def redaction_s(text: str) -> float:
+    """Seconds of processor, the better of two tries."""
+    taken = []
+    for _ in range(2):
+        begun = time.process_time()
+        PLAIN.redact(text)
+        taken.append(time.process_time() - begun)
+    return min(taken)
 
-    assert took_s(100_000) < min(1.5, 40 * max(took_s(10_000), 0.001))  # ten times the text: square would be 100
+
+def test_the_time_is_linear_in_the_length_of_any_text() -> None:
+    """Ten times the text takes ten times the time; in quadratic time it would be a hundred times."""
+    quadratic = []
+    for piece in (*NUMBERS, *NAMES, *OTHERS):
+        short_s = redaction_s(piece * (4_000 // len(piece)))
+        long_s = redaction_s(piece * (40_000 // len(piece)))
+        if long_s > 40 * max(short_s, 0.001):
+            quadratic.append((piece, short_s, long_s))
+    assert quadratic == []

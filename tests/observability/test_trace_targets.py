@@ -20,7 +20,7 @@ PREFIXES = ("LANGSMITH_", "LANGCHAIN_", "OTEL_")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.chdir(tmp_path)

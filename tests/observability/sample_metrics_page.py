@@ -1,4 +1,4 @@
-"""What would a busy service's page of metrics hold? Every name of the catalogue, with likely labels, rising."""
+"""A metrics page as a busy service has it: every metric of the catalogue, with likely labels, rising."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from promql import metrics
+from serve_app.observability import metric_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from promql import Named
+    from serve_app.values import Metric
 
 LABELS = {
     "variant": ("stable",),
@@ -73,19 +73,19 @@ def page(seconds: float) -> str:
     for replica in ("aaaa0001", "bbbb0002"):
         where = WHERE.format(replica=replica)
         lines += [f"{name}{{{where}}} {value}" for name, value in RAYS_BY_REPLICA.items()]
-        for metric in metrics():
+        for metric in metric_catalogue.ALL:
             for labels in _label_sets(metric):
                 lines += _samples(metric, ",".join([where, *labels]), seconds)
     return "\n".join(lines) + "\n"
 
 
-def _label_sets(metric: Named) -> Iterator[tuple[str, ...]]:
+def _label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
     values = [LABELS.get(label) or OUTCOMES[metric.name] for label in metric.labels]
     for chosen in itertools.product(*values):
         yield tuple(f'{label}="{value}"' for label, value in zip(metric.labels, chosen, strict=True))
 
 
-def _samples(metric: Named, labels: str, seconds: float) -> Iterator[str]:
+def _samples(metric: Metric, labels: str, seconds: float) -> Iterator[str]:
     name = f"ray_{metric.name}"
     if metric.kind == "counter":
         yield f"{name}{{{labels}}} {int(10 * seconds)}"
@@ -101,7 +101,7 @@ def _samples(metric: Named, labels: str, seconds: float) -> Iterator[str]:
 
 
 @contextmanager
-def exporter(answer: Callable[[float], str] = page) -> Iterator[str]:
+def serve_page(answer: Callable[[float], str] = page) -> Iterator[str]:
     """A server whose every path is the page of now; its host:port."""
     begun = time.monotonic()
 

@@ -1,50 +1,24 @@
-"""Which metrics does a PromQL expression name, and do they exist?"""
+"""The metrics that a PromQL expression reads, and whether somebody exports them."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from serve_app.observability import metric_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 RAY = Path(str(getattr(find_spec("ray"), "origin", ""))).parent
 RAYS_SOURCES = ("serve/_private/*.py", "dashboard/modules/reporter/reporter_agent.py")
-"""Where Ray names what its Serve and its nodes report."""
+"""Ray's sources with the names of its own metrics."""
 SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
 OTHERS = {"up", "ALERTS", "serve_app_scrape_up"}
-"""Prometheus's own, and what the page at /metrics says of itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """As much of a metric as a page of them needs."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-LATER = (
-    Named("serve_app_feedback_total", "counter", ("rating",)),
-    Named("serve_app_dropped_spans_total", "counter", ("sink",)),
-)
-"""Agreed on; each counts until the catalogue has it."""
-
-
-def metrics() -> tuple[Named, ...]:
-    """The service's own: those of the catalogue, and those that are to come into it."""
-    module = pytest.importorskip("serve_app.observability.metric_catalogue")
-    listed = (each for each in vars(module).values() if getattr(each, "kind", "") in SUFFIXES)
-    known = {each.name: Named(each.name, each.kind, each.labels, each.buckets) for each in listed}
-    return (*known.values(), *(each for each in LATER if each.name not in known))
+"""Prometheus's own, and the page's own at /metrics."""
 
 
 _NOT_NAMES = re.compile(
@@ -63,13 +37,13 @@ def names(expression: str) -> set[str]:
 
 
 def unknown(expressions: Iterable[str], recorded: set[str]) -> set[str]:
-    """The metrics that they read and nobody writes."""
-    exported = {f"ray_{each.name}{suffix}" for each in metrics() for suffix in SUFFIXES[each.kind]} | OTHERS
+    """The metrics that they read and nobody exports."""
+    exported = {f"ray_{each.name}{suffix}" for each in metric_catalogue.ALL for suffix in SUFFIXES[each.kind]} | OTHERS
     read = set().union(*map(names, expressions))
-    return {name for name in read - exported - recorded if not _rays(name)}
+    return {name for name in read - exported - recorded if not _is_rays(name)}
 
 
-def _rays(name: str) -> bool:
+def _is_rays(name: str) -> bool:
     stem = re.sub(r"_(bucket|count|sum)$", "", name.removeprefix("ray_"))
     quoted = (f'"{stem}"', f'"{stem.removesuffix("_total")}"')
     return name.startswith("ray_") and any(each in _rays_source() for each in quoted)
