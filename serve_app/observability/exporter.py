@@ -1,4 +1,4 @@
-"""Exports recorded turns to a trace collector: redacts them and sends them from a thread of its own.
+"""Redacts recorded turns and sends them to a trace collector, in a thread.
 
 Nothing waits for the queue. Where a collector is slow or away the queue fills, and a trace that does not fit is dropped
 as a whole and counted.
@@ -123,7 +123,7 @@ class TraceExporter:
             self._changed.notify()
 
     def join(self, until: float) -> None:
-        """Wait until the queue is sent, at most until the monotonic time `until`; drop what is left then."""
+        """Wait for the queue until the monotonic time `until`, then drop the rest."""
         self._thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
             left, self._held_spans = self._held_spans, 0
@@ -146,7 +146,9 @@ class TraceExporter:
                 self._release([each for each in batch if not any(each is one for one in unwritable)], dropped=False)
 
     def _send(self, send: Send, batch: Sequence[TurnRecording]) -> list[TurnRecording]:
-        """Send the traces in one request, or one by one where one of them cannot be encoded; returns the unwritable.
+        """Send the traces in one request; returns those that cannot be encoded.
+
+        Where there is such a one, they are sent one by one.
 
         Raises:
             Exception: the collector did not take them.

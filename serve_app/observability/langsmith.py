@@ -37,9 +37,9 @@ RUN_TYPES: dict[SpanKind, str] = {
 
 
 def disable_langchain_tracing() -> None:
-    """Switch LangChain's own tracing off in this process: it would send each call once more, in a trace apart.
+    """Switch LangChain's own tracing off in this process.
 
-    Code that wants it nevertheless uses LangSmith's `tracing_context(enabled=True)`.
+    It would send each call once more, in a trace of its own. Code that wants it nevertheless uses LangSmith's `tracing_context(enabled=True)`.
     """
     from langsmith import configure
 
@@ -89,7 +89,7 @@ def trace_runs(trace: TraceData, project: str) -> list[dict[str, Any]]:
 def _span_run(
     trace: TraceData, project: str, span: SpanData, orders: dict[str, str], *, is_root: bool
 ) -> dict[str, Any]:
-    """`orders` has the dotted order of each span so far, by its span id; this span's is added."""
+    """One run; `orders` has the dotted orders by span id, and gets this span's."""
     run_id = str(UUID(span.span_id + trace.run_id[SPAN_ID_DIGITS:]))
     begun, ended = _time(span.begun_ns), _time(span.ended_ns)
     own = f"{begun:%Y%m%dT%H%M%S%f}Z{run_id}"
@@ -125,7 +125,7 @@ def _as_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _usage(span: SpanData) -> dict[str, Any]:
-    """The tokens of a model's call, as LangSmith counts them; a turn's are the sum of its models'."""
+    """The tokens of a model's call; LangSmith adds them up for the turn."""
     if span.kind != "model" or "input_tokens" not in span.attributes:
         return {}
     inputs, outputs = _token_count(span.attributes["input_tokens"]), _token_count(span.attributes.get("output_tokens"))

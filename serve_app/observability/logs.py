@@ -41,7 +41,7 @@ _NOT_EXTRA = {*_STANDARD, *_OF_RAY, "redacted"}
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """The ids of every record of a block, and the values that none of them may hold."""
+    """The ids of every record of a block, and the values to mask in them."""
 
     ids: tuple[tuple[str, str], ...] = ()
     hidden: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ _CONTEXT: ContextVar[LogContext | None] = ContextVar("serve_app.context", defaul
 
 @contextmanager
 def log_context(ids: Mapping[str, str]) -> Iterator[None]:
-    """Adds these ids to every record of the block, beside those of the blocks around it."""
+    """Adds these ids to every record of the block, beside outer ones."""
     before = current_log_context()
     token = _CONTEXT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
@@ -178,7 +178,10 @@ def json_line(value: Any) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The record's message; where its arguments do not fit, both as they are, since a filter must not raise."""
+    """The record's message; where its arguments do not fit, both side by side.
+
+    A filter must not raise.
+    """
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - an argument may be of anybody's class

@@ -114,7 +114,10 @@ class MetricsPage:
 
 
 def merge_pages(pages: Mapping[str, str | None]) -> bytes:
-    """One page of all nodes' pages, by node; `serve_app_scrape_up` is 0 for a node without a readable page."""
+    """One page of all nodes' pages; `pages` has them by node.
+
+    `serve_app_scrape_up` is 0 for a node without a readable page.
+    """
     read = {node: _parse_page(page) for node, page in sorted(pages.items())}
     try:
         return _write_page(read)
@@ -145,7 +148,7 @@ def _is_writable(families: list[Family] | None) -> bool:
 
 
 def _parse_page(page: str | None) -> list[Family] | None:
-    """The families of Ray and ours, of living replicas; None where the text is no metrics page.
+    """Ray's and our families of living replicas; None for an unreadable page.
 
     Unwanted labels and series are cut out of the text first: the parser takes most of the time.
     """

@@ -75,7 +75,7 @@ def serve_spans() -> list[SpanProcessor]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     class PromptBatchSpanProcessor(BatchSpanProcessor):
-        """Shuts down within `SHUTDOWN_S`; the SDK's waits half a minute for a collector that is away."""
+        """Shuts down within `SHUTDOWN_S`, where the SDK waits up to 30 s."""
 
         def shutdown(self) -> None:
             thread = threading.Thread(target=super().shutdown, daemon=True)
@@ -101,7 +101,7 @@ def span_attributes(trace: TraceData, span: SpanData) -> dict[str, Any]:
 
 
 def messages_of_parts(value: Any, role: str) -> list[dict[str, Any]] | None:
-    """Messages of OpenAI's form as `gen_ai` messages of parts; a text becomes one message of `role`."""
+    """OpenAI messages as `gen_ai` messages of parts; a text becomes one of `role`."""
     if value is None:
         return None
     messages = value if isinstance(value, list) else [{"role": role, "content": value}]

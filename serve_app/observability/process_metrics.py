@@ -1,4 +1,4 @@
-"""Metrics of a process: processor time, memory, event loop lag and the state of its circuit breakers.
+"""Metrics of a process: CPU time, memory, event loop lag, circuit breakers.
 
 They are reported again and again: Ray drops a gauge that was not set for 20 s (two of its reports).
 """
@@ -34,7 +34,10 @@ def no_breakers() -> Mapping[str, str]:
 
 
 async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
-    """Report the metrics every `EVERY_S`, for ever; `breakers` returns the state of each dependency's breaker."""
+    """Report the metrics every `EVERY_S`, for ever.
+
+    `breakers` returns the state of each dependency's breaker.
+    """
     used_s, lag_s = 0.0, 0.0
     while True:
         now_s = time.process_time()
@@ -53,7 +56,7 @@ async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mappin
 
 
 def resident_bytes() -> int | None:
-    """The memory of this process that is in RAM; None where the system does not say."""
+    """The resident memory of this process; None where the system does not say."""
     try:
         return int(STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     except OSError:

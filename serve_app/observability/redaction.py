@@ -105,7 +105,7 @@ _AROUND = 64
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """Masks what must not leave the service. A text that is redacted already stays as it is."""
+    """Masks secrets and personal data; a redacted text stays as it is."""
 
     patterns: tuple[re.Pattern[str], ...] = ()
     """The operator's own patterns."""
@@ -129,7 +129,7 @@ class Redactor:
         return _redact_numbers(_redact_emails(_redact_secrets(text)))
 
     def redact_value(self, value: Any, hidden: Iterable[str] = ()) -> Any:
-        """A JSON value with masks; the value of a field with a secret's name is masked as a whole."""
+        """A JSON value with masks; a field with a secret's name is masked whole."""
         match value:
             case str():
                 return self.redact(value, hidden)
@@ -238,7 +238,7 @@ def _mask_numbers(run: re.Match[str]) -> str:
 
 
 def _longest_number(text: str, groups: list[tuple[int, int]], place: int) -> tuple[int, str] | None:
-    """The last group of the longest number that begins with the group at `place`, and its mask."""
+    """The longest number from the group at `place`: its last group, and its mask."""
     for last, candidate in reversed(list(_candidates(text, groups, place))):
         mask = _mask_of(candidate)
         if mask and not _is_part_of_id(text, groups[place][0], groups[last][1]):

@@ -23,7 +23,7 @@ MAX_CHARACTERS = 1_000
 
 
 class RunLogHandler(logging.Handler):
-    """Keeps the records that belong to a run; a record that finds no place is dropped and counted.
+    """Keeps the records of runs; a record that finds no place is counted.
 
     The caller that logs never waits: `drain` redacts and formats the records, not the steps of a turn.
     """
@@ -46,7 +46,7 @@ class RunLogHandler(logging.Handler):
         self._waiting.append((record, context))
 
     def drain(self) -> list[RunLine]:
-        """Take all waiting records, as lines; a record that cannot be formatted is counted as dropped."""
+        """Take all waiting records as lines; unreadable ones are counted as dropped."""
         taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
         return [line for record, context in taken if (line := self._line_or_none(record, context))]
 

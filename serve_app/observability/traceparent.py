@@ -1,4 +1,4 @@
-"""W3C Trace Context of a turn, and which turns' traces are kept.
+"""W3C Trace Context of a turn, and the sampling of traces.
 
 The header is `00-TRACE-SPAN-FLAGS`. A turn whose caller sends none begins a trace, with the run's id as the trace id:
 every process comes to the same one. The root's span id is the first half of the run's id, whoever began the trace:
@@ -22,7 +22,7 @@ HEADER = "traceparent"
 SPAN_ID_DIGITS = 16
 RANDOM_DIGITS = 14
 """The last 56 bits of a trace id are random (W3C Trace Context level 2); those of a UUID are too."""
-ALWAYS_KEPT: frozenset[FinalStatus] = frozenset({"failed", "degraded"})
+ALWAYS_EXPORTED: frozenset[FinalStatus] = frozenset({"failed", "degraded"})
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED = 1
 
@@ -37,7 +37,7 @@ class TraceOrigin:
     caller_id: str
     """The caller's span id; empty where the turn begins the trace."""
     sampled: bool
-    """Whether the caller wants the trace kept."""
+    """Whether the caller has sampled the trace."""
 
 
 def valid_traceparent(header: str | None) -> str:
@@ -57,7 +57,7 @@ def outgoing_traceparent(context: Context) -> str:
 
 
 def trace_origin(context: Context) -> TraceOrigin | None:
-    """The trace that the request belongs to; None where the run's id is no trace id."""
+    """The trace of the request; None where the run's id is no trace id."""
     header = outgoing_traceparent(context)
     if not header:
         return None
@@ -71,7 +71,10 @@ def root_span_id(run_id: str) -> str:
 
 
 def current() -> str:
-    """The `traceparent` of the tool call that this code runs in, for requests that it makes; empty outside of one."""
+    """The `traceparent` of the tool call that this code runs in.
+
+    Send it with requests that the tool makes. It is empty outside of a tool call.
+    """
     return _current.get()
 
 
@@ -86,14 +89,14 @@ def use_traceparent(header: str) -> Iterator[None]:
 
 
 def is_sampled(origin: TraceOrigin, share: float) -> bool:
-    """Head sampling: whether the trace is kept however its turn ends.
+    """Head sampling: whether the trace is exported whatever the outcome of its turn.
 
-    True for `share` (0-1) of all trace ids, and for those that the caller keeps. Every service with the same share
+    True for `share` (0-1) of all trace ids, and for those that the caller has sampled. Every service with the same share
     decides alike, so the decision can be sent on in the `traceparent`.
     """
     return origin.sampled or int(origin.trace_id[-RANDOM_DIGITS:], 16) >= (1 - share) * 16**RANDOM_DIGITS
 
 
-def is_kept(outcome: FinalStatus, *, sampled: bool) -> bool:
-    """Tail sampling: whether the trace of a turn with this outcome is kept; failed and degraded ones always are."""
-    return sampled or outcome in ALWAYS_KEPT
+def is_exported(outcome: FinalStatus, *, sampled: bool) -> bool:
+    """Tail sampling: sampled traces are exported, and those of failed or degraded turns."""
+    return sampled or outcome in ALWAYS_EXPORTED

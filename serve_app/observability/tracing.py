@@ -1,4 +1,4 @@
-"""Records the spans of each turn and hands the kept ones to the trace exporters.
+"""Records the spans of each turn and hands the sampled ones to the trace exporters.
 
 A turn waits for the recording only: inputs and outputs are kept as functions, called later in an exporter's thread.
 
@@ -30,7 +30,7 @@ from serve_app.observability.null import NULL_SPAN, NullTracer
 from serve_app.observability.traceparent import (
     SPAN_ID_DIGITS,
     format_traceparent,
-    is_kept,
+    is_exported,
     is_sampled,
     root_span_id,
     trace_origin,
@@ -133,10 +133,10 @@ class RecordedSpan:
 
 
 class TurnTracer:
-    """Records turns and queues the kept ones at each exporter; implements `ports.Tracer`."""
+    """Records turns and queues them at each exporter; implements `ports.Tracer`."""
 
     def __init__(self, exporters: Sequence[TraceExporter], share: float) -> None:
-        """`share` (0-1) of the turns is kept, whatever their outcome."""
+        """`share` (0-1) of the turns is exported, whatever their outcome."""
         self._exporters = exporters
         self._share = share
 
@@ -149,7 +149,7 @@ class TurnTracer:
         sampled = is_sampled(origin, self._share)
         with start_root_span(context, request, origin, sampled=sampled) as root:
             yield root
-        if root.outcome is not None and is_kept(root.outcome, sampled=sampled):
+        if root.outcome is not None and is_exported(root.outcome, sampled=sampled):
             for exporter in self._exporters:
                 exporter.enqueue(root.recording)
 
@@ -199,7 +199,10 @@ def create_tracer(
 
 
 def disable_langchain_tracing() -> None:
-    """Switch LangChain's own tracing off in this process where LangSmith is on: it would export each call again."""
+    """Switch LangChain's own tracing off in this process, where LangSmith is on.
+
+    It would export each call once more.
+    """
     if langsmith_target():
         from serve_app.observability import langsmith
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from serve_app.deployments import metrics
+from serve_app.deployments import replica_metrics
 from serve_app.deployments.metrics import create_metrics
 from serve_app.observability.metric_catalogue import TURNS
 
@@ -45,7 +45,7 @@ async def node(answer: bytes) -> AsyncIterator[str]:
 
 async def _asked(address: str) -> str | None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        return await metrics._page(client, address)
+        return await replica_metrics._read_page(client, address)
 
 
 def _http(status: str, body: str) -> bytes:
@@ -64,7 +64,7 @@ async def test_a_page_that_is_an_error_is_none(answer: bytes) -> None:
 
 
 async def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "PAGE_S", HANGS_S)
+    monkeypatch.setattr(replica_metrics, "PAGE_S", HANGS_S)
     async with node(b"") as address:
         begun = time.monotonic()
         assert await _asked(address) is None

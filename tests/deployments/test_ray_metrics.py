@@ -36,7 +36,7 @@ class Watched(RayMetrics):
         super().__init__(lambda: self.now)
         self.made: dict[Metric, RaysOwn] = {}
 
-    def _of(self, metric: Metric) -> Any:
+    def _instrument(self, metric: Metric) -> Any:
         return self.made.setdefault(metric, RaysOwn())
 
 

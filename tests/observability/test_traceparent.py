@@ -86,7 +86,7 @@ def test_a_trace_that_a_small_share_keeps_a_larger_one_keeps_too(trace_id: str, 
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
-def test_the_share_that_is_kept_of_many_is_the_one_that_is_configured(share: float) -> None:
+def test_the_share_that_is_exported_of_many_is_the_one_that_is_configured(share: float) -> None:
     many = 20_000
     ids = (f"{'5' * 18}{(0x9E3779B97F4A7D * n) % 16**14:014x}" for n in range(many))  # only the end is random in some
     kept = sum(traceparent.is_sampled(TraceOrigin(each, "", sampled=False), share) for each in ids)
@@ -95,5 +95,5 @@ def test_the_share_that_is_kept_of_many_is_the_one_that_is_configured(share: flo
 
 def test_failed_and_degraded_turns_are_kept_though_they_are_not_sampled() -> None:
     ends = ("failed", "degraded", "success", "cancelled")
-    assert [each for each in ends if traceparent.is_kept(each, sampled=False)] == ["failed", "degraded"]
-    assert all(traceparent.is_kept(each, sampled=True) for each in ends)
+    assert [each for each in ends if traceparent.is_exported(each, sampled=False)] == ["failed", "degraded"]
+    assert all(traceparent.is_exported(each, sampled=True) for each in ends)
