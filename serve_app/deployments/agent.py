@@ -16,9 +16,9 @@ from serve_app.agent.answer_cache import caching
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.cache.shared_answers import SharedAnswers
-from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.metrics import create_metrics
 from serve_app.deployments.remote import RemoteRetriever, create_remote_tools
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory

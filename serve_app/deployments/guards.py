@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from starlette.middleware import Middleware
 
-from serve_app.deployments.metrics import RayMetrics
+from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.http.middleware.load_shedding import LoadSheddingMiddleware
 from serve_app.http.middleware.request_body import BodyBufferMiddleware

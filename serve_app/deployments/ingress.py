@@ -11,9 +11,9 @@ from starlette.middleware import Middleware
 
 from serve_app.config import read_secret
 from serve_app.deployments.client_disconnect import ClientDisconnectMiddleware
-from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.metrics import create_metrics, read_node_pages
 from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, create_remote_tools
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics, read_node_pages
 from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.errors import Internal
 from serve_app.http.admission_controller import AdmissionController

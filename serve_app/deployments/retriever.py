@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.metrics import create_metrics
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas

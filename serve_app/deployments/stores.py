@@ -10,8 +10,8 @@ import ray
 from ray import serve
 
 from serve_app.deployments.embedded_stores import EmbeddedStores
-from serve_app.deployments.logs import redact_logs
-from serve_app.deployments.metrics import create_metrics
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics
 from serve_app.errors import Internal, InvalidConfiguration, Problem
 from serve_app.observability.process_metrics import report_process_metrics
 

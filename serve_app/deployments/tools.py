@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from serve_app.deployments.logs import redact_logs
 from serve_app.deployments.memory_limit import limit_memory
-from serve_app.deployments.metrics import create_metrics
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics
 from serve_app.errors import ToolUnavailable
 from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.tracing import disable_langchain_tracing

@@ -39,7 +39,8 @@ RUN_TYPES: dict[SpanKind, str] = {
 def disable_langchain_tracing() -> None:
     """Switch LangChain's own tracing off in this process.
 
-    It would send each call once more, in a trace of its own. Code that wants it nevertheless uses LangSmith's `tracing_context(enabled=True)`.
+    It would send each call once more, in a trace of its own. Code that wants it nevertheless uses LangSmith's
+    `tracing_context(enabled=True)`.
     """
     from langsmith import configure
 

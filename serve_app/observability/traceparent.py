@@ -91,8 +91,8 @@ def use_traceparent(header: str) -> Iterator[None]:
 def is_sampled(origin: TraceOrigin, share: float) -> bool:
     """Head sampling: whether the trace is exported whatever the outcome of its turn.
 
-    True for `share` (0-1) of all trace ids, and for those that the caller has sampled. Every service with the same share
-    decides alike, so the decision can be sent on in the `traceparent`.
+    True for `share` (0-1) of all trace ids, and for those that the caller has sampled. Every service with the same
+    share decides alike, so the decision can be sent on in the `traceparent`.
     """
     return origin.sampled or int(origin.trace_id[-RANDOM_DIGITS:], 16) >= (1 - share) * 16**RANDOM_DIGITS
 

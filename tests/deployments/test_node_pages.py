@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from serve_app.deployments import replica_metrics
-from serve_app.deployments.metrics import create_metrics
+from serve_app.deployments.replica_metrics import create_metrics
 from serve_app.observability.metric_catalogue import TURNS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.deployments.metrics import FLUSH_EVERY_S, RayMetrics
+from serve_app.deployments.replica_metrics import FLUSH_EVERY_S, RayMetrics
 from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve_app.deployments.metrics import RayMetrics
+from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.observability.logs import ConsoleLogFormatter, JsonLogFormatter, RedactingFilter, log_context
 from serve_app.observability.metric_catalogue import BREAKER_STATE, CPU_S, RESIDENT_BYTES, TURNS
 from serve_app.observability.metrics_page import SCRAPE_UP, merge_pages

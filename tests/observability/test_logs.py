@@ -130,7 +130,7 @@ def test_a_long_line_is_cut() -> None:
 
 
 def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> None:
-    from serve_app.deployments.logs import RedactedStream
+    from serve_app.deployments.replica_logs import RedactedStream
 
     written = io.StringIO()
     stream = RedactedStream(written, Redactor())
