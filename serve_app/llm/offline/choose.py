@@ -1,4 +1,4 @@
-"""The choice of the offline model: which tools to call with what, or what to answer without a call.
+"""Chooses the tools to call for a message, or the answer without a call.
 
 In this order: small talk; each value that fits a tool's schema; a question about the conversation itself; the detail
 that was asked for; a follow-up to an earlier call; a tool whose words the message is made of; a search.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from serve_app.llm.offline.phrases import ASKING_TERMS, answer_small_talk, is_chinese, phrases_for
-from serve_app.llm.offline.turns import PlannedCall
+from serve_app.llm.offline.dialog import PlannedCall
+from serve_app.llm.offline.phrases import ASKING_TERMS, answer_small_talk, is_chinese, render_phrase
 from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from serve_app.llm.offline.phrases import Phrases
+    from serve_app.llm.offline.dialog import ChatTurn
     from serve_app.llm.offline.schema import BoundTool, ToolParameter
-    from serve_app.llm.offline.turns import ChatTurn
 
 MAX_CALLS = 10
 MAX_QUERY_CHARACTERS = 1_000
@@ -52,6 +51,7 @@ _ORDINALS = (
     _either("second", "第二[个单次]?"),
     _either("third", "第三[个单次]?"),
 )
+_NTH = ("first", "second", "third", "last")
 _LAST = _either("last|latest", "最后|最近")
 _EARLIER = _either(
     r"(?:did|have|had) (?:i|we) (?:just |already |first |last )?(?:ask(?:ed)?|mention(?:ed)?|look(?:ed)?)"
@@ -88,7 +88,9 @@ def decide(turns: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[Planne
 
 
 def calls_by_value(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
-    """Returns a call for each token that fits a tool's parameter, or the question for what such a call lacks.
+    """Returns a call for each token that fits a parameter of a tool.
+
+    Returns the question for what is missing where such a call lacks another argument.
 
     Of several tools the one that the other words of the message speak of is called, else one that only looks up. A
     shape that ordinary words have too counts only where the message speaks of the tool.
@@ -115,10 +117,9 @@ def calls_by_value(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] |
 
 
 def recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> str:
-    """Returns the answer to "which order did I ask about first?"; empty where the message asks something else."""
+    """Answers which value of the earlier calls was first, last or all; empty for other messages."""
     if not (_EARLIER.search(text) and _ASKS.search(text)):
         return ""
-    phrases = phrases_for(text)
     values: dict[str, BoundTool] = {}
     for call in _earlier_calls(earlier, tools):
         tool = _tool(call.name, tools)
@@ -128,15 +129,18 @@ def recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTo
                 values.setdefault(str(each), tool)
     named = [value for value, tool in values.items() if _terms(text) & tool.terms] or list(values)
     if not named:
-        return phrases.none_before
+        return render_phrase("none_before", text)
     index = _ordinal(text)
     if (index is None and _ALL.search(text)) or (index or 0) >= len(named):
-        return phrases.values.format(phrases.comma.join(named))
-    return _describe_value(text, named, -1 if index is None else index, phrases)
+        return render_phrase("recalled_values", text, render_phrase("comma", text).join(named))
+    noun = _NOUN.search(text)
+    thing = noun[noun.lastgroup] if noun and noun.lastgroup else render_phrase("one", text)
+    index = -1 if index is None else index
+    return render_phrase("recalled_value", text, render_phrase(_NTH[index], text), thing, named[index])
 
 
 def follow_up(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
-    """Returns an earlier call again where the message depends on it: it is short, or has a pronoun or an ordinal."""
+    """Repeats an earlier call: the message is short, or has a pronoun or ordinal."""
     calls = _earlier_calls(earlier, tools)
     if not calls:
         return []
@@ -167,7 +171,7 @@ def follow_up(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]
 
 
 def _pointed_at(text: str, calls: list[PlannedCall]) -> list[PlannedCall]:
-    """Returns which of several calls of one tool a message means: by its ordinal, the other one, all, or the last."""
+    """Selects from calls of one tool by ordinal, or the other, all, or the last."""
     distinct = [call for index, call in enumerate(calls) if call not in calls[:index]]
     index = _ordinal(text)
     if _OTHER.search(text) and len(distinct) > 1:
@@ -178,7 +182,7 @@ def _pointed_at(text: str, calls: list[PlannedCall]) -> list[PlannedCall]:
 
 
 def _complete_call(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
-    """Returns the call whose missing detail the last answer asked for, where the message can be that detail."""
+    """Completes the call for which the last answer asked a detail."""
     if not earlier or _count_words(text) > LONG_MESSAGE or text.rstrip().endswith("?"):
         return []
     before = earlier[-1]
@@ -191,7 +195,7 @@ def _complete_call(text: str, earlier: Sequence[ChatTurn], tools: Sequence[Bound
 
 
 def _call_by_words(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] | str:
-    """Returns the call that most of the message's words are about, else a search; asks for what is missing."""
+    """Calls the tool that half of the message's terms are about, else searches."""
     searching = max((each for each in tools if each.query), key=lambda each: _fitness(each, text), default=None)
     others = [tool for tool in tools if not tool.query]
     terms = _terms(text)
@@ -204,11 +208,11 @@ def _call_by_words(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] |
             return _ask_for(missing, text) if missing else [PlannedCall(best.name, arguments)]
         if shared and not missing and len(arguments) and not explains:
             return [PlannedCall(best.name, arguments)]
-    return [_search(searching, text)] if searching else phrases_for(text).unable
+    return [_search(searching, text)] if searching else render_phrase("unable", text)
 
 
 def _earlier_calls(earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall]:
-    """Returns the calls of the window; of a turn without any, those that its text asks for."""
+    """Returns the earlier calls; for a turn without calls, those that its text names."""
     calls: list[PlannedCall] = []
     for turn in earlier:
         found = turn.calls or calls_by_value(turn.text, tools)
@@ -221,22 +225,12 @@ def _is_about(call: PlannedCall, terms: frozenset[str], tools: Sequence[BoundToo
     return tool is not None and not tool.query and bool(terms & tool.terms)
 
 
-def _describe_value(text: str, values: list[str], index: int, phrases: Phrases) -> str:
-    noun = _NOUN.search(text)
-    named = noun[noun.lastgroup] if noun and noun.lastgroup else phrases.one
-    ordinal = phrases.last if index < 0 else phrases.ordinals[index]
-    return phrases.value_at.format(ordinal, named, values[index])
-
-
 def _ask_for(missing: Sequence[ToolParameter], text: str) -> str:
-    phrases = phrases_for(text)
-    names = [
-        phrases.for_example.format(each.name.replace("_", " "), (*each.examples, *map(str, each.literals))[0])
-        if each.examples or each.literals
-        else each.name.replace("_", " ")
-        for each in missing
-    ]
-    return phrases.missing.format(phrases.comma.join(names))
+    names = []
+    for parameter in missing:
+        name, examples = parameter.name.replace("_", " "), [*parameter.examples, *map(str, parameter.literals)]
+        names.append(render_phrase("for_example", text, name, examples[0]) if examples else name)
+    return render_phrase("missing", text, render_phrase("comma", text).join(names))
 
 
 def _search(tool: BoundTool, query: str) -> PlannedCall:
@@ -245,24 +239,21 @@ def _search(tool: BoundTool, query: str) -> PlannedCall:
 
 
 def _fitness(tool: BoundTool, text: str) -> tuple[int, bool, int]:
-    """Orders tools for one message: by the words they share, then those that only look up, then the simplest."""
+    """Ranks a tool by terms shared with the text, then look-ups, then the simplest."""
     first = tool.description.partition(".")[0]
     is_harmless = bool(_HARMLESS.search(f"{tool.name.replace('_', ' ')} {first}"))
     return len(_terms(text) & tool.terms), is_harmless, -sum(each.required for each in tool.parameters)
 
 
 def _terms(text: str) -> frozenset[str]:
-    """What a message is about, without the words that only ask."""
+    """Returns what a message is about, without the words that only ask."""
     return frozenset(term for term in content_terms(text) if len(term) > 1) - ASKING_TERMS
 
 
 def _terms_of(tool: BoundTool) -> frozenset[str]:
-    """What a tool is about, with the values that it takes."""
-    return tool.terms | content_terms(" ".join(str(each) for each in _literals(tool)))
-
-
-def _literals(tool: BoundTool) -> list[object]:
-    return [value for parameter in tool.parameters for value in parameter.literals]
+    """Returns what a tool is about, with the values that it takes."""
+    literals = [str(value) for parameter in tool.parameters for value in parameter.literals]
+    return tool.terms | content_terms(" ".join(literals))
 
 
 def _count_words(text: str) -> int:

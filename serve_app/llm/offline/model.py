@@ -16,9 +16,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from serve_app.llm.offline.choose import decide
+from serve_app.llm.offline.dialog import read_turns
 from serve_app.llm.offline.relay import relay_results
 from serve_app.llm.offline.schema import read_tools
-from serve_app.llm.offline.turns import read_turns
 from serve_app.llm.telemetry import estimate_tokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
-    from serve_app.llm.offline.turns import PlannedCall
+    from serve_app.llm.offline.dialog import PlannedCall
 
 NAME = "offline"
 PIECE_CHARACTERS = 32
@@ -94,16 +94,16 @@ class OfflineModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         calls, paragraphs = _answer(messages, kwargs.get("tools") or ())
-        said = []
+        pieces = []
         for paragraph in paragraphs:
             for piece in _pieces(paragraph):
-                said.append(piece)
+                pieces.append(piece)
                 chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
                 if run_manager:
                     await run_manager.on_llm_new_token(piece, chunk=chunk)
                 yield chunk
                 await asyncio.sleep(0)  # the piece is sent before the next one is made
-        asked = [
+        chunks = [
             tool_call_chunk(
                 name=call.name, args=json.dumps(call.arguments, ensure_ascii=False), id=_id(index), index=index
             )
@@ -111,8 +111,8 @@ class OfflineModel(BaseChatModel):
         ]
         last = AIMessageChunk(
             content="",
-            tool_call_chunks=asked,
-            usage_metadata=_usage(messages, "".join(said), calls),
+            tool_call_chunks=chunks,
+            usage_metadata=_usage(messages, "".join(pieces), calls),
             response_metadata=dict(_METADATA),
             chunk_position="last",
         )
@@ -120,7 +120,7 @@ class OfflineModel(BaseChatModel):
 
 
 def _answer(messages: list[BaseMessage], bound: Sequence[dict[str, Any]]) -> tuple[list[PlannedCall], Iterator[str]]:
-    """Returns what to call, or the paragraphs to say; once a turn's tools have answered, no more is called."""
+    """Returns the calls, or the paragraphs of the answer once the tools have returned."""
     turns = read_turns(messages)
     tools = read_tools(bound)
     if turns[-1].results:
@@ -135,7 +135,7 @@ def _pieces(paragraph: str) -> Iterator[str]:
 
 
 def _id(index: int) -> str:
-    """Returns an id that is unique within the reply, and the same for the same question."""
+    """Returns an id that is unique within one reply."""
     return f"call_{index}"
 
 

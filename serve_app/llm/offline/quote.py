@@ -1,4 +1,4 @@
-"""Quotes passages: the sentences that bear most on a question, and the sources of all passages."""
+"""Quotes the sentences of passages that answer a question, with all sources."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from serve_app.llm.offline.phrases import ASKING_TERMS, is_chinese
+from serve_app.llm.offline.phrases import ASKING_TERMS, is_chinese, render_phrase
 from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from serve_app.llm.offline.phrases import Phrases
 
 QUOTED_PASSAGES = 3
 QUOTED_SHARE = 0.5
@@ -52,7 +51,7 @@ class QuotedPassage:
 
 @dataclass(frozen=True, slots=True)
 class TextUnit:
-    """A part that is quoted as a whole: a sentence, a table row or a block of code."""
+    """A sentence, a table row or a block of code, quoted as a whole."""
 
     text: str
     is_block: bool
@@ -94,22 +93,22 @@ def answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
     return shared > 0 and shared >= len(wanted) * (min(needed, TITLED_SHARE_NEEDED) if titled else needed)
 
 
-def quote_passages(question: str, passages: Sequence[QuotedPassage], phrases: Phrases) -> Iterator[str]:
-    """Yields the answer in pieces: the lines that bear most on the question, then the sources of all passages."""
-    weights = _weigh_terms(question, passages)
+def quote_passages(question: str, queries: Sequence[str], passages: Sequence[QuotedPassage]) -> Iterator[str]:
+    """Yields the answer in pieces: the best lines, then the sources of all passages."""
+    weights = _weigh_terms(" ".join([question, *queries]), passages)
     scores = [_score(passage.terms, weights) for passage in passages]
     ranked = sorted(zip(scores, passages, strict=True), key=lambda scored: -scored[0])[:QUOTED_PASSAGES]
-    yield phrases.passages
+    yield render_phrase("passages", question)
     for passage in (passage for score, passage in ranked if score >= QUOTED_SHARE * ranked[0][0]):
         yield f"\n\n{_add_mark(_excerpt(passage.text, weights), passage.number)}"
-    yield f"\n\n{phrases.sources}"
+    yield "\n\n" + render_phrase("sources", question)
     for passage in passages:
         title = f" — {passage.title}" if passage.title else ""
         yield f"\n[{passage.number}] {passage.source}{title}"
 
 
 def _weigh_terms(question: str, passages: Sequence[QuotedPassage]) -> dict[str, float]:
-    """Returns the weight of each term of the question: the fewer passages have it, the more it counts."""
+    """Returns the weight of each term: the fewer passages have it, the more it counts."""
     wanted = content_terms(question) - ASKING_TERMS
     having = Counter(term for passage in passages for term in passage.terms & wanted)
     return {term: math.log(1 + (len(passages) + 1) / (count + 0.5)) for term, count in having.items()}
@@ -139,7 +138,7 @@ def _excerpt(text: str, weights: dict[str, float]) -> str:
 
 
 def _join_units(units: list[TextUnit]) -> str:
-    """Returns the units as they stood: blocks on lines of their own, Chinese sentences without a space between."""
+    """Joins units: blocks on lines of their own, Chinese sentences without a space."""
     text = units[0].text
     for before, unit in pairwise(units):
         if before.is_block or unit.is_block:

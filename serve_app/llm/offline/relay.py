@@ -1,28 +1,26 @@
-"""The answer of the offline model once its tools have returned: their results, as they are."""
+"""Writes the answer from the results of tools, as they are."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from serve_app.llm.offline.phrases import phrases_for
+from serve_app.llm.offline.phrases import render_phrase
 from serve_app.llm.offline.quote import answers_question, quote_passages, read_passages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from serve_app.llm.offline.phrases import Phrases
+    from serve_app.llm.offline.dialog import CallResult, ChatTurn
     from serve_app.llm.offline.quote import QuotedPassage
     from serve_app.llm.offline.schema import BoundTool
-    from serve_app.llm.offline.turns import CallResult, ChatTurn
 
 RELAYED_CHARACTERS = 2_000
 MAX_SUBJECT_CHARACTERS = 60
 
 
 def relay_results(turn: ChatTurn, tools: Sequence[BoundTool]) -> Iterator[str]:
-    """Yields the answer in pieces: a line for each tool's result, then quotes from the passages of all searches."""
-    phrases = phrases_for(turn.text)
+    """Yields the answer in pieces: a line for each result, then quotes from all passages."""
     searches = {tool.name for tool in tools if tool.query}
     passages: list[QuotedPassage] = []
     queries: list[str] = []
@@ -30,7 +28,7 @@ def relay_results(turn: ChatTurn, tools: Sequence[BoundTool]) -> Iterator[str]:
     for result in turn.results:
         found = None if result.failed else read_passages(result.content)
         if found is None or not (found or _is_search(result, searches)):
-            lines.append(_write_line(result, searches, phrases))
+            lines.append(_write_line(result, searches, turn.text))
         else:
             passages += found
             queries.append(_longest_text(result) or turn.text)
@@ -38,19 +36,21 @@ def relay_results(turn: ChatTurn, tools: Sequence[BoundTool]) -> Iterator[str]:
     if queries:
         yield "\n\n" if lines else ""
         if any(answers_question(query, passages) for query in queries):
-            yield from quote_passages(" ".join([turn.text, *queries]), passages, phrases)
+            yield from quote_passages(turn.text, queries, passages)
         else:
-            yield phrases.nothing_found
+            yield render_phrase("nothing_found", turn.text)
 
 
-def _write_line(result: CallResult, searches: set[str], phrases: Phrases) -> str:
+def _write_line(result: CallResult, searches: set[str], question: str) -> str:
     subject = "" if _is_search(result, searches) else _describe_call(result)
     if result.failed or result.content.startswith("error:"):
-        return phrases.failed_for.format(subject) if subject else phrases.failed
+        return render_phrase("failed_for", question, subject) if subject else render_phrase("failed", question)
     text = _make_readable(result.content)
     if not text:
-        return phrases.no_result
-    return phrases.result_for.format(subject, text) if subject and subject not in text else phrases.result.format(text)
+        return render_phrase("no_result", question)
+    if subject and subject not in text:
+        return render_phrase("result_for", question, subject, text)
+    return render_phrase("result", question, text)
 
 
 def _describe_call(result: CallResult) -> str:
@@ -60,7 +60,7 @@ def _describe_call(result: CallResult) -> str:
 
 
 def _is_search(result: CallResult, searches: set[str]) -> bool:
-    """Returns whether a search was called; a result whose call is not known counts as one."""
+    """Returns whether a search was called; an unknown call counts as one."""
     return result.call is None or result.call.name in searches
 
 

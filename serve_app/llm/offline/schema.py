@@ -1,4 +1,4 @@
-"""Parameters of a bound tool, as far as the JSON schema gives their form: enum, pattern, examples and numbers."""
+"""Reads the JSON schemas of tools: pattern, enum, examples and numbers of their parameters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ToolParameter:
         return list(dict.fromkeys([*found, *(each for each in self.literals if _names(text, str(each)))]))
 
     def _fit(self, token: str) -> str | None:
-        """Returns the token in the case that the shape wants; None where it has another shape."""
+        """Returns the token in the case that fits a shape; None where none fits."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             return None
         upper = any(example.isupper() for example in self.examples)
@@ -105,7 +105,7 @@ class BoundTool:
         return required[0] if searches else None
 
     def fill(self, text: str, arguments: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[ToolParameter]]:
-        """Returns the arguments that a text has for the tool, and the required ones that it has not."""
+        """Returns the arguments that a text has, and the required parameters that it lacks."""
         filled = dict(arguments or {})
         numbers = iter(_NUMBER.findall(text))
         for parameter in self.parameters:
@@ -122,14 +122,14 @@ class BoundTool:
 
 
 def read_tools(bound: Iterable[Mapping[str, Any]]) -> list[BoundTool]:
-    """Returns the tools in the order in which they were bound; what is no function is left out."""
+    """Returns the bound tools in order, without what is no function."""
     functions = [tool["function"] for tool in bound if isinstance(tool.get("function"), dict)]
     return [_read_tool(json.dumps(function, default=str)) for function in functions]
 
 
 @lru_cache(maxsize=256)
 def compile_safe_pattern(pattern: str) -> re.Pattern[str] | None:
-    """Returns the compiled pattern; None where it is invalid, or repeats in a way that can take long."""
+    """Compiles a pattern; None where it is invalid or could take exponential time."""
     if len(pattern) > MAX_PATTERN_CHARACTERS or _HUGE_REPEAT.search(pattern):
         return None
     bare = _GROUP_KIND.sub("(", _ESCAPE_OR_CLASS.sub("x", pattern))
@@ -200,7 +200,7 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Yields the tokens of a text, the parts of those with other marks than hyphens, and `OD 1` as `OD-1` and `OD1`."""
+    """Yields tokens and their parts; `OD 1` also as `OD-1` and `OD1`."""
     for count, match in enumerate(_TOKEN.finditer(text)):
         if count >= MAX_TOKENS:
             return

@@ -25,7 +25,7 @@ class PlannedCall:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """The result of a call; `call` is None where the messages do not say which it was."""
+    """The result of a call; `call` is None where the messages do not name it."""
 
     call: PlannedCall | None
     content: str
@@ -48,7 +48,7 @@ class ChatTurn:
 
 
 def read_turns(messages: Sequence[BaseMessage]) -> list[ChatTurn]:
-    """Returns the turns of a conversation; the last one is to be answered, and empty where there is none."""
+    """Returns the turns of a conversation; the last one is to be answered."""
     turns: list[ChatTurn] = []
     waiting: list[tuple[str | None, PlannedCall]] = []
     for message in messages:
@@ -66,7 +66,7 @@ def read_turns(messages: Sequence[BaseMessage]) -> list[ChatTurn]:
 
 
 def _take_call(waiting: list[tuple[str | None, PlannedCall]], call_id: str) -> PlannedCall | None:
-    """Takes the call that a result belongs to; providers repeat ids, so that each is taken once."""
+    """Takes the call of a result off the list: providers may repeat ids."""
     for index, (each_id, call) in enumerate(waiting):
         if each_id == call_id:
             del waiting[index]
