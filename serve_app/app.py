@@ -1,4 +1,4 @@
-"""How is the graph wired?"""
+"""Builds the Serve application: the graph of deployments."""
 
 import logging
 
@@ -27,30 +27,30 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> Application:
-    """The graph: Ingress -> Agent -> Retriever and each Tools, and Stores where the configuration embeds them.
+    """Build the graph: Ingress -> Agent -> Retriever and Tools, and Stores if they are embedded.
 
     Raises:
-        InvalidConfiguration: with every problem found; each is logged on a line of its own.
+        InvalidConfiguration: contains every problem. Each one is also logged in a line.
     """
-    _refuse(preflight.problems(arguments.config))
+    _raise_problems(preflight.find_problems(arguments.config))
     settings = load_settings(arguments.config)
-    _refuse(tuple(find_bind_problems(settings, get_serve_host(), "http_options.host")))
-    settings, stores = _embedded(settings)
+    _raise_problems(tuple(find_bind_problems(settings, get_serve_host(), "http_options.host")))
+    settings, stores = _embed_stores(settings)
     retriever = Retriever.bind(settings, stores)
     tools = bind_tool_groups(settings)
     agent = Agent.bind(settings, retriever, tools)
     return Ingress.bind(settings, agent, retriever, tools)
 
 
-def _refuse(problems: tuple[Problem, ...]) -> None:
+def _raise_problems(problems: tuple[Problem, ...]) -> None:
     if problems:
         for problem in problems:
             logger.error("%s", problem)
         raise InvalidConfiguration(problems)
 
 
-def _embedded(settings: Settings) -> tuple[Settings, Application | None]:
-    """The settings with real addresses, and the deployment that serves those which are embedded."""
+def _embed_stores(settings: Settings) -> tuple[Settings, Application | None]:
+    """Return the settings with the addresses of embedded stores, and the deployment that runs them."""
     redis, milvus = settings.redis.url == EMBEDDED, settings.milvus.url == EMBEDDED
     if not redis and not milvus:
         return settings, None

@@ -1,4 +1,4 @@
-"""What would keep the service from starting or from answering? Every problem at once, each in a line."""
+"""Finds all problems that would keep the service from starting or from answering."""
 
 from __future__ import annotations
 
@@ -20,70 +20,70 @@ if TYPE_CHECKING:
 ORDER_QUERY = "serve_app.tools.orders:order_query"
 
 
-def problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
-    """What is wrong with the configuration at `path`, with the environment, and with everything that these name.
+def find_problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
+    """Return the problems of the settings file at `path`, the environment, and all that they name.
 
-    `stopped` says that the service should not run yet, so that nobody may hold its data folder. The builder cannot say
-    so: it is asked again for each new version of a service that runs.
+    `stopped` means that the service should not run now, so that a lock on its data folder is a problem. At start-up
+    this is not known: Serve also builds the application for a new version of a running service.
     """
     try:
-        found = draft_settings(path)
+        draft = draft_settings(path)
     except InvalidConfiguration as error:
         return error.problems
-    settings = found.settings
-    named = [
-        *_model(settings),
-        *_embedding(settings.knowledge.embedding),
-        *_tools(settings),
-        *_cache(settings),
-        *_orders(settings),
+    settings = draft.settings
+    problems = [
+        *_check_model(settings),
+        *_check_embedding(settings.knowledge.embedding),
+        *_check_tools(settings),
+        *_check_cache(settings),
+        *_check_orders(settings),
         *find_redis_problems(settings.redis),
         *find_milvus_problems(settings.milvus),
     ]
-    known = {each.where for each in found.problems}
-    located = (replace(each, where=found.where(each.where)) for each in named)
+    known = {each.where for each in draft.problems}
+    located = (replace(each, where=draft.where(each.where)) for each in problems)
     return (
-        *found.problems,
+        *draft.problems,
         *(each for each in located if each.where not in known),
-        *_data_folder(settings, stopped=stopped),
+        *_check_data_folder(settings, stopped=stopped),
     )
 
 
-def _model(settings: Settings) -> Iterator[Problem]:
-    from serve_app.llm.models import find_model_problems as model_problems
+def _check_model(settings: Settings) -> Iterator[Problem]:
+    from serve_app.llm.models import find_model_problems
 
-    yield from model_problems(settings.model)
+    yield from find_model_problems(settings.model)
     if settings.model.fallbacks and settings.model.timeout_s >= settings.agent.turn_timeout_s:
-        what = f"a model that hangs leaves its fallbacks no time: a turn has {settings.agent.turn_timeout_s:g} s"
-        yield Problem("model.timeout_s", what, "Let it be at most half of agent.turn_timeout_s")
+        what = f"a model that hangs leaves no time for its fallbacks: a turn has {settings.agent.turn_timeout_s:g} s"
+        yield Problem("model.timeout_s", what, "Make it at most half of agent.turn_timeout_s")
 
 
-def _embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
+def _check_embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
     if settings is not None:
         from serve_app.knowledge.embedding import find_embedding_problems
 
         yield from find_embedding_problems(settings)
 
 
-def _tools(settings: Settings) -> Iterator[Problem]:
+def _check_tools(settings: Settings) -> Iterator[Problem]:
     from serve_app.tools.loader import load_tools
 
     _, unusable = load_tools(settings.tools.by_name, supplies=[settings.orders])
     yield from unusable.values()
-    yield from _references(settings.tools)
+    yield from _check_references(settings.tools)
 
 
-def _references(tools: ToolsSettings) -> Iterator[Problem]:
-    """The names of tools that stand for none, or that cannot stand where they do."""
+def _check_references(tools: ToolsSettings) -> Iterator[Problem]:
+    """Check the tool names in `fallback` and in `groups`."""
     valid = f"The tools are: {', '.join(tools.by_name)}"
     for name, tool in tools.by_name.items():
         where = f"tools.{name}.fallback"
         if tool.fallback == name:
-            yield Problem(where, "a tool cannot stand in for itself", "Name another one, or an http.standby_url")
+            yield Problem(where, "a tool cannot be its own fallback", "Name another tool, or set http.standby_url")
         elif tool.fallback and tool.fallback not in tools.by_name:
             yield Problem(where, f"there is no tool {tool.fallback}", valid)
         elif tool.fallback and tools.by_name[tool.fallback].effect == "effect":
-            yield Problem(where, f"{tool.fallback} has an effect, so that it stands in for nothing", valid)
+            yield Problem(where, f"{tool.fallback} has an effect, so that it cannot be a fallback", valid)
     groups: dict[str, str] = {}
     for group, section in tools.groups.items():
         for index, name in enumerate(section.tools):
@@ -91,46 +91,48 @@ def _references(tools: ToolsSettings) -> Iterator[Problem]:
             if name not in tools.by_name:
                 yield Problem(where, f"there is no tool {name}", valid)
             elif name in groups:
-                yield Problem(where, f"{name} is in the group {groups[name]} already", "A tool is in one group")
+                yield Problem(
+                    where, f"{name} is already in the group {groups[name]}", "Name each tool in one group only"
+                )
             groups.setdefault(name, group)
 
 
-def _cache(settings: Settings) -> Iterator[Problem]:
+def _check_cache(settings: Settings) -> Iterator[Problem]:
     listed_later = any(tool.mcp and tool.mcp.tools for tool in settings.tools.by_name.values())
     for index, name in enumerate(settings.cache.live_tools):
         if name not in settings.tools.by_name and not listed_later:
             yield Problem(f"cache.live_tools.{index}", f"there is no tool {name}", "Name a tool of the section tools")
 
 
-def _orders(settings: Settings) -> Iterator[Problem]:
+def _check_orders(settings: Settings) -> Iterator[Problem]:
     file = settings.orders.file
     if settings.orders.url or all(tool.function != ORDER_QUERY for tool in settings.tools.by_name.values()):
         return
-    mend = 'It holds {"order id": "state", …}; orders.url names a backend instead'
+    fix = 'Write {"order id": "state", …} into it, or set orders.url'
     try:
         orders = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        yield Problem("orders.file", f"{file} cannot be read ({error.strerror})", mend)
+        yield Problem("orders.file", f"{file} cannot be read ({error.strerror})", fix)
     except ValueError as error:
-        yield Problem("orders.file", f"{file} is not JSON ({error})", mend)
+        yield Problem("orders.file", f"{file} is not JSON ({error})", fix)
     else:
         if not isinstance(orders, dict) or not all(isinstance(state, str) for state in orders.values()):
-            yield Problem("orders.file", f"{file} does not map order ids to states", mend)
+            yield Problem("orders.file", f"{file} does not map order ids to states", fix)
 
 
-def _data_folder(settings: Settings, *, stopped: bool) -> Iterator[Problem]:
+def _check_data_folder(settings: Settings, *, stopped: bool) -> Iterator[Problem]:
     if EMBEDDED not in (settings.redis.url, settings.milvus.url):
         return
     folder = data_dir()
     nearest = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        what = f"the data folder cannot be used: {nearest} is not a folder that can be written"
-        yield Problem(str(folder), what, "Make it writable, or name another folder with SERVE_APP_DATA_DIR")
+        what = f"the data folder cannot be used: {nearest} is not a writable folder"
+        yield Problem(str(folder), what, "Make it writable, or choose another folder with SERVE_APP_DATA_DIR")
     elif stopped and nearest == folder:
-        yield from _holder(folder)
+        yield from _check_lock(folder)
 
 
-def _holder(folder: Path) -> Iterator[Problem]:
+def _check_lock(folder: Path) -> Iterator[Problem]:
     from serve_app.deployments.data_folder import lock_data_folder
 
     try:

@@ -15,7 +15,7 @@ import pytest
 from serve_app.config import read_environment
 from serve_app.deployments.data_folder import lock_data_folder
 from serve_app.deployments.embedded_stores import find_redis_server
-from serve_app.preflight import problems
+from serve_app.preflight import find_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def found(text: str, *, stopped: bool = False) -> list[str]:
     """The problems of a configuration, as they are printed."""
     Path("app.yaml").write_text(text, encoding="utf-8")
-    told = [str(problem) for problem in problems("app.yaml", stopped=stopped)]
+    told = [str(problem) for problem in find_problems("app.yaml", stopped=stopped)]
     assert all("\n" not in line and "Traceback" not in line for line in told)
     return told
 
@@ -92,7 +92,7 @@ def refusing_milvus(method: str) -> Iterator[int]:
 
 
 def test_the_shipped_laptop_configuration_has_no_problem() -> None:
-    assert problems(ROOT / "configs" / "local.yaml") == ()
+    assert find_problems(ROOT / "configs" / "local.yaml") == ()
 
 
 def test_what_keeps_a_fallback_from_being_asked_is_told_once_at_its_line() -> None:
@@ -116,8 +116,8 @@ redis: redis://127.0.0.1:1
         ),
         "app.yaml:6: model.fallbacks.1.name: opnai:b names no provider that is known. Did you mean 'openai'?",
         (
-            "app.yaml:3: model.timeout_s: a model that hangs leaves its fallbacks no time: a turn has 30 s. "
-            "Let it be at most half of agent.turn_timeout_s"
+            "app.yaml:3: model.timeout_s: a model that hangs leaves no time for its fallbacks: a turn has 30 s. "
+            "Make it at most half of agent.turn_timeout_s"
         ),
     ]
 
@@ -151,7 +151,7 @@ knowledge:
         "app.yaml:5: tools.a: broken:tool does not import (ZeroDivisionError: division by zero).",
         f"app.yaml: orders.file: {here}/orders.json cannot be read (No such file or directory).",
         "app.yaml:2: redis.url: Redis does not answer (",
-        "/dev/null/data: the data folder cannot be used: /dev/null is not a folder that can be written.",
+        "/dev/null/data: the data folder cannot be used: /dev/null is not a writable folder.",
     ]
     assert len(told) == len(beginnings), told
     for beginning in beginnings:
@@ -258,7 +258,7 @@ def test_a_wrong_token_is_told_apart_from_a_milvus_that_is_down(method: str, mon
     monkeypatch.setenv("VECTORS_TOKEN", "root:wrong")
     with refusing_milvus(method) as port:
         (line,) = found(f"milvus: {{url: 'http://127.0.0.1:{port}', token_env: VECTORS_TOKEN}}\n")
-        code = "from serve_app.preflight import problems; print(*problems('app.yaml'), sep='\\n')"
+        code = "from serve_app.preflight import find_problems; print(*find_problems('app.yaml'), sep='\\n')"
         alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "milvus.url: Milvus answers, but refuses the token." in line
     assert (alone.stdout, alone.stderr) == (line + "\n", ""), "pymilvus logs a traceback of its own"
@@ -304,11 +304,11 @@ tools:
     )
     assert [line.split(". ")[0] for line in told] == [
         "app.yaml:6: tools.e.http.parameters: {id} stands in the URL, but is no required parameter",
-        "app.yaml:2: tools.a.fallback: b has an effect, so that it stands in for nothing",
-        "app.yaml:4: tools.c.fallback: a tool cannot stand in for itself",
+        "app.yaml:2: tools.a.fallback: b has an effect, so that it cannot be a fallback",
+        "app.yaml:4: tools.c.fallback: a tool cannot be its own fallback",
         "app.yaml:5: tools.d.fallback: there is no tool ghost",
         "app.yaml:8: tools.groups.one.tools.1: there is no tool ghost",
-        "app.yaml:9: tools.groups.two.tools.1: a is in the group one already",
+        "app.yaml:9: tools.groups.two.tools.1: a is already in the group one",
     ]
 
 

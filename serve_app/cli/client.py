@@ -1,4 +1,4 @@
-"""How do the commands speak to the service, and what do they say when it does not answer?"""
+"""The HTTP client of the commands, and one-line messages for failed requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 V = TypeVar("V", bound="Value")
 
-CONNECT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 UNAUTHENTICATED = 401
 _HEADER = "Authorization"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-def _address(_context: click.Context, _option: click.Parameter, value: str) -> str:
+def _check_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
     if not value.startswith(("http://", "https://")):
-        raise click.BadParameter("it starts with http:// or https://")
+        raise click.BadParameter("a URL begins with http:// or https://")
     return value.rstrip("/")
 
 
-def _remember(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+def _store_key(context: click.Context, _option: click.Parameter, value: str | None) -> None:
     context.meta[_HEADER] = value
 
 
@@ -38,25 +38,25 @@ _url = click.option(
     "--url",
     default="http://127.0.0.1:8000",
     show_default=True,
-    callback=_address,
-    help="Where the service listens.",
+    callback=_check_url,
+    help="The address of the service.",
 )
 _key = click.option(
     "--key",
     metavar="KEY",
     expose_value=False,
-    callback=_remember,
-    help=f"What the service asks for, where it asks for keys; {KEY} in the environment or in .env is safer.",
+    callback=_store_key,
+    help=f"The API key, if the service requires keys. {KEY} in the environment or in .env is safer.",
 )
 
 
 def url_option(command: F) -> F:
-    """`--url`, and `--key` for whoever opens `service` in the command."""
+    """Add the options `--url` and `--key` to a command. `open_client` sends the key."""
     return _url(_key(command))
 
 
 def _headers() -> dict[str, str]:
-    """With the key of the command that runs; Click hands its `meta` down to whatever the command calls.
+    """Return the header with the API key of the running command, if there is one.
 
     Raises:
         InvalidConfiguration: `.env` cannot be read.
@@ -64,65 +64,69 @@ def _headers() -> dict[str, str]:
     context = click.get_current_context(silent=True)
     key = (context.meta.get(_HEADER) if context else None) or read_environment().get(KEY, "").strip()
     if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise click.ClickException(f"the key holds a character that no header can carry; see --key and {KEY}")
+        raise click.ClickException(
+            f"the API key contains a character that is not allowed in a header; check --key and {KEY}"
+        )
     return {_HEADER: f"Bearer {key}"} if key else {}
 
 
 @contextmanager
-def service(url: str, timeout_s: float) -> Iterator[httpx.Client]:
-    """A client of the service at `url`; `timeout_s` is for each silence of the service, not for a whole answer.
+def open_client(url: str, timeout_s: float) -> Iterator[httpx.Client]:
+    """Open a client of the service at `url`.
+
+    `timeout_s` limits each pause of the service, not the whole answer.
 
     Raises:
-        click.ClickException: inside the block the service did not answer, or broke off.
+        click.ClickException: inside the block, the service did not answer or the connection broke.
     """
     is_local = httpx.URL(url).host in _LOOPBACK
-    timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
+    timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     try:
         with httpx.Client(base_url=url, timeout=timeout, trust_env=not is_local, headers=_headers()) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise click.ClickException(f"{url}: {silence(error)}") from error
+        raise click.ClickException(f"{url}: {describe_no_answer(error)}") from error
 
 
-def check(response: httpx.Response) -> httpx.Response:
-    """The response, unless it is a refusal; its body need not have been read.
+def check_response(response: httpx.Response) -> httpx.Response:
+    """Return the response if it is a success; its body may still be unread.
 
     Raises:
-        click.ClickException: in one line, what the service says, or its status where it says nothing.
+        click.ClickException: the error message of the service in one line, or the status.
     """
     if response.is_success:
         return response
     response.read()
-    raise click.ClickException(refusal(response))
+    raise click.ClickException(describe_refusal(response))
 
 
-def read(kind: type[V], response: httpx.Response) -> V:
-    """What the service answers; a newer one may tell more than is known here.
+def read_response(kind: type[V], response: httpx.Response) -> V:
+    """Check and parse the response; fields of a newer service are ignored.
 
     Raises:
-        click.ClickException: it is something else.
+        click.ClickException: the service refuses, or the body is not a `kind`.
     """
     try:
-        return kind.model_validate_json(response.content, extra="ignore")
+        return kind.model_validate_json(check_response(response).content, extra="ignore")
     except ValueError as error:
-        what = f"what {response.url} answers is not understood ({type(error).__name__})"
+        what = f"{response.url} sent an answer that cannot be read ({type(error).__name__})"
         raise click.ClickException(what) from error
 
 
-def refusal(response: httpx.Response) -> str:
-    """One line from the error body of DESIGN §4, or from whatever answered in the service's place."""
+def describe_refusal(response: httpx.Response) -> str:
+    """Return one line from the error body, or from the status if the body is not ours."""
     try:
         error = response.json()["error"]
-        hint = f"; name the key with --key or {KEY}" if response.status_code == UNAUTHENTICATED else ""
+        hint = f"; pass the key with --key or {KEY}" if response.status_code == UNAUTHENTICATED else ""
         return f"{error['message']} ({error['code']}, request {error['request_id']}){hint}"
     except (ValueError, LookupError, TypeError):
         return f"{response.url} answers {response.status_code} {response.reason_phrase}; is this the service's address?"
 
 
-def silence(error: Exception) -> str:
-    """One line for a request that was not answered."""
+def describe_no_answer(error: Exception) -> str:
+    """Return one line about a request that got no answer."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return "no service answers; start one with 'serve run serve_config.yaml', or name another with --url"
+        return "no service answers; start one with 'serve run serve_config.yaml', or pass its address with --url"
     if isinstance(error, httpx.TimeoutException):
         return "the service took too long"
     return f"the connection broke ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""How is an outage rehearsed from the command line?"""
+"""`serve-app fault`: fault injection, to test an outage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from serve_app.cli.client import check, service, url_option
+from serve_app.cli.client import open_client, read_response, url_option
 from serve_app.values import FaultList, FaultMode
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from serve_app.values import Fault
 
-ANSWER_S = 30.0
+TIMEOUT_S = 30.0
 _PATH = "/admin/faults"
 _UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
@@ -29,63 +29,62 @@ class Duration(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no time: write 60s, 500ms, 5m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 60s, 500ms, 5m or 1h", param, ctx)
         return float(match[1]) * _UNITS_S[match[2]]
 
 
 @click.group()
 def fault() -> None:
-    """Have something fail on purpose, to rehearse an outage.
+    """Make something fail on purpose, to test how the service behaves in an outage.
 
-    The running service must allow it: faults: {enabled: true} in its configuration. TARGET is tool:NAME, model,
-    model:NAME, retriever or embedding. Turns that begin after a command see what it did within a second.
+    The running service must allow it: faults: {enabled: true} in its settings. TARGET is tool:NAME, model, model:NAME,
+    retriever or embedding. A command takes effect within a second, for new turns.
     """
 
 
 @fault.command("set")
 @click.argument("target")
-@click.option("--mode", type=click.Choice(get_args(FaultMode)), required=True, help="What calls that are hit do.")
-@click.option("--rate", type=click.FloatRange(0, 1), default=1, show_default=True, help="The share that is hit.")
-@click.option("--for", "for_s", type=Duration(), default="60s", show_default=True, help="How long; an hour at most.")
+@click.option("--mode", type=click.Choice(get_args(FaultMode)), required=True, help="What an affected call does.")
 @click.option(
-    "--delay", "delay_s", type=Duration(), default="2s", show_default=True, help="How much later slow calls answer."
+    "--rate", type=click.FloatRange(0, 1), default=1, show_default=True, help="The share of calls that are affected."
+)
+@click.option("--for", "for_s", type=Duration(), default="60s", show_default=True, help="How long, at most an hour.")
+@click.option(
+    "--delay", "delay_s", type=Duration(), default="2s", show_default=True, help="The added delay of slow calls."
 )
 @url_option
-def set_(*, url: str, **rehearsal: Any) -> None:
-    """Have calls of TARGET fail, in place of what was set for it before."""
-    with service(url, ANSWER_S) as client:
-        _show(check(client.put(_PATH, json=rehearsal)), url)
+def set_fault(*, url: str, **fault: Any) -> None:
+    """Make calls of TARGET fail. This replaces an earlier fault of TARGET."""
+    with open_client(url, TIMEOUT_S) as client:
+        _show(client.put(_PATH, json=fault))
 
 
 @fault.command("list")
 @url_option
-def list_(*, url: str) -> None:
-    """List what fails on purpose now."""
-    with service(url, ANSWER_S) as client:
-        _show(check(client.get(_PATH)), url)
+def list_faults(*, url: str) -> None:
+    """List the active faults."""
+    with open_client(url, TIMEOUT_S) as client:
+        _show(client.get(_PATH))
 
 
 @fault.command("clear")
 @click.argument("target", required=False)
 @url_option
-def clear(*, target: str | None, url: str) -> None:
-    """End the fault of TARGET, or all faults."""
-    with service(url, ANSWER_S) as client:
-        _show(check(client.delete(_PATH, params={"target": target} if target else {})), url)
+def clear_faults(*, target: str | None, url: str) -> None:
+    """Remove the fault of TARGET, or all faults."""
+    with open_client(url, TIMEOUT_S) as client:
+        _show(client.delete(_PATH, params={"target": target} if target else {}))
 
 
-def _show(response: httpx.Response, url: str) -> None:
-    try:
-        faults = FaultList.model_validate_json(response.content, extra="ignore").faults
-    except ValueError as error:
-        raise click.ClickException(f"what {url} answers is not understood ({type(error).__name__})") from error
+def _show(response: httpx.Response) -> None:
+    faults = read_response(FaultList, response).faults
     if not faults:
-        click.echo("Nothing fails on purpose.")
+        click.echo("There are no active faults.")
     for each in faults:
-        click.echo(_line(each))
+        click.echo(_format_fault(each))
 
 
-def _line(each: Fault) -> str:
+def _format_fault(each: Fault) -> str:
     late = f" by {each.delay_s:g} s" if each.mode == "slow" else ""
     left_s = max(0.0, each.until - time.time())
-    return f"{each.target}: {each.mode}{late}, {each.rate:.0%} of calls, for {left_s:.0f} s more"
+    return f"{each.target}: {each.mode}{late}, {each.rate:.0%} of calls, {left_s:.0f} s left"

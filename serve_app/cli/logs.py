@@ -1,4 +1,4 @@
-"""What happened in one run, over all processes, line by line?"""
+"""`serve-app logs`: the log of one run, from all processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import style
 
-from serve_app.cli.client import check, service, url_option
-from serve_app.cli.transcript import CONTROLS
+from serve_app.cli.client import open_client, read_response, url_option
+from serve_app.cli.terminal import strip_controls
 from serve_app.values import RunLogLines
 
 if TYPE_CHECKING:
@@ -18,55 +18,53 @@ if TYPE_CHECKING:
 
     from serve_app.values import RunLogLine
 
-ANSWER_S = 30.0
+TIMEOUT_S = 30.0
 COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
-_HEAD = ("session_id", "request_id", "trace_id")
-_NOT_SHOWN = (*_HEAD, "application", "logger")
+_HEADER_FIELDS = ("session_id", "request_id", "trace_id")
+_HIDDEN_FIELDS = (*_HEADER_FIELDS, "application", "logger")
 
 
 @click.command()
-@click.option("--run", "run_id", required=True, help="The run, as its answer or its first frame names it.")
+@click.option("--run", "run_id", required=True, help="The run id, from the answer or the first frame.")
 @url_option
 def logs(run_id: str, url: str) -> None:
-    """Show every step of one run, over all processes, in order.
+    """Show every step of one run, from all processes, in order.
 
-    What is secret or personal is masked. Lines are kept as long as the run is; one shows a quarter of a second after it
-    was written.
+    Secret and personal data is masked. The log is stored as long as the run. A new line appears after a quarter of a
+    second.
     """
-    with service(url, ANSWER_S) as client:
-        response = check(client.get(f"/admin/runs/{run_id}/logs"))
-    try:
-        told = RunLogLines.model_validate_json(response.content, extra="ignore")
-    except ValueError as error:
-        raise click.ClickException(f"what {url} answers is not understood ({type(error).__name__})") from error
-    for line in _shown(told.lines):
+    with open_client(url, TIMEOUT_S) as client:
+        log = read_response(RunLogLines, client.get(f"/admin/runs/{run_id}/logs"))
+    for line in _format_log(log.lines):
         click.echo(line)
 
 
-def _shown(lines: tuple[RunLogLine, ...]) -> Iterator[str]:
+def _format_log(lines: tuple[RunLogLine, ...]) -> Iterator[str]:
     if not lines:
-        yield "Nothing was told of this run."
+        yield "There is no log of this run."
         return
-    yield style(_fields({name: lines[0].fields[name] for name in _HEAD if name in lines[0].fields}), dim=True)
+    yield style(
+        _format_fields({name: lines[0].fields[name] for name in _HEADER_FIELDS if name in lines[0].fields}), dim=True
+    )
     process, event = (max(len(getattr(line, name)) for line in lines) for name in ("process", "event"))
     for line in lines:
-        fields = _fields({name: value for name, value in line.fields.items() if name not in _NOT_SHOWN})
-        text = f"{_time(line.ts)}  {line.process:<{process}}  {line.event:<{event}}  {fields}".rstrip()
-        yield style(text.translate(CONTROLS), fg=COLORS.get(line.level))
+        fields = _format_fields({name: value for name, value in line.fields.items() if name not in _HIDDEN_FIELDS})
+        text = f"{_format_time(line.ts)}  {line.process:<{process}}  {line.event:<{event}}  {fields}".rstrip()
+        yield style(strip_controls(text), fg=COLORS.get(line.level))
         for each in (line.exception or "").splitlines():
-            yield f"    {each.translate(CONTROLS)}"
+            yield f"    {strip_controls(each)}"
 
 
-def _time(ts: str) -> str:
-    """Of this machine's clock."""
+def _format_time(ts: str) -> str:
+    """Return the local time of this machine."""
     return datetime.fromisoformat(ts).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
-def _fields(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_written(value)}" for name, value in fields.items())
+def _format_fields(fields: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_format_value(value)}" for name, value in fields.items())
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str) and value and not any(each.isspace() or each in '"=' for each in value):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Which commands does `serve-app` have, and how does one end?"""
+"""The program `serve-app` and its commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ import click
 
 from serve_app.errors import ServeAppError
 
-COMMANDS = ("check", "ingest", "chat", "sessions", "logs", "feedback", "fault", "keys", "tenants")
+COMMANDS = {
+    "check": "check",
+    "ingest": "ingest",
+    "chat": "chat",
+    "sessions": "sessions",
+    "logs": "logs",
+    "feedback": "feedback",
+    "fault": "fault",
+    "keys": "keys",
+    "tenants": "keys",
+    "config": "docs",
+    "docs": "docs",
+}
+"""Command -> its module in `serve_app.cli`."""
 
 
 class Commands(click.Group):
-    """Imports a command's module when it is asked for; whatever a command raises ends as one line and status 1."""
+    """Imports the module of a command at its first use, and shows any error in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -21,7 +34,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"serve_app.cli.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(import_module(f"serve_app.cli.{COMMANDS[cmd_name]}"), cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -35,28 +48,36 @@ class Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             what = f"unexpected {type(error).__name__}: {error}"
-            raise click.ClickException(f"{what}; 'serve-app --debug …' shows where it comes from") from error
+            raise click.ClickException(f"{what}; 'serve-app --debug …' shows the traceback") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 @click.version_option(package_name="serve-app", prog_name="serve-app")
 def main(*, debug: bool) -> None:
-    """Serve a LangChain agent: check a configuration, fill the knowledge base, talk to the service.
+    """Serve a LangChain agent: check the configuration, add documents, talk to the service.
 
-    A first round, in this order:
-
-    \b
-      serve-app check                 is everything in place?
-      serve run serve_config.yaml     start the service (in another terminal)
-      serve-app ingest docs/          give it documents
-      serve-app chat                  ask it something
-      serve-app sessions              what do its conversations take up?
-      serve-app logs --run ID         what happened in one run?
-      serve-app feedback              what did users think of its answers?
+    To begin, in this order:
 
     \b
-      serve-app fault                 have something fail on purpose, to rehearse it
-      serve-app keys                  who may come in?
-      serve-app tenants               how much may each tenant ask for?
+      serve-app check                 check that the service can start
+      serve run serve_config.yaml     start it (in another terminal)
+      serve-app ingest docs/          add documents
+      serve-app chat                  talk to the agent
+
+    To operate it:
+
+    \b
+      serve-app logs --run ID         show what happened in one run
+      serve-app sessions              list the largest conversations
+      serve-app feedback              list what users think of the answers
+      serve-app keys                  create and revoke API keys
+      serve-app tenants               set the rate limits of a tenant
+      serve-app fault                 make something fail, to test an outage
+
+    To read:
+
+    \b
+      serve-app docs [TOPIC]          the manual
+      serve-app config reference      all settings, with default and reason
     """

@@ -18,18 +18,19 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from cli_service import served
 from click import ClickException, unstyle
 from click.testing import CliRunner
 from http_fakes import LoggedRuns, ScriptedAgent
+from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.cli import following
-from serve_app.cli.frames import Frame, frames
+from serve_app.cli import chat
+from serve_app.cli.chat import Transcript, TurnStream, read_events
 from serve_app.cli.main import main
-from serve_app.cli.transcript import Transcript
 from serve_app.errors import AgentUnavailable, Overloaded
 from serve_app.values import (
     Answer,
@@ -108,8 +109,8 @@ def url(agent: Scripted) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(following, "WAITS_S", (0.02,))
+    monkeypatch.setattr(chat, "RESUME_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(chat, "RESUME_WAITS_S", (0.02,))
 
 
 @contextmanager
@@ -191,7 +192,7 @@ def shown(*steps: Any) -> str:
     written: list[str] = []
     transcript = Transcript(written.append)
     for step in steps:
-        transcript.show(Frame(step.event, step.model_dump_json()))
+        transcript.show(ServerSentEvent(step.event, step.model_dump_json()))
     return unstyle("".join(written))
 
 
@@ -254,7 +255,7 @@ def test_how_a_turn_ended_is_known() -> None:
     ends = [answer("Hi"), Cancelled(run_id="r1"), Failed(error=Failure.of(AgentUnavailable("gone"), "q1"))]
     for end in ends:
         transcript = Transcript(lambda text: None)
-        transcript.show(Frame(end.event, end.model_dump_json()))
+        transcript.show(ServerSentEvent(end.event, end.model_dump_json()))
         assert transcript.result == end
 
 
@@ -287,7 +288,7 @@ def test_each_message_has_a_key_of_its_own(url: str, agent: Scripted) -> None:
 
 
 def test_no_service_is_at_once_one_line_that_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PATIENCE_S", 30)
+    monkeypatch.setattr(chat, "RESUME_TIMEOUT_S", 30)
     started = time.monotonic()
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
@@ -308,7 +309,7 @@ RUN_FRAME = b'id: 1\nevent: run\ndata: {"run_id": "r1"}\n\n'
         (HEAD + b'event: token\ndata: {"text": "Hal"}\n\n', "Hal\nerror: the stream ended before the answer did\n"),
         (HEAD + b'event: token\ndata: {"te', "error: the stream ended before the answer did\n"),
         (HEAD + RUN_FRAME, "error: the stream ended before the answer did\n"),
-        (HEAD + b"event: token\ndata: {]\n\n", "error: what .* is not understood \\(ValidationError\\)\n"),
+        (HEAD + b"event: token\ndata: {]\n\n", "error: .* sent an answer that cannot be read \\(ValidationError\\)\n"),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "error: .* answers 502 Bad Gateway; .*\n"),
         (b"", "error: .* the connection broke \\(RemoteProtocolError\\)\n"),
     ],
@@ -364,7 +365,7 @@ def test_text_before_and_after_a_call_stands_on_lines_of_its_own() -> None:
 def test_an_answer_that_starts_again_says_so() -> None:
     again = Token(text="New text", restart=True)
     assert shown(Token(text="Old te"), again, answer("New text")) == (
-        "Old te\n[the answer starts again; what stands above no longer counts]\nNew text\n"
+        "Old te\n[the answer starts again; ignore the text above]\nNew text\n"
     )
     assert shown(again, answer("New text")) == "New text\n", "nothing stands above"
 
@@ -394,40 +395,59 @@ def test_a_long_argument_is_cut() -> None:
 def test_events_and_fields_of_a_newer_service_are_passed_over() -> None:
     written: list[str] = []
     transcript = Transcript(written.append)
-    transcript.show(Frame("thought", "{}"))
-    transcript.show(Frame("token", '{"text": "Hi", "mood": "good"}'))
+    transcript.show(ServerSentEvent("thought", "{}"))
+    transcript.show(ServerSentEvent("token", '{"text": "Hi", "mood": "good"}'))
     newer = {**answer("Hi").model_dump(), "cached": True, "config_version": "7"}
-    transcript.show(Frame("answer", json.dumps(newer)))
+    transcript.show(ServerSentEvent("answer", json.dumps(newer)))
     assert "".join(written) == "Hi\n"
     assert isinstance(transcript.result, Answer)
 
 
-FRAMES = st.lists(
-    st.builds(
-        Frame,
-        event=st.sampled_from(["token", "answer", "error"]),
-        data=st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])),
-        id=st.integers(0, 99).map(str),
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["token", "answer", "error"]),
+        st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1),
+        st.integers(0, 99).map(str),
     )
 )
 
 
-@given(sent=FRAMES, cuts=st.lists(st.integers(1, 40)), end=st.sampled_from(["\n", "\r\n"]), comment=st.booleans())
-def test_frames_survive_any_cut_and_any_text(sent: list[Frame], cuts: list[int], end: str, *, comment: bool) -> None:
+def parsed(*chunks: bytes) -> list[tuple[str, str, str]]:
+    response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=iter(chunks))
+    return [(each.event, each.data, each.id) for each in read_events(response)]
+
+
+@given(sent=EVENTS, cuts=st.lists(st.integers(1, 40)), end=st.sampled_from(["\n", "\r\n"]), comment=st.booleans())
+def test_events_survive_any_cut_and_any_text(
+    sent: list[tuple[str, str, str]], cuts: list[int], end: str, *, comment: bool
+) -> None:
     between = f": keep-alive{end}{end}" if comment else ""
-    wire = "".join(f"id: {f.id}{end}event: {f.event}{end}data: {f.data}{end}{end}{between}" for f in sent).encode()
-    chunks, start = [], 0
+    wire = "".join(f"id: {id_}{end}event: {event}{end}data: {data}{end}{end}{between}" for event, data, id_ in sent)
+    chunks, rest = [], wire.encode()
     for cut in cuts:
-        chunks.append(wire[start : start + cut])
-        start += cut
-    assert list(frames([*chunks, wire[start:]])) == sent
+        chunks.append(rest[:cut])
+        rest = rest[cut:]
+    assert parsed(*chunks, rest) == sent
 
 
-def test_lines_of_data_are_joined_and_an_event_without_a_name_is_a_message() -> None:
-    assert list(frames([b"data: a\ndata:b\n\n", b"retry: 3\n\n", b"data\n\n"])) == [
-        Frame("message", "a\nb"),
-        Frame("message", ""),
-    ]
+def test_what_is_no_complete_event_is_passed_over() -> None:
+    huge = "x" * 5_000_000
+    for chunks, expected in [
+        ([b"data: a\ndata:b\n\n", b"retry: 3\n\n", b"data\n\n"], [("message", "a\nb", "")]),
+        ([b"data: whole\n\nevent: token\ndata: cut"], [("message", "whole", "")]),
+        ([b"data: whole\n\ndata: cut\n"], [("message", "whole", "")]),
+        ([b"data: caf\xc3", b"\xa9 \xff!\n\n"], [("message", "caf\xe9 \ufffd!", "")]),
+        (["data: one\u2028line\x0b\x85\n\n".encode()], [("message", "one\u2028line\x0b\x85", "")]),
+        ([b"data: ", *[b"x" * 50_000] * 100, b"\n\n"], [("message", huge, "")]),
+    ]:
+        assert parsed(*chunks) == expected, chunks[0]
+
+
+def test_an_answer_that_is_no_stream_is_one_line() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi") as url:
+        code, output = piped(url, "hi")
+    assert (code, output.count("\n")) == (1, 1)
+    assert output.endswith("the answer is not a stream of events\n")
 
 
 class Terminal:
@@ -531,7 +551,7 @@ def test_ctrl_c_cancels_an_answer_to_a_line_that_was_piped_in_and_ends(url: str,
 
 def test_a_run_that_cannot_be_cancelled_says_so() -> None:
     with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as url:
-        turn = following.Turn(url, {}, lambda frame: None)
+        turn = TurnStream(url, {}, lambda frame: None)
         with pytest.raises(ClickException, match="502 Bad Gateway"):
             turn.cancel()
 

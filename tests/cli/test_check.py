@@ -71,7 +71,7 @@ def test_the_project_as_shipped_is_ready_to_start(project: Path, port: int) -> N
     assert result.stderr == ""
     assert result.stdout.splitlines() == [
         "ok: serve_config.yaml with configs/local.yaml",
-        "  model      offline (rule-based, for trying and testing; SERVE_APP_MODEL names another)",
+        "  model      offline (built-in, for tests; SERVE_APP_MODEL chooses another)",
         "  tools      order_query, knowledge_search",
         "  knowledge  lexical",
         "  redis      embedded",
@@ -93,7 +93,7 @@ def test_a_taken_port_and_a_held_folder_are_told(project: Path, port: int) -> No
     with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", patience_s=0):
         taken, held = problems()
     assert taken.startswith("serve_config.yaml:")
-    assert f": http_options.port: port {port} of 127.0.0.1 is taken. " in taken
+    assert f": http_options.port: port {port} of 127.0.0.1 is in use. " in taken
     assert held.startswith(f"{project}/.serve_app: the data folder is held by another service")
 
 
@@ -106,7 +106,7 @@ def test_a_port_is_taken_on_whichever_address(project: Path, port: int, listens:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((listens, port))
         listening.listen()
-        assert "is taken" in problems()[0]
+        assert "is in use" in problems()[0]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "'::'", "192.0.2.1", "example.com"])
@@ -190,7 +190,7 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) ->
     told = problems()
     assert [line.split(". ")[0] for line in told] == [
         "serve_config.yaml:6: applications.0.deployments.0.name: there is no deployment Tools-rsky",
-        "serve_config.yaml:5: applications.0.deployments: no entry for Tools-risky, which tools.groups makes",
+        "serve_config.yaml:5: applications.0.deployments: no entry for Tools-risky, which tools.groups requires",
     ]
     (project / "serve_config.yaml").write_text(serve + "risky\n")
     assert check().exit_code == 0
@@ -201,8 +201,8 @@ def test_an_ingress_that_takes_fewer_requests_than_admission_lets_in_is_told(pro
     settings.write_text(settings.read_text(encoding="utf-8") + "\nadmission: {max_turns: 800, max_waiting: 160}\n")
     result = check()
     assert result.exit_code == 1
-    assert "1000 requests are fewer than the turns" in result.output
-    assert "Make it 1010 at least" in result.output
+    assert "1000 requests are fewer than admission.max_turns" in result.output
+    assert "Make it at least 1010" in result.output
 
 
 def test_the_commented_example_of_a_group_fits_together(project: Path) -> None:
@@ -270,7 +270,7 @@ applications:
         ("applications: [{import_path: 'other:app'}]", "no application of this service."),
         ("http_options: {port: 8000}", "applications: Field required."),
         ("http_options: 5\napplications: []", "http_options: should be a valid dictionary"),
-        ("applications: [{import_path: 'serve_app.app:build', deployments: [3]}]", "a section is not of the form"),
+        ("applications: [{import_path: 'serve_app.app:build', deployments: [3]}]", "a section does not have the form"),
         ("applications: [", "serve_config.yaml:2: not valid YAML ("),
         ("- 1", "serve_config.yaml: not a mapping of sections."),
     ],

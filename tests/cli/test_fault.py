@@ -32,13 +32,13 @@ def fault(url: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_fault_is_set_listed_and_cleared(url: str) -> None:
-    line = "tool:order_query: error, 30% of calls, for 60 s more\n"
+    line = "tool:order_query: error, 30% of calls, 60 s left\n"
     assert fault(url, "set", "tool:order_query", "--mode", "error", "--rate", "0.3", "--for", "60s") == (0, line)
     code, output = fault(url, "set", "retriever", "--mode", "slow", "--delay", "500ms", "--for", "5m")
-    assert (code, output.splitlines()[0]) == (0, "retriever: slow by 0.5 s, 100% of calls, for 300 s more")
+    assert (code, output.splitlines()[0]) == (0, "retriever: slow by 0.5 s, 100% of calls, 300 s left")
     assert len(fault(url, "list")[1].splitlines()) == 2
     assert fault(url, "clear", "retriever")[1].startswith("tool:order_query: error")
-    assert fault(url, "clear") == fault(url, "list") == (0, "Nothing fails on purpose.\n")
+    assert fault(url, "clear") == fault(url, "list") == (0, "There are no active faults.\n")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_fault_is_set_listed_and_cleared(url: str) -> None:
         (["model"], 2, "Missing option '--mode'"),
         (["model", "--mode", "burn"], 2, "'burn' is not one of"),
         (["model", "--mode", "error", "--rate", "2"], 2, "not in the range"),
-        (["model", "--mode", "error", "--for", "soon"], 2, "'soon' is no time: write 60s, 500ms, 5m or 1h"),
+        (["model", "--mode", "error", "--for", "soon"], 2, "'soon' is not a duration: write 60s, 500ms, 5m or 1h"),
         (["redis", "--mode", "error"], 1, "Field 'target'"),
         (["model", "--mode", "error", "--for", "2h"], 1, "Field 'for_s'"),
     ],

@@ -176,7 +176,7 @@ def test_batches_hold_sixteen_documents_or_a_megabyte(knowledge, docs):
 def test_a_document_larger_than_the_service_takes_is_told(knowledge, docs):
     (docs / "huge.txt").write_text("word " * 3_400_000)
     result = run("docs", "--url", knowledge.url)
-    assert result.stderr == "docs/huge.txt: its text is larger than the service takes (16 MB)\n"
+    assert result.stderr == "docs/huge.txt: its text is larger than the limit of the service (16 MB)\n"
     assert len(knowledge.documents) == 2
 
 
@@ -190,7 +190,7 @@ def test_an_outage_without_end_is_given_up_with_the_services_own_words(knowledge
     knowledge.outages = [error(503, "unavailable", "Milvus is away", **{"Retry-After": "0"}) for _ in range(9)]
     result = run("docs", "--url", knowledge.url)
     assert result.exit_code == 1
-    assert "given up after 6 attempts: Milvus is away (unavailable, request r1); run the same" in result.stderr
+    assert "gave up after 6 attempts: Milvus is away (unavailable, request r1); run the same" in result.stderr
     assert len(knowledge.outages) == 3
 
 
@@ -260,7 +260,7 @@ def test_an_interrupt_keeps_what_was_sent_and_says_how_to_go_on(knowledge, docs)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert stdout.startswith("16 documents: 16 added;")
-    assert "run the same command again to go on" in stderr
+    assert "run the same command again to continue" in stderr
     assert "Traceback" not in stderr
     knowledge.delay_s = 0
     result = run("docs", "--url", knowledge.url)

@@ -65,7 +65,7 @@ def test_a_key_is_made_shown_once_listed_limited_and_revoked(url: str, guarded: 
     code, key, said = run(url, "keys", "create", *order)
     [made] = guarded[1].kept.values()
     assert (code, key) == (0, f"{made.key}\n")
-    assert said == f"Key {made.id} of acme, for chat,knowledge; it is shown this once:\n"
+    assert said == f"Key {made.id} of acme, for chat,knowledge. It is shown only now:\n"
     code, listed, _ = run(url, "keys", "list")
     assert code == 0
     assert made.key not in listed
@@ -126,7 +126,7 @@ def test_every_command_shows_its_key_and_says_where_one_belongs(
     code, _, said = run(url, *command, key="")
     assert code == 1
     assert "(unauthenticated" in said
-    assert "name the key with --key or SERVE_APP_KEY" in said
+    assert "pass the key with --key or SERVE_APP_KEY" in said
     assert "unauthenticated" not in run(url, *command)[2]
     (tmp_path / ".env").write_text(f"SERVE_APP_KEY={OPERATORS}\n")
     assert "unauthenticated" not in run(url, *command, key="")[2]
@@ -143,4 +143,4 @@ def test_a_conversation_shows_the_key_too(url: str) -> None:
 
 
 def test_a_key_that_no_header_can_carry_is_told(url: str) -> None:
-    assert "no header can carry" in run(url, "keys", "list", key="clé")[2]
+    assert "not allowed in a header" in run(url, "keys", "list", key="clé")[2]

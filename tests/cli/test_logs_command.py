@@ -76,7 +76,7 @@ def test_a_run_that_nobody_knows_is_one_line_and_status_one(url: str) -> None:
 
 
 def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> None:
-    assert shown("feedback", "--url", url) == (0, "Nobody has voted yet.\n")
+    assert shown("feedback", "--url", url) == (0, "There is no feedback yet.\n")
     vote = {"run_id": run_id, "rating": "down", "comment": "no\x1b[2J"}
     assert httpx.post(f"{url}/agent/feedback", json=vote, timeout=10).status_code == 200
     code, output = shown("feedback", "--url", url, "--rating", "down")
@@ -89,6 +89,6 @@ def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> N
         "            there",
         "  comment   no[2J",
         "",
-        "1 of 1 votes: 0 up, 1 down, 0% satisfied.",
+        "1 of 1 ratings: 0 up, 1 down, 0% satisfied.",
     ]
     assert "question" not in shown("feedback", "--url", url, "--rating", "up")[1]

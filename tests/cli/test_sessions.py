@@ -57,10 +57,10 @@ def test_names_stand_to_the_left_and_figures_to_the_right(url: str, agent: Scrip
     ("given", "last"),
     [
         (sizes(SMALL, counted=1), "All 1 conversation."),
-        (sizes(LARGE, SMALL, counted=12_345), "The largest 2 of all 12,345 conversations."),
+        (sizes(LARGE, SMALL, counted=12_345), "The largest 2 of 12,345 conversations."),
         (
             sizes(LARGE, counted=10_000, complete=False),
-            "1 of the 10,000 conversations that were counted; there are more, which were not.",
+            "1 of the 10,000 conversations that were examined. There are more.",
         ),
         (sizes(counted=0), "There are no conversations."),
     ],
