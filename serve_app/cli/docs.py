@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.resources.abc import Traversable
 
-MAX_SUMMARY_CHARACTERS = 90
+MAX_SUMMARY_CHARACTERS = 110
 
 
 @click.command()

@@ -85,8 +85,7 @@ class ModelEndpoint(SettingsSection):
 class ModelSettings(ModelEndpoint):
     """The chat model, its retries, its circuit breaker and its fallbacks."""
 
-    name: str = "offline"
-    """As in each of `fallbacks`."""
+    name: str = Field(default="offline", description=ModelEndpoint.model_fields["name"].description)
     fallbacks: tuple[ModelEndpoint, ...] = ()
     """Models to call, in this order, after the models before them failed. Their answers are `degraded`."""
     fallback_on: tuple[FallbackOn, ...] = ()

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
 
 EMBEDDED = "embedded"
 
@@ -120,19 +120,24 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-MilvusUrl = Annotated[str, AfterValidator(_milvus_url)]
-FunctionPath = Annotated[str, AfterValidator(_function_path)]
-VariableName = Annotated[str, AfterValidator(_variable_name)]
-ToolName = Annotated[str, AfterValidator(_tool_name)]
-UrlTemplate = Annotated[str, AfterValidator(_url_template)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-GroupName = Annotated[str, AfterValidator(_group_name)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
-Network = Annotated[str, AfterValidator(_network)]
-HostName = Annotated[str, AfterValidator(_host_name)]
-Origin = Annotated[str, AfterValidator(_origin)]
+def _shown_as(kind: str) -> WithJsonSchema:
+    """Set the name of a type in the reference of the settings."""
+    return WithJsonSchema({"type": "string", "format": kind})
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url), _shown_as("URL")]
+RedisUrl = Annotated[str, AfterValidator(_redis_url), _shown_as("`embedded` or URL")]
+MilvusUrl = Annotated[str, AfterValidator(_milvus_url), _shown_as("`embedded` or URL")]
+FunctionPath = Annotated[str, AfterValidator(_function_path), _shown_as("`module:function`")]
+VariableName = Annotated[str, AfterValidator(_variable_name), _shown_as("variable name")]
+ToolName = Annotated[str, AfterValidator(_tool_name), _shown_as("tool name")]
+UrlTemplate = Annotated[str, AfterValidator(_url_template), _shown_as("URL with `{parameter}`")]
+HeaderName = Annotated[str, AfterValidator(_header_name), _shown_as("header name")]
+GroupName = Annotated[str, AfterValidator(_group_name), _shown_as("group name")]
+Pattern = Annotated[str, AfterValidator(_pattern), _shown_as("regular expression")]
+Network = Annotated[str, AfterValidator(_network), _shown_as("IP network")]
+HostName = Annotated[str, AfterValidator(_host_name), _shown_as("`host` or `host:port`")]
+Origin = Annotated[str, AfterValidator(_origin), _shown_as("web origin")]
 
 
 class SettingsSection(BaseModel):

@@ -1,12 +1,11 @@
-"""Which documents are there, and in how many passages does each term occur?
+"""Stores the records of a tenant's documents, and how many passages have each term, in Redis.
 
-One tenant's documents in Redis. A document's record and the frequencies of its terms change in one step, so that the
-frequencies are those of the documents listed, whenever a writer dies. A document is `unsettled` while Milvus may hold
-passages of it that the record does not name.
+A script changes a document's record and the frequencies of its terms in one step, so that they agree whenever a writer
+dies. A document is `unsettled` while Milvus may hold passages of it that the record does not name.
 
-With every change comes a new `version`, in the same step: an answer that was found under another one may be out of
-date. A search counts what the records name, so that from the step on it finds the new. The version changes once more
-when the old passages are gone, which until then may take places among those that are looked at.
+Each change sets a new `version` in the same step: an answer found under another version may be out of date. A search
+returns only what the records name, so it finds the new text from that step on. The version changes once more when the
+old passages are deleted, because until then they may take places among the hits.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PASSAGES = "passages"
-"""The field of the frequencies that counts all passages; the other fields are term ids."""
+"""The field of the frequencies hash that counts all passages; the other fields are term ids."""
 
 # KEYS: lease, documents, terms, sources, frequencies, version
 # ARGV: holder, document id, its member of sources, new record or '', new terms, new version,
@@ -58,7 +57,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """What is known of a document; `digest` tells which of its passages count."""
+    """What Redis holds of a document; only passages with its `digest` count."""
 
     source: str
     title: str
@@ -67,7 +66,7 @@ class DocumentRecord:
     characters: int
     indexed_at: float
 
-    def summary(self, document_id: str) -> DocumentSummary:
+    def to_summary(self, document_id: str) -> DocumentSummary:
         """As the API shows it."""
         fields = {name: value for name, value in asdict(self).items() if name != "digest"}
         return DocumentSummary(id=document_id, **fields)
@@ -75,7 +74,7 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True)
 class DocumentPage:
-    """Some documents in order, and the totals of all."""
+    """A page of documents in order of their sources, and the totals of all documents."""
 
     documents: list[DocumentSummary]
     total: int
@@ -83,7 +82,7 @@ class DocumentPage:
 
 
 class DocumentStore:
-    """The documents of one tenant; every method raises `StoreUnavailable` when Redis does not answer."""
+    """The documents of one tenant; every method may raise `StoreUnavailable`."""
 
     def __init__(self, redis: Redis, collection: str, tenant: str) -> None:
         self._redis: Any = redis
@@ -96,24 +95,24 @@ class DocumentStore:
         self._version = documents_version_key(collection, tenant)
 
     async def statistics(self, terms: Iterable[int]) -> tuple[int, dict[int, int]]:
-        """How many passages there are, and in how many of them each of `terms` occurs."""
+        """The number of passages, and the number that have each of `terms`."""
         wanted = list(terms)
         with translate_redis_errors():
             total, *found = await self._redis.hmget(self._frequencies, [PASSAGES, *wanted])
-        return _count(total), {term: _count(count) for term, count in zip(wanted, found, strict=True)}
+        return _parse_count(total), {term: _parse_count(count) for term, count in zip(wanted, found, strict=True)}
 
     async def records(self, document_ids: Iterable[str]) -> dict[str, DocumentRecord]:
-        """The records of those that are there."""
+        """The records of the documents that exist."""
         wanted = list(document_ids)
         if not wanted:
             return {}
         with translate_redis_errors():
             found = await self._redis.hmget(self._documents, wanted)
-        records = {key: _readable(key, value) for key, value in zip(wanted, found, strict=True) if value}
+        records = {key: _parse_record(key, value) for key, value in zip(wanted, found, strict=True) if value}
         return {key: record for key, record in records.items() if record}
 
     async def page(self, offset: int, limit: int) -> DocumentPage:
-        """Documents by source."""
+        """A page of documents by source."""
         with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.zrange(self._sources, offset, offset + limit - 1)
@@ -122,21 +121,21 @@ class DocumentStore:
             members, total, passages = await pipeline.execute()
         ids = [member.rpartition("\0")[2] for member in members]
         records = await self.records(ids)
-        summaries = [records[each].summary(each) for each in ids if each in records]
-        return DocumentPage(summaries, total, _count(passages))
+        summaries = [records[each].to_summary(each) for each in ids if each in records]
+        return DocumentPage(summaries, total, _parse_count(passages))
 
     async def unsettled(self) -> list[str]:
-        """The documents whose writer did not finish."""
+        """The ids of documents whose writer did not finish."""
         with translate_redis_errors():
             return sorted(await self._redis.smembers(self._unsettled))
 
-    async def unsettle(self, document_id: str) -> None:
-        """Note that Milvus is about to hold passages of the document that do not count."""
+    async def mark_unsettled(self, document_id: str) -> None:
+        """Record that Milvus may hold passages of the document that its record does not name."""
         with translate_redis_errors():
             await self._redis.sadd(self._unsettled, document_id)
 
-    async def settle(self, document_id: str) -> None:
-        """Note that Milvus holds the passages that count, and no others."""
+    async def mark_settled(self, document_id: str) -> None:
+        """Record that Milvus holds the passages that the record names, and no others."""
         with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.srem(self._unsettled, document_id)
@@ -144,7 +143,7 @@ class DocumentStore:
             await pipeline.execute()
 
     async def put(self, lease: Lease, document_id: str, record: DocumentRecord, terms: Mapping[int, int]) -> None:
-        """Set the document's record; `terms` says in how many of its passages each term occurs.
+        """Set the document's record; `terms` counts the passages of the document that have each term.
 
         Raises:
             StoreUnavailable: Redis did not answer, or `lease` is lost: nothing has changed.
@@ -152,8 +151,8 @@ class DocumentStore:
         counts = {PASSAGES: record.passages} | {str(term): count for term, count in terms.items()}
         await self._apply(lease, document_id, record, json.dumps(asdict(record)), counts)
 
-    async def drop(self, lease: Lease, document_id: str, record: DocumentRecord) -> None:
-        """Forget the document.
+    async def delete(self, lease: Lease, document_id: str, record: DocumentRecord) -> None:
+        """Delete the document's record.
 
         Raises:
             StoreUnavailable: Redis did not answer, or `lease` is lost: nothing has changed.
@@ -164,7 +163,7 @@ class DocumentStore:
         self, lease: Lease, document_id: str, record: DocumentRecord, value: str, counts: dict[str, int]
     ) -> None:
         with translate_redis_errors():
-            before = _terms_in(document_id, await self._redis.hget(self._terms, document_id) or "{}")
+            before = _parse_terms(document_id, await self._redis.hget(self._terms, document_id) or "{}")
             changes = {field: counts.get(field, 0) - before.get(field, 0) for field in {*counts, *before}}
             applied = await self._redis.eval(
                 APPLY,
@@ -177,27 +176,27 @@ class DocumentStore:
             raise StoreUnavailable("Another replica has taken over the index")
 
 
-def _readable(document_id: str, written: str) -> DocumentRecord | None:
-    """The record; one that nobody can read is none, so that its document is sent anew."""
+def _parse_record(document_id: str, written: str) -> DocumentRecord | None:
+    """The record; None for one that cannot be read, so that its document can be sent again."""
     try:
         return DocumentRecord(**json.loads(written))
     except (ValueError, TypeError):
-        logger.exception("record_unreadable", extra={"document": document_id})
+        logger.exception("document_record_unreadable", extra={"document": document_id})
         return None
 
 
-def _terms_in(document_id: str, written: str) -> dict[str, int]:
-    """How often each term counts for the document now; nothing where nobody can read it."""
+def _parse_terms(document_id: str, written: str) -> dict[str, int]:
+    """The counts of the document's terms; empty where they cannot be read."""
     try:
         return {term: int(count) for term, count in json.loads(written).items()}
     except (ValueError, TypeError, AttributeError):
-        logger.exception("terms_unreadable", extra={"document": document_id})
+        logger.exception("document_terms_unreadable", extra={"document": document_id})
         return {}
 
 
-def _count(written: str | None) -> int:
+def _parse_count(written: str | None) -> int:
     try:
         return int(written or 0)
     except ValueError:
-        logger.exception("count_unreadable")
+        logger.exception("passage_count_unreadable")
         return 0

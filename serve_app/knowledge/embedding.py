@@ -15,12 +15,11 @@ from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.resilience.fault_injection import inject_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from langchain_core.embeddings import Embeddings
 
     from serve_app.config import EmbeddingSettings
-    from serve_app.knowledge.collection_check import CollectionCheck
     from serve_app.values import Context
 
 T = TypeVar("T")
@@ -29,9 +28,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Texts per call: the least that a known provider limits it to."""
+"""Texts per call: the smallest limit of a known provider."""
 LIMIT = BreakerPolicy(failures=5, cool_down_s=10)
-"""Twice as long as for Milvus: it is another's service, which may count the questions it refuses."""
+"""Twice as long as for Milvus: a provider may count the calls that it refuses."""
 MODEL = "knowledge.embedding.model"
 OPTIONS = "knowledge.embedding.options"
 FACTORY = "knowledge.embedding.factory"
@@ -39,65 +38,65 @@ _ADDRESSES = ("base_url", "api_base", "endpoint")
 
 
 class Embedder:
-    """A LangChain `Embeddings`, its calls bounded in time and size; every method raises `ModelUnavailable`."""
+    """Calls LangChain `Embeddings` within bounds of time and size; every method may raise `ModelUnavailable`."""
 
     def __init__(
         self,
         settings: EmbeddingSettings,
         query_timeout_s: float,
-        layout: CollectionCheck,
+        expected_dimension: Callable[[], int | None],
         embeddings: Embeddings | None = None,
     ) -> None:
         self.circuit = GuardedCalls("embedding", LIMIT)
-        self._layout = layout
+        self._expected_dimension = expected_dimension
         self._timeout_s = settings.timeout_s
         self._query_timeout_s = min(query_timeout_s, settings.timeout_s)
-        self._embeddings = embeddings or embeddings_of(settings)
+        self._embeddings = embeddings or create_embeddings(settings)
 
-    async def query(self, context: Context, text: str) -> list[float]:
-        """The vector of a question; refused while the breaker is open."""
+    async def embed_query(self, context: Context, text: str) -> list[float]:
+        """The vector of a question; fails at once while the circuit breaker is open."""
         with self.circuit.guard(ModelUnavailable, (ModelUnavailable,)):
-            vector = await _bounded(self._vector(context, text), self._query_timeout_s)
-            self._assert_fitting(vector)
+            vector = await _call_embeddings(self._embed_with_faults(context, text), self._query_timeout_s)
+            self._check_vector(vector)
             return vector
 
-    async def _vector(self, context: Context, text: str) -> list[float]:
-        if await inject_fault(context.faults, "embedding", ConnectionError("a fault set on purpose")):
+    async def _embed_with_faults(self, context: Context, text: str) -> list[float]:
+        if await inject_fault(context.faults, "embedding", ConnectionError("an injected fault")):
             return []
         return await self._embeddings.aembed_query(text)
 
     async def ping(self) -> None:
-        """Embed a word, and see that the collection could hold its vector."""
-        self._assert_fitting(await self._word())
+        """Embed a word, and check that the collection could hold its vector."""
+        self._check_vector(await self._embed_word())
 
-    async def dimension(self) -> int:
+    async def measure_dimension(self) -> int:
         """The length of every vector."""
-        return len(await self._word())
+        return len(await self._embed_word())
 
-    async def documents(self, texts: list[str]) -> list[list[float]]:
+    async def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of passages, in order."""
         vectors: list[list[float]] = []
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
-            vectors += await _bounded(self._embeddings.aembed_documents(batch), self._timeout_s)
+            vectors += await _call_embeddings(self._embeddings.aembed_documents(batch), self._timeout_s)
         for vector in vectors:
-            self._assert_fitting(vector)
+            self._check_vector(vector)
         return vectors
 
-    async def _word(self) -> list[float]:
-        return await _bounded(self._embeddings.aembed_query("dimension"), self._timeout_s)
+    async def _embed_word(self) -> list[float]:
+        return await _call_embeddings(self._embeddings.aembed_query("dimension"), self._timeout_s)
 
-    def _assert_fitting(self, vector: list[float]) -> None:
-        """See that Milvus, which would be blamed for it, is not given what it cannot take."""
+    def _check_vector(self, vector: list[float]) -> None:
+        """Refuse a vector that Milvus would not take, as a failure of the embedding model."""
         if not vector or not all(map(math.isfinite, vector)):
             raise ModelUnavailable("The embedding model's answer cannot be read")
-        wanted = self._layout.dimension
+        wanted = self._expected_dimension()
         if wanted is not None and len(vector) != wanted:
             what = f"The embedding model's vectors have {len(vector)} numbers, those of the collection {wanted}"
             raise ModelUnavailable(f"{what}: it is another model, or another version of it")
 
 
-async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
+async def _call_embeddings(call: Awaitable[T], timeout_s: float) -> T:
     try:
         async with asyncio.timeout(timeout_s):
             return await call
@@ -106,7 +105,7 @@ async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
         raise ModelUnavailable(f"The embedding model did not answer ({type(error).__name__})") from error
 
 
-def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
+def create_embeddings(settings: EmbeddingSettings) -> Embeddings:
     """The LangChain `Embeddings` that `settings` name, with its secrets.
 
     Raises:
@@ -119,7 +118,7 @@ def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
     if is_class_path(name):
         given = {option: read_secret(variable).get_secret_value() for option, variable in settings.options_env.items()}
         key = read_secret(settings.api_key_env).get_secret_value() if settings.api_key_env else None
-        return _of_class(settings, given, key)
+        return _construct(settings, given, key)
     from langchain.embeddings import init_embeddings
 
     options: dict[str, Any] = {}
@@ -134,20 +133,20 @@ def embeddings_of(settings: EmbeddingSettings) -> Embeddings:
 
 
 def find_embedding_problems(settings: EmbeddingSettings) -> Iterator[Problem]:
-    """What keeps the model from being constructed; nothing is sent to it."""
+    """The reasons why the model cannot be constructed; nothing is sent to it."""
     if settings.factory:
         yield from _factory_problems(settings.factory)
     elif settings.model and is_class_path(settings.model):
         try:
-            given = dict.fromkeys(settings.options_env, "not asked")
-            _of_class(settings, given, "not asked" if settings.api_key_env else None)
+            given = dict.fromkeys(settings.options_env, "no key")
+            _construct(settings, given, "no key" if settings.api_key_env else None)
         except InvalidConfiguration as error:
             yield from error.problems
     elif settings.model:
         yield from _name_problems(settings.model, has_key=settings.api_key_env is not None)
 
 
-def _of_class(settings: EmbeddingSettings, given: dict[str, str], key: str | None) -> Embeddings:
+def _construct(settings: EmbeddingSettings, given: dict[str, str], key: str | None) -> Embeddings:
     from langchain_core.embeddings import Embeddings
 
     path = settings.model or ""
@@ -155,11 +154,11 @@ def _of_class(settings: EmbeddingSettings, given: dict[str, str], key: str | Non
     known: dict[str, Any] = getattr(chosen, "model_fields", {})
     options: dict[str, Any] = {**settings.options, **given}
     if key is not None:
-        options[_option(known, ("api_key",), path, "api_key_env")] = key
+        options[_find_option(known, ("api_key",), path, "api_key_env")] = key
     if settings.base_url is not None:
-        options[_option(known, _ADDRESSES, path, "base_url")] = settings.base_url
+        options[_find_option(known, _ADDRESSES, path, "base_url")] = settings.base_url
     if "max_retries" in known:
-        options.setdefault("max_retries", 1)  # the least that its package takes; the service retries where it should
+        options.setdefault("max_retries", 1)  # the least that its package takes: the service itself retries
     names = {*known, *(field.alias for field in known.values())}
     if known and (unknown := sorted(options.keys() - names)):
         what = f"{path} has no option {', '.join(unknown)}"
@@ -171,13 +170,13 @@ def _of_class(settings: EmbeddingSettings, given: dict[str, str], key: str | Non
         raise InvalidConfiguration((Problem(MODEL, f"{path} needs another package", _first_line(error)),)) from error
     except Exception as error:  # a provider's package raises whatever it likes; its message may hold an option's value
         what = f"{path} cannot be constructed ({_reasons(error)})"
-        mend = "Mend knowledge.embedding.options; name the variable of its key in api_key_env or options_env"
-        raise InvalidConfiguration((Problem(MODEL, what, mend),)) from error
+        hint = "Mend knowledge.embedding.options; name the variable of its key in api_key_env or options_env"
+        raise InvalidConfiguration((Problem(MODEL, what, hint),)) from error
     return made
 
 
-def _option(known: dict[str, Any], endings: tuple[str, ...], path: str, setting: str) -> str:
-    """The option of the class that the setting stands for."""
+def _find_option(known: dict[str, Any], endings: tuple[str, ...], path: str, setting: str) -> str:
+    """The option of the class that corresponds to the setting."""
     for ending in endings:
         found = [name for name in known if name == ending] or [name for name in known if name.endswith(ending)]
         if len(found) == 1:
@@ -187,37 +186,37 @@ def _option(known: dict[str, Any], endings: tuple[str, ...], path: str, setting:
 
 
 def _factory_problems(path: str) -> Iterator[Problem]:
-    mend = "Name a function without arguments that returns LangChain Embeddings"
+    hint = "Name a function without arguments that returns LangChain Embeddings"
     try:
         factory = resolve_name(path)
     except Exception as error:  # noqa: BLE001 - importing runs whatever the user's module does
-        yield Problem(FACTORY, f"{path} does not import ({type(error).__name__}: {error})", mend)
+        yield Problem(FACTORY, f"{path} does not import ({type(error).__name__}: {error})", hint)
     else:
         if not callable(factory):
-            yield Problem(FACTORY, f"{path} is not a function", mend)
+            yield Problem(FACTORY, f"{path} is not a function", hint)
 
 
 def _name_problems(name: str, *, has_key: bool) -> Iterator[Problem]:
-    """Its package and its name, by constructing it; a key that is named but missing is told elsewhere."""
+    """Problems of a model name, found by constructing the model; a missing key is reported elsewhere."""
     from langchain.embeddings import init_embeddings
 
-    mend = "Name it provider:model, such as openai:embedding-3, or package.module:Class"
+    hint = "Name it provider:model, such as openai:embedding-3, or package.module:Class"
     if ":" not in name:
-        yield Problem(MODEL, f"{name} names no provider", mend)
+        yield Problem(MODEL, f"{name} names no provider", hint)
         return
     try:
-        init_embeddings(name, **({"api_key": "not asked"} if has_key else {}))
+        init_embeddings(name, **({"api_key": "no key"} if has_key else {}))
     except ImportError as error:
         yield Problem(MODEL, f"the package of {name} is not installed", str(error))
     except ValueError as error:
-        yield Problem(MODEL, _first_line(error), mend)
+        yield Problem(MODEL, _first_line(error), hint)
     except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
         what = f"{name} cannot be constructed ({_first_line(error)})"
         yield Problem(MODEL, what, "Name the variable that holds its key: knowledge.embedding.api_key_env")
 
 
 def _reasons(error: Exception) -> str:
-    """Why, without the values that pydantic repeats."""
+    """The message of `error` without the values that pydantic repeats."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):

@@ -1,4 +1,4 @@
-"""What is indexed of a document?"""
+"""Makes the entries of the index: a document's passages with their BM25 weights."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from serve_app.knowledge.bm25 import passage_weights
 from serve_app.knowledge.chunking import split_document
-from serve_app.knowledge.sparse import passage_weights
 
 if TYPE_CHECKING:
     from serve_app.values import Document
 
 VERSION = 1
-"""Part of every digest: raising it has documents indexed anew when they are sent again."""
+"""Part of every digest. Raise it to have documents indexed again when they are sent again."""
 
 MAX_CHARACTERS = 16_000
-"""What Milvus takes in a text field, at four bytes a character; only a single line can be longer."""
+"""Milvus takes 64 KB in a text field, at most four bytes a character. Only a single line can be longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,10 @@ class IndexEntry:
 
 
 def make_index_entries(document: Document) -> list[IndexEntry]:
-    """The passages of `document`; CPU-heavy, so not for an event loop. One without any term is left out."""
+    """The entries of `document`, without passages that have no term.
+
+    This takes CPU time: do not call it on an event loop.
+    """
     pieces = [
         (piece.title[:MAX_CHARACTERS], piece.text[start : start + MAX_CHARACTERS])
         for piece in split_document(document)
@@ -39,12 +42,12 @@ def make_index_entries(document: Document) -> list[IndexEntry]:
     return [entry for entry in weighed if entry.weights]
 
 
-def document_id(tenant: str, source: str) -> str:
-    """The same source of the same tenant is the same document."""
+def make_document_id(tenant: str, source: str) -> str:
+    """The id of the document of a tenant and a source."""
     return sha256(f"{tenant}\0{source}".encode()).hexdigest()[:32]
 
 
-def digest(document: Document) -> str:
-    """Changes when the document would be indexed differently."""
+def digest_document(document: Document) -> str:
+    """A digest that changes when the document would be indexed differently."""
     content = "\0".join([str(VERSION), document.format, document.title, document.text])
     return sha256(content.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""How are passages kept in Milvus, and which of them are near a query?"""
+"""Stores passages in Milvus, and finds those near a vector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from serve_app.ports import Metrics
 
 BATCH = 500
-"""Rows per write: far below gRPC's limit of 64 MB."""
+"""Rows per write: far below the limit of gRPC, 64 MB."""
 
 SPARSE = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
 DENSE = {"index_type": "HNSW", "metric_type": "COSINE", "params": {"M": 16, "efConstruction": 200}}
@@ -32,7 +32,7 @@ FIELDS = ["id", "document_id", "digest", "source", "title", "text", "sparse"]
 
 @dataclass(frozen=True, slots=True)
 class DocumentVersion:
-    """Which version of which document passages belong to."""
+    """The version of a document that passages belong to."""
 
     tenant: str
     document_id: str
@@ -42,7 +42,7 @@ class DocumentVersion:
 
 @dataclass(frozen=True, slots=True)
 class PassageHit:
-    """A passage that was found; `distance` is Milvus's, larger is nearer."""
+    """A passage that was found; `distance` is that of Milvus, where larger is nearer."""
 
     id: str
     document_id: str
@@ -55,7 +55,7 @@ class PassageHit:
 
 
 class PassageStore:
-    """The passages of all tenants; every method raises `StoreUnavailable` when Milvus does not answer."""
+    """The passages of all tenants; every method may raise `StoreUnavailable`."""
 
     def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
         self._collection = MilvusCollection(settings, name, metrics)
@@ -66,9 +66,9 @@ class PassageStore:
         indexes: dict[str, dict[str, Any]] = {"sparse": SPARSE}
         if dimension is not None:
             indexes["dense"] = DENSE
-        await self._collection.create(_schema(dimension), indexes)
+        await self._collection.create(_make_schema(dimension), indexes)
 
-    async def exist(self) -> bool:
+    async def exists(self) -> bool:
         """Whether the collection is there."""
         try:
             await self._collection.describe(self._timeout_s)
@@ -76,28 +76,28 @@ class PassageStore:
             return False
         return True
 
-    async def put(self, origin: DocumentVersion, entries: list[IndexEntry], vectors: list[list[float]] | None) -> None:
+    async def put(self, version: DocumentVersion, entries: list[IndexEntry], vectors: list[list[float]] | None) -> None:
         """Store the passages of a document, and wait until every reader sees them."""
-        rows = [_row(origin, position, entry) for position, entry in enumerate(entries)]
+        rows = [_make_row(version, position, entry) for position, entry in enumerate(entries)]
         for row, vector in zip(rows, vectors or [], strict=bool(vectors)):
             row["dense"] = vector
         for start in range(0, len(rows), BATCH):
             await self._upsert(rows[start : start + BATCH])
-        await self._seen(origin)
+        await self._wait_until_visible(version)
 
-    async def keep(self, tenant: str, document_id: str, digest: str | None) -> None:
-        """Delete the document's passages but those of `digest`."""
-        which = f"tenant == {_quoted(tenant)} and document_id == {_quoted(document_id)}"
+    async def delete_other_versions(self, tenant: str, document_id: str, digest: str | None) -> None:
+        """Delete the passages of the document except those of `digest`; without a digest, all."""
+        which = f"tenant == {_quote(tenant)} and document_id == {_quote(document_id)}"
         if digest is not None:
-            which += f" and digest != {_quoted(digest)}"
+            which += f" and digest != {_quote(digest)}"
 
         async def delete(client: AsyncMilvusClient) -> None:
             await client.delete(self._collection.name, filter=which, timeout=self._timeout_s)
 
         await self._collection.call(delete, self._timeout_s)
 
-    async def settle(self) -> None:
-        """Have what was written indexed: Milvus Lite scans unflushed rows, and indexes flushed ones at a search."""
+    async def flush(self) -> None:
+        """Flush and index what was written: Milvus Lite scans unflushed rows, and indexes flushed rows at a search."""
         name = self._collection.name
 
         async def flush_and_search(client: AsyncMilvusClient) -> None:
@@ -106,31 +106,31 @@ class PassageStore:
 
         await self._collection.call(flush_and_search, self._timeout_s)
 
-    async def near(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[PassageHit]:
+    async def search(self, tenant: str, vector: Vector, limit: int, timeout_s: float) -> list[PassageHit]:
         """The tenant's passages nearest to a sparse or a dense vector, nearest first."""
         sparse = isinstance(vector, dict)
 
-        async def search(client: AsyncMilvusClient) -> Any:
+        async def search_collection(client: AsyncMilvusClient) -> Any:
             return await client.search(
                 self._collection.name,
                 data=[vector],
                 anns_field="sparse" if sparse else "dense",
                 search_params={"metric_type": (SPARSE if sparse else DENSE)["metric_type"]},
-                filter=f"tenant == {_quoted(tenant)}",
+                filter=f"tenant == {_quote(tenant)}",
                 limit=limit,
                 output_fields=FIELDS,
                 timeout=timeout_s,
             )
 
-        found = await self._collection.call(search, timeout_s)
-        return [_hit(each["entity"], each["distance"]) for each in found[0]]
+        found = await self._collection.call(search_collection, timeout_s)
+        return [_make_hit(each["entity"], each["distance"]) for each in found[0]]
 
-    async def warm(self, timeout_s: float) -> None:
-        """Have the collection connected and loaded by a search that finds nothing."""
-        await self.near("", {0: 1.0}, 1, timeout_s)
+    async def warm_up(self, timeout_s: float) -> None:
+        """Connect and load the collection, by a search that finds nothing."""
+        await self.search("", {0: 1.0}, 1, timeout_s)
 
     async def ping(self, timeout_s: float) -> None:
-        """Ask whether Milvus is there."""
+        """Check that Milvus answers."""
         await self._collection.ping(timeout_s)
 
     async def close(self) -> None:
@@ -143,9 +143,9 @@ class PassageStore:
 
         await self._collection.call(upsert, self._timeout_s)
 
-    async def _seen(self, origin: DocumentVersion) -> None:
-        """A strongly consistent read returns when the query nodes have what was written before it."""
-        which = f"document_id == {_quoted(origin.document_id)} and digest == {_quoted(origin.digest)}"
+    async def _wait_until_visible(self, version: DocumentVersion) -> None:
+        """Wait for the query nodes: a strongly consistent read returns when they have what was written before it."""
+        which = f"document_id == {_quote(version.document_id)} and digest == {_quote(version.digest)}"
 
         async def count(client: AsyncMilvusClient) -> None:
             await client.query(
@@ -159,7 +159,7 @@ class PassageStore:
         await self._collection.call(count, self._timeout_s)
 
 
-def _schema(dimension: int | None) -> CollectionSchema:
+def _make_schema(dimension: int | None) -> CollectionSchema:
     fields = [
         FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=128),
         FieldSchema("tenant", DataType.VARCHAR, max_length=512),
@@ -175,24 +175,24 @@ def _schema(dimension: int | None) -> CollectionSchema:
     return CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
 
 
-def _hit(fields: dict[str, Any], distance: float) -> PassageHit:
+def _make_hit(fields: dict[str, Any], distance: float) -> PassageHit:
     return PassageHit(
         **{name: fields[name] for name in FIELDS if name != "sparse"}, weights=fields["sparse"], distance=distance
     )
 
 
-def _row(origin: DocumentVersion, position: int, entry: IndexEntry) -> dict[str, Any]:
+def _make_row(version: DocumentVersion, position: int, entry: IndexEntry) -> dict[str, Any]:
     return {
-        "id": f"{origin.document_id}-{origin.digest}-{position}",
-        "tenant": origin.tenant,
-        "document_id": origin.document_id,
-        "digest": origin.digest,
-        "source": origin.source,
+        "id": f"{version.document_id}-{version.digest}-{position}",
+        "tenant": version.tenant,
+        "document_id": version.document_id,
+        "digest": version.digest,
+        "source": version.source,
         "title": entry.title,
         "text": entry.text,
         "sparse": entry.weights,
     }
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Which Milvus is searched: the one that is written to, or its standby?"""
+"""Searches Milvus, and its standby where Milvus does not answer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LIMIT = BreakerPolicy(failures=5, cool_down_s=5)
-"""Five searches tell an outage from a hiccup. A restart of the embedded Milvus takes up to five seconds, and a probe
-that comes too early costs one search half a second."""
+BREAKER = BreakerPolicy(failures=5, cool_down_s=5)
+"""Fewer failures may be a hiccup. The embedded Milvus restarts within five seconds; a probe that comes too early costs
+one search half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,24 @@ class ReplicaHits:
 
 
 class MilvusReplica:
-    """One Milvus, whose searches go through a breaker."""
+    """One Milvus, whose searches go through a circuit breaker."""
 
     def __init__(self, name: str, passages: PassageStore, timeout_s: float, limit: BreakerPolicy) -> None:
         self.passages = passages
         self.circuit = GuardedCalls(name, limit)
         self._timeout_s = timeout_s
 
-    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[PassageHit]]:
+    async def search(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[PassageHit]]:
         """The tenant's hits of each vector, all within the time of one search.
 
         Raises:
-            StoreUnavailable: the server did not answer in time, refused, or is left alone for a while.
+            StoreUnavailable: the server did not answer in time or refused, or its breaker is open.
         """
         with self.circuit.guard(StoreUnavailable, (StoreUnavailable,)), translate_milvus_errors():
             async with asyncio.timeout(self._timeout_s):
-                garbled = await inject_fault(context.faults, "retriever", ConnectionError("a fault set on purpose"))
+                garbled = await inject_fault(context.faults, "retriever", ConnectionError("an injected fault"))
                 found = {
-                    name: await self.passages.near(context.tenant, vector, limit, self._timeout_s)
+                    name: await self.passages.search(context.tenant, vector, limit, self._timeout_s)
                     for name, vector in vectors.items()
                 }
         if garbled:
@@ -64,13 +64,13 @@ class MilvusReplica:
 
 
 class MilvusReplicas:
-    """The Milvus that documents are in, and where there is one the standby, which is only read."""
+    """The Milvus that documents are written to, and its standby, which is only read."""
 
     def __init__(
         self,
         milvus: MilvusSettings,
         knowledge: KnowledgeSettings,
-        limit: BreakerPolicy = LIMIT,
+        limit: BreakerPolicy = BREAKER,
         metrics: Metrics = NULL_METRICS,
     ) -> None:
         self.passages = PassageStore(milvus, knowledge.collection, metrics)
@@ -80,22 +80,22 @@ class MilvusReplicas:
             standby = PassageStore(second, knowledge.collection, metrics)
             self.all.append(MilvusReplica("milvus:standby", standby, knowledge.timeout_s, limit))
 
-    async def near(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> ReplicaHits:
-        """The hits of each vector, of the first server that answers.
+    async def search(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> ReplicaHits:
+        """The hits of each vector, from the first server that answers.
 
         Raises:
             StoreUnavailable: none did.
         """
         failures: list[StoreUnavailable] = []
-        for server in self.all:
+        for replica in self.all:
             try:
-                return ReplicaHits(await server.near(context, vectors, limit), standby=bool(failures))
+                return ReplicaHits(await replica.search(context, vectors, limit), standby=bool(failures))
             except StoreUnavailable as error:
-                logger.warning("search_failed", extra={"server": server.circuit.name, "error": error.message})
+                logger.warning("search_failed", extra={"server": replica.circuit.name, "error": error.message})
                 failures.append(error)
         raise failures[0]
 
     async def close(self) -> None:
         """Close the connections."""
-        for server in self.all:
-            await server.passages.close()
+        for replica in self.all:
+            await replica.passages.close()

@@ -45,10 +45,12 @@ _Weight = Annotated[float, Field(gt=0, le=1000), BeforeValidator(_reject_text_an
 class RateLimits(Value):
     """Rate limits of a tenant or of a key; None means no limit."""
 
-    turns_per_minute: _Rate | None = None
-    turns_burst: _Burst | None = Field(default=None, description="Turns at once. None: as many as in one minute.")
-    tokens_per_minute: _Rate | None = None
-    tokens_burst: _Burst | None = Field(default=None, description="Tokens at once. None: as many as in one minute.")
+    turns_per_minute: _Rate | None = Field(default=None, description="Turns in each minute. None: no limit.")
+    turns_burst: _Burst | None = Field(default=None, description="Turns at once. None: as many as in a minute.")
+    tokens_per_minute: _Rate | None = Field(
+        default=None, description="Tokens of all model calls in each minute. None: no limit."
+    )
+    tokens_burst: _Burst | None = Field(default=None, description="Tokens at once. None: as many as in a minute.")
 
 
 class Caller(Value):

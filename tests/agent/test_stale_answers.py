@@ -39,9 +39,9 @@ class Shelf:
     async def write(self, edition: int) -> None:
         await self._redis.set(self._lease.key, self._lease.holder, px=LEASE_MS)
         record = DocumentRecord("manual", "T", str(edition), passages=1, characters=1, indexed_at=0)
-        await self._registry.unsettle("d")
+        await self._registry.mark_unsettled("d")
         await self._registry.put(self._lease, "d", record, {7: 1})
-        await self._registry.settle("d")
+        await self._registry.mark_settled("d")
 
     async def search(self, context: Context, query: str) -> SearchResult:
         await asyncio.sleep(self.pause_s())

@@ -17,7 +17,7 @@ from serve_app.cli.ingest import ingest
 from serve_app.config import EmbeddingSettings
 from serve_app.config.class_path import is_class_path, load_class
 from serve_app.errors import InvalidConfiguration
-from serve_app.knowledge.embedding import Embedder, embeddings_of, find_embedding_problems
+from serve_app.knowledge.embedding import Embedder, create_embeddings, find_embedding_problems
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument
 from serve_app.knowledge.langchain_loader import LangChainLoader
 
@@ -84,16 +84,13 @@ async def test_an_embedding_by_import_path_is_made_with_its_options(
 ) -> None:
     monkeypatch.setenv("K", "hush")
     settings = EmbeddingSettings(model=HERE, options={"size": 3}, options_env={"secret": "K"})
-    made = embeddings_of(settings)
+    made = create_embeddings(settings)
     assert isinstance(made, Constant)
     assert (made.size, made.secret) == (3, "hush")
     assert what(settings) == ""
 
-    class Anything:
-        dimension = None
-
-    embedder = Embedder(settings, 1.0, Anything())
-    assert await embedder.query(context, "word") == [4.0] * 3
+    embedder = Embedder(settings, 1.0, expected_dimension=lambda: None)
+    assert await embedder.embed_query(context, "word") == [4.0] * 3
 
 
 def test_an_embedding_of_langchain_community_is_named_by_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:

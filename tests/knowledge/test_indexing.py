@@ -14,7 +14,7 @@ import pytest
 from serve_app.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from serve_app.knowledge.document_store import PASSAGES, DocumentRecord, DocumentStore
 from serve_app.knowledge.index_entries import make_index_entries
-from serve_app.knowledge.write_lock import writing
+from serve_app.knowledge.ingestion import hold_write_lock
 from serve_app.stores.lease import Lease
 from serve_app.values import Document
 
@@ -83,8 +83,8 @@ async def test_the_frequencies_are_those_of_a_recount_after_anything(
 STEPS = [
     ("_passages", "put", "before"),
     ("_passages", "put", "after"),
-    ("_passages", "keep", "before"),
-    ("_passages", "keep", "after"),
+    ("_passages", "delete_other_versions", "before"),
+    ("_passages", "delete_other_versions", "after"),
 ]
 
 
@@ -119,7 +119,7 @@ async def test_an_interrupted_ingest_is_finished_by_sending_it_again(
     found = " ".join(each.text for each in (await index.search(context, "disk kernel clock printer")).passages)
     assert "printer" in found
     assert ("clock" in found) == (method == "put" and first is not None)
-    assert ("kernel" in found) == (method == "keep")
+    assert ("kernel" in found) == (method == "delete_other_versions")
     await index.add(context, [document("a", "disk", "kernel")])
     await assert_whole(index, redis, context.tenant)
     found = " ".join(each.text for each in (await index.search(context, "disk kernel clock printer")).passages)
@@ -132,7 +132,7 @@ async def test_an_interrupted_removal_is_finished_by_the_next_writer(
     index: KnowledgeIndex, redis: Redis, context: Context, when: str
 ) -> None:
     [added, _] = await index.add(context, [document("a", "disk"), document("other", "printer")])
-    break_once(index._passages, "keep", when)
+    break_once(index._passages, "delete_other_versions", when)
     with pytest.raises(StoreUnavailable):
         await index.remove(context, added.id)
     assert (await index.search(context, "disk")).passages == []
@@ -180,7 +180,7 @@ async def test_a_writer_waits_for_another_no_longer_than_its_deadline(
     index: KnowledgeIndex, redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
     context = contexts("default", seconds=0.5, behind_s=behind_s)
-    async with writing(redis, index._settings.collection, context.deadline):
+    async with hold_write_lock(redis, index._settings.collection, context.deadline):
         with pytest.raises(Overloaded):
             await index.add(context, [document("a", "disk")])
 
@@ -190,7 +190,7 @@ async def test_a_lease_is_renewed_while_it_is_held_and_free_afterwards(
 ) -> None:
     monkeypatch.setattr("serve_app.stores.lease.LEASE_MS", 200)
     monkeypatch.setattr("serve_app.stores.lease.RENEW_EVERY_S", 0.05)
-    async with writing(redis, "c", context.deadline) as lease:
+    async with hold_write_lock(redis, "c", context.deadline) as lease:
         await asyncio.sleep(0.5)
         assert await redis.get(lease.key) == lease.holder
     assert await redis.get(lease.key) is None

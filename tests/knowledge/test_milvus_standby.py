@@ -14,7 +14,7 @@ from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.knowledge.replicas import LIMIT, MilvusReplicas
+from serve_app.knowledge.replicas import BREAKER, MilvusReplicas
 from serve_app.resilience.circuit_breaker import BreakerPolicy
 from serve_app.values import Document, Fault
 
@@ -82,7 +82,7 @@ async def test_the_standby_is_searched_where_the_first_server_refuses(
     open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str
 ) -> None:
     index = open_index(url=dead_url(), standby=milvus_url, collection=collection)
-    for _ in range(LIMIT.failures + 2):
+    for _ in range(BREAKER.failures + 2):
         found = await index.search(context, QUESTION)
         assert (sources(found), found.standby) == (["disk"], True)
 
@@ -91,7 +91,7 @@ async def test_the_standby_is_searched_where_the_first_server_falls_silent(
     open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str, proxy: Proxy
 ) -> None:
     index = open_index(url=proxy.url, standby=milvus_url, collection=collection, timeout_s=SLOW_S)
-    await index.warm()
+    await index.warm_up()
     assert not (await index.search(context, QUESTION)).standby
     proxy.silent = True
     started = time.monotonic()
@@ -125,16 +125,16 @@ async def test_a_request_with_little_time_left_does_not_wait_for_a_silent_server
 ) -> None:
     proxy.silent = True
     index = open_index(url=proxy.url, collection=collection)
-    for _ in range(LIMIT.failures + 1):
+    for _ in range(BREAKER.failures + 1):
         assert await failing(index, contexts("default", 0.1), "took too long") < 1
-    assert index._servers.all[0].circuit.state == "closed"  # a request's haste says nothing of the server
+    assert index._replicas.all[0].circuit.state == "closed"  # a request's haste says nothing of the server
 
 
 async def test_a_server_that_failed_five_times_is_left_alone_and_says_so(
     open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, proxy: Proxy
 ) -> None:
     index = open_index(url=proxy.url, collection=collection, timeout_s=0.2)
-    await index.warm()
+    await index.warm_up()
     proxy.silent = True
     for _ in range(5):
         assert await failing(index, context, "did not answer") >= 0.2
@@ -155,7 +155,7 @@ async def test_a_server_that_is_back_is_found_by_one_search(
     servers = MilvusReplicas(milvus, knowledge, BreakerPolicy(failures=1, cool_down_s=0.5))
 
     async def standby() -> bool:
-        return (await servers.near(context, {"sparse": {0: 1.0}}, 1)).standby
+        return (await servers.search(context, {"sparse": {0: 1.0}}, 1)).standby
 
     assert not await standby()
     proxy.silent = True
@@ -174,7 +174,7 @@ async def test_a_document_that_the_standby_has_in_an_older_version_is_not_found_
     open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, milvus_url: str
 ) -> None:
     index = open_index(url=dead_url(), standby=milvus_url, collection=collection)
-    registry = index._registry(context.tenant)
+    registry = index._documents(context.tenant)
     [(document_id, record)] = (await registry.records([(await registry.page(0, 1)).documents[0].id])).items()
     newer = {**{name: getattr(record, name) for name in type(record).__slots__}, "digest": "newer"}
     await index._redis.hset(registry._documents, document_id, json.dumps(newer))
@@ -198,7 +198,7 @@ async def test_a_connection_that_outlasts_its_search_is_there_for_the_next_one(
     servers = MilvusReplicas(MilvusSettings(url=proxy.url), KnowledgeSettings(collection=collection, timeout_s=0.2))
     proxy.silent = True
     with pytest.raises(StoreUnavailable):
-        await servers.near(context, {"sparse": {0: 1.0}}, 1)
+        await servers.search(context, {"sparse": {0: 1.0}}, 1)
     [connecting] = [each.passages._collection._connecting._task for each in servers.all]
     assert connecting
     assert not connecting.done()
@@ -214,14 +214,14 @@ async def test_a_process_that_starts_has_the_collection_loaded_before_it_is_sear
     client.release_collection(collection)
     client.close()
     index = open_index(collection=collection)
-    await index.warm()
+    await index.warm_up()
     assert index._passages._collection._loads == 1
     assert sources(await index.search(context, QUESTION)) == ["disk"]
     assert index._passages._collection._loads == 1
 
 
 async def test_a_process_starts_without_milvus(open_index: Callable[..., KnowledgeIndex], collection: str) -> None:
-    await open_index(url=dead_url(), collection=collection).warm()
+    await open_index(url=dead_url(), collection=collection).warm_up()
 
 
 @pytest.mark.parametrize(("mode", "least_s"), [("error", 0), ("timeout", SLOW_S)])
@@ -229,10 +229,10 @@ async def test_a_fault_of_the_retriever_is_a_fault_of_each_server(
     open_index: Callable[..., KnowledgeIndex], collection: str, context: Context, mode: Any, least_s: float
 ) -> None:
     index = open_index(collection=collection, timeout_s=SLOW_S)
-    await index.warm()
+    await index.warm_up()
     assert least_s <= await failing(index, faulty(context, mode), "did not answer") < least_s + 0.5
     assert sources(await index.search(faulty(context, mode, until=time.time() - 1), QUESTION)) == ["disk"]
-    assert index._servers.all[0].circuit.state == "closed"
+    assert index._replicas.all[0].circuit.state == "closed"
 
 
 async def test_a_slow_fault_delays_a_search_and_garbage_garbles_it(

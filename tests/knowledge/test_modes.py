@@ -128,7 +128,7 @@ async def test_a_faulty_embedding_leaves_the_words(
 ) -> None:
     index = hybrid(open_index, timeout_s=0.8)
     await index.add(context, DOCUMENTS)
-    await index.warm()
+    await index.warm_up()
     assert not (await index.search(context, "firewall packets")).lexical_only
     fault = Fault(target="embedding", mode=mode, rate=1, delay_s=2, until=4e9)
     started = time.monotonic()
@@ -175,7 +175,7 @@ async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(
     model = Down()
     index = hybrid(open_index, embeddings=model, timeout_s=0.8)
     await index.add(context, DOCUMENTS)
-    await index.warm()
+    await index.warm_up()
     model.down = True
     for _ in range(5):
         assert (await index.search(context, "firewall packets")).lexical_only

@@ -118,7 +118,7 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
         passages = PassageStore(MilvusSettings(url=proxy.url, timeout_s=0.4), index._settings.collection)
         await passages.ping(5)
         proxy.silent = True
-        for write in (passages.keep("t", "none", None), passages.settle(), passages.exist()):
+        for write in (passages.delete_other_versions("t", "none", None), passages.flush(), passages.exists()):
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await write

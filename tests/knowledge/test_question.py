@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.knowledge.question import Question
-from serve_app.knowledge.sparse import AVERAGE_CHARACTERS, K1, frequencies, idf, passage_weights, term_id
-from serve_app.knowledge.synonyms import GROUPS, synonyms
+from serve_app.knowledge.bm25 import (
+    AVERAGE_CHARACTERS,
+    K1,
+    Question,
+    idf,
+    passage_frequencies,
+    passage_weights,
+    term_id,
+)
+from serve_app.knowledge.thesaurus import find_synonyms, read_groups
 from serve_app.terms import terms
 
 CORPUS = [
@@ -19,7 +26,7 @@ WEIGHTS = [passage_weights(title, text) for title, text in CORPUS]
 
 
 def score(question: str) -> list[float]:
-    weighed = Question.of(question).weighed(len(CORPUS), frequencies(WEIGHTS))
+    weighed = Question.parse(question).weigh(len(CORPUS), passage_frequencies(WEIGHTS))
     return [weighed.score(weights) for weights in WEIGHTS]
 
 
@@ -74,21 +81,20 @@ def test_a_question_in_one_language_finds_a_text_in_the_other() -> None:
 
 
 def test_many_words_for_one_thing_are_worth_no_more_than_one() -> None:
-    weighed = Question.of("erase").weighed(4, frequencies(WEIGHTS))
+    weighed = Question.parse("erase").weigh(4, passage_frequencies(WEIGHTS))
     one, many = passage_weights("", "erase it"), passage_weights("", "erase wipe")
-    assert weighed.merit(many) == pytest.approx(weighed.merit(one), rel=0.01)
+    assert weighed.rank_value(many) == pytest.approx(weighed.rank_value(one), rel=0.01)
 
 
 def test_every_synonym_is_a_term_and_no_group_is_alone() -> None:
-    for group in GROUPS.strip().splitlines():
-        words = group.split()
-        assert len(words) == len(set(words)) > 1, group
-        assert all(terms(word) for word in words), group
+    for words in read_groups():
+        assert len(words) == len(set(words)) > 1, words
+        assert all(terms(word) for word in words), words
 
 
 def test_a_question_without_synonyms_has_none() -> None:
-    assert synonyms("zebra 斑马") == []
+    assert find_synonyms("zebra 斑马") == []
 
 
 def test_a_whole_document_sent_as_a_question_is_looked_at_in_part() -> None:
-    assert len(Question.of(" ".join(f"word{i}" for i in range(5000))).concepts) <= 200
+    assert len(Question.parse(" ".join(f"word{i}" for i in range(5000))).concepts) <= 200

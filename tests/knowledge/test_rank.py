@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve_app.knowledge.passage_store import PassageHit
-from serve_app.knowledge.rank import Candidate, bearing, distinct, fused
+from serve_app.knowledge.search import Candidate, drop_repetitions, fuse_rankings, select_relevant
 
 
 def candidate(name: str, score: float = 1.0, terms: range = range(10)) -> Candidate:
@@ -18,21 +18,21 @@ def names(candidates: list[Candidate]) -> list[str]:
 def test_what_two_rankings_agree_on_comes_first() -> None:
     lexical = [candidate("a"), candidate("b"), candidate("c")]
     dense = [candidate("d"), candidate("c"), candidate("b")]
-    assert names(fused(lexical, dense))[:2] == ["b", "c"]
-    assert sorted(names(fused(lexical, dense))) == ["a", "b", "c", "d"]
+    assert names(fuse_rankings(lexical, dense))[:2] == ["b", "c"]
+    assert sorted(names(fuse_rankings(lexical, dense))) == ["a", "b", "c", "d"]
 
 
 def test_a_passage_that_is_found_twice_keeps_its_better_score() -> None:
-    assert [each.score for each in fused([candidate("a", 0.2)], [candidate("a", 0.7)])] == [0.7]
+    assert [each.score for each in fuse_rankings([candidate("a", 0.2)], [candidate("a", 0.7)])] == [0.7]
 
 
 def test_one_ranking_stays_as_it_is() -> None:
-    assert names(fused([candidate("b"), candidate("a")], [])) == ["b", "a"]
+    assert names(fuse_rankings([candidate("b"), candidate("a")], [])) == ["b", "a"]
 
 
 def test_nothing_bears_on_the_question_unless_one_passage_has_the_least_score() -> None:
-    assert bearing([candidate("a", 0.39), candidate("b", 0.3)], 0.4) == []
-    assert names(bearing([candidate("a", 0.3), candidate("b", 0.4), candidate("c", 0.1)], 0.4)) == ["a", "b"]
+    assert select_relevant([candidate("a", 0.39), candidate("b", 0.3)], 0.4) == []
+    assert names(select_relevant([candidate("a", 0.3), candidate("b", 0.4), candidate("c", 0.1)], 0.4)) == ["a", "b"]
 
 
 def test_a_text_that_is_cut_elsewhere_is_the_same_text() -> None:
@@ -41,16 +41,16 @@ def test_a_text_that_is_cut_elsewhere_is_the_same_text() -> None:
         candidate("half", terms=range(50, 102)),
         candidate("other", terms=range(90, 150)),
     )
-    assert names(distinct([whole, half, other], 5)) == ["whole", "other"]
-    assert names(distinct([half, whole], 5)) == ["half"]
+    assert names(drop_repetitions([whole, half, other], 5)) == ["whole", "other"]
+    assert names(drop_repetitions([half, whole], 5)) == ["half"]
 
 
 def test_a_text_that_only_begins_with_one_before_it_says_more() -> None:
     part, whole = candidate("part", terms=range(20)), candidate("whole", terms=range(100))
-    assert names(distinct([part, whole], 5)) == ["part", "whole"]
-    assert names(distinct([whole, part], 5)) == ["whole"]
+    assert names(drop_repetitions([part, whole], 5)) == ["part", "whole"]
+    assert names(drop_repetitions([whole, part], 5)) == ["whole"]
 
 
 def test_no_more_than_the_limit_is_returned() -> None:
     different = [candidate(str(i), terms=range(i * 10, i * 10 + 10)) for i in range(9)]
-    assert names(distinct(different, 3)) == ["0", "1", "2"]
+    assert names(drop_repetitions(different, 3)) == ["0", "1", "2"]

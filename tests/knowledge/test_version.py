@@ -76,7 +76,7 @@ async def test_a_search_finds_the_same_for_as_long_as_the_version_is_the_same(
     assert "slowly" not in text
 
 
-@pytest.mark.parametrize("when", ["put", "keep"])
+@pytest.mark.parametrize("when", ["put", "delete_other_versions"])
 async def test_what_a_writer_left_that_died_has_a_version_of_its_own_when_it_is_finished(
     index: KnowledgeIndex, redis: Redis, context: Context, when: str
 ) -> None:
