@@ -1,110 +1,29 @@
-"""Does a conversation in a terminal show what the service says, as it says it?"""
+"""A conversation through a pipe, whatever happens to the connection."""
 
 from __future__ import annotations
 
-import json
-import os
-import pty
 import re
-import select
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from cli_service import served
-from click import ClickException, unstyle
+from click import ClickException
 from click.testing import CliRunner
-from http_fakes import LoggedRuns, ScriptedAgent
-from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.cli import chat
-from serve_app.cli.chat import Transcript, TurnStream, read_events
+from serve_app.cli.chat import TurnStream, read_events
 from serve_app.cli.main import main
-from serve_app.errors import AgentUnavailable, Overloaded
-from serve_app.values import (
-    Answer,
-    Cancelled,
-    ChatRequest,
-    Citation,
-    Context,
-    Failed,
-    Failure,
-    RunStarted,
-    Token,
-    ToolCall,
-    ToolRequest,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-SERVE_APP = str(Path(sys.executable).with_name("serve-app"))
-RUN = RunStarted(run_id="")
-ARGUMENTS = {"order_id": "OD-20240502"}
-CALL = ToolRequest(id="1", name="order_query", arguments=ARGUMENTS)
-RESULT = ToolCall(name="order_query", arguments=ARGUMENTS, status="ok", attempts=1, elapsed_ms=3.2)
-
-
-def answer(result: str, **fields: Any) -> Answer:
-    return Answer(**{"result": result, "session_id": "s", "run_id": "r1", "model": "offline", **fields})
-
-
-def cited(*sources: str) -> list[Citation]:
-    return [Citation(source=source, title="Returns", passage="…", score=0.9) for source in sources]
-
-
-SCRIPTS: dict[str, list[Any]] = {
-    "where is it?": [
-        RUN,
-        CALL,
-        RESULT,
-        Token(text="It has "),
-        Token(text="shipped."),
-        answer("It has shipped.", citations=cited("guide.md", "guide.md", "faq.md")),
-    ],
-    "slow": [RUN, Token(text="one "), 0.6, Token(text="two"), answer("one two")],
-    "endless": [RUN, Token(text="I begin "), 30.0, answer("")],
-    "silent": [30.0, RUN, answer("")],
-    "replica dies": [RUN, Token(text="It has "), AgentUnavailable("gone"), Token(text="shipped."), answer("")],
-    "cancelled": [RUN, Token(text="It is"), Cancelled(run_id="")],
-    "overloaded": [Overloaded("Too many turns wait", retry_after_s=1)],
-    "fails late": [
-        RUN,
-        Token(text="It is"),
-        Failed(error=Failure(code="deadline_exceeded", message="Time ran out", retryable=True, request_id="q1")),
-    ],
-}
-
-
-class Scripted(ScriptedAgent):
-    """Plays what `SCRIPTS` has for the message, else says what it was told."""
-
-    def _steps(self, context: Context, request: ChatRequest) -> list[Any]:
-        said = [RUN, Token(text=f"You said: {request.user_input}"), answer("…")]
-        return SCRIPTS.get(request.user_input, said)
-
-
-@pytest.fixture(scope="module")
-def agent() -> Scripted:
-    return Scripted(LoggedRuns())
-
-
-@pytest.fixture(scope="module")
-def url(agent: Scripted) -> Iterator[str]:
-    """The real HTTP API over that agent."""
-    with served(agent) as url:
-        yield url
+    from collections.abc import Iterator
+from scripted_chat import ScriptedChatAgent, answer
 
 
 @pytest.fixture(autouse=True)
@@ -187,15 +106,6 @@ def piped(url: str, *lines: str, session: str = "s1") -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def shown(*steps: Any) -> str:
-    """What a terminal shows of these events."""
-    written: list[str] = []
-    transcript = Transcript(written.append)
-    for step in steps:
-        transcript.show(ServerSentEvent(step.event, step.model_dump_json()))
-    return unstyle("".join(written))
-
-
 def test_an_answer_shows_its_tools_its_text_and_each_source_once(url: str) -> None:
     assert piped(url, "where is it?") == (
         0,
@@ -208,7 +118,7 @@ def test_an_answer_shows_its_tools_its_text_and_each_source_once(url: str) -> No
     )
 
 
-def test_piped_lines_are_answered_in_order_in_one_session(url: str, agent: Scripted) -> None:
+def test_piped_lines_are_answered_in_order_in_one_session(url: str, agent: ScriptedChatAgent) -> None:
     agent.told.clear()
     assert piped(url, "你好", "", "  again  ", session="abc") == (0, "You said: 你好\nYou said: again\n")
     assert [(each.user_input, each.session_id, each.stream) for _, each in agent.told] == [
@@ -217,7 +127,7 @@ def test_piped_lines_are_answered_in_order_in_one_session(url: str, agent: Scrip
     ]
 
 
-def test_without_a_session_a_new_one_begins(url: str, agent: Scripted) -> None:
+def test_without_a_session_a_new_one_begins(url: str, agent: ScriptedChatAgent) -> None:
     agent.told.clear()
     for _ in range(2):
         assert CliRunner().invoke(main, ["chat", "--url", url], input="hi\n").exit_code == 0
@@ -251,14 +161,6 @@ def test_a_failure_after_the_first_words_stands_on_a_line_of_its_own(url: str) -
     assert piped(url, "fails late") == (1, "It is\nerror: Time ran out (deadline_exceeded, request q1)\n")
 
 
-def test_how_a_turn_ended_is_known() -> None:
-    ends = [answer("Hi"), Cancelled(run_id="r1"), Failed(error=Failure.of(AgentUnavailable("gone"), "q1"))]
-    for end in ends:
-        transcript = Transcript(lambda text: None)
-        transcript.show(ServerSentEvent(end.event, end.model_dump_json()))
-        assert transcript.result == end
-
-
 def test_a_cancelled_answer_says_that_there_is_none(url: str) -> None:
     assert piped(url, "cancelled") == (1, "It is\n[cancelled: there is no answer]\n")
 
@@ -268,7 +170,7 @@ FRAMES_OF_AN_ANSWER = 6
 
 @pytest.mark.parametrize("cuts", [*([cut] for cut in range(FRAMES_OF_AN_ANSWER)), [0, 0, 0], [1] * 5, [0, 2, 0, 0, 1]])
 def test_an_answer_whose_connection_breaks_is_shown_as_if_it_had_not(
-    url: str, agent: Scripted, cuts: list[int]
+    url: str, agent: ScriptedChatAgent, cuts: list[int]
 ) -> None:
     agent.told.clear()
     with closing(Cutting(url, *cuts)) as cutting:
@@ -281,7 +183,7 @@ def test_an_answer_goes_on_when_its_stream_fails_and_its_run_does_not(url: str) 
     assert piped(url, "replica dies") == (0, "It has shipped.\n")
 
 
-def test_each_message_has_a_key_of_its_own(url: str, agent: Scripted) -> None:
+def test_each_message_has_a_key_of_its_own(url: str, agent: ScriptedChatAgent) -> None:
     before = len(agent.runs.keys)
     piped(url, "same", "same")
     assert len(agent.runs.keys) == before + 2
@@ -345,64 +247,6 @@ def test_a_run_that_is_over_without_its_last_frame_is_one_line() -> None:
         assert piped(url, "hi") == (1, "error: the run is over, and its answer did not come\n")
 
 
-def test_calls_of_one_step_each_get_their_outcome() -> None:
-    other = ToolRequest(id="2", name="weather", arguments={"city": "Köln", "days": 3})
-    late = ToolCall(name="weather", arguments=other.arguments, status="timeout", attempts=2, elapsed_ms=4000)
-    assert shown(CALL, other, RESULT, late) == (
-        "⚙ order_query(order_id=OD-20240502) …\n"
-        "⚙ weather(city=Köln, days=3) …\n"
-        "⚙ order_query(order_id=OD-20240502) … ok 3 ms\n"
-        "⚙ weather(city=Köln, days=3) … timeout 4000 ms, 2 attempts\n"
-    )
-
-
-def test_text_before_and_after_a_call_stands_on_lines_of_its_own() -> None:
-    assert shown(Token(text="Let me look."), CALL, Token(text="Well")) == (
-        "Let me look.\n⚙ order_query(order_id=OD-20240502) …\nWell"
-    )
-
-
-def test_an_answer_that_starts_again_says_so() -> None:
-    again = Token(text="New text", restart=True)
-    assert shown(Token(text="Old te"), again, answer("New text")) == (
-        "Old te\n[the answer starts again; ignore the text above]\nNew text\n"
-    )
-    assert shown(again, answer("New text")) == "New text\n", "nothing stands above"
-
-
-def test_an_answer_without_tokens_is_shown_whole() -> None:
-    assert shown(RUN, answer("From the cache")) == "From the cache\n"
-    assert shown(Token(text="lost"), Token(text="", restart=True), answer("All of it")).endswith("\nAll of it\n")
-
-
-def test_a_degraded_answer_names_what_was_missing() -> None:
-    degraded = answer("As far as I know", status="degraded", degraded=["retriever", "tool:weather"])
-    assert shown(degraded) == "As far as I know\ndegraded: answered without retriever, tool:weather\n"
-
-
-def test_what_a_terminal_would_obey_is_not_passed_on() -> None:
-    hostile = "\x1b]0;owned\x07\x9b31mred\r\n\ttab"
-    assert shown(Token(text=hostile)) == "]0;owned31mred\n\ttab"
-    assert "\x1b" not in shown(ToolRequest(id="1", name="a", arguments={"b": hostile}))
-
-
-def test_a_long_argument_is_cut() -> None:
-    (line,) = shown(ToolRequest(id="1", name="note", arguments={"text": "word " * 100})).splitlines()
-    assert len(line) < 90
-    assert line.endswith("…) …")
-
-
-def test_events_and_fields_of_a_newer_service_are_passed_over() -> None:
-    written: list[str] = []
-    transcript = Transcript(written.append)
-    transcript.show(ServerSentEvent("thought", "{}"))
-    transcript.show(ServerSentEvent("token", '{"text": "Hi", "mood": "good"}'))
-    newer = {**answer("Hi").model_dump(), "cached": True, "config_version": "7"}
-    transcript.show(ServerSentEvent("answer", json.dumps(newer)))
-    assert "".join(written) == "Hi\n"
-    assert isinstance(transcript.result, Answer)
-
-
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["token", "answer", "error"]),
@@ -450,121 +294,8 @@ def test_an_answer_that_is_no_stream_is_one_line() -> None:
     assert output.endswith("the answer is not a stream of events\n")
 
 
-class Terminal:
-    """`serve-app chat` as somebody at a keyboard has it."""
-
-    def __init__(self, url: str) -> None:
-        self._keyboard, end = pty.openpty()
-        command = [SERVE_APP, "chat", "--url", url, "--session", "t"]
-        environment = {**os.environ, "TERM": "dumb", "PYTHONUTF8": "1"}
-        self.process = subprocess.Popen(
-            command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True
-        )
-        os.close(end)
-        self.seen = ""
-        self._told = 0
-
-    def type(self, text: str) -> None:
-        os.write(self._keyboard, text.encode())
-
-    def wait_for(self, text: str, seconds: float = 20) -> None:
-        """Until `text` stands behind what was waited for before."""
-        give_up = time.monotonic() + seconds
-        while text not in self.seen[self._told :]:
-            ready, _, _ = select.select([self._keyboard], [], [], max(0, give_up - time.monotonic()))
-            assert ready, f"no {text!r} in {self.seen!r}"
-            self.seen += os.read(self._keyboard, 65536).decode(errors="replace")
-        self._told = self.seen.index(text, self._told) + len(text)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._keyboard)
-
-
-@pytest.fixture
-def terminal(url: str) -> Iterator[Terminal]:
-    with closing(Terminal(url)) as terminal:
-        terminal.wait_for("> ")
-        yield terminal
-
-
-def test_words_are_shown_as_they_come(terminal: Terminal) -> None:
-    assert "Session t at " in terminal.seen
-    terminal.type("slow\n")
-    terminal.wait_for("one ")
-    assert "two" not in terminal.seen
-    terminal.wait_for("two")
-    terminal.wait_for("> ")
-    terminal.type("/quit\n")
-    assert terminal.process.wait(20) == 0
-
-
-def _statuses(agent: Scripted) -> list[str]:
-    return [log.events[-1].name for log in agent.runs.logs.values() if log.events]
-
-
-def test_ctrl_c_cancels_an_answer_and_the_prompt_comes_back(terminal: Terminal, agent: Scripted) -> None:
-    agent.runs.logs.clear()
-    terminal.type("endless\n")
-    terminal.wait_for("I begin ")
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("[cancelled]")
-    terminal.wait_for("> ")
-    assert _statuses(agent) == ["cancelled"]
-    terminal.type("still there?\n")
-    terminal.wait_for("You said: still there?")
-    terminal.wait_for("> ")
-    terminal.type("\x04")  # Ctrl-D
-    assert terminal.process.wait(20) == 0
-    assert "Traceback" not in terminal.seen
-
-
-def test_ctrl_c_cancels_an_answer_of_which_nothing_came_yet(terminal: Terminal, agent: Scripted) -> None:
-    agent.runs.logs.clear()
-    agent.told.clear()
-    terminal.type("silent\n")
-    _wait_until(lambda: bool(agent.told))
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("[cancelled]")
-    terminal.wait_for("> ")
-    assert _statuses(agent) == ["cancelled"]
-    assert len(agent.told) == 1
-
-
-def test_ctrl_c_cancels_an_answer_to_a_line_that_was_piped_in_and_ends(url: str, agent: Scripted) -> None:
-    agent.runs.logs.clear()
-    agent.told.clear()
-    command = [SERVE_APP, "chat", "--url", url]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
-        process.stdin.write("endless\nnever asked\n")
-        process.stdin.close()
-        _wait_until(lambda: bool(agent.told))
-        assert process.stdout.read(8) == "I begin "
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "\n[cancelled]\n"
-        assert process.wait(20) == 1
-    assert _statuses(agent) == ["cancelled"]
-    assert len(agent.told) == 1
-
-
 def test_a_run_that_cannot_be_cancelled_says_so() -> None:
     with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as url:
         turn = TurnStream(url, {}, lambda frame: None)
         with pytest.raises(ClickException, match="502 Bad Gateway"):
             turn.cancel()
-
-
-def _wait_until(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-
-
-def test_ctrl_c_at_the_prompt_ends_the_conversation(terminal: Terminal) -> None:
-    time.sleep(0.5)  # readline misses a signal between its prompt and its first wait for a key
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.process.wait(20) == 0
-    assert "Traceback" not in terminal.seen
