@@ -67,7 +67,10 @@ class RedactedStream:
 
 
 def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
-    """Redact the logs of this process; call it once. The handler that is returned keeps the records of runs."""
+    """Redact the logs of this process; returns the handler with the runs' records.
+
+    Call it once in a process.
+    """
     logging._srcfile = None  # noqa: SLF001 - logging HOWTO: no record looks up its place in the code
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     redactor = Redactor.from_patterns(settings.redact)

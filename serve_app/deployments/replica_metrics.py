@@ -1,4 +1,4 @@
-"""Metrics of a replica as Ray Serve exports them, and the metrics pages of the cluster's nodes."""
+"""Metrics of a replica, exported by Ray Serve, and the nodes' metrics pages."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RayMetrics:
             self._record(metric, "observe", value, each_labels)
 
     def _record(self, metric: Metric, method: str, value: float, labels: dict[str, str]) -> None:
-        """Pass one number on to Ray; one that Ray refuses costs no other, and fails no caller."""
+        """Pass one number on to Ray; a refused one fails neither another nor the caller."""
         try:
             getattr(self._instrument(metric), method)(value, labels)
         except Exception:
@@ -88,12 +88,12 @@ class RayMetrics:
 
 
 def create_metrics(*, exported: bool) -> Metrics:
-    """The metrics of this process. Create them within a replica: Ray labels them with its name."""
+    """The metrics of this process; within a replica, Ray labels them with its name."""
     return RayMetrics() if exported else NULL_METRICS
 
 
 async def read_node_pages() -> dict[str, str | None]:
-    """Each living node's metrics page, by the node's address; None for a node that did not answer in time."""
+    """The living nodes' metrics pages by address; None where a node did not answer."""
     nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
     addresses = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
     async with httpx.AsyncClient(timeout=httpx.Timeout(PAGE_S, connect=CONNECT_S), trust_env=False) as client:

@@ -1,4 +1,4 @@
-"""Does `serve-app check` find what would keep the service from starting, and say so in lines?"""
+"""`serve-app check`: each problem that would keep the service from starting is one line."""
 
 from __future__ import annotations
 
@@ -306,9 +306,9 @@ def test_a_password_in_an_address_is_not_shown(redis_url: str, here: Path) -> No
 def test_a_tool_of_the_team_is_found_beside_the_configuration(here: Path) -> None:
     (here / "our_tools.py").write_text("async def lookup(number: str) -> str:\n    'Look up.'\n    return number\n")
     (here / "team.yaml").write_text("tools: {lookup: {function: 'our_tools:lookup'}}\n")
-    command = [SERVE_APP, "check", "team.yaml"]
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert str(here) not in sys.path
+    result = check("team.yaml")
+    assert (result.exit_code, result.stderr) == (0, "")
     assert "  tools      lookup, knowledge_search\n" in result.stdout
 
 
