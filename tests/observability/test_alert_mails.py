@@ -66,12 +66,12 @@ def test_slow_turns_send_a_mail_that_names_the_runbook_and_their_end_another(tmp
         with alertmanager(tmp_path / "alertmanager", settings, impatient(tmp_path / "configured")) as manager:  # noqa: SIM117 - one line each
             with prometheus(tmp_path, target, tmp_path / "rules", manager) as watching:
                 wait_until(lambda: watching.alerts().get("ServeAppTurnsSlow") == "firing", 60, "slow turns are noticed")
-                wait_until(lambda: bool(sink.about("[FIRING 1] warning: One turn in twenty", RUNBOOK)), 20, "a mail")
+                wait_until(lambda: bool(sink.about("[FIRING 1] warning: p95 turn latency", RUNBOOK)), 20, "a mail")
                 turns.slow = False
-                wait_until(lambda: bool(sink.about("[RESOLVED] warning: One turn", RUNBOOK)), 90, "a mail of the end")
+                wait_until(lambda: bool(sink.about("[RESOLVED] warning: p95 turn latency", RUNBOOK)), 90, "a mail of the end")
     assert sorted(set(sink.receivers)) == ["one@example.com", "two@example.com"]
     (first,) = sink.about("[FIRING 1]")
-    assert "ServeAppTurnsSlow: One turn in twenty takes longer than 2 s" in first
+    assert "ServeAppTurnsSlow: p95 turn latency is above 2 s" in first
     assert re.search(r"p95 of serve_app \(stable\) is [2-5]\.?\d*s over 5 minutes", first)
 
 

@@ -33,7 +33,7 @@ def test_a_runbook_says_what_is_wrong_what_to_look_at_and_what_to_do() -> None:
     for name, alert in ALERTS.items():
         path, _, anchor = alert["annotations"]["runbook"].partition("#")
         assert (ROOT / path, anchor) == (RUNBOOKS, name.lower())
-        places = [by_anchor[anchor].find(part) for part in ("**Means.**", "**Look.**", "**Do.**")]
+        places = [by_anchor[anchor].find(part) for part in ("**Wrong.**", "**Look.**", "**Do.**")]
         assert -1 < places[0] < places[1] < places[2], name
 
 

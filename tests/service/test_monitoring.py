@@ -187,7 +187,7 @@ def test_turns_that_become_slow_are_mailed_and_so_is_their_end(watched: Watched)
             watched.turns(AT_ONCE, text)
             time.sleep(1)
 
-    subject = "One turn in twenty"
+    subject = "p95 turn latency"
     meanwhile("be slow@3", lambda: bool(watched.mails.about("[FIRING", subject, RUNBOOK)), 120)
     meanwhile("hello", lambda: bool(watched.mails.about("[RESOLVED]", subject, RUNBOOK)), 180)
 
