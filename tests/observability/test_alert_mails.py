@@ -68,7 +68,8 @@ def test_slow_turns_send_a_mail_that_names_the_runbook_and_their_end_another(tmp
                 wait_until(lambda: watching.alerts().get("ServeAppTurnsSlow") == "firing", 60, "slow turns are noticed")
                 wait_until(lambda: bool(sink.about("[FIRING 1] warning: p95 turn latency", RUNBOOK)), 20, "a mail")
                 turns.slow = False
-                wait_until(lambda: bool(sink.about("[RESOLVED] warning: p95 turn latency", RUNBOOK)), 90, "a mail of the end")
+                resolved = "[RESOLVED] warning: p95 turn latency"
+                wait_until(lambda: bool(sink.about(resolved, RUNBOOK)), 90, "a mail of the end")
     assert sorted(set(sink.receivers)) == ["one@example.com", "two@example.com"]
     (first,) = sink.about("[FIRING 1]")
     assert "ServeAppTurnsSlow: p95 turn latency is above 2 s" in first
