@@ -39,7 +39,7 @@ UNITS = (
 
 
 def _read_text(text: str, size: int = 2 * LENGTH, *, holds: bool = False) -> None:
-    reader = TextReader(lambda call: call.name == "pay", holds=holds)
+    reader = TextReader(lambda call: call.name == "pay", holds_text=holds)
     for place in range(0, len(text), size):
         reader.feed(text[place : place + size])
     reader.finish()

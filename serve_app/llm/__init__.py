@@ -1,1 +1,1 @@
-"""How does a name become a chat model that fails in our terms?"""
+"""Chat models: built by name, guarded, with fallbacks."""

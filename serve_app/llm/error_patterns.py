@@ -1,8 +1,8 @@
-"""The words and codes by which providers tell failures apart.
+"""Codes and words in the errors of providers, by kind of failure.
 
-Each row was seen in a provider's own replies: OpenAI, Azure, Anthropic, Gemini, Zhipu, DashScope, Moonshot, DeepSeek,
-vLLM, llama.cpp, Ollama, Groq, Bedrock. Patterns are looked for in the provider's text, in lower case; codes are
-compared whole, in lower case.
+Each entry comes from replies of a provider: OpenAI, Azure, Anthropic, Gemini, Zhipu, DashScope, Moonshot, DeepSeek,
+vLLM, llama.cpp, Ollama, Groq, Bedrock. Patterns are searched in the text in lower case; codes are compared
+whole, in lower case.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ REQUEST_STATUSES = frozenset({400, 413, 422})
 
 @dataclass(frozen=True, slots=True)
 class ErrorSigns:
-    """One kind of failure: the codes and the words that name it."""
+    """The codes and words of one kind of failure."""
 
     codes: frozenset[str]
     words: re.Pattern[str] = field(repr=False)
 
     def names(self, code: str, text: str) -> bool:
-        """Whether a provider's code or text says that it is this kind."""
+        """Returns whether a code or text is of this kind."""
         return code.lower() in self.codes or bool(self.words.search(text.lower()))
 
 
-def _kind(codes: str, *words: str) -> ErrorSigns:
+def _signs(codes: str, *words: str) -> ErrorSigns:
     return ErrorSigns(frozenset(codes.split()), re.compile("|".join(words)))
 
 
-OVERFLOW = _kind(
+OVERFLOW = _signs(
     "context_length_exceeded exceed_context_size_error 1261 model_context_window_exceeded string_above_max_length "
     "context_window_exceeded request_too_large",
     r"context[ _](?:length|window|size)",
@@ -51,7 +51,7 @@ OVERFLOW = _kind(
 )
 """The conversation is longer than the model reads."""
 
-NO_MONEY = _kind(
+NO_MONEY = _signs(
     "insufficient_quota 1113 arrearage insufficient_balance billing_hard_limit_reached exceeded_current_quota_error "
     "billing_not_active 30001 allocationquota.freetieronly",
     r"insufficient[ _](?:balance|quota|credits?|funds)",
@@ -61,9 +61,9 @@ NO_MONEY = _kind(
     r"account is in arrears|overdue[- ]payment",
     r"requires more credits",
 )
-"""The account has no money or quota left."""
+"""The account has no balance or quota left."""
 
-WRONG_KEY = _kind(
+WRONG_KEY = _signs(
     "invalid_api_key invalidapikey authentication_error invalid_authentication_error incorrect_api_key_error "
     "unrecognizedclientexception 1004",
     r"(?:incorrect|invalid|wrong) api[ _-]?key",
@@ -72,9 +72,9 @@ WRONG_KEY = _kind(
     r"authentication fails",
     r"invalid authentication",
 )
-"""The key is not the provider's, or no longer."""
+"""The provider does not accept the key."""
 
-FILTERED = _kind(
+FILTERED = _signs(
     "content_filter content_policy_violation 1301 data_inspection_failed datainspectionfailed "
     "responsibleaipolicyviolation content_filtered moderation_blocked prohibited_content",
     r"content management policy|content[ _]filter",
@@ -84,9 +84,9 @@ FILTERED = _kind(
     r"blocked by (?:the )?(?:safety|content)",
     r"data may contain inappropriate",
 )
-"""The provider refuses what the conversation says."""
+"""The provider refuses the content of the conversation."""
 
-NO_TOOLS = _kind(
+NO_TOOLS = _signs(
     "",
     r"does ?n[o']t support (?:tools|tool use|function|tool)",
     r"tool (?:use|calling) is not supported",
@@ -96,10 +96,10 @@ NO_TOOLS = _kind(
 )
 """The model takes no tools."""
 
-TOO_MANY = _kind(
+TOO_MANY = _signs(
     "429 rate_limit_exceeded rate_limit_error rate_limit_reached_error 1302 1303 1305 throttling throttlingexception "
     "throttling.ratequota resource_exhausted engine_overloaded_error",
     r"rate limit",
     r"too many requests",
 )
-"""The provider asks for a pause."""
+"""The provider limits the rate of requests."""

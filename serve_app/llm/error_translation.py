@@ -1,7 +1,7 @@
-"""Translation of provider errors into the service's error tree.
+"""Translates the errors of model providers into the service's error tree.
 
-The table of this boundary. No answer repeats a provider's text: it may hold the prompt or a part of the key. The log
-has it, masked and shortened, with status, code and the line that raised it.
+No answer repeats a provider's text: it may hold the prompt or a part of the key. The log has the text, masked and
+shortened, with status, code and the line that raised it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOGGED_CHARACTERS = 500
-"""Of a provider's text: its first sentences name the fault; what follows may be the whole prompt."""
+"""Of a provider's text: the first sentences name the error; the rest may be the whole prompt."""
 
 TOO_LONG = "The conversation is longer than the model can read"
 TOO_MANY = "The model's provider limits the rate of requests"
@@ -48,7 +48,7 @@ _MASK = Redactor.from_patterns(())
 
 
 class ModelRefused(ModelUnavailable):
-    """The provider refused for a reason that stays: an unknown model, a request that it does not take."""
+    """The provider refused permanently: an unknown model, an invalid request."""
 
     retryable = False
 
@@ -62,19 +62,19 @@ class QuotaSpent(ModelRefused):
 
 
 class RequestRefused(ModelRefused):
-    """The provider does not take this one request; others may fare better."""
+    """The provider refuses this one request; another request may succeed."""
 
 
 class ToolsRefused(RequestRefused):
-    """The model takes no tools, and was sent some."""
+    """The model takes no tools, but the request has some."""
 
 
 class ContentFiltered(RequestRefused):
-    """The provider refuses what the conversation says; the model itself is well."""
+    """The provider refuses the content of the conversation; the model itself is healthy."""
 
 
 class ReplyCutOff(RequestRefused):
-    """The reply was cut off at a limit, and another model is to be asked."""
+    """The reply was cut off at a limit, and another model is to be called."""
 
 
 class ContextOverflow(InvalidRequest):
@@ -82,11 +82,11 @@ class ContextOverflow(InvalidRequest):
 
 
 class ModelTooSlow(ModelUnavailable):
-    """The provider did not answer in time: whoever tries again is likely to wait as long."""
+    """The provider did not answer in time; a retry is likely to wait as long."""
 
 
 class ModelBusy(ModelUnavailable):
-    """The provider limits how often it is asked."""
+    """The provider limits the rate of requests."""
 
 
 class ModelUnreadable(ModelUnavailable):
@@ -98,20 +98,20 @@ class ModelIncomplete(ModelUnreadable):
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
-    """What a provider said of a failure, in its own words."""
+class _ProviderFailure:
+    """A failure in the words of the provider."""
 
     status: int | None
     code: str
     text: str
 
     @classmethod
-    def of(cls, error: Exception) -> _Refusal:
-        """Read what any provider's package raised."""
+    def of(cls, error: Exception) -> _ProviderFailure:
+        """Reads status, code and text of an exception of any provider's package."""
         status = getattr(error, "status_code", None) or getattr(error, "status", None)
         status = status or getattr(getattr(error, "response", None), "status_code", None)
         code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
-        text = _written(error)
+        text = _text_of(error)
         if not isinstance(status, int) and code.isdigit() and 400 <= int(code) < 600:  # noqa: PLR2004 - HTTP's errors
             status = int(code)  # an error under 200 names its status itself
         return cls(status if isinstance(status, int) else None, code, text)
@@ -122,26 +122,26 @@ class _Refusal:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise a provider's failures as the service's own.
+    """Raises the errors of a provider as the service's own.
 
     Raises:
         ContextOverflow: the conversation does not fit the model.
-        ModelRefused: trying again brings the same refusal; RequestRefused where it is for this request only.
-        ModelUnavailable: the provider did not answer, or not with an answer; `retry_after_s` where it names a time.
+        ModelRefused: a retry would be refused too; RequestRefused if only this request is refused.
+        ModelUnavailable: there is no answer, or no readable one; `retry_after_s` is the provider's.
     """
     try:
         yield
     except ServeAppError:
         raise
     except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
-        said = _Refusal.of(error)
-        ours = _ours(error, said)
-        logger.warning("model_call_failed", extra={"error": _described(error, said), "provider_text": _masked(said)})
-        raise ours from None
+        refusal = _ProviderFailure.of(error)
+        translated = _to_service_error(error, refusal)
+        logger.warning("model_call_failed", extra={"error": _describe(error, refusal), "provider_text": _mask(refusal)})
+        raise translated from None
 
 
 def find_construction_problem(construct: Callable[[], object], name: str, where: str) -> Problem | None:
-    """Why the model `name` of the section `where` cannot be constructed; None where it can."""
+    """Returns why the model `name` in section `where` cannot be constructed, or None."""
     try:
         construct()
     except InvalidConfiguration as error:
@@ -151,36 +151,36 @@ def find_construction_problem(construct: Callable[[], object], name: str, where:
     return None
 
 
-def _ours(error: Exception, said: _Refusal) -> ServeAppError:
-    if overflow := _overflow(error, said):
+def _to_service_error(error: Exception, refusal: _ProviderFailure) -> ServeAppError:
+    if overflow := _overflow(error, refusal):
         return overflow
-    if _is_provider_word(error, said):
+    if _is_provider_word(error, refusal):
         for kind, ours, message in (
             (patterns.NO_MONEY, QuotaSpent, NO_MONEY),
             (patterns.WRONG_KEY, KeyRefused, WRONG_KEY),
             (patterns.FILTERED, ContentFiltered, FILTERED),
             (patterns.NO_TOOLS, ToolsRefused, NO_TOOLS),
         ):
-            if said.is_a(kind):
+            if refusal.is_a(kind):
                 return ours(message)
-    if said.status in {401, 402}:
-        return KeyRefused(WRONG_KEY) if said.status == 401 else QuotaSpent(NO_MONEY)  # noqa: PLR2004 - by HTTP
-    if passing := _passing(error, said):
+    if refusal.status in {401, 402}:
+        return KeyRefused(WRONG_KEY) if refusal.status == 401 else QuotaSpent(NO_MONEY)  # noqa: PLR2004 - by HTTP
+    if transient := _transient_message(error, refusal):
         kinds = {TOO_SLOW: ModelTooSlow, TOO_MANY: ModelBusy}
-        return kinds.get(passing, ModelUnavailable)(passing, _retry_after_s(error))
-    return _lasting(error, said)
+        return kinds.get(transient, ModelUnavailable)(transient, _retry_after_s(error))
+    return _permanent_error(error, refusal)
 
 
-def _overflow(error: Exception, said: _Refusal) -> ContextOverflow | None:
+def _overflow(error: Exception, refusal: _ProviderFailure) -> ContextOverflow | None:
     from langchain_core.exceptions import ContextOverflowError
 
     known = isinstance(error, ContextOverflowError)
-    named = said.status in patterns.OVERFLOW_STATUSES and _is_provider_word(error, said)
-    return ContextOverflow(TOO_LONG) if known or (named and said.is_a(patterns.OVERFLOW)) else None
+    named = refusal.status in patterns.OVERFLOW_STATUSES and _is_provider_word(error, refusal)
+    return ContextOverflow(TOO_LONG) if known or (named and refusal.is_a(patterns.OVERFLOW)) else None
 
 
-def _lasting(error: Exception, said: _Refusal) -> ServeAppError:
-    """The failure of a request that fares no better when it is repeated as it is."""
+def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppError:
+    """Returns the error for a failure that a retry would meet again."""
     from langchain_core import exceptions as known
 
     from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable
@@ -189,8 +189,8 @@ def _lasting(error: Exception, said: _Refusal) -> ServeAppError:
         (isinstance(error, ReplyIncomplete), ModelIncomplete, INCOMPLETE),
         (isinstance(error, ReplyUnreadable), ModelUnreadable, UNREADABLE),
         (isinstance(error, known.ModelInvalidRequestError), RequestRefused, REFUSED),
-        (said.status in patterns.REQUEST_STATUSES, RequestRefused, REFUSED),
-        (isinstance(error, known.ModelError) or said.status is not None, ModelRefused, REFUSED),
+        (refusal.status in patterns.REQUEST_STATUSES, RequestRefused, REFUSED),
+        (isinstance(error, known.ModelError) or refusal.status is not None, ModelRefused, REFUSED),
         (isinstance(error, ProviderError), ModelUnavailable, FAILED),  # an error under 200 that names no status
         (isinstance(error, ValueError | TypeError | LookupError), ModelUnreadable, UNREADABLE),
     )
@@ -198,8 +198,8 @@ def _lasting(error: Exception, said: _Refusal) -> ServeAppError:
     return kind(message)
 
 
-def _passing(error: Exception, said: _Refusal) -> str | None:
-    """What to say of a failure that another attempt may not meet: LangChain's kinds, else the HTTP status."""
+def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | None:
+    """Returns the message for a transient failure, by type or HTTP status; else None."""
     from langchain_core import exceptions as known
 
     from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut
@@ -211,33 +211,34 @@ def _passing(error: Exception, said: _Refusal) -> str | None:
         ((known.ModelAPIError,), range(500, 600), FAILED),
     )
     found = next(
-        (words for kinds, statuses, words in rows if isinstance(error, kinds) or said.status in statuses), None
+        (words for kinds, statuses, words in rows if isinstance(error, kinds) or refusal.status in statuses), None
     )
-    return TOO_MANY if found is None and _is_provider_word(error, said) and said.is_a(patterns.TOO_MANY) else found
+    return (
+        TOO_MANY if found is None and _is_provider_word(error, refusal) and refusal.is_a(patterns.TOO_MANY) else found
+    )
 
 
-def _is_provider_word(error: Exception, said: _Refusal) -> bool:
-    """Whether the text is a provider's refusal: a fault of this process may say anything."""
+def _is_provider_word(error: Exception, refusal: _ProviderFailure) -> bool:
+    """Returns whether the text is the provider's: an error of this process may have any text."""
     from langchain_core.exceptions import ModelError
 
     from serve_app.llm.openai_compatible.provider_error import ProviderError
 
-    return said.status is not None or isinstance(error, ModelError | ProviderError) or bool(said.code)
+    return refusal.status is not None or isinstance(error, ModelError | ProviderError) or bool(refusal.code)
 
 
-def _described(error: Exception, said: _Refusal) -> str:
-    """Type, status, code and the line that raised it."""
+def _describe(error: Exception, refusal: _ProviderFailure) -> str:
+    """Returns type, status, code and the line that raised the error."""
     raised = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"{type(error).__name__}, status {said.status}, code {said.code or None}, at {raised.filename}:{raised.lineno}"
-    )
+    reply = f"status {refusal.status}, code {refusal.code or None}"
+    return f"{type(error).__name__}, {reply}, at {raised.filename}:{raised.lineno}"
 
 
-def _masked(said: _Refusal) -> str:
-    return _MASK.redact(sanitize_text(said.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
+def _mask(refusal: _ProviderFailure) -> str:
+    return _MASK.redact(sanitize_text(refusal.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
 
 
-def _written(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     try:
         return str(getattr(error, "text", None) or error)
     except Exception:  # noqa: BLE001 - an exception of a provider's package may not even be printable
@@ -247,15 +248,15 @@ def _written(error: Exception) -> str:
 def _retry_after_s(error: Exception) -> float | None:
     from serve_app.llm.openai_compatible.provider_error import retry_after_s
 
-    given: object = getattr(error, "retry_after_s", None)
-    if isinstance(given, int | float):
-        return float(given)
+    seconds: object = getattr(error, "retry_after_s", None)
+    if isinstance(seconds, int | float):
+        return float(seconds)
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     return retry_after_s({str(name).lower(): str(value) for name, value in dict(headers).items()})
 
 
 def _problem(error: Exception, name: str, where: str) -> Problem:
-    text, at = _written(error), f"{where}.name"
+    text, at = _text_of(error), f"{where}.name"
     provider = name.partition(":")[0]
     if variable := _KEY_VARIABLE.search(text):
         mend = f"Set it, put it into .env, or name another variable in {where}.api_key_env"

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, InstanceOf, SkipValidation
@@ -32,6 +31,7 @@ from serve_app.llm.error_translation import (
     ReplyCutOff,
     RequestRefused,
 )
+from serve_app.llm.guarded import AsyncChatModel
 from serve_app.llm.message_keys import FALLBACK, FINISH, MODEL, RESTART, TRUNCATED
 from serve_app.llm.provider_messages import strip_tool_messages
 from serve_app.llm.telemetry import measure_call, split_model_name, to_openai_messages, trace_call
@@ -43,14 +43,12 @@ from serve_app.resilience.deadline import remaining_s
 from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-    from langchain_core.language_models import LanguageModelInput
+    from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
     from langchain_core.messages import BaseMessage
-    from langchain_core.runnables import Runnable, RunnableBinding
-    from langchain_core.tools import BaseTool
+    from langchain_core.runnables import RunnableBinding
 
     from serve_app.llm.guarded import GuardedModel
     from serve_app.llm.telemetry import CallRecord
@@ -60,7 +58,13 @@ if TYPE_CHECKING:
     from serve_app.resilience.retry import RetryBudget
 
 
-class FallbackModel(BaseChatModel):
+logger = logging.getLogger(__name__)
+
+WAIT_MIN_S, WAIT_MAX_S = 0.5, 4.0
+"""Between two attempts of one model, where its provider names no time."""
+
+
+class FallbackModel(AsyncChatModel):
     """A chat model that tries several models in order until one answers.
 
     Calls share no state but the circuit breakers. Options of one call:
@@ -71,52 +75,32 @@ class FallbackModel(BaseChatModel):
         on_discarded: a function that takes each whole reply that is not used because another model shall answer.
         span: each attempt is recorded as a child of it.
 
-    A provider that refuses what the conversation says gives a reply all the same: without text, its `FINISH` is
-    `content_filter`. A call raises:
-        ContextOverflow: the conversation is longer than the models read.
+    If a provider refuses the content of the conversation, the reply has no text and its `FINISH` is `content_filter`.
+    A call raises:
+        ContextOverflow: the conversation is longer than any model reads.
         DeadlineExceeded: the deadline has come.
-        ModelUnavailable: no model answered; `retry_after_s` is the shortest that any of them named.
+        ModelUnavailable: no model answered; `retry_after_s` is the shortest that a provider gave.
     """
 
     candidates: tuple[InstanceOf[ModelCandidate], ...]
     attempts: int
     fallback_on: frozenset[FallbackOn] = frozenset()
-    """Which whole replies the next model is asked for, too."""
+    """Ends of a whole reply after which the next model is called too."""
     metrics: SkipValidation[Metrics] = Field(default=NULL_METRICS, repr=False, exclude=True)
 
     @property
     def circuits(self) -> dict[str, GuardedCalls]:
-        """The breaker of each model."""
+        """The circuit breaker of each model."""
         return {f"model:{candidate.name}": candidate.circuit for candidate in self.candidates}
 
     @property
     def _llm_type(self) -> str:
-        return "chain"
+        return "fallback"
 
     def checks(self) -> list[DependencyCheck]:
-        """Whether each model is asked now; none is required while another one is."""
+        """Returns whether each model takes calls now; none is required while another one does."""
         answerable = any(candidate.circuit.admits and not candidate.problem for candidate in self.candidates)
-        return [_candidate_check(candidate, required=not answerable) for candidate in self.candidates]
-
-    def bind_tools(
-        self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: str | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """As they are: each model binds them in its provider's form when it is asked."""
-        chosen = {"tool_choice": tool_choice} if tool_choice else {}
-        return self.bind(tools=list(tools), **chosen, **kwargs)
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        raise NotImplementedError("a chain is asked asynchronously: a blocking call cannot be ended in time")
+        return [_check_candidate(candidate, required=not answerable) for candidate in self.candidates]
 
     async def _agenerate(
         self,
@@ -135,10 +119,10 @@ class FallbackModel(BaseChatModel):
         async for candidate, attempt in attempts:
             with attempt as record:
                 sent, given = _bind_options(candidate, messages, kwargs)
-                result = await candidate.model._agenerate(sent, stop, run_manager, deadline=deadline, **given)  # noqa: SLF001 - see Guarded
+                result = await candidate.model._agenerate(sent, stop, run_manager, deadline=deadline, **given)  # noqa: SLF001 - see GuardedModel
                 for generation in result.generations:
                     record.add(generation.message)
-                    self._judge(generation.message, attempts)
+                    self._check_end(generation.message, attempts)
                     self._mark(generation.message, candidate)
                 return result
             if on_discarded:
@@ -146,7 +130,7 @@ class FallbackModel(BaseChatModel):
                     on_discarded(message)
             if attempts.filtered and not self._falls_back("refusal", attempts):
                 break
-        return ChatResult(generations=[ChatGeneration(message=self._refusal(attempts))])
+        return ChatResult(generations=[ChatGeneration(message=self._make_refusal(attempts))])
 
     async def _astream(
         self,
@@ -171,7 +155,7 @@ class FallbackModel(BaseChatModel):
                     fresh = True
                     async for chunk in chunks:
                         record.add(chunk.message)
-                        self._judge(chunk.message, attempts)
+                        self._check_end(chunk.message, attempts)
                         if fresh:
                             self._mark(chunk.message, candidate, restart=begun)
                         fresh, begun = False, True
@@ -181,34 +165,34 @@ class FallbackModel(BaseChatModel):
                 break
         if begun and not restarts:
             raise attempts.failure
-        refusal = self._refusal(attempts)
+        refusal = self._make_refusal(attempts)
         if begun:
             refusal.response_metadata[RESTART] = True
         yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=refusal.response_metadata))
 
-    def _judge(self, message: BaseMessage, attempts: ModelAttempts) -> None:
-        """Go on to the next model where the settings name the reply's end, or it was cut off before it said anything.
+    def _check_end(self, message: BaseMessage, attempts: ModelAttempts) -> None:
+        """Rejects a reply whose end makes the next model be called.
 
         Raises:
             ContentFiltered: the reply is a refusal.
-            ReplyCutOff: the reply was cut off at a limit.
+            ReplyCutOff: the reply was cut off at a limit, without any text or where `fallback_on` has `length`.
         """
         finish = message.response_metadata.get(FINISH)
         if finish == "content_filter" and self._falls_back("refusal", attempts):
             raise ContentFiltered(FILTERED)
         metadata = message.response_metadata
-        useless = TRUNCATED not in metadata and attempts.another
-        if finish == "length" and (useless or self._falls_back("length", attempts)):
+        is_useless = TRUNCATED not in metadata and attempts.has_next
+        if finish == "length" and (is_useless or self._falls_back("length", attempts)):
             raise ReplyCutOff(CUT_OFF)
 
     def _falls_back(self, kind: FallbackOn, attempts: ModelAttempts) -> bool:
-        return kind in self.fallback_on and attempts.another
+        return kind in self.fallback_on and attempts.has_next
 
-    def _refusal(self, attempts: ModelAttempts) -> AIMessage:
-        """The reply of a provider that refused with an error.
+    def _make_refusal(self, attempts: ModelAttempts) -> AIMessage:
+        """Returns the reply for a provider that refused the content with an error.
 
         Raises:
-            ServeAppError: the call failed otherwise.
+            ServeAppError: the call failed for another reason.
         """
         if not attempts.refused:
             raise attempts.failure
@@ -223,7 +207,7 @@ class FallbackModel(BaseChatModel):
 def _bind_options(
     candidate: ModelCandidate, messages: list[BaseMessage], kwargs: dict[str, Any]
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
-    """The conversation and the call's options in the form of one model and its provider."""
+    """Returns the conversation and the options of a call in the form of one model and its provider."""
     others = dict(kwargs)
     tools = others.pop("tools", None)
     if not candidate.takes_tools:
@@ -237,7 +221,7 @@ def _bind_options(
 
 
 def _adapt_tool(tool: Any, candidate: ModelCandidate) -> Any:
-    """A tool with the schema that the provider takes."""
+    """Returns a tool with the schema dialect of the provider."""
     if not (isinstance(tool, dict) and isinstance(tool.get("function"), dict)):
         return tool
     function = tool["function"]
@@ -245,39 +229,34 @@ def _adapt_tool(tool: Any, candidate: ModelCandidate) -> Any:
     return {**tool, "function": {**function, "parameters": parameters}}
 
 
-def _candidate_check(candidate: ModelCandidate, *, required: bool) -> DependencyCheck:
+def _check_candidate(candidate: ModelCandidate, *, required: bool) -> DependencyCheck:
     name = f"model:{candidate.name}"
     if candidate.problem:
         return DependencyCheck(name=name, ok=False, reason=candidate.problem, required=required)
     if candidate.circuit.admits:
         return DependencyCheck(name=name, ok=True, required=required)
-    reason = f"It has failed again and again, and is left alone for {math.ceil(candidate.circuit.retry_after_s)} s"
+    reason = f"It failed repeatedly; its circuit breaker stays open for {math.ceil(candidate.circuit.retry_after_s)} s"
     return DependencyCheck(name=name, ok=False, reason=reason, required=required)
-
-
-logger = logging.getLogger(__name__)
-
-WAIT_MIN_S, WAIT_MAX_S = 0.5, 4.0
 
 
 @dataclass(slots=True)
 class ModelCandidate:
-    """One model of a chain, behind the circuit breaker that has its name."""
+    """One of several models, with its circuit breaker."""
 
     model: GuardedModel
     circuit: GuardedCalls
     context_tokens: int | None = None
-    """How much it reads, where the settings say so."""
+    """The most that it reads; None where the settings do not say."""
     takes_tools: bool = True
     dialect: Dialect = "full"
-    """The form of tool schemas that its provider takes."""
+    """The dialect of JSON Schema that its provider takes for tools."""
     key_env: str = ""
     """The environment variable that holds its key."""
     problem: str | None = None
-    """Why the operator has to do something before it answers again; found by the latest call."""
+    """What the operator has to repair before the model answers again, as of the latest call."""
 
-    def note(self, error: ServeAppError | None) -> None:
-        """Take in how a call ended, as far as only the operator can change it."""
+    def record_outcome(self, error: ServeAppError | None) -> None:
+        """Records whether a call failed for a reason that only the operator can remove."""
         variable = self.key_env or "its environment variable"
         problem = None
         if isinstance(error, KeyRefused):
@@ -295,70 +274,73 @@ class ModelCandidate:
 
 @dataclass(slots=True)
 class ModelAttempts:
-    """The attempts of one call, each a model and the block in which it is asked; who iterates stops at an answer."""
+    """Iterates over the attempts of one call until the caller has an answer.
+
+    Each attempt is a model and the context manager in which to call it.
+    """
 
     candidates: Sequence[ModelCandidate]
     attempts: int
     deadline: float | None
     """Unix time in seconds."""
     budget: RetryBudget | None
-    """The request's retries; attempt the next model is none."""
+    """The retries left to the request; a call of the next model is no retry."""
     metrics: Metrics
     span: Span = NULL_SPAN
-    """What is recorded of the call; each try is a part of it."""
-    given: SpanContent | None = None
-    """Tells what the models are asked with."""
-    _place: int = 0
-    """Of the model that is being asked."""
-    _made: int = 0
-    """Tries of this model."""
-    _failed: dict[int, ServeAppError] = field(default_factory=dict)
-    """The latest failure of each model, by its place."""
+    """The trace span of the call; each attempt is a child."""
+    content: SpanContent | None = None
+    """Returns the input of the model for the trace."""
+    _index: int = 0
+    """Of the model that is called."""
+    _count: int = 0
+    """Attempts of this model so far."""
+    _failures: dict[int, ServeAppError] = field(default_factory=dict)
+    """The latest failure of each model, by its index."""
 
     def __aiter__(self) -> ModelAttempts:
         return self
 
     async def __anext__(self) -> tuple[ModelCandidate, AbstractContextManager[CallRecord]]:
-        """The next try, after the pause before it."""
-        if self._made:
+        """Waits before a retry, and returns the next attempt."""
+        if self._count:
             pause_s = self._pause_s()
             if pause_s is None:
                 self._switch()
             else:
                 await asyncio.sleep(pause_s)
-                self.metrics.count(MODEL_RETRIES, model=self.candidates[self._place].name)
-        while self._place < len(self.candidates):
-            candidate = self.candidates[self._place]
+                self.metrics.count(MODEL_RETRIES, model=self.candidates[self._index].name)
+        while self._index < len(self.candidates):
+            candidate = self.candidates[self._index]
             if candidate.circuit.admits:
-                self._made += 1
+                self._count += 1
                 return candidate, self._attempt(candidate)
-            self._failed.setdefault(self._place, candidate.circuit.make_refusal(ModelUnavailable))
+            self._failures.setdefault(self._index, candidate.circuit.make_refusal(ModelUnavailable))
             self._switch()
         raise StopAsyncIteration
 
     @property
     def failure(self) -> ServeAppError:
-        """What the call failed with: as the first model did, and when to come back to any of them."""
-        first, everything = self._failed[0], self._failed.values()
+        """The failure of the first model, with the shortest `retry_after_s` of all models."""
+        first, everything = self._failures[0], self._failures.values()
         overflow = next((each for each in everything if isinstance(each, ContextOverflow)), None)
         if overflow or not any(each.retryable for each in everything):
             return overflow or first
-        to_openai_messages = [each.retry_after_s for each in everything if each.retry_after_s is not None]
-        return ModelUnavailable(first.message, min(to_openai_messages, default=None))
+        waits_s = [each.retry_after_s for each in everything if each.retry_after_s is not None]
+        return ModelUnavailable(first.message, min(waits_s, default=None))
 
     @property
     def filtered(self) -> bool:
-        """Whether the latest model refused what the conversation says."""
-        return isinstance(self._failed.get(self._place), ContentFiltered)
+        """Whether the latest model refused the content of the conversation."""
+        return isinstance(self._failures.get(self._index), ContentFiltered)
 
     @property
     def refused(self) -> bool:
-        """Whether any model refused what the conversation says."""
-        return any(isinstance(each, ContentFiltered) for each in self._failed.values())
+        """Whether any model refused the content of the conversation."""
+        return any(isinstance(each, ContentFiltered) for each in self._failures.values())
 
     @contextmanager
     def _attempt(self, candidate: ModelCandidate) -> Iterator[CallRecord]:
-        """The block asks the model, which its breaker admits now; a failure is noted and goes no further.
+        """Measures and traces the call in the block; records its failure instead of raising it.
 
         Raises:
             DeadlineExceeded: the request's time ran out.
@@ -367,53 +349,53 @@ class ModelAttempts:
             with candidate.circuit.guard(ModelUnavailable, (ModelUnavailable,)):
                 try:
                     provider, model = split_model_name(candidate.name)
-                    call = self.span.start_child("model", model, self.given)
+                    call = self.span.start_child("model", model, self.content)
                     with measure_call(self.metrics, candidate.name) as record, trace_call(call, record) as span:
                         span.set_attributes(
-                            provider=provider, model=model, attempt=self._made, fallback=self._place > 0
+                            provider=provider, model=model, attempt=self._count, fallback=self._index > 0
                         )
                         yield record
-                    candidate.note(None)
-                    if self._place:
+                    candidate.record_outcome(None)
+                    if self._index:
                         self.metrics.count(MODEL_FALLBACKS, model=candidate.name)
                 except (ContextOverflow, RequestRefused, KeyRefused, QuotaSpent) as error:  # no outage of the model
-                    candidate.note(error)
-                    self._failed[self._place] = error
+                    candidate.record_outcome(error)
+                    self._failures[self._index] = error
         except ModelUnavailable as error:
-            self._failed[self._place] = error
+            self._failures[self._index] = error
 
     def _pause_s(self) -> float | None:
-        """Seconds until the model that has just failed is tried once more; None where it is not."""
-        error = self._failed[self._place]
-        if self._made == self.attempts or not error.retryable or not self.candidates[self._place].circuit.admits:
+        """Returns the seconds before the failed model is called again; None for no retry."""
+        error = self._failures[self._index]
+        if self._count == self.attempts or not error.retryable or not self.candidates[self._index].circuit.admits:
             return None
-        growing_s = min(WAIT_MIN_S * 2 ** (self._made - 1), WAIT_MAX_S)
+        growing_s = min(WAIT_MIN_S * 2 ** (self._count - 1), WAIT_MAX_S)
         pause_s = growing_s if error.retry_after_s is None else error.retry_after_s
-        if self.another and (isinstance(error, ModelTooSlow) or pause_s > WAIT_MAX_S):
+        if self.has_next and (isinstance(error, ModelTooSlow) or pause_s > WAIT_MAX_S):
             return None
         if self.deadline is not None and pause_s >= remaining_s(self.deadline):
             return None
         return pause_s if self.budget is None or self.budget.take() else None
 
     @property
-    def another(self) -> bool:
-        """Whether a later model would take a call now."""
-        return any(candidate.circuit.admits for candidate in self.candidates[self._place + 1 :])
+    def has_next(self) -> bool:
+        """Whether the circuit breaker of a later model admits a call now."""
+        return any(candidate.circuit.admits for candidate in self.candidates[self._index + 1 :])
 
     def _switch(self) -> None:
-        """Go on to the next model; after an overflow, to the next that may read more."""
-        error, name = self._failed[self._place], self.candidates[self._place].name
-        reads = self.candidates[self._place].context_tokens
-        self._place += 1
-        self._made = 0
+        """Switches to the next model; after an overflow, to the next that may read more."""
+        error, name = self._failures[self._index], self.candidates[self._index].name
+        reads = self.candidates[self._index].context_tokens
+        self._index += 1
+        self._count = 0
         if isinstance(error, ContextOverflow) and reads:
             while (
-                self._place < len(self.candidates)
-                and (self.candidates[self._place].context_tokens or reads + 1) <= reads
+                self._index < len(self.candidates)
+                and (self.candidates[self._index].context_tokens or reads + 1) <= reads
             ):
-                self._place += 1
-        if self._place < len(self.candidates):
+                self._index += 1
+        if self._index < len(self.candidates):
             logger.warning(
                 "model_switched",
-                extra={"model": self.candidates[self._place].name, "after": name, "error": error.message},
+                extra={"model": self.candidates[self._index].name, "after": name, "error": error.message},
             )

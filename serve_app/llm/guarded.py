@@ -1,4 +1,4 @@
-"""A chat model whose calls are bounded in time, translated in failure, and checked in reply."""
+"""Guards a chat model: time limit, error translation, checked replies, fault injection."""
 
 from __future__ import annotations
 
@@ -45,29 +45,11 @@ REASON_GIVERS = (
     "langchain_aws",
     "langchain_xai",
 )
-"""Packages whose providers give a reason for the end of every reply; others are known to once they gave one."""
+"""Packages whose providers give a finish reason in every reply; another counts as one after its first."""
 
 
-class GuardedModel(BaseChatModel):
-    """A chat model whose calls end in time, fail as the service's errors, and bring replies that were checked.
-
-    A call that is given `deadline=` (Unix time in seconds) ends by then too; one that is given `nonempty=True` fails
-    where the reply says nothing. The inner model is asked by the hooks that LangChain asks this one by, so that a call
-    is one run in every trace.
-    """
-
-    inner: BaseChatModel
-    timeout_s: float
-    configured_name: str = ""
-    """The name by which the configuration knows it."""
-    _holds: bool = PrivateAttr(default=False)
-    """Whether the model was seen to end its thinking without having begun it."""
-    _gives_reasons: bool = PrivateAttr(default=False)
-    """Whether the model was seen to give a reason for the end of a reply that ended well."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "guarded"
+class AsyncChatModel(BaseChatModel):
+    """A chat model that takes asynchronous calls only: a blocking call cannot be ended in time."""
 
     def bind_tools(
         self,
@@ -76,17 +58,13 @@ class GuardedModel(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """As the inner model binds them: each provider has its own form for tools.
+        """Returns the model with these tools; `_tool_options` gives them their form."""
+        options = {**({"tool_choice": tool_choice} if tool_choice else {}), **kwargs}
+        return self.bind(**self._tool_options(list(tools), options))
 
-        Raises:
-            ToolsRefused: the inner model's class takes none.
-        """
-        chosen = {"tool_choice": tool_choice} if tool_choice else {}
-        try:
-            bound = cast("RunnableBinding[Any, Any]", self.inner.bind_tools(tools, **chosen, **kwargs))
-        except NotImplementedError:  # by which LangChain's classes say so
-            raise ToolsRefused(NO_TOOLS) from None
-        return self.bind(**bound.kwargs)
+    def _tool_options(self, tools: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Returns the options of a call with these tools, as they are."""
+        return {"tools": tools, **options}
 
     def _generate(
         self,
@@ -95,7 +73,44 @@ class GuardedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        raise NotImplementedError("a guarded model is asked asynchronously: a blocking call cannot be ended in time")
+        raise NotImplementedError("call this model asynchronously: a blocking call cannot be ended in time")
+
+
+class GuardedModel(AsyncChatModel):
+    """A chat model with a time limit, translated errors and checked replies.
+
+    Options of one call:
+        deadline: Unix time in seconds by which the call ends too.
+        nonempty: whether a reply without text and calls is a failure.
+        faults: the faults that an operator injects.
+
+    The inner model is called by LangChain's hooks (`_agenerate`, `_astream`), so that a call is one run in every trace.
+    """
+
+    inner: BaseChatModel
+    timeout_s: float
+    configured_name: str = ""
+    """The model's name in the settings."""
+    _holds_text: bool = PrivateAttr(default=False)
+    """Whether a reply of the model ended its thinking without having begun it."""
+    _gives_reasons: bool = PrivateAttr(default=False)
+    """Whether a reply of the model had a finish reason."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "guarded"
+
+    def _tool_options(self, tools: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Returns the options as the inner model binds them: each provider has its own form for tools.
+
+        Raises:
+            ToolsRefused: the class of the inner model takes no tools.
+        """
+        try:
+            bound = cast("RunnableBinding[Any, Any]", self.inner.bind_tools(tools, **options))
+        except NotImplementedError:  # by which LangChain's classes say so
+            raise ToolsRefused(NO_TOOLS) from None
+        return dict(bound.kwargs)
 
     async def _agenerate(
         self,
@@ -110,14 +125,14 @@ class GuardedModel(BaseChatModel):
         nonempty = kwargs.pop("nonempty", False)
         sent = normalize_messages(messages, self.configured_name)
         reader = self._reader(sent, kwargs)
-        with _in_our_terms(deadline):
+        with _translate_time_out(deadline):
             async with asyncio.timeout(self._limit_s(deadline)):
                 message: BaseMessage | None = await inject_model_fault(faults, self.configured_name)
                 if message is None:
                     result = await self.inner._agenerate(sent, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
                     message = _with_info(result.generations[0])
             first, last = reader.feed(cast("AIMessage", message)), reader.finish()
-        self._see_to(reader, last, nonempty=nonempty)
+        self._learn_and_check(reader, last, nonempty=nonempty)
         if RETRACTED in last.response_metadata:
             first = first.model_copy(update={"content": ""})
         reply = message_chunk_to_message(first + last)
@@ -137,19 +152,19 @@ class GuardedModel(BaseChatModel):
         sent = normalize_messages(messages, self.configured_name)
         reader = self._reader(sent, kwargs)
         until = asyncio.get_running_loop().time() + self._limit_s(deadline)
-        with _in_our_terms(deadline):
+        with _translate_time_out(deadline):
             chunks = self._chunks(sent, stop, faults, until, kwargs)
             async with aclosing(chunks):
                 begun = False
                 async for chunk in chunks:
                     begun = True
-                    shown = reader.feed(chunk)
-                    if shown.content or shown.additional_kwargs or shown.response_metadata or shown.usage_metadata:
-                        yield ChatGenerationChunk(message=shown)
+                    passed = reader.feed(chunk)
+                    if passed.content or passed.additional_kwargs or passed.response_metadata or passed.usage_metadata:
+                        yield ChatGenerationChunk(message=passed)
             if not begun:
                 raise ModelUnreadable(NO_ANSWER)
             last = reader.finish()
-        self._see_to(reader, last, nonempty=nonempty)
+        self._learn_and_check(reader, last, nonempty=nonempty)
         yield ChatGenerationChunk(message=last)
 
     async def _chunks(
@@ -160,7 +175,7 @@ class GuardedModel(BaseChatModel):
         until: float,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """The chunks of the inner model, each of which is there by the loop's time `until`."""
+        """Yields the chunks of the inner model until the loop's time `until`."""
         async with asyncio.timeout_at(until):
             malformed = await inject_model_fault(faults, self.configured_name)
         if malformed:
@@ -172,16 +187,16 @@ class GuardedModel(BaseChatModel):
                 yield cast("AIMessageChunk", _with_info(chunk))
 
     def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
-        packages = [each.__module__ for each in type(self.inner).__mro__]
-        others = not packages[0].startswith("serve_app.")  # the project's own client looks for the reason itself
-        known = any(package.startswith(REASON_GIVERS) for package in packages)
-        wants_reason = others and (self._gives_reasons or known)
+        modules = [each.__module__ for each in type(self.inner).__mro__]
+        is_foreign = not modules[0].startswith("serve_app.")  # our own client checks the reason itself
+        known = any(module.startswith(REASON_GIVERS) for module in modules)
+        wants_reason = is_foreign and (self._gives_reasons or known)
         tools = kwargs.get("tools", ())
-        return ReplyReader(sent, tool_names(tools), self._holds, wants_reason, argumentless_tools(tools))
+        return ReplyReader(sent, tool_names(tools), self._holds_text, wants_reason, argumentless_tools(tools))
 
-    def _see_to(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
-        """Learn from a whole reply, and refuse one that says nothing where the caller wants something."""
-        self._holds = self._holds or reader.lone_end
+    def _learn_and_check(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
+        """Learns the model's habits from a whole reply, and rejects an empty one if `nonempty`."""
+        self._holds_text = self._holds_text or reader.lone_end
         self._gives_reasons = self._gives_reasons or reader.has_reason
         says_something = (
             last.content or CUT_CALLS in last.response_metadata or read_finish_reason(last) == "content_filter"
@@ -194,7 +209,7 @@ class GuardedModel(BaseChatModel):
 
 
 def _with_info(generation: ChatGeneration) -> BaseMessage:
-    """The message with what LangChain's packages say of it beside it, such as why it ended."""
+    """Returns the message with the `generation_info` that LangChain's packages put beside it."""
     message, info = generation.message, generation.generation_info
     if not info:
         return message
@@ -202,13 +217,13 @@ def _with_info(generation: ChatGeneration) -> BaseMessage:
 
 
 async def _next(stream: AsyncGenerator[ChatGenerationChunk], until: float) -> ChatGenerationChunk | None:
-    """The next chunk, waited for until the loop's time `until`; never while the reader has the last one."""
+    """Waits for the next chunk until the loop's time `until`; the reader's time does not count."""
     async with asyncio.timeout_at(until):
         return await anext(stream, None)
 
 
 @contextmanager
-def _in_our_terms(deadline: float | None) -> Iterator[None]:
+def _translate_time_out(deadline: float | None) -> Iterator[None]:
     with translate_errors():
         try:
             yield
@@ -219,10 +234,10 @@ def _in_our_terms(deadline: float | None) -> Iterator[None]:
 
 
 async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | None:
-    """The malformed reply of the model `name`, where it is to give one in place of its own: a call of no tool.
+    """Returns a malformed reply where a fault of model `name` wants one: a call of no tool.
 
     Raises:
-        ConnectionError: the call is to fail.
+        ConnectionError: a fault wants the call to fail.
     """
     if not await inject_fault(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
         return None

@@ -1,4 +1,4 @@
-"""Builds the chat models that the settings name, and finds what keeps one from being built."""
+"""Builds the chat models of the settings, and finds the problems that prevent it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 OFFLINE = "offline"
 OPENAI = "openai"
 ANY_KEY = "none"
-"""Stands for a key that is missing while the rest of the settings is looked at."""
+"""Replaces a missing key while the other settings are checked."""
 
 
 def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> FallbackModel:
-    """The model and its fallbacks as one, each call within its time and failing in our terms.
+    """Builds the model and its fallbacks as one guarded model.
 
     Raises:
         InvalidConfiguration: with every problem.
     """
-    found = find_model_problems(settings)
-    if found:
-        raise InvalidConfiguration(tuple(found))
+    problems = find_model_problems(settings)
+    if problems:
+        raise InvalidConfiguration(tuple(problems))
     limit = BreakerPolicy(settings.breaker_failures, settings.cool_down_s)
     candidates = tuple(_build_candidate(each, limit) for each in (settings, *settings.fallbacks))
     return FallbackModel(
@@ -48,21 +48,21 @@ def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> Fal
 
 
 def find_model_problems(settings: ModelSettings) -> list[Problem]:
-    """What would keep the model or a fallback from being built; nothing is asked over the network."""
+    """Returns what prevents the model or a fallback from being built; uses no network."""
     fallbacks = [(f"model.fallbacks.{place}", each) for place, each in enumerate(settings.fallbacks)]
     return [problem for where, each in [("model", settings), *fallbacks] for problem in _endpoint_problems(each, where)]
 
 
 def _build_candidate(settings: ModelEndpoint, limit: BreakerPolicy) -> ModelCandidate:
-    model = OfflineModel() if settings.name == OFFLINE else _construct_model(settings, _key(settings))
+    model = OfflineModel() if settings.name == OFFLINE else _construct_model(settings, _read_key(settings))
     guarded = GuardedModel(inner=model, timeout_s=settings.timeout_s, configured_name=settings.name)
     return ModelCandidate(
         guarded,
         GuardedCalls(settings.name, limit),
         context_tokens=settings.context_tokens,
         takes_tools=settings.tools,
-        dialect=_profile(settings).schema_dialect if _provider(settings) == OPENAI else "full",
-        key_env=settings.api_key_env or _usual_variable(settings),
+        dialect=_choose_profile(settings).schema_dialect if _provider(settings) == OPENAI else "full",
+        key_env=settings.api_key_env or _default_key_variable(settings),
     )
 
 
@@ -74,16 +74,16 @@ def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
         return [Problem(f"{where}.name", "no model is named", mend)]
     missing, key = [], None
     try:
-        key = _key(settings)
+        key = _read_key(settings)
     except InvalidConfiguration as error:
-        missing = [_missing_key(settings, where, each) for each in error.problems]
+        missing = [_describe_missing_key(settings, where, each) for each in error.problems]
     unset = [name for name in settings.options_env.values() if not read_environment().get(name)]
     if unset:
         mend = "Set it, put it into .env, or name another variable"
         return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", mend) for each in unset]
-    constructing = partial(_construct_model, settings, ANY_KEY if missing else key)
-    unbuildable = find_construction_problem(constructing, settings.name, where)
-    return [*missing, unbuildable] if unbuildable else missing
+    construct = partial(_construct_model, settings, ANY_KEY if missing else key)
+    problem = find_construction_problem(construct, settings.name, where)
+    return [*missing, problem] if problem else missing
 
 
 def _construct_model(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
@@ -100,20 +100,20 @@ def _construct_model(settings: ModelEndpoint, key: SecretStr | str | None) -> Ba
         "default_headers": settings.extra_headers or None,
         "model_kwargs": settings.extra_body or None,
     }
-    given = {name: value for name, value in optional.items() if value is not None} | settings.options
-    given |= {name: read_secret(variable) for name, variable in settings.options_env.items()}
+    options = {name: value for name, value in optional.items() if value is not None} | settings.options
+    options |= {name: read_secret(variable) for name, variable in settings.options_env.items()}
     if _is_class(settings):
         cls = load_class(settings.name, _chat_model_class())
-        built: BaseChatModel = cls(**given)
+        built: BaseChatModel = cls(**options)
         return built
     from langchain.chat_models import init_chat_model
 
-    model: BaseChatModel = init_chat_model(settings.name, timeout=settings.timeout_s, max_retries=0, **given)
+    model: BaseChatModel = init_chat_model(settings.name, timeout=settings.timeout_s, max_retries=0, **options)
     return model
 
 
 def _construct_compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
-    """The project's own client, for any endpoint that speaks OpenAI's chat completions."""
+    """Builds our own client, for any endpoint that speaks OpenAI's chat completions."""
     from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
     optional: dict[str, Any] = {
@@ -129,7 +129,7 @@ def _construct_compatible(settings: ModelEndpoint, key: SecretStr | str | None) 
     return OpenAICompatibleModel(
         model=settings.name.partition(":")[2],
         timeout_s=settings.timeout_s,
-        endpoint_profile=_profile(settings),
+        endpoint_profile=_choose_profile(settings),
         extra_body=settings.extra_body,
         extra_headers=settings.extra_headers,
         stream_always=settings.stream == "always",
@@ -137,7 +137,7 @@ def _construct_compatible(settings: ModelEndpoint, key: SecretStr | str | None) 
     )
 
 
-def _profile(settings: ModelEndpoint) -> EndpointProfile:
+def _choose_profile(settings: ModelEndpoint) -> EndpointProfile:
     from serve_app.llm.openai_compatible.endpoint_profile import PROFILES, find_profile
 
     found = (
@@ -154,28 +154,28 @@ def _chat_model_class() -> type[BaseChatModel]:
     return BaseChatModel
 
 
-def _key(settings: ModelEndpoint) -> SecretStr | str | None:
-    """The key that the settings name, else the provider's usual one.
+def _read_key(settings: ModelEndpoint) -> SecretStr | str | None:
+    """Reads the key that the settings name, else the provider's usual one.
 
     Raises:
-        InvalidConfiguration: OpenAI's own endpoint is asked, and there is no key.
+        InvalidConfiguration: there is no key for OpenAI's own endpoint.
     """
     if settings.api_key_env:
         return read_secret(settings.api_key_env)
     if settings.base_url or _is_class(settings):
         return None
-    usual = _usual_variable(settings)
+    usual = _default_key_variable(settings)
     if read_environment().get(usual) or _provider(settings) == OPENAI:
         return read_secret(usual)
     return None
 
 
-def _usual_variable(settings: ModelEndpoint) -> str:
+def _default_key_variable(settings: ModelEndpoint) -> str:
     return "" if _is_class(settings) else f"{_provider(settings).upper()}_API_KEY"
 
 
 def _is_class(settings: ModelEndpoint) -> bool:
-    """Whether the model is named by the import path of its class, and not by its provider."""
+    """Returns whether the name is the import path of a class, not `provider:model`."""
     provider = _provider(settings)
     return "." in provider or provider.startswith("langchain_")
 
@@ -184,10 +184,10 @@ def _provider(settings: ModelEndpoint) -> str:
     return settings.name.partition(":")[0]
 
 
-def _missing_key(settings: ModelEndpoint, where: str, found: Problem) -> Problem:
+def _describe_missing_key(settings: ModelEndpoint, where: str, found: Problem) -> Problem:
     if settings.api_key_env:
         return Problem(
             f"{where}.api_key_env", f"the environment variable {settings.api_key_env} is not set", found.mend
         )
-    what = f"{settings.name} has no key: the environment variable {_usual_variable(settings)} is not set"
+    what = f"{settings.name} has no key: the environment variable {_default_key_variable(settings)} is not set"
     return Problem(f"{where}.name", what, f"Set it, put it into .env, or name another variable in {where}.api_key_env")

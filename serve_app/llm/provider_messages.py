@@ -1,8 +1,8 @@
 """Makes a conversation valid for every provider before it is sent.
 
-What a session remembers, a client sends or an older version wrote may break a provider's rules: ids that come twice or
-are too long, names that no tool can have, calls without results, results without calls, text that is not Unicode. One
-such message would fail the session for ever.
+Messages from memory or from a client may break a provider's rules: ids that are too long or come twice, illegal tool
+names, calls without results, results without calls, text that is not Unicode. One such message would make every later
+turn of the session fail.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NO_TEXT = "(no text)"
 NO_REASONING = "(not recorded)"
-"""For providers that refuse a call of theirs without its thinking, where another model made it."""
+"""Stands for missing thinking: some providers refuse a tool call without it."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -35,50 +35,51 @@ _CALL_BLOCKS = frozenset(
 
 
 def new_call_id() -> str:
-    """An id for a tool call that every provider takes: nine letters and digits."""
+    """Returns a tool call id that every provider takes: nine letters and digits."""
     return uuid4().hex[:9]
 
 
 def normalize_messages(messages: Sequence[BaseMessage], model: str = "") -> list[BaseMessage]:
-    """The conversation as any provider takes it; `model` is the name of the one that is asked.
+    """Returns the conversation in a form that any provider takes.
 
-    Its own thinking goes back to it with its tool calls, as some want; that of another model does not.
+    `model` is the name of the model that is called. Its own thinking goes back with its tool calls, as some providers
+    want; the thinking of other models does not.
     """
-    keeper = _Keeper()
+    normalizer = _Normalizer()
     for message in messages:
-        keeper.add(message, model)
-    keeper.close()
-    return _with_reasoning(keeper.kept)
+        normalizer.add(message, model)
+    normalizer.close()
+    return _with_reasoning(normalizer.messages)
 
 
 def strip_tool_messages(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The conversation for a model that takes no tools: calls and results as text of its first message."""
-    kept: list[BaseMessage] = []
+    """Returns the conversation for a model without tools: results become text of its first message."""
+    others: list[BaseMessage] = []
     results: list[str] = []
     for message in messages:
         if isinstance(message, ToolMessage):
             results.append(f"{message.name or 'tool'}: {message.text}")
         elif isinstance(message, AIMessage) and message.tool_calls:
             if message.text.strip():
-                kept.append(AIMessage(message.text))
+                others.append(AIMessage(message.text))
         else:
-            kept.append(message)
+            others.append(message)
     if not results:
-        return kept
+        return others
     note = "Data that tools returned:\n" + "\n".join(results)
-    first = kept[0] if kept and isinstance(kept[0], SystemMessage) else None
+    first = others[0] if others and isinstance(others[0], SystemMessage) else None
     system = SystemMessage(f"{first.text}\n\n{note}" if first else note)
-    return [system, *(kept[1:] if first else kept)]
+    return [system, *(others[1:] if first else others)]
 
 
-class _Keeper:
-    """Collects messages, each call with its one result behind it."""
+class _Normalizer:
+    """Collects messages, each tool call with exactly one result after it."""
 
     def __init__(self) -> None:
-        self.kept: list[BaseMessage] = []
+        self.messages: list[BaseMessage] = []
         self._ids: set[str] = set()
         self._open: deque[tuple[str | None, str, str]] = deque()
-        """The calls that have no result yet: the id they came with, the one they have here, and their name."""
+        """Calls without a result so far: original id, new id, name."""
 
     def add(self, message: BaseMessage, model: str) -> None:
         if isinstance(message, ToolMessage):
@@ -88,13 +89,13 @@ class _Keeper:
         if isinstance(message, AIMessage):
             self._add_reply(message, model)
         else:
-            self.kept.append(_changed(message, content=_content(message.content)))
+            self.messages.append(_with_fields(message, content=_content(message.content)))
 
     def close(self) -> None:
-        """Give each call that has no result one that says so."""
+        """Adds a result that says so to each call without one."""
         while self._open:
             _, call_id, name = self._open.popleft()
-            self.kept.append(ToolMessage(NO_RESULT, tool_call_id=call_id, name=name, status="error"))
+            self.messages.append(ToolMessage(NO_RESULT, tool_call_id=call_id, name=name, status="error"))
 
     def _add_result(self, message: ToolMessage) -> None:
         found = next((each for each in self._open if each[0] == message.tool_call_id), None)
@@ -102,7 +103,7 @@ class _Keeper:
             return
         self._open.remove(found)
         content = _content(message.content)
-        self.kept.append(_changed(message, content=content, tool_call_id=found[1], name=found[2]))
+        self.messages.append(_with_fields(message, content=content, tool_call_id=found[1], name=found[2]))
 
     def _add_reply(self, message: AIMessage, model: str) -> None:
         calls = [self._call(call) for call in message.tool_calls]
@@ -117,8 +118,8 @@ class _Keeper:
         more = {name: each for name, each in message.additional_kwargs.items() if name not in {THINKING, "tool_calls"}}
         if REASONING in more and not (calls and message.response_metadata.get(MODEL) == model):
             del more[REASONING]
-        self.kept.append(
-            _changed(message, content=content, tool_calls=calls, invalid_tool_calls=[], additional_kwargs=more)
+        self.messages.append(
+            _with_fields(message, content=content, tool_calls=calls, invalid_tool_calls=[], additional_kwargs=more)
         )
 
     def _call(self, call: ToolCall) -> ToolCall:
@@ -132,21 +133,21 @@ class _Keeper:
 
 
 def _with_reasoning(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """Where one call came with thinking, every call: the provider refuses those that come without."""
+    """Adds thinking to every call if one has it: the provider refuses calls without."""
     calling = [each for each in messages if isinstance(each, AIMessage) and each.tool_calls]
     if not any(REASONING in each.additional_kwargs for each in calling):
         return messages
     lacking = {id(each) for each in calling if not each.additional_kwargs.get(REASONING)}
     return [
-        _changed(each, additional_kwargs={**each.additional_kwargs, REASONING: NO_REASONING})
+        _with_fields(each, additional_kwargs={**each.additional_kwargs, REASONING: NO_REASONING})
         if id(each) in lacking
         else each
         for each in messages
     ]
 
 
-def _changed(message: BaseMessage, **fields: Any) -> BaseMessage:
-    """The message with these fields; itself where nothing differs."""
+def _with_fields(message: BaseMessage, **fields: Any) -> BaseMessage:
+    """Returns the message with these fields, or itself where nothing differs."""
     if all(getattr(message, name) == value for name, value in fields.items()):
         return message
     return message.model_copy(update=fields)

@@ -1,7 +1,7 @@
-"""Checks a model's reply, whichever provider and whichever way of asking it came by.
+"""Reads and checks a model's reply, whole or streamed, of any provider.
 
-The reader is fed the message, or the chunks of a stream, and passes on what may be shown. Tool calls come with the last
-piece, once the reply is known to be complete: a reply that was cut off, filtered or broken makes none.
+The reader takes the message, or the chunks of a stream, and returns what may be shown. Tool calls come with the last
+piece, once the reply is known to be complete: a reply that was cut off, filtered or broken makes no calls.
 """
 
 from __future__ import annotations
@@ -38,72 +38,72 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNKNOWN_TOOL = "unknown_tool"
-"""In place of a name of which nothing legal is left."""
+"""Replaces a name without one legal character."""
 MAX_CALLS = 128
-"""Of one reply: what is beyond is no reply of use, and would fill the run's log."""
+"""Of one reply; more would only fill the run's event log."""
 MAX_ARGUMENT_CHARACTERS = 1_000_000
 NO_ARGUMENTS = '""'
-"""In place of a call's arguments that did not come."""
+"""Replaces the arguments of a call that came without any."""
 
 _PREFIX = re.compile(r"^(?:functions?|tools?|default_api)[.:/]")
 
 
 @dataclass(slots=True)
-class _Begun:
-    """A call as far as its pieces have come."""
+class _PartialCall:
+    """A tool call from the pieces so far."""
 
     name: str
     pieces: list[str]
     id: str = ""
     index: int | str | None = None
 
-    def takes(self, piece: ToolCallChunk) -> bool:
-        """Whether a piece of a stream is of this call: it has its index, and no other id."""
+    def continues_with(self, piece: ToolCallChunk) -> bool:
+        """Returns whether a piece belongs to this call: same index, no other id."""
         is_another = self.id and piece["id"] and piece["id"] != self.id
         return piece["index"] is not None and piece["index"] == self.index and not is_another
 
 
 @dataclass(slots=True)
 class ReplyReader:
-    """Reads one reply of a model that was offered `tools`, after `conversation`."""
+    """Reads one reply to `conversation`, of a model that may call `tools`."""
 
     conversation: Sequence[BaseMessage]
     tools: frozenset[str]
-    holds: bool = False
-    """As of `TextReader`."""
+    holds_text: bool = False
+    """See `TextReader`."""
     wants_reason: bool = False
-    """Whether the provider gives a reason for the end of each reply, so that one without has broken off."""
-    bare: frozenset[str] = frozenset()
+    """Whether a reply without a finish reason has broken off."""
+    argumentless: frozenset[str] = frozenset()
     """The tools that take no arguments."""
     _text: TextReader = field(init=False)
     _metadata: dict[str, Any] = field(default_factory=dict)
     _refusal: str = ""
-    _begun: list[_Begun] = field(default_factory=list)
+    _calls: list[_PartialCall] = field(default_factory=list)
     _counted: UsageMetadata | None = None
-    """The tokens that the provider has counted."""
+    """The token counts of the provider."""
     _reasoned: int = 0
 
     def __post_init__(self) -> None:
-        self._text = TextReader(self._is_call, self.holds)
+        self._text = TextReader(self._is_call, self.holds_text)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the reply, once it is whole, says nothing and calls nothing."""
-        return not self._text.answer.strip() and not self._begun and not self._text.calls
+        """Whether the whole reply has neither text nor calls."""
+        return not self._text.answer.strip() and not self._calls and not self._text.calls
 
     @property
     def has_reason(self) -> bool:
-        """Whether the provider said that the reply ended as its model wanted."""
+        """Whether the finish reason says that the model was done."""
         return classify_finish(self._metadata) == "stop"
 
     @property
     def lone_end(self) -> bool:
-        """Whether the model's thinking ended without having begun."""
+        """Whether an end of thinking came without a beginning."""
         return self._text.lone_end
 
     def feed(self, message: AIMessage) -> AIMessageChunk:
-        """What may be shown of a message or a chunk: its text and its thinking, but no calls yet."""
-        self._note(message)
+        """Takes a message or a chunk; returns its text and thinking, without calls."""
+        self._collect(message)
         more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
         if REASONING in more:
             more[REASONING] = sanitize_text(str(more[REASONING]))
@@ -121,19 +121,19 @@ class ReplyReader:
         )
 
     def finish(self) -> AIMessageChunk:
-        """The last piece, with the calls; the reply has ended.
+        """Ends the reply; returns its last piece, with the tool calls.
 
         Raises:
-            ModelIncomplete: the provider said that it broke off.
-            ModelUnreadable: its parts cannot be put together, or it has a size that no reply of use has.
+            ModelIncomplete: the reply broke off.
+            ModelUnreadable: the reply has more calls than is sensible.
         """
-        text, thinking, retracted = _joined(self._text.finish())
+        text, thinking, retracted = _join_parts(self._text.finish())
         finish = classify_finish(self._metadata)
         if finish == "broken" or (finish == "absent" and self.wants_reason):
             raise ModelIncomplete(INCOMPLETE)
-        said_in_full = finish != "absent"
-        finish = finish if said_in_full else "stop"
-        calls = self._begun or [_Begun(call.name, [_json(call.arguments)]) for call in self._text.calls]
+        has_reason = finish != "absent"
+        finish = finish if has_reason else "stop"
+        calls = self._calls or [_PartialCall(call.name, [_json(call.arguments)]) for call in self._text.calls]
         if len(calls) > MAX_CALLS:
             raise ModelUnreadable(UNREADABLE)
         marks: dict[str, Any] = {FINISH: "stop" if finish == "unknown" else finish}
@@ -146,24 +146,28 @@ class ReplyReader:
             marks[CUT_CALLS] = len(calls)
         elif self._metadata.get("cut_calls"):
             marks[CUT_CALLS] = self._metadata["cut_calls"]
-        made = [self._made(call, place, said_in_full) for place, call in enumerate(calls)] if finish == "stop" else []
-        missing = self._uncounted(made)
+        made = (
+            [self._finish_call(call, place, has_reason=has_reason) for place, call in enumerate(calls)]
+            if finish == "stop"
+            else []
+        )
+        missing = self._estimate_missing(made)
         if missing:
             marks[ESTIMATED] = True
         if retracted:
             marks[RETRACTED] = True
-        said = {str(name): sanitize_json(each) for name, each in self._metadata.items()}
+        metadata = {str(name): sanitize_json(each) for name, each in self._metadata.items()}
         return AIMessageChunk(
             content=text,
             additional_kwargs={THINKING: thinking} if thinking else {},
-            response_metadata={**said, **marks},
+            response_metadata={**metadata, **marks},
             usage_metadata=missing,
             tool_call_chunks=made,
             chunk_position="last",
         )
 
-    def _note(self, message: AIMessage) -> None:
-        """Take in what only counts once the reply is whole."""
+    def _collect(self, message: AIMessage) -> None:
+        """Collects metadata, token counts and pieces of calls, for `finish`."""
         self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
         if message.usage_metadata:
             self._counted = add_usage(self._counted, message.usage_metadata)
@@ -171,49 +175,51 @@ class ReplyReader:
         self._refusal += refusal if isinstance(refusal, str) else ""
         if isinstance(message, AIMessageChunk):
             for piece in message.tool_call_chunks:
-                self._take(piece)
+                self._add_piece(piece)
             return
         for call in message.tool_calls:
-            self._begun.append(_Begun(call["name"], [_json(call["args"]) if call["args"] else ""]))
+            self._calls.append(_PartialCall(call["name"], [_json(call["args"]) if call["args"] else ""]))
         for invalid in message.invalid_tool_calls:
-            self._begun.append(_Begun(invalid["name"] or "", [str(invalid["args"] or NO_ARGUMENTS)]))
+            self._calls.append(_PartialCall(invalid["name"] or "", [str(invalid["args"] or NO_ARGUMENTS)]))
 
-    def _take(self, piece: ToolCallChunk) -> None:
-        """Add a piece of a stream to its call, or begin one with it.
+    def _add_piece(self, piece: ToolCallChunk) -> None:
+        """Adds a piece of a stream to its call, or begins a call with it.
 
-        LangChain's own adding up completes the JSON at each sum, at a cost of the square of its length.
+        Adding LangChain's chunks would parse the arguments at each sum: the cost grows with the square of their length.
         """
         name, arguments = piece["name"] or "", piece["args"] or ""
-        call = next((call for call in self._begun if call.takes(piece)), None)
+        call = next((call for call in self._calls if call.continues_with(piece)), None)
         if call:
             call.name += "" if name == call.name else name
             call.id = call.id or piece["id"] or ""
             call.pieces.append(arguments)
-        elif len(self._begun) <= MAX_CALLS:
-            self._begun.append(_Begun(name, [arguments], piece["id"] or "", piece["index"]))
+        elif len(self._calls) <= MAX_CALLS:
+            self._calls.append(_PartialCall(name, [arguments], piece["id"] or "", piece["index"]))
 
-    def _made(self, call: _Begun, place: int, said_in_full: bool) -> ToolCallChunk:  # noqa: FBT001 - both are of the reply
-        """The call with a name and an id of ours, its arguments a JSON object, or a JSON string where they are none.
+    def _finish_call(self, call: _PartialCall, place: int, *, has_reason: bool) -> ToolCallChunk:
+        """Returns the call with a known name, a new id, and its arguments as a JSON object.
 
-        Where nothing stands for the arguments, a call has none only if the provider has `said_in_full` what it had to.
+        Invalid arguments become a JSON string. Empty arguments count as `{}` only if the reply has a finish reason.
         """
-        name, written = self.known(call.name), "".join(call.pieces).strip()
-        nothing = "{}" if said_in_full or name in self.bare else NO_ARGUMENTS
-        return tool_call_chunk(name=name, args=_strict(written) if written else nothing, id=new_call_id(), index=place)
+        name, written = self.match_tool(call.name), "".join(call.pieces).strip()
+        nothing = "{}" if has_reason or name in self.argumentless else NO_ARGUMENTS
+        return tool_call_chunk(
+            name=name, args=_strict_json(written) if written else nothing, id=new_call_id(), index=place
+        )
 
-    def known(self, name: str) -> str:
-        """The tool that a name means, mended a little; a name that every provider takes where there is none."""
+    def match_tool(self, name: str) -> str:
+        """Returns the tool that a name means; a legal name where there is no such tool."""
         if name in self.tools:
             return name
         bare = _PREFIX.sub("", name.strip())
-        folded = _folded(bare)
-        same = [each for each in self.tools if _folded(each) == folded]
+        folded = _fold(bare)
+        same = [each for each in self.tools if _fold(each) == folded]
         return same[0] if len(same) == 1 else make_tool_name(bare) if bare else UNKNOWN_TOOL
 
     def _content(self, message: AIMessage) -> tuple[Any, str, bool]:
-        """The content without thinking and calls; the thinking; whether the text before was thinking."""
+        """Returns the content without thinking and calls; the thinking; whether earlier text was thinking."""
         if isinstance(message.content, str):
-            return _joined(self._text.feed(sanitize_text(message.content))) if message.content else ("", "", False)
+            return _join_parts(self._text.feed(sanitize_text(message.content))) if message.content else ("", "", False)
         blocks: list[Any] = []
         thinking, retracted = "", False
         for block in message.content:
@@ -221,14 +227,14 @@ class ReplyReader:
             if not isinstance(written, str):
                 blocks.append(sanitize_json(block))
                 continue
-            text, thought, lone = _joined(self._text.feed(sanitize_text(written)))
+            text, thought, lone = _join_parts(self._text.feed(sanitize_text(written)))
             thinking, retracted = thinking + thought, retracted or lone
             if text:
                 blocks.append(text if isinstance(block, str) else {**block, "text": text})
         return blocks, thinking, retracted
 
-    def _uncounted(self, made: list[ToolCallChunk]) -> UsageMetadata | None:
-        """An estimate of the tokens that the provider has not counted; None where it has counted what it read."""
+    def _estimate_missing(self, made: list[ToolCallChunk]) -> UsageMetadata | None:
+        """Estimates the tokens if the provider did not count its input; else returns None."""
         if self._counted and self._counted["input_tokens"]:
             return None
         read = sum(estimate_tokens(message.text) for message in self.conversation)
@@ -238,30 +244,32 @@ class ReplyReader:
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
     def _is_call(self, call: TextCall) -> bool:
-        """Whether a call in the text is one: of a tool that was offered, and not quoted from what the model read."""
+        """Returns whether a call in the text is real: of a known tool, and not a quotation."""
         written = call.written.strip()
         quoted = any(written in message.text for message in self.conversation if message.type != "ai")
-        return self.known(call.name) in self.tools and not quoted
+        return self.match_tool(call.name) in self.tools and not quoted
 
 
 def tool_names(tools: Iterable[Any]) -> frozenset[str]:
-    """The names of tools in any provider's form, as far as they can be told."""
-    return frozenset(name for name, _ in _described(tools))
+    """Returns the names of tools in any provider's form, where they have one."""
+    return frozenset(name for name, _ in _names_and_schemas(tools))
 
 
 def argumentless_tools(tools: Iterable[Any]) -> frozenset[str]:
-    """The names of those tools that take no arguments, as far as that can be told."""
-    return frozenset(name for name, schema in _described(tools) if schema is not None and not _has_properties(schema))
+    """Returns the names of the tools whose schema has no arguments."""
+    return frozenset(
+        name for name, schema in _names_and_schemas(tools) if schema is not None and not _has_properties(schema)
+    )
 
 
-def _described(tools: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The name and the schema of each tool; of OpenAI's and Anthropic's forms, and of objects the name alone."""
+def _names_and_schemas(tools: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yields name and schema of tools in OpenAI's or Anthropic's form; of objects only the name."""
     for tool in tools:
         schema = None
         if isinstance(tool, dict):
             inner = tool.get("function")
-            told = inner if isinstance(inner, dict) else tool
-            name, schema = told.get("name"), told.get("parameters", told.get("input_schema"))
+            function = inner if isinstance(inner, dict) else tool
+            name, schema = function.get("name"), function.get("parameters", function.get("input_schema"))
         else:
             name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
         if isinstance(name, str):
@@ -273,13 +281,13 @@ def _has_properties(schema: dict[str, Any]) -> bool:
 
 
 def read_finish_reason(message: AIMessage) -> FinishReason:
-    """Why a reply that was read ended."""
+    """Returns why a reply that was read ended."""
     reason: FinishReason = message.response_metadata.get(FINISH, "stop")
     return reason
 
 
-def _joined(parts: Sequence[Part]) -> tuple[str, str, bool]:
-    """The text after the last retraction, the thinking, and whether the text of earlier pieces was thinking."""
+def _join_parts(parts: Sequence[Part]) -> tuple[str, str, bool]:
+    """Joins parts: the text since the last retraction, the thinking, whether there was a retraction."""
     text, thinking, retracted = "", "", False
     for part in parts:
         if part.kind == "text":
@@ -292,17 +300,17 @@ def _joined(parts: Sequence[Part]) -> tuple[str, str, bool]:
 
 
 def _json(arguments: dict[str, Any]) -> str:
-    """Arguments in JSON; as another text where JSON cannot say just the same."""
+    """Returns arguments as JSON; as `str` of them where JSON has no form for them."""
     try:
         return write_arguments(arguments)
     except InvalidArguments:
         return str(arguments)
 
 
-def _strict(written: str) -> str:
-    """Arguments that are a whole JSON object, in JSON; anything else as a JSON string, which is no call's arguments.
+def _strict_json(written: str) -> str:
+    """Returns a whole JSON object as it is; anything else as a JSON string, which no call takes.
 
-    LangChain completes what breaks off: with it a call would be made with arguments that the model did not send.
+    LangChain completes JSON that breaks off: a call would get arguments that the model did not send.
     """
     try:
         if len(written) <= MAX_ARGUMENT_CHARACTERS:
@@ -312,7 +320,7 @@ def _strict(written: str) -> str:
     return json.dumps(sanitize_text(written[:MAX_ARGUMENT_CHARACTERS]))
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return re.sub(r"[\s_.-]+", "_", name.strip()).strip("_").casefold()
 
 
@@ -332,9 +340,9 @@ _FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 
 
 def classify_finish(metadata: Mapping[str, Any]) -> FinishKind:
-    """Why the reply ended, by its `response_metadata`; `absent` where that gives no reason."""
-    given = next((metadata[name] for name in _FIELDS if metadata.get(name)), None)
-    if given is None:
+    """Classifies the finish reason in `response_metadata`; `absent` where it has none."""
+    reason = next((metadata[name] for name in _FIELDS if metadata.get(name)), None)
+    if reason is None:
         return "absent"
-    reason = str(given).rpartition(".")[2].lower()  # an enum's name, as FinishReason.STOP
+    reason = str(reason).rpartition(".")[2].lower()  # an enum's name, as FinishReason.STOP
     return _FINISH.get(reason, "unknown")

@@ -1,9 +1,8 @@
-"""Separates the text of a reply into answer, thinking, and tool calls that a model wrote as text.
+"""Separates the text of a reply into answer, thinking and written tool calls.
 
-Models whose server does not parse their template leave its marks in the content: `<think>…</think>`, sometimes without
-the beginning, and calls such as `<tool_call>{"name": …, "arguments": …}</tool_call>`. The reader is fed the text piece
-by piece, as a stream brings it, or at once, and comes to the same either way. What stands in a code fence, or right
-behind a backtick, is text.
+If a server does not parse its model's template, the marks stay in the content: `<think>…</think>`, sometimes without
+the beginning, and calls such as `<tool_call>{"name": …, "arguments": …}</tool_call>`. The reader takes the text in
+pieces or at once, with the same result. Marks in a code fence, or right after a backtick, are text.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from serve_app.llm.text_calls import CALL_MARKS, calls_in
+from serve_app.llm.text_calls import CALL_MARKS, parse_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,9 +30,9 @@ THINKING_MARKS: dict[str, str] = {
     "<|channel|>analysis<|message|>": "<|end|>",
     "<|channel>thought": "<channel|>",
 }
-"""By which a model's thinking begins and ends: DeepSeek, Qwen, GLM, Gemma, Seed, Magistral, Kimi, gpt-oss."""
+"""Begin and end of thinking: DeepSeek, Qwen, GLM, Gemma, Seed, Magistral, Kimi, gpt-oss."""
 LONE_ENDS = ("</think>", "</thinking>", "</seed:think>", "[/THINK]", "◁/think▷")
-"""They may come without their beginning, which then stood in the prompt."""
+"""Ends that may come without their beginning, which was then in the prompt."""
 LEFTOVERS = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -46,10 +45,10 @@ LEFTOVERS = (
     "<|tool_calls_section_end|>",
     "<｜end▁of▁sentence｜>",
 )
-"""Marks of a template that say nothing to a reader."""
+"""Marks of a template that are removed."""
 
 MAX_BROKEN = 128
-"""Marks of a call that begin none: beyond these, such a mark is text, as no reply of use has so many."""
+"""The most marks of calls that turn out to be none; more such marks are text at once."""
 
 _OPENERS = (*THINKING_MARKS, *CALL_MARKS, *LONE_ENDS, *LEFTOVERS)
 _ENDS = {**THINKING_MARKS, **CALL_MARKS}
@@ -72,7 +71,7 @@ PartKind = Literal["text", "thinking", "retract"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a reply; `retract` says that all text before it was thinking."""
+    """A piece of a reply; `retract`: all text before it was thinking."""
 
     kind: PartKind
     text: str = ""
@@ -80,46 +79,46 @@ class Part:
 
 @dataclass(slots=True)
 class TextReader:
-    """Reads one reply; its cost grows with the length of the text only, whatever the text is."""
+    """Reads the text of one reply, in time linear in its length."""
 
     is_call: Callable[[TextCall], bool]
-    """Whether a call that stands in the text is one; else it stays text."""
-    holds: bool = False
-    """Whether text waits for the end of the thinking: for a model that never writes its beginning."""
+    """Decides whether a call in the text is real; else it stays text."""
+    holds_text: bool = False
+    """Whether text is held until the end of the thinking: for a model that never writes its beginning."""
     calls: list[TextCall] = field(default_factory=list)
     has_thought: bool = False
-    """Whether any thinking was there."""
+    """Whether the reply has thinking."""
     lone_end: bool = False
-    """Whether the thinking ended without having begun."""
+    """Whether an end of thinking came without a beginning."""
     _answer: list[str] = field(default_factory=list)
     _held: str = ""
     _at: int = 0
-    """How far the held text is read."""
+    """The place in the held text up to which it is read."""
     _pieces: list[str] = field(default_factory=list)
-    """What came after the held text."""
+    """The pieces after the held text."""
     _awaited: re.Pattern[str] | None = None
-    """Without which nothing more is certain."""
+    """The pattern to wait for: before it comes, nothing more can be returned."""
     _tail: str = ""
     _opened: str = ""
-    """The mark within which the text stands; empty in the answer."""
+    """The mark that is open; empty in the answer."""
     _fences: int = 0
-    """Code fences in the answer."""
+    """Code fences in the answer so far."""
     _ticks: int = 0
-    """The backticks at its end that make no fence yet."""
+    """Backticks at the end of the answer that make no fence yet."""
     _behind_tick: bool = False
     _broken: int = 0
-    """Marks of a call that began none."""
+    """Marks of calls that turned out to be none."""
 
     def __post_init__(self) -> None:
-        self._awaited = _LONE_END if self.holds else None
+        self._awaited = _LONE_END if self.holds_text else None
 
     @property
     def answer(self) -> str:
-        """The text so far that is the answer's."""
+        """The text of the answer so far."""
         return "".join(self._answer)
 
     def feed(self, piece: str) -> list[Part]:
-        """The parts that are certain after this piece."""
+        """Takes a piece; returns the parts that are certain now."""
         self._pieces.append(piece)
         seen = self._tail + piece
         self._tail = seen[-_LONGEST:]
@@ -128,7 +127,7 @@ class TextReader:
         return list(self._read(last=False))
 
     def finish(self) -> list[Part]:
-        """The parts that were held back; the text has ended."""
+        """Ends the text; returns the parts that were held back."""
         return list(self._read(last=True))
 
     def _read(self, *, last: bool) -> Iterator[Part]:
@@ -149,21 +148,21 @@ class TextReader:
         held = self._held
         place = counted = self._at
         while found := _ANY.search(held, place):
-            self._count(held[counted : found.start()])
+            self._count_fences(held[counted : found.start()])
             counted, place = found.start(), found.end()
             if not (self._behind_tick or self._fences % 2):
-                yield from self._say(held[self._at : counted])
+                yield from self._add_answer(held[self._at : counted])
                 self._at = place
-                yield from self._mark(_canonical(found.group()))
+                yield from self._open_mark(_canonical(found.group()))
                 return
-        certain = len(held) if last else max(place, _certain(held, _OPENERS))
-        self._count(held[counted:certain])
-        yield from self._say(held[self._at : certain])
+        certain = len(held) if last else max(place, _certain_length(held, _OPENERS))
+        self._count_fences(held[counted:certain])
+        yield from self._add_answer(held[self._at : certain])
         self._at = certain
 
-    def _mark(self, mark: str) -> Iterator[Part]:
+    def _open_mark(self, mark: str) -> Iterator[Part]:
         if mark in CALL_MARKS and self._broken >= MAX_BROKEN:
-            yield from self._say(mark)
+            yield from self._add_answer(mark)
         elif mark in _ENDS:
             self._opened = mark
         elif mark in LONE_ENDS:
@@ -184,7 +183,7 @@ class TextReader:
             self._opened = ""
         else:
             end = THINKING_MARKS[self._opened]
-            certain = after = len(self._held) if last else max(self._at, _certain(self._held, (end,)))
+            certain = after = len(self._held) if last else max(self._at, _certain_length(self._held, (end,)))
         thought, self._at = self._held[self._at : certain], after
         if thought:
             yield Part("thinking", thought)
@@ -199,24 +198,24 @@ class TextReader:
         block = self._held[self._at : until]
         self._opened = ""
         broken_off = end and not found and not block.lstrip().startswith(("{", "["))
-        calls = [] if broken_off else calls_in(mark, block)
+        calls = [] if broken_off else parse_calls(mark, block)
         if calls and all(map(self.is_call, calls)):
             self.calls += calls
             self._at = after
         else:  # the mark is text, and what follows is read as such
             self._broken += 1
-            self._count(mark)
-            yield from self._say(mark)
+            self._count_fences(mark)
+            yield from self._add_answer(mark)
 
-    def _say(self, text: str) -> Iterator[Part]:
+    def _add_answer(self, text: str) -> Iterator[Part]:
         if self.has_thought and not self._answer:
             text = text.lstrip()
         if text:
             self._answer.append(text)
             yield Part("text", text)
 
-    def _count(self, text: str) -> None:
-        """Take note of the code fences in a text of the answer."""
+    def _count_fences(self, text: str) -> None:
+        """Counts the code fences in a text of the answer."""
         if text:
             joined = "`" * self._ticks + text
             self._fences += joined.count(_FENCE)
@@ -225,12 +224,12 @@ class TextReader:
 
 
 def _canonical(mark: str) -> str:
-    """The mark as the tables have it, however a model wrote its case."""
+    """Returns the mark as in the tables, whatever its case."""
     return next(each for each in _OPENERS if each.lower() == mark.lower())
 
 
-def _certain(text: str, marks: tuple[str, ...]) -> int:
-    """How many characters at the beginning can belong to no mark whose rest is still to come."""
+def _certain_length(text: str, marks: tuple[str, ...]) -> int:
+    """Returns the length of the beginning that is in no unfinished mark."""
     begun = _beginnings(marks)
     places = range(max(0, len(text) - _LONGEST), len(text))
     return next((place for place in places if text[place] in _STARTS and text[place:].lower() in begun), len(text))

@@ -1,4 +1,4 @@
-"""What is counted of one call of a model, and under which outcome?"""
+"""Metrics, traces and token estimates of one model call."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ OUTCOMES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ModelUnreadable,), "unreadable"),
     ((ServeAppError,), "unavailable"),
 )
-"""What else ends a call is no failure of the model: whoever asked gave it up, or this process did."""
+"""Anything else is a cancellation, not a failure of the model."""
 CANCELLED = "cancelled"
 
 
 @dataclass(slots=True)
 class CallRecord:
-    """What the provider has told, and the tokens as far as it has told them."""
+    """The reply, or its chunks, and the token counts so far."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = False
-    """Whether the tokens are an estimate."""
+    """Whether the token counts are an estimate."""
     messages: list[Any] = field(default_factory=list)
 
     def add(self, message: Any) -> None:
-        """Take note of the reply, or a chunk of it, and of what it says of tokens."""
+        """Adds a reply or a chunk, with its token counts."""
         self.messages.append(message)
         usage = getattr(message, "usage_metadata", None)
         self.estimated = self.estimated or bool(message.response_metadata.get(ESTIMATED))
@@ -58,7 +58,7 @@ class CallRecord:
             self.output_tokens += usage["output_tokens"]
 
     def reset(self) -> None:
-        """Begin anew, with another try."""
+        """Clears the record before another attempt."""
         self.input_tokens = self.output_tokens = 0
         self.estimated = False
         self.messages.clear()
@@ -66,7 +66,7 @@ class CallRecord:
 
 @contextmanager
 def measure_call(metrics: Metrics, model: str) -> Iterator[CallRecord]:
-    """Make one call in the block, and say there what is record."""
+    """Counts and times the call in the block, which adds its messages to the record."""
     begun, outcome, record = time.monotonic(), "ok", CallRecord()
     try:
         yield record
@@ -82,13 +82,13 @@ def measure_call(metrics: Metrics, model: str) -> Iterator[CallRecord]:
 
 
 def classify_outcome(error: BaseException) -> str:
-    """How a call ended that raised `error`."""
+    """Returns the outcome label of a call that raised `error`."""
     return next((outcome for kinds, outcome in OUTCOMES if isinstance(error, kinds)), CANCELLED)
 
 
 @contextmanager
 def trace_call(call: AbstractContextManager[Span], record: CallRecord) -> Iterator[Span]:
-    """Record the call that is made in the block: how it ends, and what is record of it."""
+    """Traces the call in the block, with its reply and its tokens."""
     with call as span:
         span.set_outputs(partial(to_openai_messages, record.messages))
         try:
@@ -99,32 +99,32 @@ def trace_call(call: AbstractContextManager[Span], record: CallRecord) -> Iterat
 
 
 def to_openai_messages(messages: Sequence[BaseMessage]) -> Any:
-    """Messages in OpenAI's form, whichever provider they are for or from; chunks of a stream as one."""
+    """Converts messages of any provider to OpenAI's form; chunks become one message."""
     chunks = [each for each in messages if isinstance(each, AIMessageChunk)]
     others = [each for each in messages if not isinstance(each, AIMessageChunk)]
     return convert_to_openai_messages([*others, *([add_ai_message_chunks(*chunks)] if chunks else [])])
 
 
 def split_model_name(name: str) -> tuple[str, str]:
-    """The provider and the model that a configured name means; a name without a provider stands for both."""
+    """Splits `provider:model`; a name without a provider stands for both."""
     provider, _, model = name.partition(":")
     return provider, model or provider
 
 
 BYTES_PER_TOKEN = 4
-"""Of UTF-8: a token is then about one short word, or one Chinese character."""
+"""Of UTF-8: about one short English word, or one Chinese character."""
 
 
 def estimate_tokens(text: str) -> int:
-    """An estimate for a text."""
+    """Estimates the tokens of a text."""
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def estimate_usage(messages: Sequence[BaseMessage], record: CallRecord) -> Usage:
-    """By a call that was given up, asked with `messages`: what the provider has told, else an estimate.
+    """Returns the tokens of a cancelled call with the input `messages`: the provider's counts, else an estimate.
 
-    Some providers tell at the start what was read and that next to nothing is written, so that what has come counts
-    where it is more.
+    Some providers send their counts at the start, when next to nothing is written. Then the text so far counts, if it
+    is more.
     """
     written = estimate_tokens("".join(message.text for message in record.messages))
     return Usage(

@@ -1,4 +1,6 @@
-"""Reads tool calls that a model wrote into its text, by the templates that are known.
+"""Parses tool calls that a model wrote into its text.
+
+The templates are:
 
 Hermes and Qwen (`<tool_call>{"name": …, "arguments": …}`), GLM (`<tool_call>NAME<arg_key>…`), Qwen3-Coder and Llama
 (`<function=NAME>…`), Kimi, Mistral, Llama 3 (`<|python_tag|>`) and DeepSeek.
@@ -23,23 +25,23 @@ CALL_MARKS: dict[str, str] = {
     "<|python_tag|>": "",
     "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
 }
-"""By which a call begins and ends; an empty end is that of the text."""
+"""Begin and end of a call; an empty end is the end of the text."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
 class TextCall:
-    """A call as the text has it."""
+    """A call in the text of a reply."""
 
     name: str
     arguments: dict[str, Any]
     written: str
-    """The block that it was read from."""
+    """The block of text with the call."""
 
 
-def calls_in(mark: str, block: str) -> list[TextCall]:
-    """The calls of a block that began with `mark`; none where it is not wholly made of them."""
+def parse_calls(mark: str, block: str) -> list[TextCall]:
+    """Parses the block after `mark`; no calls if any part of it is something else."""
     read = _READERS[mark](block)
     return [TextCall(name.strip(), arguments, block) for name, arguments in read or []]
 
@@ -62,7 +64,7 @@ def _tagged(block: str) -> _Read:
 
 
 def _pairs(text: str, opening: str, middle: str, closing: str) -> list[tuple[str, str]] | None:
-    """What stands before and behind `middle` in each part between `opening` and `closing`; None beside other text."""
+    """Splits parts between `opening` and `closing` at `middle`; None if there is other text."""
     before, *parts = text.split(opening)
     pairs = []
     for each in parts:
@@ -160,7 +162,7 @@ def _loaded(text: str) -> Any:
 
 
 def _value(written: str) -> Any:
-    """A parameter's value: JSON where it is some, else the text."""
+    """Returns the value of a parameter: JSON if it is JSON, else the text."""
     text = written.strip()
     document = None if text.startswith("```") else _loaded(text)
     return text if document is None and text != "null" else document

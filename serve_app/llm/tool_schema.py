@@ -1,9 +1,8 @@
-"""A tool's JSON schema and name, in the form that a provider takes.
+"""Adapts the JSON schema of a tool to the dialect of a provider.
 
-Many providers check tools against a subset of JSON schema, and refuse the whole request for one keyword that they do
-not know (`$ref`, `const`, `exclusiveMinimum`, a list of types). The simple form has the keywords of the OpenAPI subset
-only. It asks for less than the original, never for more; what it cannot say stands in the description, and the tool
-checks the arguments against the original anyway.
+Many providers take a subset of JSON schema, and refuse the whole request for one unknown keyword (`$ref`, `const`,
+`exclusiveMinimum`, a list of types). The simple dialect has only the keywords of the OpenAPI subset. It requires less
+than the original, never more. The rest goes into the description; the tool checks arguments against the original.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ Schema = dict[str, Any]
 MAX_DEPTH = 10
 """Levels of the simple form; providers refuse more than five to ten, and no model fills in deeper ones."""
 MAX_NODES = 2_000
-"""Parts of the simple form: references that are written out may multiply."""
+"""Parts of the simple form: expanded references may multiply."""
 MAX_REFERENCES = 64
 """References and combinations within one another."""
 MAX_DESCRIPTION = 1_000
 """Characters of one description; OpenAI takes 1,024."""
 TYPES = ("string", "object", "array", "number", "integer", "boolean")
-"""In the order in which one of several is chosen: a string can hold what is meant as any of the others."""
+"""In order of preference, where a schema has several: a string can stand for the others."""
 NOTES = {
     "format": "Format",
     "pattern": "Pattern",
@@ -38,12 +37,12 @@ NOTES = {
     "minLength": "Least length",
     "maxLength": "Greatest length",
 }
-"""Keywords that many providers refuse, and a model can make use of."""
+"""Keywords that many providers refuse; the model reads them in the description."""
 COMBINED = ("anyOf", "oneOf", "allOf")
 NAMED = {"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"}
-"""Keywords whose value has names for keys, not keywords."""
+"""Keywords whose value has names as keys, not keywords."""
 NEVER_SENT = {"writeOnly", "$schema", "$id", "$comment"}
-"""Marks for this service and for tools that read schemas; several providers refuse them."""
+"""Keywords that no model needs; several providers refuse them."""
 
 
 def adapt_schema(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
@@ -55,61 +54,61 @@ def adapt_schema(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]
     valid = sanitize_json(parameters)
     root: Schema = valid if isinstance(valid, dict) else {}
     if dialect == "simple" or any(word in root for word in (*COMBINED, "$ref")):
-        plain = _Simplifier(root).object()
+        plain = _Simplifier(root).simplify_root()
         if dialect == "simple":
             return plain
         root = plain
     properties = root.get("properties")
     named = {**root, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
-    sent: Schema = _without_marks(named)
+    sent: Schema = _remove_never_sent(named)
     return sent
 
 
-def _without_marks(value: Any, *, names: bool = False) -> Any:
-    """The schema without what is sent to no provider; `names` where the keys are names and no keywords."""
+def _remove_never_sent(value: Any, *, names: bool = False) -> Any:
+    """Removes `NEVER_SENT`; with `names` the keys are names, not keywords."""
     if isinstance(value, list):
-        return [_without_marks(each) for each in value]
+        return [_remove_never_sent(each) for each in value]
     if not isinstance(value, dict):
         return value
     return {
         word: each
         if word in {"default", "const", "enum", "examples"} and not names
-        else _without_marks(each, names=not names and word in NAMED)
+        else _remove_never_sent(each, names=not names and word in NAMED)
         for word, each in value.items()
         if names or word not in NEVER_SENT
     }
 
 
 class _Simplifier:
-    """One schema being made simple, with what is left of its bounds."""
+    """Simplifies one schema, within a budget of parts."""
 
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._nodes = MAX_NODES
 
-    def object(self) -> Schema:
-        """The root, as an object whatever it says of itself."""
-        simple = self._simple(self._root, (), 0) or {}
+    def simplify_root(self) -> Schema:
+        """Returns the root as an object, whatever its own type."""
+        simple = self._simplify(self._root, (), 0) or {}
         found = {"type": "object", "properties": simple.get("properties", {})}
         return found | {word: simple[word] for word in ("description", "required") if word in simple}
 
-    def _simple(self, schema: Any, references: tuple[str, ...], depth: int) -> Schema | None:
-        """The simple form without a type where any value is taken; None where none is."""
+    def _simplify(self, schema: Any, references: tuple[str, ...], depth: int) -> Schema | None:
+        """Returns the simple form: without a type if any value is valid, None if none is."""
         self._nodes -= 1
         if schema is False:
             return None
         if not isinstance(schema, dict):
             return {}
-        found = self._own(schema, references, depth)
+        found = self._simplify_own(schema, references, depth)
         parts: list[Schema | None] = []
         reference = schema.get("$ref")
         if isinstance(reference, str) and (reference in references or len(references) >= MAX_REFERENCES):
             parts.append(_of_type(self._target(reference)))
         elif isinstance(reference, str):
-            parts.append(self._simple(self._target(reference), (*references, reference), depth))
+            parts.append(self._simplify(self._target(reference), (*references, reference), depth))
         for word in COMBINED:
             if isinstance(schema.get(word), list) and self._nodes > 0 and len(references) < MAX_REFERENCES:
-                each = [self._simple(one, (*references, word), depth + 1) for one in schema[word]]
+                each = [self._simplify(one, (*references, word), depth + 1) for one in schema[word]]
                 parts.extend(each if word == "allOf" else [_any_of(each)])
         for part in parts:
             if part is None:
@@ -127,11 +126,11 @@ class _Simplifier:
                 found = found.get(name) if isinstance(found, dict) else None
         return found
 
-    def _own(self, schema: Schema, references: tuple[str, ...], depth: int) -> Schema:
-        """What the schema's own keywords say, those of combinations aside."""
+    def _simplify_own(self, schema: Schema, references: tuple[str, ...], depth: int) -> Schema:
+        """Returns the simple form of the schema's own keywords, without combinations."""
         types, nullable = _types(schema)
         found: Schema = {}
-        notes = [f"{told}: {_json(schema[word])}." for word, told in NOTES.items() if schema.get(word) is not None]
+        notes = [f"{label}: {_json(schema[word])}." for word, label in NOTES.items() if schema.get(word) is not None]
         if types:
             found["type"] = next((each for each in TYPES if each in types), "string")
             if len(types) > 1 and set(types) != {"number", "integer"}:
@@ -147,13 +146,13 @@ class _Simplifier:
         return found
 
     def _fill(self, schema: Schema, found: Schema, references: tuple[str, ...], depth: int) -> list[str]:
-        """Adds what an object or a list holds, as deep as there is room; returns what else is to be said."""
+        """Adds properties or items down to `MAX_DEPTH`; returns notes for the description."""
         deeper = depth < MAX_DEPTH - 1 and self._nodes > 0
         if found.get("type") == "object":
             properties = schema.get("properties")
             found["properties"] = {}
             for name, each in properties.items() if isinstance(properties, dict) and deeper else ():
-                inner = self._simple(each, references, depth + 1)
+                inner = self._simplify(each, references, depth + 1)
                 if inner is not None:
                     found["properties"][name] = _typed(inner)
             required = schema.get("required")
@@ -163,22 +162,26 @@ class _Simplifier:
                 found["required"] = list(dict.fromkeys(named))
         elif found.get("type") == "array":
             items = _items(schema) if deeper else []
-            found["items"] = _typed(_any_of([self._simple(each, references, depth + 1) for each in items]) or {})
-        return [] if deeper or found.get("type") not in {"object", "array"} else ["Nested deeper than is told here."]
+            found["items"] = _typed(_any_of([self._simplify(each, references, depth + 1) for each in items]) or {})
+        return [] if deeper or found.get("type") not in {"object", "array"} else ["Nested deeper than is shown here."]
 
 
 def _items(schema: Schema) -> list[Any]:
-    """The schemas that an item of a list may have."""
+    """Returns the schemas of the items of a list."""
     items, first = schema.get("items"), schema.get("prefixItems")
     listed = [*(first if isinstance(first, list) else []), *(items if isinstance(items, list) else [])]
     return [*listed, items] if isinstance(items, dict) else listed or [True]
 
 
 def _types(schema: Schema) -> tuple[list[str], bool]:
-    """The types that a schema names or implies, and whether null is one of them."""
-    said = schema.get("type")
+    """Returns the types that a schema names or implies, and whether null is one."""
+    declared = schema.get("type")
     named = (
-        [said] if isinstance(said, str) else [each for each in said if isinstance(each, str)] if _listed(said) else []
+        [declared]
+        if isinstance(declared, str)
+        else [each for each in declared if isinstance(each, str)]
+        if _is_list(declared)
+        else []
     )
     if not named and (values := _values(schema)) is not None:
         named = list(dict.fromkeys(_type_of(each) for each in values))
@@ -190,7 +193,7 @@ def _types(schema: Schema) -> tuple[list[str], bool]:
     return [each for each in named if each in TYPES], nullable
 
 
-def _listed(value: Any) -> TypeGuard[list[Any]]:
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
@@ -207,7 +210,7 @@ def _type_of(value: Any) -> str:
 
 
 def _values(schema: Schema) -> list[Any] | None:
-    """The values that a schema lists."""
+    """Returns the values that a schema lists; None for no list."""
     if "const" in schema:
         return [schema["const"]]
     listed = schema.get("enum")
@@ -215,7 +218,7 @@ def _values(schema: Schema) -> list[Any] | None:
 
 
 def _enumerate(schema: Schema, found: Schema) -> list[str]:
-    """Adds an enumeration of strings; any other is told in words."""
+    """Adds an enum of strings; returns any other enum as a note."""
     values = _values(schema)
     if values is None:
         return []
@@ -229,14 +232,14 @@ def _enumerate(schema: Schema, found: Schema) -> list[str]:
 
 
 def _bound(schema: Schema, found: Schema) -> list[str]:
-    """Adds the bounds of a number or a list; returns those that a provider may refuse, in words."""
+    """Adds bounds of a number or a list; returns exclusive ones as notes."""
     notes: list[str] = []
     if found.get("type") == "array":
         counts = {word: schema[word] for word in ("minItems", "maxItems") if _count(schema.get(word))}
         found.update(counts)
     if found.get("type") not in {"integer", "number"}:
         return notes
-    for word, exclusive, told in (
+    for word, exclusive, label in (
         ("minimum", "exclusiveMinimum", "Greater than"),
         ("maximum", "exclusiveMaximum", "Less than"),
     ):
@@ -244,7 +247,7 @@ def _bound(schema: Schema, found: Schema) -> list[str]:
         if bounds:
             found[word] = max(bounds) if word == "minimum" else min(bounds)
         if _finite(schema.get(exclusive)):
-            notes.append(f"{told} {_json(schema[exclusive])}.")
+            notes.append(f"{label} {_json(schema[exclusive])}.")
     return notes
 
 
@@ -261,16 +264,16 @@ def _json(value: Any) -> str:
 
 
 def _of_type(schema: Any) -> Schema:
-    """A schema that is told elsewhere: of it only the type."""
+    """Returns only the type of a schema that is described elsewhere."""
     types, _ = _types(schema) if isinstance(schema, dict) else ([], False)
     return {"type": types[0], "description": "The same once more."} if len(types) == 1 else {}
 
 
 def _typed(schema: Schema) -> Schema:
-    """The schema with a type, and what each type must have."""
+    """Returns the schema with a type, and with the keywords that its type requires."""
     if "type" not in schema:
-        told = " ".join([*([schema["description"]] if "description" in schema else []), "Any JSON value."])
-        schema = {**schema, "type": "string", "description": truncate(told, MAX_DESCRIPTION)}
+        note = " ".join([*([schema["description"]] if "description" in schema else []), "Any JSON value."])
+        schema = {**schema, "type": "string", "description": truncate(note, MAX_DESCRIPTION)}
         schema.pop("enum", None)
     if schema["type"] == "array" and "items" not in schema:
         return {**schema, "items": _typed({})}
@@ -280,13 +283,13 @@ def _typed(schema: Schema) -> Schema:
 
 
 def _described(*parts: Schema) -> Schema:
-    """The descriptions of several schemas as one."""
-    told = list(dict.fromkeys(part["description"] for part in parts if part.get("description")))
-    return {"description": truncate(" ".join(told), MAX_DESCRIPTION)} if told else {}
+    """Joins the descriptions of several schemas."""
+    texts = list(dict.fromkeys(part["description"] for part in parts if part.get("description")))
+    return {"description": truncate(" ".join(texts), MAX_DESCRIPTION)} if texts else {}
 
 
 def _any_of(parts: list[Schema | None]) -> Schema | None:
-    """One schema that takes whatever any of several takes, as far as one type can."""
+    """Merges schemas into one that accepts what any of them accepts."""
     able = [part for part in parts if part is not None]
     if not able:
         return None
@@ -308,7 +311,7 @@ def _any_of(parts: list[Schema | None]) -> Schema | None:
 
 
 def _widest(parts: list[Schema]) -> Schema:
-    """What several schemas of one type have in common."""
+    """Merges schemas of one type: the widest bounds, the common requirements."""
     found: Schema = {}
     for word, widest in (("minimum", min), ("maximum", max), ("minItems", min), ("maxItems", max)):
         if all(word in part for part in parts):
@@ -332,7 +335,7 @@ def _widest(parts: list[Schema]) -> Schema:
 
 
 def _all_of(one: Schema, other: Schema) -> Schema:
-    """One schema that takes what both take, or more."""
+    """Merges two schemas into one that accepts what both accept, or more."""
     if not one or not other:
         return one or other
     if "type" in one and "type" in other and one["type"] != other["type"]:

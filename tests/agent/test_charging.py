@@ -36,7 +36,7 @@ class Kept:
         self.charged: list[tuple[str, int]] = []
 
     async def charge(self, used: Sequence[tuple[Context, int]]) -> None:
-        self.charged += [(context.run_id, estimate_tokens) for context, estimate_tokens in used]
+        self.charged += [(context.run_id, tokens) for context, tokens in used]
 
     async def heard(self, of: int = 1) -> list[tuple[str, int]]:
         async with asyncio.timeout(5):

@@ -125,7 +125,7 @@ async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(open
         ),
         attempts=1,
     )
-    chain.candidates[0].note(KeyRefused("no"))
+    chain.candidates[0].record_outcome(KeyRefused("no"))
     (check,) = chain.checks()
     assert (check.ok, "OUR_KEY" in (check.reason or "")) == (False, True)
 

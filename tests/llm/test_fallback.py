@@ -199,7 +199,7 @@ async def test_checks_name_each_model_and_require_none_while_another_is_asked(st
     await pair.ask()
     first, second = pair.chain.checks()
     assert (first.ok, first.required, second.ok) == (False, False, True)
-    assert first.reason == "It has failed again and again, and is left alone for 9 s"
+    assert first.reason == "It failed repeatedly; its circuit breaker stays open for 9 s"
     stub.moods[pair.fallback] = ["broken@0"] * 9
     with pytest.raises(ModelUnavailable):
         await pair.ask()

@@ -29,7 +29,7 @@ SPELLED = {
 
 
 def _read(text: str, size: int | None = None, *, holds: bool = False) -> tuple[str, str, list[tuple[str, object]]]:
-    reader = TextReader(lambda call: call.name == "order_query", holds=holds)
+    reader = TextReader(lambda call: call.name == "order_query", holds_text=holds)
     parts = []
     for place in range(0, len(text), size or max(len(text), 1)):
         parts += reader.feed(text[place : place + (size or len(text))])
@@ -120,7 +120,7 @@ def test_more_broken_marks_than_a_reply_of_use_has_are_text() -> None:
 
 
 def test_a_model_known_to_end_thinking_it_never_began_shows_nothing_before_that() -> None:
-    reader = TextReader(lambda _: False, holds=True)
+    reader = TextReader(lambda _: False, holds_text=True)
     assert reader.feed("a secret plan") == []
     parts = reader.feed("</think>Hello")
     assert [part for part in parts if part.kind != "thinking"][-2:] == [Part("retract"), Part("text", "Hello")]
