@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import httpx
 
-from serve_app.config import KEY, read_environment
+from serve_app.config import SERVICE_KEY, SERVICE_URL, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 V = TypeVar("V", bound="Value")
 
+DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S = 5.0
 UNAUTHENTICATED = 401
 _HEADER = "Authorization"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-def _check_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
+def _read_url(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    value = value or read_environment().get(SERVICE_URL, "").strip() or DEFAULT_URL
     if not value.startswith(("http://", "https://")):
-        raise click.BadParameter("a URL begins with http:// or https://")
+        raise click.BadParameter(f"{value}: a URL begins with http:// or https://")
     return value.rstrip("/")
 
 
@@ -36,17 +38,15 @@ def _store_key(context: click.Context, _option: click.Parameter, value: str | No
 
 _url = click.option(
     "--url",
-    default="http://127.0.0.1:8000",
-    show_default=True,
-    callback=_check_url,
-    help="The address of the service.",
+    callback=_read_url,
+    help=f"The address of the service. Without it: {SERVICE_URL} in the environment or in .env, then {DEFAULT_URL}.",
 )
 _key = click.option(
     "--key",
     metavar="KEY",
     expose_value=False,
     callback=_store_key,
-    help=f"The API key, if the service requires keys. {KEY} in the environment or in .env is safer.",
+    help=f"The API key, if the service requires keys. {SERVICE_KEY} in the environment or in .env is safer.",
 )
 
 
@@ -62,10 +62,10 @@ def _headers() -> dict[str, str]:
         InvalidConfiguration: `.env` cannot be read.
     """
     context = click.get_current_context(silent=True)
-    key = (context.meta.get(_HEADER) if context else None) or read_environment().get(KEY, "").strip()
+    key = (context.meta.get(_HEADER) if context else None) or read_environment().get(SERVICE_KEY, "").strip()
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise click.ClickException(
-            f"the API key contains a character that is not allowed in a header; check --key and {KEY}"
+            f"the API key contains a character that is not allowed in a header; check --key and {SERVICE_KEY}"
         )
     return {_HEADER: f"Bearer {key}"} if key else {}
 
@@ -117,7 +117,7 @@ def describe_refusal(response: httpx.Response) -> str:
     """Return one line from the error body, or from the status if the body is not ours."""
     try:
         error = response.json()["error"]
-        hint = f"; pass the key with --key or {KEY}" if response.status_code == UNAUTHENTICATED else ""
+        hint = f"; pass the key with --key or {SERVICE_KEY}" if response.status_code == UNAUTHENTICATED else ""
         return f"{error['message']} ({error['code']}, request {error['request_id']}){hint}"
     except (ValueError, LookupError, TypeError):
         return f"{response.url} answers {response.status_code} {response.reason_phrase}; is this the service's address?"

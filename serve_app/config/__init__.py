@@ -10,7 +10,8 @@ from serve_app.config.environment import (
     read_secret,
 )
 from serve_app.config.load import (
-    KEY,
+    SERVICE_KEY,
+    SERVICE_URL,
     SettingsDraft,
     draft_settings,
     load_settings,
@@ -60,7 +61,8 @@ from serve_app.config.yaml_file import (
 
 __all__ = [
     "EMBEDDED",
-    "KEY",
+    "SERVICE_KEY",
+    "SERVICE_URL",
     "AccessSettings",
     "AdmissionSettings",
     "AgentSettings",

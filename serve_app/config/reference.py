@@ -51,6 +51,7 @@ cluster, the processes have the environment of `ray start` on their machine, not
 | `SERVE_APP_CONFIG` | The settings file, in place of `args.config`. |
 | `SERVE_APP_MODEL`, `SERVE_APP_MODEL_BASE_URL`, `SERVE_APP_MODEL_API_KEY` | The model, in place of `model`. |
 | `SERVE_APP_DATA_DIR` | The folder of the embedded stores. Default: `.serve_app`. |
+| `SERVE_APP_URL` | The address at which the commands of `serve-app` find the service. |
 | `SERVE_APP_KEY` | The API key that the commands of `serve-app` send. |
 
 ## Settings

@@ -144,3 +144,17 @@ def test_a_conversation_shows_the_key_too(url: str) -> None:
 
 def test_a_key_that_no_header_can_carry_is_told(url: str) -> None:
     assert "not allowed in a header" in run(url, "keys", "list", key="clé")[2]
+
+
+def test_the_service_is_found_by_the_environment_or_the_file(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = ["keys", "list", "--key", OPERATORS]
+    (tmp_path / ".env").write_text(f"SERVE_APP_URL={url}\n")
+    assert CliRunner().invoke(main, keys).exit_code == 0
+    monkeypatch.setenv("SERVE_APP_URL", "http://127.0.0.1:9")
+    assert "no service answers" in CliRunner().invoke(main, keys).output
+    assert CliRunner().invoke(main, [*keys, "--url", url]).exit_code == 0
+    monkeypatch.setenv("SERVE_APP_URL", "127.0.0.1:8000")
+    assert "a URL begins with http:// or https://" in CliRunner().invoke(main, keys).output

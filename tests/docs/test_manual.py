@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
 RUN_AGAINST_THE_SERVICE = "http://localhost:8000"
 """A Python snippet with this address is run by tests/service/test_manual_console.py."""
-PROGRAMS = {"curl", "apt-get", "nginx", "ray", "serve", "pip-audit", "pytest", "prometheus", "ssh", "sh"}
+PROGRAMS = {
+    "curl",
+    "apt-get",
+    "nginx",
+    "ray",
+    "serve",
+    "pip-audit",
+    "pytest",
+    "prometheus",
+    "promtool",
+    "amtool",
+    "ssh",
+    "sh",
+}
 """Programs of others, whose options are not checked here."""
 
 
