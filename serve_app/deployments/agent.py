@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
 import time
 from functools import partial
@@ -17,25 +15,21 @@ from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.cache.shared_answers import SharedAnswers
 from serve_app.deployments.remote import RemoteRetriever, create_remote_tools
-from serve_app.deployments.replica_logs import redact_logs
-from serve_app.deployments.replica_metrics import create_metrics
+from serve_app.deployments.runtime import CLOSE_TIMEOUT_S, ReplicaRuntime
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
 from serve_app.memory.session_sizes import largest_sessions
 from serve_app.observability.metric_catalogue import DROPPED_SPANS
-from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.tracing import create_tracer
-from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.event_log import cancel_run
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.store import RunStore
-from serve_app.runs.worker import RunWorker
+from serve_app.runs.worker import HAND_OVER_S, RunWorker
 from serve_app.stores.rate_limiter import TokenMeter
-from serve_app.stores.redis import create_redis_client
 from serve_app.stores.redis_health import RedisHealth
 from serve_app.stores.run_log import RunLogStore
 from serve_app.values import DependencyCheck
@@ -60,19 +54,16 @@ class Agent:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, retriever: DeploymentHandle, tools: dict[str | None, DeploymentHandle]
     ) -> None:
-        trail = redact_logs(settings.observability)
         self._settings = settings
-        metrics = create_metrics(exported=settings.observability.metrics)
-        self._redis = create_redis_client(settings.redis, settings.redis.url, metrics=metrics)
-        self._telling = asyncio.create_task(
-            RunLogStore(self._redis, settings.runs.steps_ttl_s).write_forever(trail), context=contextvars.Context()
-        )
+        self._runtime = runtime = ReplicaRuntime(settings.observability)
+        metrics = runtime.metrics
+        self._redis = runtime.open_redis(settings.redis)
+        run_log = RunLogStore(self._redis, settings.runs.steps_ttl_s)
+        runtime.start_task("run_log", run_log.write_forever(runtime.run_log_handler))
         self._pulse = RedisHealth(self._redis)
         self._memory = ConversationMemory(self._redis, settings.memory, metrics)
         self._tally = RunMetrics(metrics, frozenset(settings.tools.by_name))
-        self._beating = asyncio.create_task(
-            report_process_metrics(metrics, self._breakers), context=contextvars.Context()
-        )
+        runtime.start_process_metrics(self._breakers)
         self._problem: str | None = None
         self._host: RunWorker | None = None
         self._answers: SharedAnswers | None = None
@@ -93,6 +84,7 @@ class Agent:
         )
         if settings.cache.ttl_s:
             self._answers = SharedAnswers(self._redis, owner, settings.cache.ttl_s)
+            runtime.on_close("shared_answers", self._answers.close)
         turn = Turn(
             model=model,
             model_name=settings.model.name,
@@ -103,14 +95,17 @@ class Agent:
             takes_tools=settings.model.tools,
         )
         registry = RunStore(self._redis, settings.runs, self._memory, owner)
-        self._tracer = create_tracer(
+        tracer = create_tracer(
             settings.observability,
             Redactor.from_patterns(settings.observability.redact),
             count_dropped=partial(_count_dropped, metrics),
         )
+        runtime.on_close("tracer", tracer.shutdown)
         writer = EventWriter(registry, metrics=self._tally, meter=TokenMeter(self._redis, metrics))
-        means = RunServices(self._redis, registry, writer, settings.runs, turn.run, self._tracer)
+        means = RunServices(self._redis, registry, writer, settings.runs, turn.run, tracer)
         self._host = RunWorker(means, settings.agent.max_runs)
+        grace_s = settings.runs.grace_s
+        runtime.on_close("runs", partial(self._host.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._running().follow(context, request, after):
@@ -141,18 +136,13 @@ class Agent:
         return {"runs": float(self._host.running if self._host else 0)}
 
     def check_health(self) -> None:
+        self._runtime.check_tasks()
         if self._host:
             self._host.check()
 
     async def __del__(self) -> None:
-        """Serve awaits this within the replica's grace time, after the calls: runs end, or are handed over."""
-        if self._host:
-            await self._host.close(self._settings.runs.grace_s)
-            await self._tracer.shutdown()
-        if self._answers:
-            await self._answers.close()
-        await cancel_and_wait(self._telling, self._beating)
-        await self._redis.aclose()
+        """Serve awaits this within the replica's grace time, after its calls: runs end, or are handed over."""
+        await self._runtime.close()
 
     def _breakers(self) -> dict[str, str]:
         return {name: circuit.state for name, circuit in self._model.circuits.items()} if self._model else {}

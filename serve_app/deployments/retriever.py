@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -11,16 +9,13 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from serve_app.deployments.replica_logs import redact_logs
-from serve_app.deployments.replica_metrics import create_metrics
+from serve_app.deployments.runtime import ReplicaRuntime
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas
 from serve_app.observability.logs import log_context
-from serve_app.observability.process_metrics import report_process_metrics
 from serve_app.resilience.deadline import elapsed_ms
-from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.stores.redis import RETRIES_DURING_RESTART, create_redis_client
+from serve_app.stores.redis import RETRIES_DURING_RESTART
 from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
@@ -50,21 +45,17 @@ class Retriever:
     """
 
     async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
-        run_log_handler = redact_logs(settings.observability)
+        self._runtime = runtime = ReplicaRuntime(settings.observability)
         if stores is not None:
             await stores.ready.remote()
         self._split = ray.remote(num_cpus=0, max_retries=1)(make_index_entries)
-        metrics = create_metrics(exported=settings.observability.metrics)
-        self._redis = create_redis_client(settings.redis, settings.redis.url, RETRIES_DURING_RESTART, metrics)
-        replicas = MilvusReplicas(settings.milvus, settings.knowledge, metrics=metrics)
-        self._index = KnowledgeIndex(settings.knowledge, self._redis, replicas, self._make_entries)
-        self._reporting_metrics = asyncio.create_task(
-            report_process_metrics(metrics, self._breakers), context=contextvars.Context()
-        )
-        self._writing_logs = asyncio.create_task(
-            RunLogStore(self._redis, settings.runs.steps_ttl_s).write_forever(run_log_handler),
-            context=contextvars.Context(),
-        )
+        redis = runtime.open_redis(settings.redis, RETRIES_DURING_RESTART)
+        replicas = MilvusReplicas(settings.milvus, settings.knowledge, metrics=runtime.metrics)
+        self._index = KnowledgeIndex(settings.knowledge, redis, replicas, self._make_entries)
+        runtime.on_close("milvus", self._index.close)
+        runtime.start_process_metrics(self._breakers)
+        run_log = RunLogStore(redis, settings.runs.steps_ttl_s)
+        runtime.start_task("run_log", run_log.write_forever(runtime.run_log_handler))
         await self._index.warm_up()
 
     async def _make_entries(self, document: Document) -> list[IndexEntry]:
@@ -91,11 +82,11 @@ class Retriever:
     async def checks(self) -> list[DependencyCheck]:
         return await self._index.checks()
 
+    def check_health(self) -> None:
+        self._runtime.check_tasks()
+
     async def __del__(self) -> None:
-        """Close what the replica opened; Serve awaits this after the last call."""
-        await cancel_and_wait(self._writing_logs, self._reporting_metrics)
-        await self._index.close()
-        await self._redis.aclose()
+        await self._runtime.close()
 
     def _breakers(self) -> dict[str, str]:
         return {name: circuit.state for name, circuit in self._index.circuits.items()}

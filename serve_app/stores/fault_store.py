@@ -1,4 +1,4 @@
-"""Which faults has an operator set, for all processes?"""
+"""The injected faults that an operator has set, in Redis for all processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreCorrupt, StoreUnavailable
+from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.redis import translate_redis_errors
 from serve_app.stores.redis_keys import FAULTS
 from serve_app.values import Fault
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
-"""How long what was read is believed: a fault hits this long after it was set, at the latest."""
+"""How long faults that were read are used: a new fault takes effect after this time at the latest."""
 READ_TIMEOUT_S = 0.2
-"""One request in a second waits for the reading: not longer than it would notice."""
+"""One request in a second waits for the read, and must not notice it."""
 TTL_S = 3600
 """The key's time to live, renewed by each fault that is set: as long as the longest of them."""
 
@@ -32,36 +33,42 @@ TTL_S = 3600
 class FaultStore:
     """Faults in Redis. Every method but `active_faults` raises `StoreUnavailable` while Redis is away."""
 
-    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        availability: RedisAvailability | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis: Any = redis
+        self._availability = availability or RedisAvailability()
         self._clock = clock
-        self._read: tuple[Fault, ...] = ()
+        self._faults: tuple[Fault, ...] = ()
         self._fresh_until = float("-inf")
 
     async def active_faults(self) -> tuple[Fault, ...]:
-        """The faults for a request that begins now, as known within a second; none when nobody can tell."""
+        """Return the faults for a request that begins now, at most a second old; none while they cannot be read."""
         if self._clock() >= self._fresh_until:
-            self._fresh_until = self._clock() + FRESH_S  # before the reading: one request waits for it, not all
+            self._fresh_until = self._clock() + FRESH_S  # before the read: one request waits for it, not all
+            self._faults = ()
             try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    self._read = await self.list_faults()
-            except (StoreUnavailable, TimeoutError) as error:
-                logger.warning("faults_unknown", extra={"error": str(error)})
-                self._read = ()
+                self._faults = await self._availability.call_once(self._list_in_time)
+            except StoreCorrupt as error:
+                logger.warning("faults_unreadable", extra={"error": error.message})
+            except StoreUnavailable:
+                logger.debug("faults_not_read", exc_info=True)  # `redis_unavailable` is logged once
             except Exception:
-                logger.exception("faults_unknown")
-                self._read = ()
-        return _unexpired(self._read)
+                logger.exception("faults_not_read")
+        return _drop_expired(self._faults)
 
     async def list_faults(self) -> tuple[Fault, ...]:
-        """The faults in force, by their targets."""
+        """Return the active faults, sorted by their targets."""
         with translate_redis_errors():
-            found = await self._redis.hgetall(FAULTS)
-        faults = (_readable(target, each) for target, each in sorted(found.items()))
-        return _unexpired(fault for fault in faults if fault)
+            rows = await self._redis.hgetall(FAULTS)
+        faults = (_parse_fault(target, text) for target, text in sorted(rows.items()))
+        return _drop_expired(fault for fault in faults if fault)
 
     async def put(self, fault: Fault) -> None:
-        """Set a fault, in place of the one of the same target."""
+        """Set a fault; it replaces the one of the same target."""
         with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(FAULTS, fault.target, fault.model_dump_json())
@@ -70,21 +77,28 @@ class FaultStore:
         self._fresh_until = float("-inf")
 
     async def clear(self, target: str | None) -> None:
-        """End the fault of `target`; None ends all."""
+        """Remove the fault of `target`; None removes all."""
         with translate_redis_errors():
             await (self._redis.delete(FAULTS) if target is None else self._redis.hdel(FAULTS, target))
         self._fresh_until = float("-inf")
 
+    async def _list_in_time(self) -> tuple[Fault, ...]:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await self.list_faults()
+        except TimeoutError:
+            raise StoreUnavailable("Redis did not answer") from None
 
-def _readable(target: str, written: str) -> Fault | None:
-    """The fault; one that nobody can read is none."""
+
+def _parse_fault(target: str, text: str) -> Fault | None:
+    """Return the fault; None where it is not valid, which is logged."""
     try:
-        return Fault.model_validate_json(written, extra="ignore")
+        return Fault.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         logger.warning("fault_unreadable", extra={"target": target, "problems": error.error_count()})
         return None
 
 
-def _unexpired(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+def _drop_expired(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     now = time.time()
     return tuple(fault for fault in faults if now < fault.until)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import ServeAppError, StoreUnavailable
-from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.retry import poll
 from serve_app.stores.redis import translate_redis_errors
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 LEASE_MS = 6_000
 """Longer than any pause of a healthy replica, short enough that what a dead one held is soon free."""
 RENEW_EVERY_S = 2.0
-POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
 
 # A script and not SET NX: the client repeats a command whose reply was lost, and would then wait for itself.
 ACQUIRE = """
@@ -76,15 +75,12 @@ async def hold_lease(redis: Redis, lease: Lease, deadline: float, busy: ServeApp
 
 
 async def _acquire(redis: Any, lease: Lease, deadline: float, busy: ServeAppError) -> None:
-    wait_s = POLL_MIN_S
-    while True:
+    async def attempt() -> bool:
         with translate_redis_errors():
-            if await redis.eval(ACQUIRE, 1, lease.key, lease.holder, LEASE_MS):
-                return
-        if remaining_s(deadline) <= wait_s:
-            raise busy
-        await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, POLL_MAX_S)
+            return bool(await redis.eval(ACQUIRE, 1, lease.key, lease.holder, LEASE_MS))
+
+    if not await poll(attempt, deadline):
+        raise busy
 
 
 async def _renew(redis: Any, lease: Lease) -> None:

@@ -57,7 +57,7 @@ async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
 
 
 async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(told) -> None:
-    patience = RedisAvailability(most_s=0.0)
+    patience = RedisAvailability(max_wait_s=0.0)
 
     async def away() -> None:
         raise StoreUnavailable("Redis did not answer")
@@ -70,6 +70,6 @@ async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(to
             await patience.call_until(away)
     assert await patience.call_until(there) == await patience.call_until(there) == 1
     assert [line["event"] for line in told.lines if line.get("event", "").startswith("redis")] == [
-        "redis_away",
-        "redis_back",
+        "redis_unavailable",
+        "redis_available_again",
     ]

@@ -118,7 +118,7 @@ async def test_what_one_process_changes_all_others_know_within_two_seconds(redis
     async with kept_up(ApiKeyCache(redis)) as there, kept_up(ApiKeyCache(redis)) as elsewhere:
         made = await book.create(ORDER)
         for access in (there, elsewhere):
-            await until(lambda access=access: access._known is not None and access.find_caller(made.key) is not None)
+            await until(lambda access=access: access._snapshot is not None and access.find_caller(made.key) is not None)
         assert (await book.update_limits(made.id, {"turns_per_minute": 7})).limits.turns_per_minute == 7
         await book.put_tenant("acme", LIMITS)
         for access in (there, elsewhere):
@@ -139,7 +139,7 @@ async def test_a_look_that_finds_nothing_new_reads_one_small_string(redis: Redis
     assert (await redis.info("commandstats"))["cmdstat_hgetall"]["calls"] == before
     await redis.delete(ACCESS_VERSION, API_KEYS)  # as a server that lost its data
     await access.refresh()
-    assert access._known.keys == {}
+    assert access._snapshot.keys == {}
 
 
 async def test_keys_are_listed_without_what_proves_them_and_revoked_once(book: ApiKeyStore) -> None:
@@ -200,16 +200,16 @@ async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is
         book = ApiKeyStore(redis, ApiKeyCache(redis))
         made = await book.create(ORDER)
         async with kept_up(ApiKeyCache(client, metrics=metrics)) as access:
-            await until(lambda: access._known is not None)
+            await until(lambda: access._snapshot is not None)
             proxy.silent = True
-            await until(lambda: bool(told.of("access_not_read")), 4)
+            await until(lambda: bool(told.of("redis_unavailable")), 4)
             await asyncio.sleep(1)
             assert access.find_caller(made.key)
             assert metrics.gauges[ACCESS_AGE_S][()] > 1
             await book.revoke(made.id)
             proxy.silent = False
             await until(lambda: access.find_caller(made.key) is None, 5)
-        assert (len(told.of("access_not_read")), len(told.of("access_read_again"))) == (1, 1)
+        assert (len(told.of("redis_unavailable")), len(told.of("redis_available_again"))) == (1, 1)
         await client.aclose()
 
 

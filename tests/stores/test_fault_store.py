@@ -60,7 +60,7 @@ async def test_a_fault_ends_by_itself_and_its_key_with_it(redis: Redis) -> None:
 
 async def test_another_process_knows_within_a_second_and_asks_once_in_one(redis: Redis) -> None:
     clock = Clock()
-    other = FaultStore(redis, clock)
+    other = FaultStore(redis, clock=clock)
     assert await other.active_faults() == ()
     await FaultStore(redis).put(set_elsewhere := fault())
     clock.now = 0.9 * FRESH_S
@@ -87,7 +87,7 @@ async def test_a_redis_that_does_not_answer_costs_one_request_a_moment(redis_url
     clock = Clock()
     async with proxied(redis_url) as proxy:
         redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{proxy.port}/0")
-        board = FaultStore(redis, clock)
+        board = FaultStore(redis, clock=clock)
         await board.put(fault())
         assert len(await board.active_faults()) == 1
         proxy.silent = True

@@ -81,7 +81,7 @@ async def test_one_key_of_access_that_is_corrupt_leaves_the_others_and_the_loop_
     await redis.set(TENANTS, "no hash")
     going_on = asyncio.create_task(access.refresh_forever())
     async with asyncio.timeout(3):
-        while not access._known or access.find_caller(made.key) is None:  # noqa: ASYNC110 - another task is waited for
+        while not access._snapshot or access.find_caller(made.key) is None:  # noqa: ASYNC110 - another task is waited for
             await asyncio.sleep(0.05)
     another = await book.create(ORDER)
     assert access.find_caller(another.key)

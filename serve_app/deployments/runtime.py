@@ -1,0 +1,87 @@
+"""Start and stop of a replica's process, the same for every deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from serve_app.deployments.replica_logs import redact_logs
+from serve_app.deployments.replica_metrics import create_metrics
+from serve_app.errors import Internal
+from serve_app.observability.process_metrics import no_breakers, report_process_metrics
+from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.stores.availability import RedisAvailability
+from serve_app.stores.redis import create_redis_client
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    from redis.asyncio import Redis
+
+    from serve_app.config import ObservabilitySettings, RedisSettings
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+"""For one resource: far above what a healthy one takes, and below Serve's grace time for a replica."""
+
+
+class ReplicaRuntime:
+    """The logs, metrics, Redis client and background tasks of one replica.
+
+    A deployment creates it first, registers with `on_close` whatever it opens, calls `check_tasks` in `check_health`,
+    and `close` in `__del__`, which Serve awaits when the replica ends.
+    """
+
+    def __init__(self, settings: ObservabilitySettings) -> None:
+        self.run_log_handler = redact_logs(settings)
+        self.metrics = create_metrics(exported=settings.metrics)
+        self.redis_availability = RedisAvailability()
+        """Of the client that `open_redis` returns."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closers: list[tuple[str, Callable[[], Awaitable[None]], float]] = []
+
+    def open_redis(self, settings: RedisSettings, retries: int = 1) -> Redis:
+        """Return the Redis client of this process, which `close` closes; it connects at its first command."""
+        client = create_redis_client(settings, settings.url, retries, self.metrics)
+        self.on_close("redis", client.aclose)
+        return client
+
+    def start_task(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Run `work`, which never ends by itself, until `close`.
+
+        It gets an empty context: Serve cancels whatever was started in the context of a call that is cancelled.
+        """
+        task = self._tasks[name] = asyncio.create_task(work, name=name, context=contextvars.Context())
+        self.on_close(name, partial(cancel_and_wait, task))
+
+    def start_process_metrics(self, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
+        """Report what the process uses, and the states of its circuit breakers."""
+        self.start_task("process_metrics", report_process_metrics(self.metrics, breakers))
+
+    def on_close(self, name: str, close: Callable[[], Awaitable[None]], timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Have `close` called when the replica ends; what is registered last is closed first."""
+        self._closers.append((name, close, timeout_s))
+
+    def check_tasks(self) -> None:
+        """Check that all background tasks run.
+
+        Raises:
+            Internal: one has ended, so that the replica must be replaced.
+        """
+        ended = [name for name, task in self._tasks.items() if task.done()]
+        if ended:
+            raise Internal(f"Background tasks have ended: {', '.join(ended)}")
+
+    async def close(self) -> None:
+        """Close everything, the latest first; a failure or a time-out is logged, and the rest is closed."""
+        while self._closers:
+            name, close, timeout_s = self._closers.pop()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await close()
+            except Exception:
+                logger.exception("close_failed", extra={"resource": name})
