@@ -5,41 +5,39 @@ from __future__ import annotations
 import io
 import logging
 import re
-import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.document_structure import Heading, parse_markdown
+from serve_app.knowledge.document_structure import parse_markdown
+from serve_app.knowledge.formats import html, mail, office, pdf
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_page, decode_text
 from serve_app.values import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serve_app.knowledge.document_structure import Heading
+
 __all__ = ["READERS", "UnreadableDocument", "clean_text", "make_document", "read_document"]
 
 logger = logging.getLogger(__name__)
 
 UNPACKED_BYTES = 512 * 1024 * 1024
-"""Of an archive: a thousand times the text of a long book, and little enough for a laptop."""
+"""Limit of an unpacked archive: a thousand times the text of a long book, and little enough for a laptop."""
 
 TITLE_CHARACTERS = 512
-"""What `Document.title` takes."""
+"""The limit of `Document.title`."""
 
-_UNSEEN = dict.fromkeys([*range(9), *range(11, 32), 127, 0xAD, 0x200B, 0xFEFF, 0xFFFE]) | {0xA0: " "}
+_INVISIBLE = dict.fromkeys([*range(9), *range(11, 32), 127, 0xAD, 0x200B, 0xFEFF, 0xFFFE]) | {0xA0: " "}
 _FRONT_MATTER = re.compile(r"---\n(\w[\w-]*:(?:[^\n]*\n)*?)(?:---|\.\.\.)(?:\n|$)")
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
-_WORD_STYLES = "\n".join(
-    f"p[style-name='{style}'] => h{level}:fresh"
-    for level, style in enumerate(["Title", *(f"heading {n}" for n in range(1, 6))], start=1)
-)
-_PROGRAM_NAMES = ("Microsoft Word - ", "Microsoft PowerPoint - ", "untitled", "Untitled")
-_PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
 
 
 def read_document(path: Path, source: str, encoding: str | None = None) -> Document:
-    """The document in the file, named `source`; `encoding` is that of text files and pages, where it is known.
+    """The document in the file, named `source`.
+
+    `encoding` is the encoding of text files and pages, where it is known.
 
     Raises:
         UnreadableDocument: the format is unknown, or the file is broken, encrypted or without text.
@@ -49,13 +47,13 @@ def read_document(path: Path, source: str, encoding: str | None = None) -> Docum
     if suffix not in READERS:
         raise UnreadableDocument(f"no reader for '{path.suffix}' files; known are {' '.join(READERS)}")
     title, text = _read(suffix, path.read_bytes(), encoding)
-    is_text = READERS[suffix] is _text
-    title = title or ("" if is_text else _only_heading(text))
+    is_text = READERS[suffix] is _read_text
+    title = title or ("" if is_text else _find_only_heading(text))
     return make_document(source, title or path.stem, text, is_text=is_text)
 
 
 def make_document(source: str, title: str, text: str, *, is_text: bool) -> Document:
-    """The document of a text that was read, made valid.
+    """The document of a text that was read, with valid characters and a bounded title.
 
     Raises:
         UnreadableDocument: there is no text.
@@ -63,51 +61,52 @@ def make_document(source: str, title: str, text: str, *, is_text: bool) -> Docum
     text = clean_text(text)
     if not text.strip():
         raise UnreadableDocument("it has no text")
-    shown = " ".join(clean_text(title).split())[:TITLE_CHARACTERS]
-    return Document(source=source, title=shown, text=text, format="text" if is_text else "markdown")
+    title = " ".join(clean_text(title).split())[:TITLE_CHARACTERS]
+    return Document(source=source, title=title, text=text, format="text" if is_text else "markdown")
 
 
 def clean_text(text: str) -> str:
-    """Without what no question contains: control and invisible characters; halves of surrogate pairs replaced."""
+    """The text without control and invisible characters; lone surrogates become U+FFFD."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return lines.translate(_UNSEEN).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return lines.translate(_INVISIBLE).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _read(suffix: str, content: bytes, encoding: str | None) -> tuple[str, str]:
-    if suffix not in _ARCHIVES:
-        title, text = READERS[suffix](content, encoding)
-        return " ".join(clean_text(title).split()), clean_text(text)
+    reader = READERS[suffix]
     try:
-        _assert_small(content)
-        title, text = READERS[suffix](content, encoding)
+        if suffix in _ARCHIVES:
+            _check_unpacked_size(content)
+        title, text = reader(content, encoding)
     except UnreadableDocument:
         raise
-    except Exception as error:  # each library raises whatever its parsers do
-        logger.debug("document_not_read", exc_info=error)
+    except Exception as error:
+        if suffix not in _ARCHIVES:
+            raise
+        logger.debug("document_not_read", exc_info=error)  # each library raises whatever its parsers do
         raise UnreadableDocument(f"it is no {_ARCHIVES[suffix]}, or broken or encrypted") from error
     return " ".join(clean_text(title).split()), clean_text(text)
 
 
-def _assert_small(archive: bytes) -> None:
+def _check_unpacked_size(archive: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         size = sum(each.file_size for each in opened.infolist())
     if size > UNPACKED_BYTES:
         raise UnreadableDocument(f"it unpacks to more than {UNPACKED_BYTES >> 20} MB")
 
 
-def _only_heading(text: str) -> str:
-    """The heading that all others stand under; several on one level are no title."""
+def _find_only_heading(text: str) -> str:
+    """The heading that all others stand under; several headings on one level are no title."""
     tops: dict[Heading, None] = dict.fromkeys(section.path[0] for section in parse_markdown(text) if section.path)
     level = min((heading.level for heading in tops), default=0)
     highest = [heading for heading in tops if heading.level == level]
     return highest[0].text if len(highest) == 1 else ""
 
 
-def _text(content: bytes, encoding: str | None) -> tuple[str, str]:
+def _read_text(content: bytes, encoding: str | None) -> tuple[str, str]:
     return "", decode_text(content, encoding)
 
 
-def _markdown(content: bytes, encoding: str | None) -> tuple[str, str]:
+def _read_markdown(content: bytes, encoding: str | None) -> tuple[str, str]:
     text = decode_text(content, encoding).replace("\r\n", "\n")
     front = _FRONT_MATTER.match(text)
     if front is None:
@@ -116,67 +115,19 @@ def _markdown(content: bytes, encoding: str | None) -> tuple[str, str]:
     return title[1].strip("\"' ") if title else "", text[front.end() :]
 
 
-def _html(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.formats.html import to_markdown
-
-    return to_markdown(decode_page(content, encoding))
+def _read_html(content: bytes, encoding: str | None) -> tuple[str, str]:
+    return html.to_markdown(decode_page(content, encoding))
 
 
-def _docx(content: bytes, _encoding: str | None) -> tuple[str, str]:
-    import mammoth
-
-    from serve_app.knowledge.formats.html import to_markdown
-
-    page = mammoth.convert_to_html(io.BytesIO(content), style_map=_WORD_STYLES, convert_image=lambda _image: []).value
-    return to_markdown(page)
+def _read_mail(content: bytes, _encoding: str | None) -> tuple[str, str]:
+    return mail.read(content, _read_attachment)
 
 
-def _xlsx(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.formats.spreadsheets import read_xlsx
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # openpyxl's, of drawings and styles that it does not keep
-        return read_xlsx(content, encoding)
-
-
-def _pptx(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.formats.slides import read
-
-    return read(content, encoding)
-
-
-def _csv(content: bytes, encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.formats.spreadsheets import read_csv
-
-    return read_csv(content, encoding)
-
-
-def _eml(content: bytes, _encoding: str | None) -> tuple[str, str]:
-    from serve_app.knowledge.formats import mail
-
-    return mail.read(content, _attachment)
-
-
-def _attachment(name: str, content: bytes) -> str:
+def _read_attachment(name: str, content: bytes) -> str:
     suffix = Path(name).suffix.lower()
     if suffix == ".eml" or suffix not in READERS:
         raise UnreadableDocument(f"no reader for '{suffix}' files")
     return _read(suffix, content, None)[1]
-
-
-def _pdf(content: bytes, _encoding: str | None) -> tuple[str, str]:
-    from pypdfium2 import PdfiumError
-
-    from serve_app.knowledge.formats import pdf
-
-    try:
-        title, text = pdf.read(content)
-    except PdfiumError as error:
-        encrypted = error.err_code == _PASSWORD_NEEDED
-        raise UnreadableDocument("it is encrypted" if encrypted else "it is no PDF, or broken") from error
-    for name in _PROGRAM_NAMES:
-        title = title.removeprefix(name)
-    return title, text
 
 
 _ARCHIVES = {
@@ -185,21 +136,21 @@ _ARCHIVES = {
     ".xlsm": "Excel workbook (.xlsm)",
     ".pptx": "PowerPoint presentation (.pptx)",
 }
-"""Formats that are ZIP archives of XML, and what they are called."""
+"""Names of the formats that are ZIP archives of XML."""
 
 READERS: dict[str, Callable[[bytes, str | None], tuple[str, str]]] = {
-    ".md": _markdown,
-    ".markdown": _markdown,
-    ".txt": _text,
-    ".html": _html,
-    ".htm": _html,
-    ".pdf": _pdf,
-    ".docx": _docx,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".xlsx": _xlsx,
-    ".xlsm": _xlsx,
-    ".pptx": _pptx,
-    ".eml": _eml,
+    ".md": _read_markdown,
+    ".markdown": _read_markdown,
+    ".txt": _read_text,
+    ".html": _read_html,
+    ".htm": _read_html,
+    ".pdf": pdf.read,
+    ".docx": office.read_docx,
+    ".csv": office.read_csv,
+    ".tsv": office.read_csv,
+    ".xlsx": office.read_xlsx,
+    ".xlsm": office.read_xlsx,
+    ".pptx": office.read_pptx,
+    ".eml": _read_mail,
 }
-"""The title, empty where the format has none, and the text of a file, by its suffix, bytes and named encoding."""
+"""The reader of each suffix: bytes and a known encoding -> the title, empty where there is none, and the text."""

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.knowledge.document_reader import clean_text
-from serve_app.knowledge.formats.encodings import codec_of
-from serve_app.knowledge.formats.text_decoding import UnreadableDocument, decode_page, decode_text
+from serve_app.knowledge.formats.text_decoding import UnreadableDocument, codec_of, decode_page, decode_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

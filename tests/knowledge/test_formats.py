@@ -118,11 +118,11 @@ def test_separated_values_are_a_table_whatever_separates_them(tmp_path: Path) ->
 )
 @settings(deadline=None)
 def test_any_separated_values_keep_a_row_in_a_line(rows: list[list[str]]) -> None:
-    from serve_app.knowledge.formats.tables import blocks, to_markdown
+    from serve_app.knowledge.formats.tables import sheet_to_markdown, to_markdown
 
     lines = to_markdown(rows).splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
-    assert "\0" not in blocks(rows, 3) or any("\0" in cell for row in rows for cell in row)
+    assert "\0" not in sheet_to_markdown(rows, 3) or any("\0" in cell for row in rows for cell in row)
 
 
 def test_a_workbook_is_read_by_sheets_with_merged_cells_and_shown_values(tmp_path: Path) -> None:

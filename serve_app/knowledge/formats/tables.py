@@ -31,7 +31,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*lines[:1], "| " + " | ".join(["---"] * len(used)) + " |", *lines[1:]]) if lines else ""
 
 
-def blocks(rows: Sequence[Row], level: int) -> str:
+def sheet_to_markdown(rows: Sequence[Row], level: int) -> str:
     """The tables and titles of a sheet as Markdown.
 
     A line with one value is a title where more columns follow; after an empty line it opens another table.
