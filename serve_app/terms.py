@@ -1,8 +1,8 @@
-"""Which terms does a text consist of, for searching and for comparing?
+"""Splits a text into terms, for searching and for comparing.
 
 Words of alphabetic scripts are stemmed (Snowball, English); identifiers such as `apt-get`, `/etc/fstab`, `ext4` and
 `PubkeyAuthentication` yield the whole and their parts. Scripts without spaces (Han, kana, hangul) yield every character
-and every pair of neighbours: pairs tell what it is about, characters find a word that is written in another compound.
+and every pair of neighbours: pairs are specific, single characters find a word inside another compound.
 Function words of English and Chinese are left out.
 """
 
@@ -19,7 +19,12 @@ import snowballstemmer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CJK = r"\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Han characters, and only they, for a character class of a regular expression."""
+
+KANA = "\u3041-\u30ff"
+_HANGUL = "\uac00-\ud7af"
+_CJK = f"\u3005-\u3007{KANA}{HAN}{_HANGUL}"
 _WORD = rf"[^\W_{_CJK}]+(?:'[^\W\d_{_CJK}]+)*"
 _CHUNK = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<word>{_WORD}(?:[-_./+:@]+{_WORD})*(?:\+\+|#)?)")
 _PART = re.compile(_WORD)
@@ -41,7 +46,7 @@ _ENGLISH = frozenset(
     )
 )
 _HOW = re.compile(r"\bhow (?:long|many|much|often|far|soon)\b", re.IGNORECASE)
-"""A question asked with two words; the second one alone would be about something."""
+"""Question words of two parts; the second alone would count as content."""
 _CHINESE = re.compile(
     "|".join(
         sorted(
@@ -67,15 +72,15 @@ _CHINESE = re.compile(
 
 def terms(text: str) -> list[str]:
     """The terms of `text` in order, with repetitions."""
-    return list(_terms(_plain(text)))
+    return list(_terms(_normalize(text)))
 
 
 def content_terms(text: str) -> frozenset[str]:
-    """The distinct terms that tell what `text` is about: of Han, kana and hangul the pairs where there are pairs."""
-    return frozenset(_terms(_plain(text), pairs_only=True))
+    """The distinct terms of `text`; of Han, kana and hangul the pairs, where there are pairs."""
+    return frozenset(_terms(_normalize(text), pairs_only=True))
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return _HOW.sub(" ", unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
 
 
@@ -83,31 +88,31 @@ def _terms(text: str, *, pairs_only: bool = False) -> Iterator[str]:
     for chunk in _CHUNK.finditer(text):
         if chunk.lastgroup == "cjk":
             for run in _CHINESE.split(chunk.group()):
-                yield from _of_run(run, pairs_only=pairs_only)
+                yield from _run_terms(run, pairs_only=pairs_only)
         else:
-            yield from _of_word(chunk.group())
+            yield from _word_terms(chunk.group())
 
 
-def _of_run(run: str, *, pairs_only: bool) -> Iterator[str]:
+def _run_terms(run: str, *, pairs_only: bool) -> Iterator[str]:
     if not pairs_only or len(run) == 1:
         yield from run
     yield from (left + right for left, right in pairwise(run))
 
 
 @lru_cache(maxsize=1 << 16)
-def _of_word(chunk: str) -> tuple[str, ...]:
+def _word_terms(chunk: str) -> tuple[str, ...]:
     parts = [hump for part in _PART.findall(chunk) for hump in _HUMP.split(part)]
     if len(parts) == 1:
         whole = chunk.casefold()
-        return () if whole in _ENGLISH else (_stem(whole), *_letters(whole))
-    named = [part for part in map(str.casefold, parts) if len(part) > 1 and part not in _ENGLISH]
-    return (chunk.casefold(), *map(_stem, named), *(letters for part in named for letters in _letters(part)))
+        return () if whole in _ENGLISH else (_stem(whole), *_leading_letters(whole))
+    words = [part for part in map(str.casefold, parts) if len(part) > 1 and part not in _ENGLISH]
+    return (chunk.casefold(), *map(_stem, words), *(letters for part in words for letters in _leading_letters(part)))
 
 
 def _stem(word: str) -> str:
     return str(snowballstemmer.stemmer("english").stemWord(word))
 
 
-def _letters(word: str) -> tuple[str, ...]:
+def _leading_letters(word: str) -> tuple[str, ...]:
     match = _LETTERS_THEN_DIGITS.fullmatch(word)
     return (_stem(match[1]),) if match else ()

@@ -24,8 +24,9 @@ from serve_app.errors import (
     ToolUnavailable,
     Unavailable,
 )
+from serve_app.terms import HAN
 
-HAN = re.compile(r"[\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 IN_CHINESE: dict[type[Unavailable], str] = {
     ModelUnavailable: "抱歉，语言模型暂时无法回答，请稍后再试",
     ToolUnavailable: "抱歉，所需的工具暂时不可用，请稍后再试",
@@ -41,7 +42,7 @@ REFUSAL_IN_CHINESE = "抱歉，模型拒绝回答这个问题，请换一种说�
 
 def refusal(user_input: str) -> str:
     """What a user reads where the model, or its provider's content filter, refused without a word."""
-    return REFUSAL_IN_CHINESE if HAN.search(user_input) else REFUSAL
+    return REFUSAL_IN_CHINESE if _HAN.search(user_input) else REFUSAL
 
 
 def status(degraded: list[str]) -> Literal["success", "degraded"]:
@@ -51,7 +52,7 @@ def status(degraded: list[str]) -> Literal["success", "degraded"]:
 
 def in_the_language_of(user_input: str, error: Unavailable) -> Unavailable:
     """The same error, its message in the user's language; every error class speaks English by itself."""
-    if not HAN.search(user_input):
+    if not _HAN.search(user_input):
         return error
     chinese = next((text for kind, text in IN_CHINESE.items() if isinstance(error, kind)), None)
     return type(error)(chinese, error.retry_after_s) if chinese else error

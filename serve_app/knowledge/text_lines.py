@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from serve_app.terms import HAN, KANA
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -39,7 +41,7 @@ _LEAD = re.compile(r"\W*(?:\d{1,9}[.)]\s)?\W*")
 _COLUMN_GAP = re.compile(r" {3}|[^\s.!?:;\"')\]”’] {2}")
 """Two spaces after a sentence are a typist's habit."""
 
-_WORD = re.compile(r"[^\W\u2e80-\u9fff\uf900-\uffef]\S*|\w{1,3}")
+_WORD = re.compile(rf"[^\W{HAN}{KANA}]\S*|\w{{1,3}}")
 """Chinese lines break between any two characters but not before a mark, hence three."""
 
 _DIGITS = re.compile(r"\d+")
@@ -95,22 +97,22 @@ def _word_end(text: str, start: int, end: int) -> int:
         if _PAUSE.match(text, stop - 1):
             return stop
     for stop in range(fits, start, -1):
-        if text[stop - 1].isspace() or _wide(text[stop - 1]) or _wide(text[stop]):
+        if text[stop - 1].isspace() or is_wide(text[stop - 1]) or is_wide(text[stop]):
             return stop
     for stop in range(fits, min(end, start + MAX_CHARACTERS)):
-        if text[stop].isspace() or _wide(text[stop]):
+        if text[stop].isspace() or is_wide(text[stop]):
             return stop
     return end if end - start <= MAX_CHARACTERS else fits
 
 
-def _wide(character: str) -> bool:
-    """Whether the script of the character puts no spaces between words."""
-    return (
-        "\u2e80" <= character <= "\u9fff"
-        or "\uf900" <= character <= "\ufaff"
-        or "\uff00" <= character <= "\uffef"
-        or character >= "\U00020000"
-    )
+def is_wide(character: str) -> bool:
+    """Whether the character is as wide as two Latin ones; most scripts of such characters have no spaces."""
+    return bool(character) and unicodedata.east_asian_width(character) in "WF"
+
+
+def text_width(text: str) -> int:
+    """The width of a text in Latin characters."""
+    return len(text) if text.isascii() else sum(2 if is_wide(character) else 1 for character in text)
 
 
 def starts_item(line: str) -> bool:
@@ -170,7 +172,7 @@ def has_gap(line: str) -> bool:
 
 def is_wrapped(lines: Sequence[str]) -> bool:
     """Whether the right margin has ended most of these lines, and not their author."""
-    widths = [_columns(line) for line in lines]
+    widths = [text_width(line) for line in lines]
     full = sorted(widths)[len(widths) * 3 // 4] if widths else 0
     pairs = [at for at in range(len(lines) - 1) if not starts_item(lines[at + 1])]
     own = sum(_ends(lines[at], lines[at + 1], full - widths[at]) for at in pairs)
@@ -182,10 +184,4 @@ def _ends(line: str, following: str, room: int) -> bool:
     word, first = _WORD.search(following), _WORD.search(line)
     if word is None or first is None:
         return False
-    return 1 + _columns(word[0]) <= room or _DIGITS.sub("0", word[0]) == _DIGITS.sub("0", first[0])
-
-
-def _columns(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    return 1 + text_width(word[0]) <= room or _DIGITS.sub("0", word[0]) == _DIGITS.sub("0", first[0])

@@ -14,6 +14,7 @@ from pypdfium2 import raw
 from serve_app.knowledge.document_structure import HEADING_CHARACTERS, Heading
 from serve_app.knowledge.formats.language_detection import is_unreadable
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument
+from serve_app.knowledge.text_lines import is_wide, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -201,7 +202,7 @@ def _join_hyphenated(text: str) -> str:
 
 def _usual_width(lines: Iterable[str]) -> float:
     """The width of a full line, in Latin characters: the third quartile of all lines."""
-    widths = sorted(map(_width, lines))
+    widths = sorted(map(text_width, lines))
     return widths[len(widths) * 3 // 4] if widths else 0
 
 
@@ -226,8 +227,8 @@ def _gap(before: str, line: str, full_width: float) -> str:
         return "\n" if _is_command(before) else "\n\n"
     ends = before.rstrip(_CLOSING).endswith(_SENTENCE_ENDS)  # a break there is never wrong, a missing one may be
     is_item = any(mark.match(line) for mark in (_BULLET, _INNER_BULLET, _ITEM_NUMBER))
-    if not is_item and not ends and _width(before) >= full_width * FULL:
-        return "" if _wide(before[-1:]) or _wide(line[:1]) else " "
+    if not is_item and not ends and text_width(before) >= full_width * FULL:
+        return "" if is_wide(before[-1:]) or is_wide(line[:1]) else " "
     return "\n\n" if ends and not is_item else "\n"
 
 
@@ -242,11 +243,3 @@ def _mark_item(line: str) -> str:
 
 def _is_command(line: str) -> bool:
     return _COMMAND.match(line) is not None
-
-
-def _width(line: str) -> int:
-    return sum(2 if _wide(character) else 1 for character in line)
-
-
-def _wide(character: str) -> bool:
-    return bool(character) and unicodedata.east_asian_width(character) in "WF"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.llm.offline.dialog import PlannedCall
 from serve_app.llm.offline.phrases import ASKING_TERMS, answer_small_talk, is_chinese, render_phrase
-from serve_app.terms import content_terms
+from serve_app.terms import HAN, content_terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,12 +62,12 @@ _ASKS = _either("which|what|remember|remind|tell me|list|how many", "哪|什么|
 _ALL = _either("all|list|how many|everything|which [a-z]+s", "哪些|几个|多少|都|全部|所有|一共")
 _NOUN = re.compile(
     r"\b(?:first|second|third|last|which)\s+(?!did|have|has|was|is|one\b|i\b)(?P<en>[a-z]{2,20})"
-    r"|第[一二三]个(?P<nth>[\u4e00-\u9fff]{1,4}?)(?:号|是|呢|[^\u4e00-\u9fff]|$)"
-    r"|(?:哪个|哪些)(?P<which>[\u4e00-\u9fff]{1,3}?)(?:号|[^\u4e00-\u9fff]|$)",
+    rf"|第[一二三]个(?P<nth>[{HAN}]{{1,4}}?)(?:号|是|呢|[^{HAN}]|$)"
+    rf"|(?:哪个|哪些)(?P<which>[{HAN}]{{1,3}}?)(?:号|[^{HAN}]|$)",
     re.IGNORECASE,
 )
 _HARMLESS = _either("look|get|query|check|find|search|show|list|read|track|status|state", "查|获取|读取|状态")
-_WORD = re.compile(r"[A-Za-z0-9'_-]+|[\u3400-\u9fff]{1,2}")
+_WORD = re.compile(rf"[A-Za-z0-9'_-]+|[{HAN}]{{1,2}}")
 
 
 def decide(turns: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[PlannedCall] | str:

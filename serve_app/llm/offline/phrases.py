@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from serve_app.terms import content_terms
+from serve_app.terms import HAN, content_terms
 
 READ_CHARACTERS = 2_000
 """Of a long message the beginning and the end are read: its question stands there."""
@@ -15,7 +15,7 @@ ASKING_TERMS = content_terms(
 )
 """Terms of a message that render_phrase nothing of what it is about."""
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_HAN = re.compile(f"[{HAN}]")
 _LATIN_WORD = re.compile(r"[A-Za-z]+")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-") | {ord("\u2019"): "'"}
 
