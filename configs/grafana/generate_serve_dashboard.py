@@ -1,8 +1,8 @@
-"""What do Ray's own dashboards look like in the installed version: Serve's, and that of the cluster? Written to `ray/`.
+"""Writes Ray's own dashboards of the installed version to `ray/`.
 
 Run it in the environment of the service, and again after an upgrade of Ray:
-`python configs/grafana/generate_serve_dashboard.py`. The ids are those under which Ray's dashboard (port 8265) embeds
-their panels.
+`python configs/grafana/generate_serve_dashboard.py`. The dashboards have the ids by which Ray's dashboard (port 8265)
+embeds their panels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GENERATORS = {
 
 
 def main(folder: Path) -> None:
-    """Write them, and tell where."""
+    """Write the dashboards, and print their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, generate in GENERATORS.items():
         content, _uid = generate()
