@@ -36,7 +36,9 @@ _OF_RAY = {
 }
 """Fields that Ray and Serve add to a record; fewer and shorter ones name the process."""
 _IDS = ("run_id", "tenant", "request_id", "session_id")
-_NOT_EXTRA = {*_STANDARD, *_OF_RAY, "redacted"}
+_REDACTED = "serve_app_redacted_fields"
+"""The attribute of a redacted record that has its fields; no other code uses the name."""
+_NOT_EXTRA = {*_STANDARD, *_OF_RAY, _REDACTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class RedactingFilter(logging.Filter):
 
         A record that cannot be redacted is replaced by `log_record_unreadable`; the caller that logged it never fails.
         """
-        if hasattr(record, "redacted"):
+        if hasattr(record, _REDACTED):
             return
         try:
             self._redact(record, context)
@@ -109,7 +111,7 @@ class RedactingFilter(logging.Filter):
             delattr(record, name)
         record.exc_info = record.exc_text = record.stack_info = None
         record.msg, record.args = "log_record_unreadable", None
-        vars(record).update(fields, redacted=fields)
+        vars(record).update({**fields, _REDACTED: fields})
 
     def _redact(self, record: logging.LogRecord, context: LogContext) -> None:
         if not record.name.startswith(SERVE):
@@ -124,7 +126,7 @@ class RedactingFilter(logging.Filter):
         record.msg, record.args = self._redactor.redact(_message(record), hidden), None
         own = self._redactor.redact_value(_extra_fields(record), hidden)
         fields = {**_redact_ids(self._redactor, context.ids, hidden), **own}
-        vars(record).update(fields, redacted=fields)
+        vars(record).update({**fields, _REDACTED: fields})
 
 
 @lru_cache(1024)
@@ -190,7 +192,7 @@ def _message(record: logging.LogRecord) -> str:
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """The record's fields, redacted if the record is."""
-    redacted: dict[str, Any] | None = getattr(record, "redacted", None)
+    redacted: dict[str, Any] | None = getattr(record, _REDACTED, None)
     return _extra_fields(record) if redacted is None else redacted
 
 

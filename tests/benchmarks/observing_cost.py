@@ -1,11 +1,11 @@
-"""What do metrics, logs and traces cost the running service?
+"""Measures what metrics, logs and traces cost the running service.
 
     python tests/benchmarks/observing_cost.py [--rounds 40]
 
-Starts three of it side by side on a Ray of its own, each of one process per deployment, with the offline model: one
-that keeps no metrics and writes no logs, one as it is by default, and one that traces a tenth of its turns as well, to
-a collector of each kind. They are given turns with a tool call, 16 at a time, one after the other in short blocks;
-prints the turns per second of each as a share of the first one's.
+Starts three services side by side on a Ray of its own, each with one process per deployment and the offline model: one
+without metrics and logs, one with the defaults, and one that also traces a tenth of its turns to a collector of each
+kind. Each runs turns with a tool call, 16 at a time, in short alternating blocks. Prints the turns per second of each
+as a share of the first one's.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ NOTHING = "quiet"
 QUIET = {"observability": {"metrics": False, "steps": False}}
 TRACED = {"observability": {"trace_sampling": 0.1}}
 SHARE = {"default": 0.95, "traced": 0.90}
-"""What is demanded."""
+"""The required share."""
 
 
 @dataclass
-class Measured:
-    """What so many turns of one service took."""
+class Measurement:
+    """Turns of one service, and the time that they took."""
 
     turns: int = 0
     wall_s: float = 0
@@ -59,7 +59,7 @@ class Measured:
 
 
 async def block(http: httpx.AsyncClient, service: Service, turns: int, sessions: Iterator[int]) -> None:
-    """So many turns, 16 at a time."""
+    """Run so many turns, 16 at a time."""
     left = iter(range(turns))
 
     async def converse() -> None:
@@ -75,9 +75,9 @@ async def block(http: httpx.AsyncClient, service: Service, turns: int, sessions:
             group.create_task(converse())
 
 
-async def measured(services: dict[str, Service], rounds: int) -> dict[str, Measured]:
-    """What each service took; they take turns in short blocks, so that what else the machine does meets all alike."""
-    found = {name: Measured() for name in services}
+async def measure(services: dict[str, Service], rounds: int) -> dict[str, Measurement]:
+    """Measure each service, in alternating blocks: other load on the machine hits all alike."""
+    found = {name: Measurement() for name in services}
     replicas = {name: service.processes(f"ServeReplica:{name}:") for name, service in services.items()}
     sessions = iter(range(10**8))
     async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
@@ -123,13 +123,13 @@ def _main(rounds: int) -> None:
             "default": stack.enter_context(beside(service, "default", configuration)),
             "traced": stack.enter_context(beside(service, "traced", {**configuration, **TRACED}, traced)),
         }
-        found = asyncio.run(measured(services, rounds))
+        found = asyncio.run(measure(services, rounds))
     base = found[NOTHING]
     print(f"{base.turns} turns of each, by turns of {BLOCK}")
     for name, each in found.items():
         processor_ms = 1000 * each.processor_s / each.turns
         share = each.per_second / base.per_second
-        wanted = f", {SHARE[name]:.0%} is wanted" if name in SHARE else ""
+        wanted = f", {SHARE[name]:.0%} is required" if name in SHARE else ""
         print(
             f"{name:8} {each.per_second:5.1f} turns/s, {processor_ms:5.2f} ms of processor a turn: {share:.1%}{wanted}"
         )

@@ -1,10 +1,10 @@
-"""What does a turn cost more when it is traced?
+"""Measures what tracing costs a turn.
 
     python tests/benchmarks/tracing_cost.py [--turns 400] [--rounds 5]
 
-Runs turns of one tool call each, eight at a time, in a host in this process, with the offline model and a real Redis;
-LangSmith and the OTLP collector are a process of their own. Off, 10 % and 100 % take turns in each round. Prints the
-processor time of this process per turn, the sinks' threads included, and the turns per second.
+Runs turns of one tool call each, eight at a time, in a worker in this process, with the offline model and a real Redis.
+LangSmith and the OTLP collector run in a process of their own. Each round measures tracing off, at 10 % and at 100 %.
+Prints the processor time of this process per turn, with the exporters' threads, and the turns per second.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ AT_ONCE = 8
 SHARES = {"off": None, "10 %": 0.1, "100 %": 1.0}
 
 
-def _collect(told: Any) -> None:
-    """Serve both sinks until somebody tells to stop."""
+def _collect(parent: Any) -> None:
+    """Serve both collectors until the parent sends a message."""
     with langsmith() as one, otlp() as other:
-        told.send((one.url, other.url))
-        told.recv()
+        parent.send((one.url, other.url))
+        parent.recv()
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _tracer(share: float | None, dropped: DroppedSpans) -> Tracer:
 
 
 async def _block(redis: Redis, traced: Tracer, turns: int) -> tuple[float, float]:
-    """Seconds of processor and of wall time for so many turns, and for telling most of them."""
+    """Seconds of processor and of wall time for so many turns and most of their export."""
     async with hosted(redis, traced) as host:
 
         async def some(count: int) -> None:
@@ -125,5 +125,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    asyncio.run(_main(given.turns, given.rounds))
+    options = parser.parse_args()
+    asyncio.run(_main(options.turns, options.rounds))

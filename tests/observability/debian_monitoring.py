@@ -1,4 +1,4 @@
-"""How are Debian's Prometheus and Alertmanager started and asked in a test?"""
+"""Starts and queries Debian's Prometheus and Alertmanager."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START_S = 20
 
 
 def program(name: str) -> str:
-    """Its path. Skips where it is not installed, and fails in CI."""
+    """The program's path; where it is not installed, the test is skipped, or fails in CI."""
     found = shutil.which(name)
     if found is None:
         missing = f"{name} is missing: {INSTALL}"
@@ -39,7 +39,7 @@ def program(name: str) -> str:
 
 
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """One of the tools that come with them, to its end."""
+    """Run one of their tools to its end."""
     command = [program(name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
@@ -49,7 +49,7 @@ class Prometheus:
     url: str
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that it gives now, or why it is not one."""
+        """The series of the expression now."""
         answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=30).json()
         assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
         found = answer["data"]["result"]
@@ -59,7 +59,7 @@ class Prometheus:
         return series
 
     def alerts(self) -> dict[str, str]:
-        """The state of each alert that is pending or firing, by its name."""
+        """The states of pending and firing alerts, by name."""
         answer = httpx.get(f"{self.url}/api/v1/alerts", trust_env=False, timeout=30).json()
         return {each["labels"]["alertname"]: each["state"] for each in answer["data"]["alerts"]}
 
@@ -80,7 +80,7 @@ def hurried(rules: Path, into: Path) -> None:
 def prometheus(
     folder: Path, target: str, rules: Path, alertmanager: str | None = None, every_s: int = 1
 ) -> Iterator[Prometheus]:
-    """One that asks `target` (host:port) and judges by the rules; those of the house are in CONFIGS."""
+    """A Prometheus that scrapes `target` (host:port) and has these rules."""
     document = yaml.safe_load((CONFIGS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     every = f"{every_s}s"
     document["global"] = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}
@@ -102,7 +102,7 @@ def prometheus(
 
 @contextmanager
 def alertmanager(folder: Path, settings: Mapping[str, str], configured: Path | None = None) -> Iterator[str]:
-    """The house's own, with these settings in the environment; its host:port."""
+    """Our Alertmanager, with these settings in the environment; its host:port."""
     script = (configured or CONFIGS / "alertmanager") / "start.sh"
     address = f"127.0.0.1:{free_port()}"
     options = (f"--storage.path={folder}", f"--web.listen-address={address}", "--cluster.listen-address=")

@@ -1,4 +1,4 @@
-"""Who takes the mails of a test, and shows them?"""
+"""A mail server for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A mail server on loopback that delivers nothing."""
+    """A mail server on loopback that keeps the mails."""
 
     address: str
     mails: list[EmailMessage] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Does a mail come when something is wrong and when it is over, once, and with the runbook in it?"""
+"""An alert is mailed once with its runbook, and its end is mailed too."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Turns:
 
 
 def impatient(folder: Path) -> Path:
-    """The house's configuration, with a second for half a minute."""
+    """Our configuration, with a second for half a minute."""
     shutil.copytree(START.parent, folder)
     path = folder / "alertmanager.yml"
     text = path.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def test_an_alert_is_held_back_by_a_louder_one_on_the_same_thing_and_by_nothing_
 
 
 def _held_back(manager: str, louder: dict[str, str], other: dict[str, str]) -> bool:
-    """Both fire; is the other one not sent? Afterwards both are over."""
+    """Whether the mail of the second alert is held back while both fire; afterwards both end."""
     url = f"http://{manager}/api/v2/alerts"
     with httpx.Client(trust_env=False) as client:
         client.post(url, json=[{"labels": louder}, {"labels": other}]).raise_for_status()
