@@ -27,7 +27,7 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> Application:
-    """Build the graph: Ingress -> Agent -> Retriever and Tools, and Stores if they are embedded.
+    """Build the graph: Ingress -> Agent -> Retriever and Tools, and embedded Stores.
 
     Raises:
         InvalidConfiguration: contains every problem. Each one is also logged in a line.
@@ -44,8 +44,8 @@ def build(arguments: Arguments) -> Application:
 
 def _raise_problems(problems: tuple[Problem, ...]) -> None:
     if problems:
-        for problem in problems:
-            logger.error("%s", problem)
+        for line in map(str, problems):
+            logger.error(line)
         raise InvalidConfiguration(problems)
 
 

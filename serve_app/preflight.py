@@ -21,7 +21,7 @@ ORDER_QUERY = "serve_app.tools.orders:order_query"
 
 
 def find_problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
-    """Return the problems of the settings file at `path`, the environment, and all that they name.
+    """Return the problems of a settings file, the environment, and all that they name.
 
     `stopped` means that the service should not run now, so that a lock on its data folder is a problem. At start-up
     this is not known: Serve also builds the application for a new version of a running service.

@@ -1,1 +1,1 @@
-"""The `serve-app` command: an HTTP client of the running service, and the check before it runs."""
+"""The command line `serve-app`: a client of the running service, and its check."""

@@ -189,7 +189,7 @@ class Transcript:
         self.write(click.style(f"{call} …", dim=True))
 
     def _show_result(self, call: ToolCall) -> None:
-        """Write the result behind its call. After other output, write the call again: calls run in parallel."""
+        """Write the result behind its call, or repeat the call after other output."""
         if self._open_call != _format_call(call):
             self._open_line(_format_call(call))
         attempts = f", {call.attempts} attempts" if call.attempts > 1 else ""
@@ -245,7 +245,9 @@ class TurnStream:
         self._has_broken = False
 
     def follow(self) -> None:
-        """Show all events to the final one; after a break, try to resume for half a minute.
+        """Show all events to the final one, and resume after breaks.
+
+        After a break without progress, it gives up after half a minute.
 
         Raises:
             click.ClickException: the service refuses, does not answer, or does not come back.
@@ -278,7 +280,7 @@ class TurnStream:
         return _read_run(client.post("/agent/chat", json=self._body, headers=headers)).run_id
 
     def _read_to_break(self) -> StreamBroken | None:
-        """Show the events of one connection. Return why it broke, or None after the final event."""
+        """Show the events of one connection; return None after the final event."""
         try:
             self._read()
         except StreamBroken as broken:
@@ -310,7 +312,10 @@ class TurnStream:
         return {"method": "GET", "url": f"/agent/runs/{self._run_id}/events", "headers": headers}
 
     def _check(self, response: httpx.Response) -> None:
-        """Raise on a refusal. One from a proxy only breaks the stream: its process may be replaced just now."""
+        """Raise on a refusal.
+
+        A refusal from a proxy only breaks the stream: a process behind it may be replaced just now.
+        """
         if response.status_code == NO_CONTENT:
             raise click.ClickException("the run is over, and its answer did not come")
         from_service = response.headers.get("Content-Type") == "application/json"

@@ -79,7 +79,7 @@ def _check_serve_file(file: YamlFile) -> Iterator[Problem]:
 
 
 def _try_settings(path: str) -> Settings | None:
-    """Return the settings, with defaults in place of wrong keys; None if `.env` cannot be read."""
+    """Return the settings without their wrong keys; None if `.env` is unreadable."""
     from serve_app.config import draft_settings
     from serve_app.errors import InvalidConfiguration
 
@@ -141,7 +141,7 @@ def settings_path(file: YamlFile) -> str:
 
 
 def find_serve_problems(file: YamlFile, groups: Iterable[str] = ()) -> Iterator[Problem]:
-    """Find what Serve would reject, names that it would ignore, and tool groups without an entry."""
+    """Find what Serve would reject or ignore, and tool groups without an entry."""
     from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
     yield from _find_rejected(file, (), ServeDeploySchema)

@@ -114,7 +114,7 @@ def read_response(kind: type[V], response: httpx.Response) -> V:
 
 
 def describe_refusal(response: httpx.Response) -> str:
-    """Return one line from the error body, or from the status if the body is not ours."""
+    """Return one line from the error body, or from the status."""
     try:
         error = response.json()["error"]
         hint = f"; pass the key with --key or {SERVICE_KEY}" if response.status_code == UNAUTHENTICATED else ""

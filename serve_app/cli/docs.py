@@ -81,7 +81,7 @@ def read_heading(text: str) -> tuple[str, str]:
 
 
 def _is_markup(paragraph: str) -> bool:
-    """Whether the paragraph is not prose: a heading, a list, a table, code, a comment or an image."""
+    """Whether the paragraph is a heading, list, table, code, comment or image."""
     return paragraph.lstrip().startswith(("#", "-", "*", "|", "`", "<", "!", "[", ">"))
 
 

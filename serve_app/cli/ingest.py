@@ -157,7 +157,7 @@ def _add(paths: tuple[str, ...], url: str, reader: FileReader) -> None:
 
 
 def _find_files(paths: tuple[str, ...], report: IngestReport, *, any_kind: bool) -> tuple[dict[str, Path], int]:
-    """Return the files of the paths by source, and the number of skipped files; report missing paths."""
+    """Return the files by source and the number of skipped ones; report missing paths."""
     from serve_app.knowledge.document_reader import READERS
 
     exists = {path: os.path.exists(path) for path in paths}  # noqa: PTH110 - Path.exists raises in a folder without permission
@@ -231,7 +231,10 @@ class FoundFiles:
 
 
 def find_files(paths: Sequence[str], suffixes: Container[str] | None) -> FoundFiles:
-    """Find the files of `paths`. Of a folder, find those with one of `suffixes`, or all, except hidden ones."""
+    """Find the files of `paths`.
+
+    Of a folder, find the files with one of `suffixes`; for None, all that are not hidden.
+    """
     files: dict[str, Path] = {}
     skipped = 0
     for path in map(Path, paths):
@@ -247,7 +250,7 @@ def find_files(paths: Sequence[str], suffixes: Container[str] | None) -> FoundFi
 
 
 def normalize_source(path: Path | str) -> str:
-    """Return the normal form of the path, which is the same every time the file is added."""
+    """Return the normal form of the path, which identifies the document."""
     normal = Path(os.path.normpath(path)).as_posix()
     return os.fsencode(normal).decode("utf-8", "replace")
 
@@ -292,7 +295,10 @@ def make_batches(documents: Iterable[EncodedDocument]) -> Iterator[list[EncodedD
 
 
 class Upload:
-    """Sends batches, and retries while the service is away. Sending a batch twice does no harm."""
+    """Sends batches, and retries while the service is away.
+
+    Sending a batch twice does no harm.
+    """
 
     def __init__(self, client: httpx.Client, sleep: Callable[[float], None]) -> None:
         self._client = client

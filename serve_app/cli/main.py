@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Imports the module of a command at its first use, and shows any error in one line."""
+    """Imports a command at its first use, and shows any error in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)

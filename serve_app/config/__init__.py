@@ -4,9 +4,9 @@ from serve_app.config.environment import (
     LangSmithTarget,
     OtlpTarget,
     data_dir,
-    langsmith_target,
-    otlp_target,
     read_environment,
+    read_langsmith_target,
+    read_otlp_target,
     read_secret,
 )
 from serve_app.config.load import (
@@ -98,10 +98,10 @@ __all__ = [
     "data_dir",
     "draft_settings",
     "existing_path",
-    "langsmith_target",
     "load_settings",
-    "otlp_target",
     "read_environment",
+    "read_langsmith_target",
+    "read_otlp_target",
     "read_secret",
     "read_yaml",
 ]

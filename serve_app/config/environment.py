@@ -17,7 +17,13 @@ from serve_app.errors import InvalidConfiguration, Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+logger = logging.getLogger(__name__)
+
 DATA_DIR = "SERVE_APP_DATA_DIR"
+LANGSMITH = ("LANGSMITH_", "LANGCHAIN_")
+"""The prefixes of LangSmith's variables. The second one is older; LangSmith reads both."""
+OTLP = "OTEL_EXPORTER_OTLP_"
+OTLP_FORM = "http/protobuf"
 
 logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # its warnings are Problems here, reported once
 
@@ -69,14 +75,6 @@ def data_dir() -> Path:
     return Path(read_environment().get(DATA_DIR) or ".serve_app").expanduser().resolve()
 
 
-logger = logging.getLogger(__name__)
-
-LANGSMITH = ("LANGSMITH_", "LANGCHAIN_")
-"""The prefixes of LangSmith's variables. The second one is older; LangSmith reads both."""
-OTLP = "OTEL_EXPORTER_OTLP_"
-OTLP_FORM = "http/protobuf"
-
-
 @dataclass(frozen=True, slots=True)
 class LangSmithTarget:
     """Where and how to send traces to LangSmith; None: the default of its client."""
@@ -96,7 +94,7 @@ class OtlpTarget:
     """In the form of the variable: `name=value,name=value`."""
 
 
-def langsmith_target() -> LangSmithTarget | None:
+def read_langsmith_target() -> LangSmithTarget | None:
     """Return the LangSmith target, or None if LangSmith is off.
 
     Only `true` switches it on, as in LangSmith itself.
@@ -110,7 +108,7 @@ def langsmith_target() -> LangSmithTarget | None:
     switch = known.get("TRACING_V2") or known.get("TRACING") or ""
     if switch != "true":
         if switch.lower() in {"true", "1", "yes", "on"}:
-            logger.warning("%sTRACING is %r: only `true`, in lower case, switches it on", LANGSMITH[0], switch)
+            logger.warning("langsmith_switch_ignored", extra={"value": switch, "only": "true, in lower case"})
         return None
     return LangSmithTarget(
         url=known.get("ENDPOINT"),
@@ -120,7 +118,7 @@ def langsmith_target() -> LangSmithTarget | None:
     )
 
 
-def otlp_target() -> OtlpTarget | None:
+def read_otlp_target() -> OtlpTarget | None:
     """Return the OTLP target, or None if no collector is set."""
     known = read_environment()
     base = known.get(OTLP + "ENDPOINT", "").rstrip("/")
@@ -129,7 +127,7 @@ def otlp_target() -> OtlpTarget | None:
         return None
     form = known.get(OTLP + "TRACES_PROTOCOL") or known.get(OTLP + "PROTOCOL") or OTLP_FORM
     if form != OTLP_FORM:
-        logger.warning("traces are not sent: %sPROTOCOL is %s, and only %s is spoken", OTLP, form, OTLP_FORM)
+        logger.warning("otlp_protocol_unsupported", extra={"protocol": form, "supported": OTLP_FORM})
         return None
     return OtlpTarget(url, _secret(known, OTLP + "TRACES_HEADERS") or _secret(known, OTLP + "HEADERS"))
 

@@ -120,24 +120,24 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
-def _shown_as(kind: str) -> WithJsonSchema:
+def _display_as(kind: str) -> WithJsonSchema:
     """Set the name of a type in the reference of the settings."""
     return WithJsonSchema({"type": "string", "format": kind})
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url), _shown_as("URL")]
-RedisUrl = Annotated[str, AfterValidator(_redis_url), _shown_as("`embedded` or URL")]
-MilvusUrl = Annotated[str, AfterValidator(_milvus_url), _shown_as("`embedded` or URL")]
-FunctionPath = Annotated[str, AfterValidator(_function_path), _shown_as("`module:function`")]
-VariableName = Annotated[str, AfterValidator(_variable_name), _shown_as("variable name")]
-ToolName = Annotated[str, AfterValidator(_tool_name), _shown_as("tool name")]
-UrlTemplate = Annotated[str, AfterValidator(_url_template), _shown_as("URL with `{parameter}`")]
-HeaderName = Annotated[str, AfterValidator(_header_name), _shown_as("header name")]
-GroupName = Annotated[str, AfterValidator(_group_name), _shown_as("group name")]
-Pattern = Annotated[str, AfterValidator(_pattern), _shown_as("regular expression")]
-Network = Annotated[str, AfterValidator(_network), _shown_as("IP network")]
-HostName = Annotated[str, AfterValidator(_host_name), _shown_as("`host` or `host:port`")]
-Origin = Annotated[str, AfterValidator(_origin), _shown_as("web origin")]
+HttpUrl = Annotated[str, AfterValidator(_http_url), _display_as("URL")]
+RedisUrl = Annotated[str, AfterValidator(_redis_url), _display_as("`embedded` or URL")]
+MilvusUrl = Annotated[str, AfterValidator(_milvus_url), _display_as("`embedded` or URL")]
+FunctionPath = Annotated[str, AfterValidator(_function_path), _display_as("`module:function`")]
+VariableName = Annotated[str, AfterValidator(_variable_name), _display_as("variable name")]
+ToolName = Annotated[str, AfterValidator(_tool_name), _display_as("tool name")]
+UrlTemplate = Annotated[str, AfterValidator(_url_template), _display_as("URL with `{parameter}`")]
+HeaderName = Annotated[str, AfterValidator(_header_name), _display_as("header name")]
+GroupName = Annotated[str, AfterValidator(_group_name), _display_as("group name")]
+Pattern = Annotated[str, AfterValidator(_pattern), _display_as("regular expression")]
+Network = Annotated[str, AfterValidator(_network), _display_as("IP network")]
+HostName = Annotated[str, AfterValidator(_host_name), _display_as("`host` or `host:port`")]
+Origin = Annotated[str, AfterValidator(_origin), _display_as("web origin")]
 
 
 class SettingsSection(BaseModel):

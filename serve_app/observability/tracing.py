@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from serve_app.config import langsmith_target, otlp_target
+from serve_app.config import read_langsmith_target, read_otlp_target
 from serve_app.observability.exporter import TraceExporter
 from serve_app.observability.null import NULL_SPAN, NullTracer
 from serve_app.observability.traceparent import (
@@ -187,9 +187,9 @@ def create_tracer(
     """
     disable_langchain_tracing()
     clients: dict[str, Callable[[], Send]] = {}
-    if langsmith := langsmith_target():
+    if langsmith := read_langsmith_target():
         clients["langsmith"] = partial(_connect_langsmith, langsmith)
-    if otlp := otlp_target():
+    if otlp := read_otlp_target():
         clients["otlp"] = partial(_connect_otlp, otlp)
     if not clients:
         return NullTracer()
@@ -203,7 +203,7 @@ def disable_langchain_tracing() -> None:
 
     It would export each call once more.
     """
-    if langsmith_target():
+    if read_langsmith_target():
         from serve_app.observability import langsmith
 
         langsmith.disable_langchain_tracing()
