@@ -50,6 +50,13 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def api_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded Redis of the tests of the API, in the long run too."""
+    with running(tmp_path_factory.mktemp("redis"), "redis") as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
 def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running(tmp_path_factory.mktemp("milvus"), "milvus") as port:
         yield f"http://127.0.0.1:{port}"

@@ -142,10 +142,12 @@ class RunEventLog:
         status, last = await self._asked(lambda: self._redis.hmget(keys.run, "status", "last"))
         if status is None:
             raise _no_such(run_id)
-        if status not in UNFINISHED_STATUSES and after >= _number(last):
+        logged = _number(last)
+        if status not in UNFINISHED_STATUSES and after >= logged:
             return
-        with self._tail.follow(keys.steps, keys.tokens, after=f"{after}-0") as inbox:
-            entries = readable(await self._patience.call_until(lambda: rows_of(self._redis, keys, after)))
+        start = min(after, logged)  # a client that names an event of the future still has to see the run end
+        with self._tail.follow(keys.steps, keys.tokens, after=f"{start}-0") as inbox:
+            entries = readable(await self._patience.call_until(lambda: rows_of(self._redis, keys, start)))
             while True:
                 for each in entries:
                     if each.event.id > after:

@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="package")
 def agent() -> ScriptedChatAgent:
-    from http_fakes import LoggedRuns
     from scripted_chat import ScriptedChatAgent
 
-    return ScriptedChatAgent(LoggedRuns())
+    return ScriptedChatAgent()
 
 
 @pytest.fixture(scope="package")
-def url(agent: ScriptedChatAgent) -> Iterator[str]:
+def url(agent: ScriptedChatAgent, api_redis_url: str) -> Iterator[str]:
     """The real HTTP API over that agent."""
     from cli_service import served
 
-    with served(agent) as url:
+    with served(api_redis_url, agent) as url:
         yield url

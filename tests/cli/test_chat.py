@@ -184,9 +184,9 @@ def test_an_answer_goes_on_when_its_stream_fails_and_its_run_does_not(url: str) 
 
 
 def test_each_message_has_a_key_of_its_own(url: str, agent: ScriptedChatAgent) -> None:
-    before = len(agent.runs.keys)
+    before = len(agent.told)
     piped(url, "same", "same")
-    assert len(agent.runs.keys) == before + 2
+    assert len(agent.told) == before + 2
 
 
 def test_no_service_is_at_once_one_line_that_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:

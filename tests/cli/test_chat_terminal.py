@@ -74,11 +74,13 @@ def test_words_are_shown_as_they_come(terminal: Terminal) -> None:
 
 
 def _statuses(agent: ScriptedChatAgent) -> list[str]:
-    return [log.events[-1].name for log in agent.runs.logs.values() if log.events]
+    """How the runs have ended; a run that is cancelled learns it a moment later."""
+    _wait_until(lambda: all(run.over for run in agent.logs.values()))
+    return [log.events[-1].name for log in agent.logs.values() if log.events]
 
 
 def test_ctrl_c_cancels_an_answer_and_the_prompt_comes_back(terminal: Terminal, agent: ScriptedChatAgent) -> None:
-    agent.runs.logs.clear()
+    agent.logs.clear()
     terminal.type("endless\n")
     terminal.wait_for("I begin ")
     terminal.process.send_signal(signal.SIGINT)
@@ -94,7 +96,7 @@ def test_ctrl_c_cancels_an_answer_and_the_prompt_comes_back(terminal: Terminal, 
 
 
 def test_ctrl_c_cancels_an_answer_of_which_nothing_came_yet(terminal: Terminal, agent: ScriptedChatAgent) -> None:
-    agent.runs.logs.clear()
+    agent.logs.clear()
     agent.told.clear()
     terminal.type("silent\n")
     _wait_until(lambda: bool(agent.told))
@@ -106,7 +108,7 @@ def test_ctrl_c_cancels_an_answer_of_which_nothing_came_yet(terminal: Terminal, 
 
 
 def test_ctrl_c_cancels_an_answer_to_a_line_that_was_piped_in_and_ends(url: str, agent: ScriptedChatAgent) -> None:
-    agent.runs.logs.clear()
+    agent.logs.clear()
     agent.told.clear()
     command = [SERVE_APP, "chat", "--url", url]
     pipe = subprocess.PIPE

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_service import served
 from click.testing import CliRunner
-from http_fakes import LoggedRuns, ScriptedAgent
 
 from serve_app.cli.main import main
 
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with served(ScriptedAgent(LoggedRuns())) as url:
+def url(api_redis_url: str) -> Iterator[str]:
+    with served(api_redis_url) as url:
         yield url
 
 
@@ -59,8 +58,8 @@ def test_what_cannot_be_set_is_told(url: str, arguments: list[str], code: int, s
     assert saying in output
 
 
-def test_a_service_that_does_not_allow_faults_says_how_to() -> None:
-    with served(ScriptedAgent(LoggedRuns()), faults=None) as url:
+def test_a_service_that_does_not_allow_faults_says_how_to(api_redis_url: str) -> None:
+    with served(api_redis_url, fault_injection=False) as url:
         for arguments in (["list"], ["clear"], ["set", "model", "--mode", "error"]):
             code, output = fault(url, *arguments)
             assert (code, output.count("\n")) == (1, 1)

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import redis
 from cli_service import served
 from click.testing import CliRunner
-from http_fakes import LoggedRuns, ScriptedAgent
 
 from serve_app.cli.main import main
-from serve_app.values import RunLogLine
+from serve_app.stores.redis_keys import RunKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IDS = {"session_id": "s1", "request_id": "q1", "application": "serve_app"}
 LINES = (
-    RunLogLine(ts="2026-11-24T15:00:00.100+00:00", level="DEBUG", process="Ingress a", event="turn_asked", fields=IDS),
-    RunLogLine(
-        ts="2026-11-24T15:00:00.150+00:00",
-        level="DEBUG",
-        process="Agent bcd",
-        event="tool_called",
-        fields={**IDS, "tool": "pay", "arguments": {"pin": "[sensitive]"}},
-    ),
-    RunLogLine(
-        ts="2026-11-24T15:00:01.000+00:00",
-        level="WARNING",
-        process="Agent bcd",
-        event="run_ended\x1b[2J",
-        fields=IDS,
-        exception="Traceback\nKeyError",
-    ),
+    {"ts": "2026-11-24T15:00:00.100+00:00", "level": "DEBUG", "event": "turn_received", "deployment": "Ingress"},
+    {
+        "ts": "2026-11-24T15:00:00.150+00:00",
+        "level": "DEBUG",
+        "event": "tool_called",
+        "deployment": "Agent",
+        "tool": "pay",
+        "arguments": {"pin": "[sensitive]"},
+    },
+    {
+        "ts": "2026-11-24T15:00:01.000+00:00",
+        "level": "WARNING",
+        "event": "run_ended\x1b[2J",
+        "deployment": "Agent",
+        "exception": "Traceback\nKeyError",
+    },
 )
 
 
 @pytest.fixture(scope="module")
-def agent() -> ScriptedAgent:
-    return ScriptedAgent(LoggedRuns())
-
-
-@pytest.fixture(scope="module")
-def url(agent: ScriptedAgent) -> Iterator[str]:
-    with served(agent, told=LINES) as url:
+def url(api_redis_url: str) -> Iterator[str]:
+    with served(api_redis_url) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def run_id(url: str, agent: ScriptedAgent) -> str:
-    httpx.post(f"{url}/agent/chat", json={"user_input": "hello\nthere", "session_id": "s1"}, timeout=10)
-    return next(reversed(agent.runs.logs))
+def run_id(url: str, api_redis_url: str) -> str:
+    """A run, with lines in its log."""
+    chat = {"user_input": "hello\nthere", "session_id": "s1"}
+    run_id = httpx.post(f"{url}/agent/chat", json={**chat, "stream": True}, timeout=10).text.split('"run_id":"')[1][:32]
+    replicas = {"Ingress": "a", "Agent": "bcd"}
+    lines = [json.dumps({**each, "replica": replicas[each["deployment"]], **IDS}) for each in LINES]
+    with redis.Redis.from_url(api_redis_url) as client:
+        client.xadd(RunKeys("default", run_id).lines, {"line": "\n".join(lines)})
+    return run_id
 
 
 def shown(*arguments: str) -> tuple[int, str]:
@@ -63,7 +65,7 @@ def test_the_lines_of_a_run_stand_in_columns_and_what_is_the_same_in_all_once(ur
     code, output = shown("logs", "--run", run_id, "--url", url)
     head, first, second, third, *trace = output.splitlines()
     assert (code, head) == (0, "session_id=s1 request_id=q1")
-    assert first[12:] == "  Ingress a  turn_asked"
+    assert first[12:] == "  Ingress a  turn_received"
     assert second[12:] == '  Agent bcd  tool_called    tool=pay arguments={"pin": "[sensitive]"}'
     assert third[12:] == "  Agent bcd  run_ended[2J"  # a terminal would have obeyed the escape
     assert trace == ["    Traceback", "    KeyError"]
@@ -84,7 +86,8 @@ def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> N
     assert code == 0
     assert head.endswith(f"  down  run {run_id}, session s1, success")
     assert rest == [
-        "  question  hello?",
+        "  question  hello",
+        "            there",
         "  answer    hello",
         "            there",
         "  comment   no[2J",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cli_service import served
 from click.testing import CliRunner
-from http_fakes import LoggedRuns, ScriptedAgent
+from http_fakes import ScriptedAgent
 
 from serve_app.cli.main import main
 from serve_app.errors import StoreUnavailable
@@ -22,12 +22,12 @@ LARGE = SessionSize(session_id="support-4711", turns=1200, bytes=1_843_200, repa
 
 @pytest.fixture(scope="module")
 def agent() -> ScriptedAgent:
-    return ScriptedAgent(LoggedRuns())
+    return ScriptedAgent()
 
 
 @pytest.fixture(scope="module")
-def url(agent: ScriptedAgent) -> Iterator[str]:
-    with served(agent) as url:
+def url(agent: ScriptedAgent, api_redis_url: str) -> Iterator[str]:
+    with served(api_redis_url, agent) as url:
         yield url
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from http_service import Service, running
+from http_service import Service, empty, running
 
 from serve_app.config import HttpSettings
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    async with running(Service()) as service:
+async def service(api_redis_url: str) -> AsyncIterator[Service]:
+    async with running(Service(empty(api_redis_url))) as service:
         yield service
 
 
 @pytest.fixture
-async def roomy() -> AsyncIterator[Service]:
+async def roomy(api_redis_url: str) -> AsyncIterator[Service]:
     """A service with the default limits."""
-    async with running(Service(settings=HttpSettings())) as service:
+    async with running(Service(empty(api_redis_url), settings=HttpSettings())) as service:
         yield service
 
 
 @pytest.fixture
-async def hurried() -> AsyncIterator[Service]:
+async def hurried(api_redis_url: str) -> AsyncIterator[Service]:
     """A service that gives a turn a tenth of a second."""
-    async with running(Service(turn_timeout_s=0.1)) as service:
+    async with running(Service(empty(api_redis_url), turn_timeout_s=0.1)) as service:
         yield service

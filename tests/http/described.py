@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
+import redis
 from http_service import Service, in_thread
 
 from serve_app.config import HttpSettings
@@ -22,6 +23,11 @@ class Described(Service):
 
     url = ""
     run_id = ""
+
+    def forget_idempotency_keys(self) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            for key in client.scan_iter("serve_app:key:*"):
+                client.delete(key)
 
 
 @contextmanager

@@ -1,21 +1,20 @@
-"""What do the ports say when a test decides it?"""
+"""The agent, the retriever and the tools of the tests of the API: they do what a test says, without Ray."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import KeyReused, NotFound, Overloaded, RunUnfinished
+from serve_app.config import RunSettings
+from serve_app.errors import NotFound, StoreUnavailable
+from serve_app.runs.event_log import RunEventLog
+from serve_app.stores.redis_keys import RunKeys
 from serve_app.values import (
     Answer,
-    ApiKey,
-    ApiKeyRequest,
-    Caller,
     Cancelled,
-    ChatRequest,
     Claim,
     Context,
     DependencyCheck,
@@ -25,49 +24,92 @@ from serve_app.values import (
     EventData,
     Exchange,
     Failed,
-    Failure,
-    Fault,
-    Feedback,
-    FeedbackList,
-    FeedbackRequest,
     IdempotencyKey,
     IndexingResult,
     Message,
-    NewApiKey,
-    Rating,
     RunEvent,
-    RunLogLine,
-    RunLogLines,
     RunRecord,
     RunStarted,
     SearchResult,
     Session,
     SessionSize,
     SessionSizes,
-    TenantEntry,
-    TenantLimits,
+    Token,
     ToolRequest,
     ToolResult,
     ToolSpec,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
+
+    from redis.asyncio import Redis
+
+    from serve_app.errors import Overloaded
+    from serve_app.values import ChatRequest
+
+POLL_S = 0.02
+"""How often a run that pauses looks whether it was cancelled."""
+WRITE = """
+-- KEYS run stream
+-- ARGV id event data status
+local status = redis.call('HGET', KEYS[1], 'status')
+if status ~= 'queued' and status ~= 'running' then return 0 end
+redis.call('XADD', KEYS[2], ARGV[1] .. '-0', 'event', ARGV[2], 'data', ARGV[3])
+redis.call('HSET', KEYS[1], 'status', ARGV[4], 'last', ARGV[1])
+return 1
+"""
+"""Writes an event of a run that has not ended."""
 
 
 def answer(result: str = "Hello", session_id: str = "s1") -> Answer:
     return Answer(result=result, session_id=session_id, run_id="r1", model="offline")
 
 
-@dataclass
-class Log:
-    """One run: what happened so far, with the failures of the calls that followed it at that point."""
+class ObservedRuns(RunEventLog):
+    """The event log of runs, with the contexts of its calls; while it is `failing`, they raise that."""
 
-    session_id: str
-    tenant: str
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis, RunSettings())
+        self.failing: Exception | None = None
+        self.asked: list[Context] = []
+
+    def _observe(self, context: Context) -> None:
+        self.asked.append(context)
+        if self.failing:
+            raise self.failing
+
+    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
+        self._observe(context)
+        return await super().claim(context, request, key)
+
+    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
+        self._observe(context)
+        return await super().withdraw(context, key, why)
+
+    async def run(self, context: Context, run_id: str) -> RunRecord:
+        self._observe(context)
+        return await super().run(context, run_id)
+
+    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        self._observe(context)
+        async with aclosing(super().events(context, run_id, after)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(self, context: Context, run_id: str) -> RunRecord:
+        self._observe(context)
+        return await super().cancel(context, run_id)
+
+
+@dataclass
+class PlayedRun:
+    """One run: what happened so far, with the failures of the calls that follow it at that point."""
+
+    keys: RunKeys
+    redis: Any
     steps: list[RunEvent | Exception] = field(default_factory=list)
     over: bool = False
-    begun: bool = False
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -75,18 +117,27 @@ class Log:
         return [step for step in self.steps if isinstance(step, RunEvent)]
 
     async def add(self, step: EventData | Exception) -> None:
-        """An event after the last one is not written."""
-        async with self.grown:
-            if not self.over:
-                event = step if isinstance(step, Exception) else RunEvent(id=len(self.events) + 1, data=step)
-                self.steps.append(event)
-                self.over = isinstance(event, RunEvent) and event.last
-            self.grown.notify_all()
+        """The step is in Redis before it is seen; an event after the last one is not written."""
+        if self.over:
+            return
+        if isinstance(step, Exception):
+            await self._grow(step)
+            return
+        event = RunEvent(id=len(self.events) + 1, data=step)
+        if await self._write(event):
+            await self._grow(event)
+        else:
+            await self.see_end()
 
     async def end(self) -> None:
         async with self.grown:
             self.over = True
             self.grown.notify_all()
+
+    async def see_end(self) -> None:
+        """End here too, where the run was cancelled in Redis."""
+        if self.redis and not self.over and await self.redis.hget(self.keys.run, "status") == "cancelled":
+            await self._grow(RunEvent(id=len(self.events) + 1, data=Cancelled(run_id=self.keys.run_id)))
 
     async def follow(self) -> AsyncGenerator[RunEvent | Exception, None]:
         read = 0
@@ -99,77 +150,22 @@ class Log:
             read += 1
             yield self.steps[read - 1]
 
+    async def _grow(self, step: RunEvent | Exception) -> None:
+        async with self.grown:
+            self.steps.append(step)
+            self.over = isinstance(step, RunEvent) and step.last
+            self.grown.notify_all()
 
-class LoggedRuns:
-    """Keeps the log of every run in memory."""
-
-    def __init__(self) -> None:
-        self.logs: dict[str, Log] = {}
-        self.keys: dict[tuple[str, str], tuple[ChatRequest, str]] = {}
-        self.failing: Exception | None = None
-        self.asked: list[Context] = []
-
-    def register(self, context: Context) -> Log:
-        return self.logs.setdefault(context.run_id, Log(context.session_id, context.tenant))
-
-    async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
-        self._ask(context)
-        if key is not None:
-            earlier, run_id = self.keys.setdefault((context.tenant, key), (request, context.run_id))
-            if earlier != request:
-                raise KeyReused("The key belongs to another body")
-            if run_id != context.run_id:
-                return Claim(run_id=run_id, fresh=False)
-        self.register(context)
-        return Claim(run_id=context.run_id, fresh=True)
-
-    async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
-        log = self._found(context, context.run_id)
-        if log.events:
-            return False
-        await log.add(Failed(error=Failure.of(why, context.request_id)))
-        if key is not None:
-            del self.keys[context.tenant, key]
-        return True
-
-    async def run(self, context: Context, run_id: str) -> RunRecord:
-        log = self._found(context, run_id)
-        run = RunRecord(run_id=run_id, session_id=log.session_id, status="queued", created_at=1.0)
-        if not log.events:
-            return run
-        last = log.events[-1]
-        match last.data:
-            case Answer(status=status) as answer:
-                ended: dict[str, Any] = {"status": status, "answer": answer}
-            case Failed(error=error):
-                ended = {"status": "failed", "error": error}
-            case Cancelled():
-                ended = {"status": "cancelled"}
-            case _:
-                ended = {"status": "running"}
-        return run.model_copy(update={"last_event_id": last.id, **ended})
-
-    async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        async with aclosing(self._found(context, run_id).follow()) as steps:
-            async for step in steps:
-                if isinstance(step, RunEvent) and step.id > after:
-                    yield step
-
-    async def cancel(self, context: Context, run_id: str) -> RunRecord:
-        await self._found(context, run_id).add(Cancelled(run_id=run_id))
-        return await self.run(context, run_id)
-
-    def _ask(self, context: Context) -> None:
-        self.asked.append(context)
-        if self.failing:
-            raise self.failing
-
-    def _found(self, context: Context, run_id: str) -> Log:
-        self._ask(context)
-        log = self.logs.get(run_id)
-        if log is None or log.tenant != context.tenant:
-            raise NotFound(f"There is no run {run_id}")
-        return log
+    async def _write(self, event: RunEvent) -> bool:
+        """Whether the run takes the event; False where it has ended, by another hand."""
+        if self.redis is None:
+            return True
+        data = event.data
+        ended = {Failed: "failed", Cancelled: "cancelled"}.get(type(data), "running")
+        status = data.status if isinstance(data, Answer) else ended
+        stream = self.keys.tokens if isinstance(data, Token) else self.keys.steps
+        written = (event.id, event.name, data.model_dump_json(), status)
+        return bool(await self.redis.eval(WRITE, 2, self.keys.run, stream, *written))
 
 
 class ScriptedAgent:
@@ -179,8 +175,8 @@ class ScriptedAgent:
     there when it was spoken in.
     """
 
-    def __init__(self, runs: LoggedRuns) -> None:
-        self.runs = runs
+    def __init__(self) -> None:
+        self.logs: dict[str, PlayedRun] = {}
         self.script: list[EventData | Exception | float] | None = None
         self.told: list[tuple[Context, ChatRequest]] = []
         self.calls = 0
@@ -191,13 +187,15 @@ class ScriptedAgent:
         self.check = DependencyCheck(name="model", ok=True)
         self.check_pause_s = 0.0
         self.listed: SessionSizes | None = None
+        self.redis: Redis | None = None
         self._playing: set[asyncio.Task[None]] = set()
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         self.calls += 1
         self.open += 1
         try:
-            async with aclosing(self._begun(context, request).follow()) as steps:
+            run = await self._begin(context, request)
+            async with aclosing(run.follow()) as steps:
                 async for step in steps:
                     if isinstance(step, Exception):
                         raise step
@@ -212,27 +210,42 @@ class ScriptedAgent:
         if isinstance(self.starting, Exception):
             raise self.starting
         await asyncio.sleep(self.starting)
-        self._begun(context, request)
+        await self._begin(context, request)
 
-    def _begun(self, context: Context, request: ChatRequest) -> Log:
-        log = self.runs.register(context)
-        if not log.begun:
-            log.begun = True
-            self.told.append((context, request))
-            playing = asyncio.create_task(self._play(log, context, request))
-            self._playing.add(playing)
-            playing.add_done_callback(self._playing.discard)
-        return log
+    async def _begin(self, context: Context, request: ChatRequest) -> PlayedRun:
+        if known := self.logs.get(context.run_id):
+            return known
+        run = self.logs[context.run_id] = PlayedRun(RunKeys(context.tenant, context.run_id), self.redis)
+        self.told.append((context, request))
+        if self.redis:
+            with suppress(StoreUnavailable):
+                await RunEventLog(self.redis, RunSettings()).claim(context, request, None)
+        playing = asyncio.create_task(self._play(run, context, request))
+        self._playing.add(playing)
+        playing.add_done_callback(self._playing.discard)
+        return run
 
-    async def _play(self, log: Log, context: Context, request: ChatRequest) -> None:
+    async def _play(self, run: PlayedRun, context: Context, request: ChatRequest) -> None:
         for step in self._steps(context, request):
             if isinstance(step, float):
-                await asyncio.sleep(step)
+                await self._pause(run, step)
             elif getattr(step, "run_id", None) == "":
-                await log.add(step.model_copy(update={"run_id": context.run_id}))
+                await run.add(step.model_copy(update={"run_id": context.run_id}))
             else:
-                await log.add(step)
-        await log.end()
+                await run.add(step)
+        await run.end()
+
+    async def _pause(self, run: PlayedRun, pause_s: float) -> None:
+        until = time.monotonic() + pause_s
+        while not run.over and (left_s := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, POLL_S))
+            await run.see_end()
+
+    async def close(self) -> None:
+        """Stop what still plays."""
+        for playing in self._playing:
+            playing.cancel()
+        await asyncio.gather(*self._playing, return_exceptions=True)
 
     def _steps(self, context: Context, request: ChatRequest) -> list[EventData | Exception | float]:
         if self.script is not None:
@@ -342,106 +355,3 @@ class ListedNodes:
     async def pages(self) -> dict[str, str | None]:
         self.asked += 1
         return self.told
-
-
-class KeptFaults:
-    """Keeps faults in a dictionary."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Fault] = {}
-
-    async def active_faults(self) -> tuple[Fault, ...]:
-        return await self.list_faults()
-
-    async def list_faults(self) -> tuple[Fault, ...]:
-        return tuple(fault for _, fault in sorted(self.kept.items()))
-
-    async def put(self, fault: Fault) -> None:
-        self.kept[fault.target] = fault
-
-    async def clear(self, target: str | None) -> None:
-        for each in [target] if target else list(self.kept):
-            self.kept.pop(each, None)
-
-
-class KeptKeys:
-    """Keeps keys, whole, in a dictionary; knows them as `ports.Access` besides."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, NewApiKey] = {}
-        self.limits: dict[str, TenantLimits] = {}
-        self.failing: Exception | None = None
-
-    def find_caller(self, key: str) -> Caller | None:
-        if self.failing:
-            raise self.failing
-        found = next((each for each in self.kept.values() if each.key == key), None)
-        if found is None:
-            return None
-        return Caller(tenant=found.tenant, key_id=found.id, scopes=found.scopes, limits=found.limits)
-
-    def tenant_limits(self, tenant: str) -> TenantLimits:
-        return self.limits.get(tenant, TenantLimits())
-
-    async def create(self, order: ApiKeyRequest) -> NewApiKey:
-        key_id = f"{len(self.kept) + 1:016x}"
-        made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=f"sa_{key_id}_{'s' * 43}")
-        self.kept[key_id] = made
-        return made
-
-    async def list_keys(self) -> tuple[ApiKey, ...]:
-        return tuple(ApiKey(**each.model_dump(exclude={"key"})) for each in self.kept.values())
-
-    async def revoke(self, key_id: str) -> None:
-        if self.kept.pop(key_id, None) is None:
-            raise NotFound(f"There is no key {key_id}")
-
-    async def update_limits(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
-        if key_id not in self.kept:
-            raise NotFound(f"There is no key {key_id}")
-        before = self.kept[key_id]
-        self.kept[key_id] = before.model_copy(update={"limits": before.limits.model_copy(update=dict(changes))})
-        return ApiKey(**self.kept[key_id].model_dump(exclude={"key"}))
-
-    async def list_tenants(self) -> tuple[TenantEntry, ...]:
-        return tuple(TenantEntry(tenant=name, **dict(each)) for name, each in sorted(self.limits.items()))
-
-    async def put_tenant(self, tenant: str, limits: TenantLimits) -> TenantEntry:
-        self.limits[tenant] = limits
-        return TenantEntry(tenant=tenant, **dict(limits))
-
-
-class ToldLines:
-    """Tells of each run that is logged what it is given for all."""
-
-    def __init__(self, runs: LoggedRuns, lines: tuple[RunLogLine, ...]) -> None:
-        self.runs = runs
-        self.lines = lines
-
-    async def read(self, context: Context, run_id: str) -> RunLogLines:
-        await self.runs.run(context, run_id)
-        return RunLogLines(run_id=run_id, lines=self.lines)
-
-
-class KeptFeedback:
-    """Keeps the votes on logged runs in a dictionary."""
-
-    def __init__(self, runs: LoggedRuns) -> None:
-        self.runs = runs
-        self.kept: dict[str, Feedback] = {}
-
-    async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
-        run = await self.runs.run(context, vote.run_id)
-        if run.status in {"queued", "running"}:
-            raise RunUnfinished("The run has not ended")
-        before = self.kept.get(vote.run_id)
-        answer = run.answer.result if run.answer else None
-        told = {"session_id": run.session_id, "at": time.time(), "question": "hello?", "answer": answer}
-        self.kept[vote.run_id] = Feedback(**vote.model_dump(), **told, status=run.status)
-        return before.rating if before else None
-
-    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
-        votes = sorted(self.kept.values(), key=lambda vote: -vote.at)
-        counts = {each: sum(vote.rating == each for vote in votes) for each in ("up", "down")}
-        wanted = [vote for vote in votes if rating in {None, vote.rating}]
-        return FeedbackList(feedback=tuple(wanted[:limit]), **counts)

@@ -10,56 +10,80 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import redis
 import uvicorn
-from http_fakes import (
-    KeptFaults,
-    KeptFeedback,
-    KeptKeys,
-    ListedNodes,
-    ListedRetriever,
-    LoggedRuns,
-    NoTools,
-    ScriptedAgent,
-    ToldLines,
-)
+from http_fakes import ListedNodes, ListedRetriever, NoTools, ObservedRuns, ScriptedAgent
 
-from serve_app.config import HttpSettings
+from serve_app.config import FeedbackSettings, HttpSettings, RedisSettings
 from serve_app.http.app import create_api
+from serve_app.http.auth import Authenticator
 from serve_app.http.services import Services
 from serve_app.observability.metrics_page import MetricsPage
 from serve_app.observability.null import InMemoryMetrics
+from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.runs.feedback import FeedbackStore
+from serve_app.stores.api_key_cache import ApiKeyCache
+from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.redis import create_redis_client
+from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from fastapi import FastAPI
+    from pydantic import SecretStr
 
-    from serve_app.http.auth import Authenticator
-    from serve_app.values import RunLogLine
+    from serve_app.config import AccessSettings
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+"""Nobody listens there."""
+
+
+def empty(redis_url: str) -> str:
+    """The URL of the Redis, which holds nothing any longer."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    return redis_url
 
 
 @dataclass
 class Service:
-    """A running API, what stands behind it, and a client of it."""
+    """A running API, what stands behind it, and a client of it.
 
+    The stores are the real ones over the Redis at `redis_url`; without it they are away, and runs leave no trace.
+    """
+
+    redis_url: str = NO_REDIS
     turn_timeout_s: float = 20.0
     settings: HttpSettings = field(default_factory=lambda: HttpSettings(max_chat_body_bytes=8192))
-    runs: LoggedRuns = field(default_factory=LoggedRuns)
-    retriever: ListedRetriever = field(default_factory=ListedRetriever)
+    agent: Any = field(default_factory=ScriptedAgent)
+    retriever: Any = field(default_factory=ListedRetriever)
+    access: AccessSettings | None = None
+    """None where the service needs no keys."""
+    operator_key: SecretStr | None = None
+    fault_injection: bool = True
     tools: NoTools = field(default_factory=NoTools)
     nodes: ListedNodes = field(default_factory=ListedNodes)
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
-    faults: KeptFaults | None = field(default_factory=KeptFaults)
-    keys: KeptKeys = field(default_factory=KeptKeys)
-    authenticator: Authenticator | None = None
-    told: tuple[RunLogLine, ...] = ()
     client: Any = None
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.agent = ScriptedAgent(self.runs)
-        self.lines = ToldLines(self.runs, self.told)
-        self.feedback = KeptFeedback(self.runs)
+        self.redis = create_redis_client(RedisSettings(), self.redis_url)
+        self.runs = ObservedRuns(self.redis)
+        self.run_logs = RunLogStore(self.redis, 60)
+        self.feedback = FeedbackStore(self.redis, FeedbackSettings())
+        self.key_cache = ApiKeyCache(self.redis, self.operator_key)
+        self.keys = ApiKeyStore(self.redis, self.key_cache)
+        self.faults = FaultStore(self.redis) if self.fault_injection and self.has_redis else None
+        self.authenticator = Authenticator.of(self.key_cache, self.access) if self.access else None
+        if self.has_redis and isinstance(self.agent, ScriptedAgent):
+            self.agent.redis = self.redis
+
+    @property
+    def has_redis(self) -> bool:
+        return self.redis_url != NO_REDIS
 
     @property
     def services(self) -> Services:
@@ -68,7 +92,7 @@ class Service:
             runs=self.runs,
             retriever=self.retriever,
             tools=self.tools,
-            run_logs=self.lines,
+            run_logs=self.run_logs,
             feedback=self.feedback,
             metrics_page=MetricsPage(self.nodes.pages),
             keys=self.keys,
@@ -81,6 +105,21 @@ class Service:
     @property
     def api(self) -> FastAPI:
         return create_api(self.services, self.settings, self.turn_timeout_s)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Has the stores read from Redis what they follow."""
+        tasks = []
+        if self.has_redis:
+            await self.key_cache.refresh()
+            tasks = [asyncio.create_task(each) for each in (self.runs.go_on(), self.key_cache.refresh_forever())]
+        try:
+            yield
+        finally:
+            if isinstance(self.agent, ScriptedAgent):
+                await self.agent.close()
+            await cancel_and_wait(*tasks)
+            await self.redis.aclose()
 
     async def raw(self, request: bytes) -> bytes:
         """Exactly these bytes on a connection of their own; everything that comes back."""
@@ -100,17 +139,18 @@ async def running(service: Service) -> AsyncIterator[Service]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        service.port = listening.getsockname()[1]
-        await server.startup(sockets=[listening])
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=10) as service.client:
-            yield service
-        for listener in server.servers:  # as the server's own shutdown, which takes a tenth of a second
-            listener.close()
-        for _ in range(1000):
-            if server.server_state.connections:
-                await asyncio.sleep(0.001)
-        await server.lifespan.shutdown()
+    async with service.reading():
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            service.port = listening.getsockname()[1]
+            await server.startup(sockets=[listening])
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=10) as service.client:
+                yield service
+            for listener in server.servers:  # as the server's own shutdown, which takes a tenth of a second
+                listener.close()
+            for _ in range(1000):
+                if server.server_state.connections:
+                    await asyncio.sleep(0.001)
+            await server.lifespan.shutdown()
 
 
 @contextmanager

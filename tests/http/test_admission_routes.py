@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from http_fakes import answer
-from http_service import Service, running
+from http_service import NO_REDIS, Service, empty, running
 
 from serve_app.config import AdmissionSettings, HttpSettings, LimitSettings, RedisSettings
 from serve_app.errors import Overloaded, RateLimited
@@ -57,8 +57,8 @@ class Scripted:
 class Guarded(Service):
     """A service with places for so many turns, and a limiter."""
 
-    def __init__(self, **admission: float) -> None:
-        super().__init__()
+    def __init__(self, redis_url: str = NO_REDIS, **admission: float) -> None:
+        super().__init__(redis_url)
         self.admission = AdmissionController(AdmissionSettings(**admission), Alike(), self.metrics)
         self.limiter = Scripted()
 
@@ -83,8 +83,8 @@ class Guarded(Service):
 
 
 @asynccontextmanager
-async def guarded(**admission: float) -> AsyncIterator[Guarded]:
-    async with running(Guarded(**admission)) as service:
+async def guarded(redis_url: str = NO_REDIS, **admission: float) -> AsyncIterator[Guarded]:
+    async with running(Guarded(redis_url, **admission)) as service:
         yield service
 
 
@@ -184,8 +184,8 @@ async def test_a_stream_holds_its_place_to_its_end_and_one_that_is_left_gives_it
         await service.until_free()
 
 
-async def test_a_run_in_the_background_holds_a_place_only_until_it_has_begun():
-    async with guarded(max_turns=1, max_waiting=0) as service:
+async def test_a_run_in_the_background_holds_a_place_only_until_it_has_begun(api_redis_url):
+    async with guarded(empty(api_redis_url), max_turns=1, max_waiting=0) as service:
         service.agent.script = [0.3, answer()]
         for _ in range(3):
             begun = await service.client.post("/agent/chat", json=HELLO, headers={"Prefer": "respond-async"})

@@ -13,7 +13,7 @@ CHAT = {"user_input": "hello", "session_id": "s1"}
 
 async def run_id_of(service) -> str:
     await service.client.post("/agent/chat", json=CHAT)
-    return next(reversed(service.runs.logs))
+    return next(reversed(service.agent.logs))
 
 
 async def rating(service, **fields):

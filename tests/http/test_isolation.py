@@ -11,7 +11,7 @@ from http_service import Service
 from whole_service import Whole, whole_service
 
 from serve_app.config import AccessSettings
-from serve_app.http.auth import OPERATOR_PATHS, PUBLIC_PATHS, Authenticator
+from serve_app.http.auth import OPERATOR_PATHS, PUBLIC_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,14 +64,13 @@ OF_THE_SAME_NAME: list[Route] = [
 
 @pytest.fixture(scope="module")
 def described() -> list[Route]:
-    service = Service()
-    service.authenticator = Authenticator.of(service.keys, AccessSettings())
+    service = Service(access=AccessSettings())
     return [(method, path) for path, each in service.api.openapi()["paths"].items() for method in each]
 
 
 @pytest.fixture
-async def owned(redis: Redis, milvus_url: str) -> AsyncIterator[Owned]:
-    async with whole_service(redis, milvus_url) as service:
+async def owned(redis: Redis, redis_url: str, milvus_url: str) -> AsyncIterator[Owned]:
+    async with whole_service(redis, redis_url, milvus_url) as service:
         acme, globex = await service.key_of("acme"), await service.key_of("globex")
         batch = {"documents": [{"source": SOURCE, "text": f"# The vault\n\n{SECRET}"}]}
         added = await service.client.post("/knowledge/documents", json=batch, headers=acme)

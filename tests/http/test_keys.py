@@ -8,12 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from http_fakes import KeptKeys
-from http_service import Service, running
+from http_service import Service, empty, running
 
 from serve_app.config import AccessSettings
-from serve_app.errors import StoreUnavailable
-from serve_app.http.auth import PUBLIC_PATHS, SCOPES, Authenticator, scope_of
+from serve_app.http.auth import PUBLIC_PATHS, SCOPES, scope_of
 from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.resilience.gcra import GcraLimit, LocalRateLimiter
 from serve_app.values import ApiKeyRequest, NewApiKey
@@ -25,14 +23,13 @@ CHAT = {"user_input": "hello", "session_id": "s1"}
 WRONG = "sa_00000000000000ff_" + "w" * 43
 
 
-def keyed(**settings: Any) -> Service:
-    keys = KeptKeys()
-    return Service(keys=keys, authenticator=Authenticator.of(keys, AccessSettings(**settings)))
+def keyed(redis_url: str, **settings: Any) -> Service:
+    return Service(empty(redis_url), access=AccessSettings(**settings))
 
 
 @pytest.fixture
-async def guarded() -> AsyncIterator[Service]:
-    async with running(keyed()) as service:
+async def guarded(api_redis_url: str) -> AsyncIterator[Service]:
+    async with running(keyed(api_redis_url)) as service:
         yield service
 
 
@@ -150,17 +147,17 @@ async def test_a_refusal_does_not_wait_for_the_body_and_is_counted(guarded: Serv
     assert guarded.metrics.of(RESPONSES) == {labels: 1}
 
 
-async def test_a_service_that_has_not_heard_of_its_keys_yet_asks_to_come_back(guarded: Service) -> None:
-    guarded.keys.failing = StoreUnavailable("The keys are not known here yet", retry_after_s=1)
-    response = await guarded.client.get("/agent/runs/r", headers={"Authorization": f"Bearer {WRONG}"})
-    assert told_in(response) == (503, "store_unavailable")
-    assert response.headers["Retry-After"] == "1"
-    assert response.json()["error"]["retryable"]
-    assert told_in(await guarded.client.get("/agent/runs/r"))[0] == 401
+async def test_a_service_that_has_not_heard_of_its_keys_yet_asks_to_come_back() -> None:
+    async with running(Service(access=AccessSettings())) as service:
+        response = await service.client.get("/agent/runs/r", headers={"Authorization": f"Bearer {WRONG}"})
+        assert told_in(response) == (503, "store_unavailable")
+        assert response.headers["Retry-After"] == "1"
+        assert response.json()["error"]["retryable"]
+        assert told_in(await service.client.get("/agent/runs/r"))[0] == 401
 
 
-async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_same(told) -> None:
-    async with running(keyed(failures_per_minute=1, failures_burst=3)) as service:
+async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_same(api_redis_url: str, told) -> None:
+    async with running(keyed(api_redis_url, failures_per_minute=1, failures_burst=3)) as service:
         wrong, good = {"Authorization": f"Bearer {WRONG}"}, await key_of(service, "chat")
         tried = [await service.client.get("/agent/runs/r", headers=wrong) for _ in range(5)]
         assert [response.status_code for response in tried] == [401, 401, 401, 429, 429]
@@ -171,8 +168,8 @@ async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_
     assert [line["address"] for line in told.of("key_refused")] == ["127.0.0.1"] * 3
 
 
-async def test_behind_a_proxy_that_is_trusted_each_client_has_tries_of_its_own() -> None:
-    async with running(keyed(failures_burst=1, trusted_proxies=("127.0.0.1",))) as service:
+async def test_behind_a_proxy_that_is_trusted_each_client_has_tries_of_its_own(api_redis_url: str) -> None:
+    async with running(keyed(api_redis_url, failures_burst=1, trusted_proxies=("127.0.0.1",))) as service:
         for client, expected in (("192.0.2.1", 401), ("192.0.2.1", 429), ("192.0.2.2", 401)):
             headers = {"Authorization": f"Bearer {WRONG}", "X-Forwarded-For": f"203.0.113.9, {client}"}
             assert (await service.client.get("/agent/runs/r", headers=headers)).status_code == expected

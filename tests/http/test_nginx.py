@@ -17,7 +17,7 @@ import httpx
 import nginx_edge
 import pytest
 from http_fakes import answer
-from http_service import Service, running
+from http_service import Service, empty, running
 from listening import free_port
 from nginx_edge import Edge, edge, upstreams
 
@@ -42,9 +42,9 @@ map "" $canary_pool { default serve_app_canary; }
 
 
 @pytest.fixture
-async def behind() -> AsyncIterator[Service]:
+async def behind(api_redis_url: str) -> AsyncIterator[Service]:
     """The service that nginx stands before, with its own limits far away."""
-    async with running(Service(settings=HttpSettings())) as service:
+    async with running(Service(empty(api_redis_url), settings=HttpSettings())) as service:
         yield service
 
 

@@ -8,7 +8,7 @@ import json
 import openai
 import pytest
 from http_fakes import answer
-from http_service import Service, running
+from http_service import Service, empty, running
 from openai_clients import HELLO, client_of
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable
@@ -135,9 +135,9 @@ async def test_silence_is_filled_with_comments_that_clients_pass_over(service, m
     assert _text(await _chunks(service)) == "It is sunny."
 
 
-async def test_a_stream_whose_time_runs_out_ends_with_an_error(monkeypatch):
+async def test_a_stream_whose_time_runs_out_ends_with_an_error(monkeypatch, api_redis_url):
     monkeypatch.setattr("serve_app.http.request_context.GRACE_S", 0.1)
-    async with running(Service(turn_timeout_s=0.1)) as service:
+    async with running(Service(empty(api_redis_url), turn_timeout_s=0.1)) as service:
         service.agent.script = [STARTED, *SUNNY[:1], 5.0]
         assert json.loads((await _frames(service))[-1][6:])["error"]["code"] == "deadline_exceeded"
         service.agent.script = [STARTED, 5.0]
@@ -151,7 +151,7 @@ async def test_a_run_that_was_begun_before_under_the_key_is_told_under_its_own_i
     service.agent.script = [STARTED, 0.1, *SUNNY]
     key = {"Idempotency-Key": "k1"}
     first, second = await asyncio.gather(*(_chunks(service, extra_headers=key) for _ in range(2)))
-    [run_id] = service.runs.logs
+    [run_id] = service.agent.logs
     assert {chunk.id for chunk in [*first, *second]} == {f"chatcmpl-{run_id}"}
     assert _text(first) == _text(second) == "It is sunny."
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import schemathesis
 from described import ROOMY, Described, served
-from http_fakes import KeptKeys
+from http_service import NO_REDIS, empty
 from hypothesis import HealthCheck, given, settings
+from pydantic import SecretStr
 from schemathesis import GenerationMode
 
 from serve_app.config import AccessSettings
-from serve_app.http.auth import Authenticator
-from serve_app.values import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,18 +21,9 @@ OPERATORS = "operators-key-of-thirty-two-characters"
 SHOWN = {"Authorization": f"Bearer {OPERATORS}"}
 
 
-class Operated(KeptKeys):
-    """Knows the operator's key besides."""
-
-    def find_caller(self, key: str) -> Caller | None:
-        return Caller(key_id="operator") if key == OPERATORS else super().find_caller(key)
-
-
-def _guarded() -> Described:
-    keys = Operated()
-    return Described(
-        settings=ROOMY, keys=keys, authenticator=Authenticator.of(keys, AccessSettings(failures_burst=1_000_000))
-    )
+def _guarded(redis_url: str = NO_REDIS) -> Described:
+    access = AccessSettings(failures_burst=1_000_000)
+    return Described(redis_url, settings=ROOMY, access=access, operator_key=SecretStr(OPERATORS))
 
 
 DESCRIBED: dict[str, Any] = _guarded().api.openapi()
@@ -50,8 +40,8 @@ OPERATIONS = [(method, path) for path, operations in DESCRIBED["paths"].items() 
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Described]:
-    with served(_guarded(), SHOWN) as service:
+def service(api_redis_url: str) -> Iterator[Described]:
+    with served(_guarded(empty(api_redis_url)), SHOWN) as service:
         yield service
 
 
@@ -74,7 +64,7 @@ def test_with_a_key_it_answers_as_described_and_without_one_not_at_all(service, 
     @given(case=cases)
     @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def try_one(case):
-        service.runs.keys.clear()
+        service.forget_idempotency_keys()
         if guarded:
             for headers in ({}, {"Authorization": "Bearer sa_0000000000000000_wrong"}):
                 refused = case.call(base_url=service.url, timeout=10, headers=headers)

@@ -99,8 +99,9 @@ async def test_a_run_in_the_background_is_polled_to_its_answer(service, stream):
     run = RunRecord.model_validate(response.json())
     assert run.status in {"queued", "running"}
     assert response.headers["location"] == f"/agent/runs/{run.run_id}"
+    await asyncio.sleep(0.3)
     assert (await service.client.get(response.headers["location"])).json()["status"] == "running"
-    await asyncio.sleep(2)
+    await asyncio.sleep(1.7)
     polled = (await service.client.get(response.headers["location"])).json()
     assert (polled["status"], polled["answer"]["result"]) == ("success", "done")
     [(context, request)] = service.agent.told

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from http_fakes import KeptFaults
 from http_service import Service, running
 
-from serve_app.errors import StoreUnavailable
+from serve_app.stores.fault_store import FaultStore
 
 FAULTS = "/admin/faults"
 CHAT = {"user_input": "hello", "session_id": "s1"}
@@ -61,7 +60,7 @@ async def test_a_fault_that_cannot_be_is_refused(service, wrong):
 
 
 async def test_faults_that_are_not_allowed_are_not_there_and_the_message_says_how_to_allow_them():
-    async with running(Service(faults=None)) as service:
+    async with running(Service(fault_injection=False)) as service:
         for response in (
             await service.client.get(FAULTS),
             await service.client.put(FAULTS, json={"target": "model", "mode": "error"}),
@@ -73,9 +72,7 @@ async def test_faults_that_are_not_allowed_are_not_there_and_the_message_says_ho
 
 
 async def test_a_store_that_is_away_is_a_503():
-    class Away(KeptFaults):
-        async def list_faults(self):
-            raise StoreUnavailable("Redis did not answer")
-
-    async with running(Service(faults=Away())) as service:
+    service = Service()
+    service.faults = FaultStore(service.redis)
+    async with running(service):
         assert (await service.client.get(FAULTS)).status_code == 503

@@ -7,11 +7,10 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from http_fakes import KeptKeys, answer
+from http_fakes import answer
 from http_service import Service, running
 
 from serve_app.config import AccessSettings
-from serve_app.http.auth import Authenticator
 from serve_app.http.middleware import request_body, slow_readers
 from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.observability.metric_catalogue import RESPONSE_S
@@ -59,11 +58,12 @@ async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch:
     writer.close()
 
 
-async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, api_redis_url: str
+) -> None:
     monkeypatch.setattr(request_body, "LINGER_S", 1.5)
     monkeypatch.setattr(request_body, "MAX_LINGERING", 5)
-    keys = KeptKeys()
-    async with running(Service(keys=keys, authenticator=Authenticator.of(keys, AccessSettings()))) as guarded:
+    async with running(Service(api_redis_url, access=AccessSettings())) as guarded:
         for _ in range(2):  # the places of the first are free again
             opened = [await asyncio.open_connection("127.0.0.1", guarded.port) for _ in range(20)]
             for _, writer in opened:
@@ -90,9 +90,11 @@ async def test_a_client_that_stops_reading_its_stream_is_given_up_and_the_run_go
         while not service.metrics.of(RESPONSE_S):
             assert time.monotonic() < give_up, "the place of a client that does not read is not given up"
             await asyncio.sleep(0.05)
-        await asyncio.sleep(0.6)
-    (log,) = service.runs.logs.values()
-    assert log.events[-1].last
+        (run,) = service.agent.logs.values()
+        async with asyncio.timeout(10):
+            while not run.over:  # noqa: ASYNC110 - it goes on by itself
+                await asyncio.sleep(0.05)
+    assert run.events[-1].last
 
 
 async def test_what_steers_serve_is_dropped_however_it_is_written() -> None:

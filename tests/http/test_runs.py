@@ -34,14 +34,14 @@ async def _streamed(service) -> list[bytes]:
 
 
 def _run_id(service) -> str:
-    [run_id] = service.runs.logs
+    [run_id] = service.agent.logs
     return run_id
 
 
 async def _logged(service, events: int) -> None:
     """Until the run is there, with so many events."""
     for _ in range(500):
-        if service.runs.logs and len(service.runs.logs[_run_id(service)].events) >= events:
+        if service.agent.logs and len(service.agent.logs[_run_id(service)].events) >= events:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the run did not get so far")

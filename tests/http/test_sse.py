@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from http_fakes import LoggedRuns, ScriptedAgent, answer
+from http_fakes import ScriptedAgent, answer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,7 +186,7 @@ async def test_a_run_is_read_and_closed_in_one_task():
 
 async def test_silence_while_following_loses_no_event():
     context = Context(request_id="q", run_id="r", session_id="s", deadline=time.time() + 5)
-    agent = ScriptedAgent(LoggedRuns())
+    agent = ScriptedAgent()
     agent.script = [0.05, Token(text="a"), 0.05, answer()]
     follower = RunFollower(agent.turn(context, ChatRequest(**CHAT)))
     heard = []

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from http_fakes import KeptFaults, NoTools
+from http_fakes import NoTools
 from http_service import Service, running
 
 from serve_app.agent.tool_dispatch import ToolDispatcher
@@ -17,7 +16,6 @@ from serve_app.agent.turn import Turn
 from serve_app.config import (
     AccessSettings,
     AgentSettings,
-    FeedbackSettings,
     HttpSettings,
     KnowledgeSettings,
     MemorySettings,
@@ -25,7 +23,6 @@ from serve_app.config import (
     ModelSettings,
     RunSettings,
 )
-from serve_app.http.auth import Authenticator
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.replicas import MilvusReplicas
@@ -33,18 +30,13 @@ from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
 from serve_app.memory.session_sizes import largest_sessions
 from serve_app.observability.null import NullTracer
-from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.event_log import RunEventLog, cancel_run
+from serve_app.runs.event_log import cancel_run
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.failover import FailoverAgent
-from serve_app.runs.feedback import FeedbackStore
 from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.store import RunStore
 from serve_app.runs.worker import RunWorker
-from serve_app.stores.api_key_cache import ApiKeyCache
-from serve_app.stores.api_key_store import ApiKeyStore
-from serve_app.stores.run_log import RunLogStore
 from serve_app.values import ApiKeyRequest
 
 if TYPE_CHECKING:
@@ -100,11 +92,8 @@ class Agent:
         return []
 
 
-@dataclass
 class Whole(Service):
-    """The service with everything in it; `keys_of` has a header for each tenant."""
-
-    access: Any = None
+    """The service with everything in it."""
 
     async def key_of(self, tenant: str) -> dict[str, str]:
         """The header of a new key for everything of the tenant."""
@@ -117,29 +106,16 @@ async def _prepare(document: Document) -> list[IndexEntry]:
 
 
 @asynccontextmanager
-async def whole_service(redis: Redis, milvus_url: str) -> AsyncIterator[Whole]:
+async def whole_service(redis: Redis, redis_url: str, milvus_url: str) -> AsyncIterator[Whole]:
     """Everything, until the end of the block."""
     knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
     index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _prepare)
-    access, runs = ApiKeyCache(redis), RunEventLog(redis, RunSettings())
-    keys, agent = ApiKeyStore(redis, access), Agent(redis, index)
-    service = Whole(
-        settings=HttpSettings(),
-        runs=runs,  # type: ignore[arg-type]
-        retriever=index,  # type: ignore[arg-type]
-        keys=keys,  # type: ignore[arg-type]
-        authenticator=Authenticator.of(access, AccessSettings()),
-        faults=KeptFaults(),
-        access=access,
-    )
-    service.agent = FailoverAgent(agent, runs)
-    service.lines = RunLogStore(redis, 60)
-    service.feedback = FeedbackStore(redis, FeedbackSettings())
-    reading = [asyncio.create_task(each) for each in (runs.go_on(), access.refresh_forever())]
+    agent = Agent(redis, index)
+    service = Whole(redis_url, settings=HttpSettings(), retriever=index, access=AccessSettings())
+    service.agent = FailoverAgent(agent, service.runs)
     try:
         async with running(service):
             yield service
     finally:
         await agent.host.close(0)
-        await cancel_and_wait(*reading)
         await index.close()

@@ -29,9 +29,13 @@ class FaultRequest(Value):
 
     target: FaultTarget
     mode: FaultMode = Field(description="Whether calls do not answer, fail, answer late, or answer with garbage.")
-    rate: float = Field(default=1, ge=0, le=1, description="The share of calls that are hit.")
-    for_s: float = Field(default=60, gt=0, le=3600, description="Seconds after which the fault ends by itself.")
-    delay_s: float = Field(default=2, ge=0, le=3600, description="How much later a `slow` call is answered.")
+    rate: float = Field(default=1, strict=True, ge=0, le=1, description="The share of calls that are hit.")
+    for_s: float = Field(
+        default=60, strict=True, gt=0, le=3600, description="Seconds after which the fault ends by itself."
+    )
+    delay_s: float = Field(
+        default=2, strict=True, ge=0, le=3600, description="How much later a `slow` call is answered."
+    )
 
     def starting_at(self, now: float) -> Fault:
         """The fault that begins at `now`, in Unix time."""
