@@ -27,9 +27,13 @@ from scripted_chat import ScriptedChatAgent, answer
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "RESUME_TIMEOUT_S", 0.3)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "RESUME_WAITS_S", (0.02,))
+
+
+@pytest.fixture
+def gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "RESUME_TIMEOUT_S", 0.3)
 
 
 @contextmanager
@@ -189,8 +193,7 @@ def test_each_message_has_a_key_of_its_own(url: str, agent: ScriptedChatAgent) -
     assert len(agent.told) == before + 2
 
 
-def test_no_service_is_at_once_one_line_that_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "RESUME_TIMEOUT_S", 30)
+def test_no_service_is_at_once_one_line_that_says_how_to_start_one() -> None:
     started = time.monotonic()
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
@@ -205,6 +208,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close
 RUN_FRAME = b'id: 1\nevent: run\ndata: {"run_id": "r1"}\n\n'
 
 
+@pytest.mark.usefixtures("gives_up_soon")
 @pytest.mark.parametrize(
     ("body", "line"),
     [
@@ -287,6 +291,7 @@ def test_what_is_no_complete_event_is_passed_over() -> None:
         assert parsed(*chunks) == expected, chunks[0]
 
 
+@pytest.mark.usefixtures("gives_up_soon")
 def test_an_answer_that_is_no_stream_is_one_line() -> None:
     with answering(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi") as url:
         code, output = piped(url, "hi")
