@@ -136,6 +136,6 @@ def _check_lock(folder: Path) -> Iterator[Problem]:
     from serve_app.deployments.data_folder import lock_data_folder
 
     try:
-        lock_data_folder(folder, patience_s=0).close()
+        lock_data_folder(folder, timeout_s=0).close()
     except InvalidConfiguration as error:
         yield from error.problems

@@ -266,7 +266,7 @@ def test_a_wrong_token_is_told_apart_from_a_milvus_that_is_down(monkeypatch: pyt
 def test_the_data_folder_must_be_free_where_the_service_is_stopped(
     here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = lock_data_folder(here / ".serve_app", patience_s=0)
+    held = lock_data_folder(here / ".serve_app", timeout_s=0)
     with held:
         (line,) = found("", stopped=True)
         assert line.startswith(f"{here}/.serve_app: the data folder is held by another service, process ")

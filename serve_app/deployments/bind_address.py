@@ -1,4 +1,4 @@
-"""On which addresses does Serve listen, and may it, where no keys are asked for?"""
+"""The address that Serve binds, and whether it is safe without API keys."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ _MEND = "Name the variable that holds the operator's key, access: {admin_key_env
 
 
 def find_bind_problems(settings: Settings, host: str | None, where: str) -> Iterator[Problem]:
-    """Whether strangers could come in without a key; `host` is where Serve listens, None where it does not."""
+    """Yield a problem if other machines could call the service without a key.
+
+    `host` is the address that Serve binds, None where it is not running; `where` names the setting.
+    """
     if settings.access.admin_key_env is not None:
         return
     if constants.RAY_SERVE_ENABLE_HA_PROXY:
-        what = "Serve listens on all addresses in HAProxy mode, and no keys are asked for"
+        what = "Serve listens on all addresses in HAProxy mode, and no API keys are required"
         yield Problem(HA_PROXY, what, f"{_MEND}, or leave the variable out")
     elif host is not None and not is_loopback(host):
-        what = f"{host} can be reached from other machines, and no keys are asked for"
+        what = f"{host} can be reached from other machines, and no API keys are required"
         yield Problem(where, what, f"{_MEND}, or listen on 127.0.0.1")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it; a name other than `localhost` may mean anything."""
+    """Return whether only this machine reaches the host; names other than `localhost` count as remote."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -40,7 +43,10 @@ def is_loopback(host: str) -> bool:
 
 
 def get_serve_host() -> str | None:
-    """Where the Serve that runs listens: it holds its port before it builds an application. None where none runs."""
+    """Return the address that the running Serve binds; None if none runs.
+
+    Serve binds its port before it builds an application.
+    """
     from ray.serve.context import _get_global_client
 
     if not ray.is_initialized():

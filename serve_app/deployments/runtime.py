@@ -45,7 +45,7 @@ class ReplicaRuntime:
         self._closers: list[tuple[str, Callable[[], Awaitable[None]], float]] = []
 
     def open_redis(self, settings: RedisSettings, retries: int = 1) -> Redis:
-        """Return the Redis client of this process, which `close` closes; it connects at its first command."""
+        """Return the Redis client of this process; it connects at its first command."""
         client = create_redis_client(settings, settings.url, retries, self.metrics)
         self.on_close("redis", client.aclose)
         return client
@@ -77,7 +77,7 @@ class ReplicaRuntime:
             raise Internal(f"Background tasks have ended: {', '.join(ended)}")
 
     async def close(self) -> None:
-        """Close everything, the latest first; a failure or a time-out is logged, and the rest is closed."""
+        """Close everything, the latest first; failures and time-outs are logged."""
         while self._closers:
             name, close, timeout_s = self._closers.pop()
             try:

@@ -35,7 +35,10 @@ STOP_TIMEOUT_S = 4 * STOP_S
     health_check_period_s=1,  # bounds how long the death of the replica, and with it of both stores, goes unnoticed
 )
 class StoresDeployment:
-    """The embedded stores; when its replica dies they end, and the next replica starts them on the same ports."""
+    """The embedded stores.
+
+    When its replica dies they end, and the next replica starts them on the same ports.
+    """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, data_dir: Path, ports: StorePorts, observability: ObservabilitySettings, *, redis: bool, milvus: bool

@@ -47,7 +47,7 @@ class ToolsDeployment:
         return await self._runner.checks()
 
     def check_health(self) -> None:
-        """A process that ran out of memory once may never have enough again, so that Serve must replace it."""
+        """Have Serve replace a process that ran out of memory or lost a background task."""
         if self._runner.out_of_memory:
             raise ToolUnavailable("out of memory")
         self._runtime.check_tasks()
@@ -60,6 +60,6 @@ class ToolsDeployment:
 
 
 def bind_tool_groups(settings: Settings) -> dict[str | None, Application]:
-    """Return a deployment `Tools` for the tools of no group, and one `Tools-NAME` for each group."""
+    """Return the deployment `Tools`, for tools of no group, and one `Tools-NAME` a group."""
     names = {group: "Tools" if group is None else f"Tools-{group}" for group in (None, *settings.tools.groups)}
     return {group: ToolsDeployment.options(name=name).bind(settings, group) for group, name in names.items()}

@@ -1,1 +1,1 @@
-"""Deadlines, retries, circuit breakers, rate limits and fair queueing, as values and loops without I/O of their own."""
+"""Deadlines, retries, circuit breakers, rate limits and fair queueing, without I/O of their own."""

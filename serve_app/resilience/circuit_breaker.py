@@ -50,7 +50,7 @@ class CircuitBreaker:
         return "half_open" if now >= self.opened_at + self.policy.cool_down_s else "open"
 
     def admits(self, now: float) -> bool:
-        """Return whether a call may go through; a caller that makes it takes the step `on_call` at once."""
+        """Return whether a call may go through; whoever makes it calls `on_call` first."""
         state = self.state(now)
         if state == "half_open":
             return self.probed_at is None or now >= self.probed_at + self.policy.cool_down_s
@@ -68,7 +68,7 @@ class CircuitBreaker:
         return replace(self, probed_at=now) if self.state(now) == "half_open" else self
 
     def on_cancel(self, called_at: float) -> CircuitBreaker:
-        """Record that the call made at `called_at` has no outcome; if it was the probe, another may be made."""
+        """Record that the call made at `called_at` was cancelled; a probe may then be repeated."""
         return replace(self, probed_at=None) if self.probed_at == called_at else self
 
     def on_success(self) -> CircuitBreaker:
@@ -86,7 +86,7 @@ class CircuitBreaker:
 
 
 class GuardedCalls:
-    """Calls of one dependency through its breaker; each process has its own, and learns by itself."""
+    """Calls of one dependency through its breaker, which each process has for itself."""
 
     def __init__(self, name: str, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
@@ -110,7 +110,7 @@ class GuardedCalls:
 
     @contextmanager
     def guard(self, refusal: type[Unavailable], failures: tuple[type[BaseException], ...]) -> Iterator[None]:
-        """Make one call in the block; only errors of the types `failures` count against the dependency.
+        """Make one call in the block; only errors of the types `failures` count as failures.
 
         A cancellation does not count. Nor does `StoreCorrupt`: a dependency that says so has answered.
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def local_deadline(context: Context, now: float | None = None) -> float:
-    """Return the Unix time at which this process gives the request up, by its own clock.
+    """Return the Unix time at which this process gives the request up.
 
-    Call it once, where the request arrives, and not in a loop: on a clock that is behind, the result moves with `now`.
+    By its own clock. Call it once, where the request arrives, and not in a loop: on a clock that is behind, the result
+    moves with `now`.
     """
     return min(context.deadline, (time.time() if now is None else now) + context.timeout_s)
 
@@ -30,7 +31,7 @@ def remaining_s(deadline: float, now: float | None = None) -> float:
 
 
 def call_timeout_s(deadline: float, timeout_s: float, now: float | None = None) -> float:
-    """Return the seconds that a call may take: its own time-out, cut by the request's deadline.
+    """Return the seconds that a call may take: its time-out, cut by the deadline.
 
     Raises:
         DeadlineExceeded: no time is left, so that no work begins.

@@ -1,4 +1,4 @@
-"""A fair queue of the turns of all tenants, and the throughput that says when to come back.
+"""A fair queue of the turns of all tenants, and their throughput.
 
 Order: start-time fair queueing (Goyal, Vin and Cheng, 1996). Each turn of a tenant begins, in virtual time, where the
 tenant's previous turn ended, and lasts one over the tenant's weight. The turn with the earliest begin is served next,
@@ -34,9 +34,10 @@ RETRY_UNKNOWN_S = 5.0
 
 
 def dynamic_threshold(share: int, free: int) -> int:
-    """Return how many places one tenant may hold while `free` places are free (Choudhury and Hahne, 1998).
+    """Return how many places one tenant may hold while `free` places are free.
 
-    A tenant alone gets share / (share + 1) of all places, each of n tenants share / (n * share + 1).
+    From Choudhury and Hahne (1998). A tenant alone gets share / (share + 1) of all places, each of n tenants
+    share / (n * share + 1).
     """
     return share * free
 
@@ -52,7 +53,10 @@ class Ticket:
 
 @dataclass(slots=True)
 class FairQueue:
-    """Turns in so many `places` to be served in, and so many to wait in; `reserved` places are not for one tenant."""
+    """Turns that are served, and turns that wait for a place.
+
+    At most `places` turns are served, all but `reserved` of them of one tenant, and `waiting_places` turns wait.
+    """
 
     places: int
     waiting_places: int
@@ -90,7 +94,7 @@ class FairQueue:
         return ticket
 
     def leave(self, ticket: Ticket) -> Ticket | None:
-        """Remove a turn that ends or gives up waiting; return the one that is served now instead, if any."""
+        """Remove a turn that ends or gives up; return the one served instead, if any."""
         state, ticket.state = ticket.state, "left"
         if state == "waits":
             self._dequeue(ticket)
@@ -139,7 +143,7 @@ class FairQueue:
 
 @dataclass(slots=True)
 class Throughput:
-    """Turns that end in a second, measured over the latest ends; times are of any steady clock."""
+    """Turns that end in a second, over the latest ends; by any steady clock."""
 
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_ENDS), init=False)
 
@@ -148,7 +152,7 @@ class Throughput:
         self._ends.append(now)
 
     def per_second(self, now: float) -> float:
-        """Return the turns that end in a second; 0 where fewer than two ended of late."""
+        """Return the turns that end in a second; 0 if fewer than two ended lately."""
         while self._ends and self._ends[0] < now - FRESH_S:
             self._ends.popleft()
         if len(self._ends) < 2:  # noqa: PLR2004 - a rate takes two

@@ -23,7 +23,10 @@ GARBAGE = "\ufffd\x15\ufffd{]\ufffd\x7f"
 
 
 def draw_fault(faults: Iterable[Fault], target: str, chance: float, now: float) -> Fault | None:
-    """Return the fault that hits a call of `target`; `chance` is uniform in [0, 1), `now` is Unix time."""
+    """Return the fault that hits a call of `target`, if any.
+
+    `chance` is uniform in [0, 1), `now` is Unix time.
+    """
     for fault in faults:
         if now < fault.until and chance < fault.rate and _covers(fault.target, target):
             return fault
@@ -31,7 +34,7 @@ def draw_fault(faults: Iterable[Fault], target: str, chance: float, now: float) 
 
 
 async def inject_fault(faults: tuple[Fault, ...], target: str, error: Exception) -> bool:
-    """Apply the fault that is drawn for a call of `target`; True where its answer is to be garbage.
+    """Apply a fault to a call of `target`; True if the answer must be garbage.
 
     A call that is to time out waits here until its caller's time-out ends it.
 

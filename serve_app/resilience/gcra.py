@@ -43,17 +43,17 @@ class GcraLimit:
 
     @property
     def tolerance_us(self) -> int:
-        """How far ahead of now the limit may be used up, where units are taken one by one."""
+        """How far ahead of now units that are taken one by one may go."""
         return min(MAX_US, self.burst_units * self.cost_us())
 
     @property
     def tolerance_of_sum_us(self) -> int:
-        """The same, where many units are taken together: a unit may cost less than a microsecond."""
+        """The same for many units taken together: one may cost less than a microsecond."""
         return self.cost_us(self.burst_units)
 
 
 class LocalRateLimiter:
-    """One limit for each key, in this process; it remembers the `max_keys` keys that were used last."""
+    """One limit for each key, in this process; remembers the latest `max_keys` keys."""
 
     def __init__(self, limit: GcraLimit, max_keys: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -62,7 +62,7 @@ class LocalRateLimiter:
         self._used_until_us: OrderedDict[str, int] = OrderedDict()
 
     def take(self, key: str) -> float:
-        """Take one unit; 0, or, where none is free and none is taken, the seconds until one is."""
+        """Take one unit and return 0; if none is free, the seconds until one is."""
         now_us = round(self._clock() * SECOND_US)
         used_us = max(self._used_until_us.get(key, now_us), now_us) + self._limit.cost_us()
         wait_us = used_us - now_us - self._limit.tolerance_us

@@ -28,9 +28,10 @@ POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
-    """Return what `call` returns; after an error in `on`, try again after 2, 4, then 5 seconds.
+    """Call at most `attempts` times until it succeeds, with pauses of 2, 4, then 5 seconds.
 
-    A retry whose pause would end after `left_s` is not made. The last error is raised.
+    Only errors of the types `on` are retried. A retry whose pause would end after `left_s` is not made. The last error
+    is raised.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + left_s
@@ -44,7 +45,7 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
 
 
 async def retry_forever(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:
-    """Return what `call` returns; try again after 1, 2, 4 … seconds, at most 30, and report each failure."""
+    """Call until it succeeds, with pauses of 1 to 30 seconds; report each failure."""
     retrying = AsyncRetrying(
         wait=wait_exponential(multiplier=FOREVER_MIN_S, max=FOREVER_MAX_S),
         retry=retry_if_exception_type(Exception),
@@ -54,10 +55,10 @@ async def retry_forever(call: Callable[[], Awaitable[T]], report: Callable[[Base
 
 
 async def retry_until(call: Callable[[], Awaitable[T]], timeout_s: float, on: type[Exception]) -> T:
-    """Return what `call` returns; after an error of type `on`, try again every 0.1 s for `timeout_s`.
+    """Call until it succeeds, every 0.1 s for `timeout_s`.
 
-    Then the last error is raised. An error of ours that is not `retryable` is raised at once. For a dependency that is
-    away for a moment, where the caller can do nothing but wait.
+    Only errors of the type `on` are retried. After the time-out the last error is raised. An error of ours that is not
+    `retryable` is raised at once. For a dependency that is away for a moment, where the caller can do nothing but wait.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_s
@@ -75,9 +76,10 @@ async def retry_until(call: Callable[[], Awaitable[T]], timeout_s: float, on: ty
 
 
 async def poll(attempt: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:
-    """Call `attempt` until it returns something true; None where the next call would come after `deadline`.
+    """Call `attempt` until it returns something true; None at the `deadline`.
 
-    `deadline` is a Unix time. The pauses grow from 20 to 250 ms. Errors of `attempt` are raised.
+    `deadline` is a Unix time; no call begins after it. The pauses grow from 20 to 250 ms. Errors of `attempt` are
+    raised.
     """
     pause_s = POLL_MIN_S
     while not (found := await attempt()):
@@ -89,7 +91,7 @@ async def poll(attempt: Callable[[], Awaitable[T | None]], deadline: float) -> T
 
 
 class RetryAllowance:
-    """The retries that one call may make: `granted` by the budget, of which it has `used` some."""
+    """The retries that the budget has `granted` to one call, and those that it `used`."""
 
     __slots__ = ("granted", "used")
 
@@ -99,7 +101,7 @@ class RetryAllowance:
 
 
 class RetryBudget:
-    """The retries of one request; two calls that run side by side never use the same one."""
+    """The retries of one request, shared by all its calls."""
 
     def __init__(self, retries: int) -> None:
         self.left = retries
@@ -113,7 +115,7 @@ class RetryBudget:
 
     @contextmanager
     def reserve(self, wanted: int) -> Iterator[RetryAllowance]:
-        """Reserve up to `wanted` retries for the block; those that it does not use go back."""
+        """Reserve up to `wanted` retries for the block; unused ones go back."""
         allowance = RetryAllowance(max(0, min(wanted, self.left)))
         self.left -= allowance.granted
         try:

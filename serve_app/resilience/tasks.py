@@ -36,7 +36,7 @@ class SingleFlight:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Wait for the work in progress, or start it; its error is raised to all callers that wait."""
+        """Wait for the work in progress, or start it; all callers get its error."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
         await asyncio.shield(self._task)

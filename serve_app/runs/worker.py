@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serve_app.errors import AgentUnavailable, Internal, Overloaded, StoreUnavailable
-from serve_app.resilience.fair_queue import Throughput
+from serve_app.resilience.fair_queue import Throughput, dynamic_threshold
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.execution import RunExecution
 from serve_app.runs.store import LIFE_MS
@@ -129,7 +129,7 @@ class RunWorker:
     @property
     def _most(self) -> int:
         """A tenant that has so many runs here, or more, gets no other one now."""
-        return SHARE * (self._max_runs - len(self._courses))
+        return dynamic_threshold(SHARE, self._max_runs - len(self._courses))
 
     async def _go(self, course: RunExecution) -> None:
         try:

@@ -1,1 +1,1 @@
-"""Where do the clients of Redis and Milvus come from, and how do their failures become ours?"""
+"""Clients of Redis and Milvus, and the stores in Redis that several rooms use."""

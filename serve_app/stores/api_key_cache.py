@@ -75,7 +75,9 @@ class ApiKeyCache:
         self._read_at = time.monotonic()
 
     def find_caller(self, key: str) -> Caller | None:
-        """Return the caller whose key this is; None where there is none. Both take the same time.
+        """Return the caller with this key; None if there is none.
+
+        Both take the same time.
 
         Raises:
             StoreUnavailable: this process has not read the keys yet.
@@ -150,7 +152,7 @@ def _parse_reply(reply: Any, before: Any, parse: Callable[[Any], Any]) -> Any:
 
 
 def parse_rows(kind: type[V], rows: Mapping[str, str]) -> dict[str, V]:
-    """Return the rows that are valid; a row that is not is logged, and fields of a newer version are dropped."""
+    """Return the valid rows, without fields of a newer version; invalid rows are logged."""
     found: dict[str, V] = {}
     for name, text in rows.items():
         try:

@@ -1,4 +1,4 @@
-"""How are keys and tenants' limits kept?"""
+"""API keys and tenants' limits in Redis, as operators manage them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('SET', KEYS[2], ARGV[4])
 return 1
 """
-"""A key that was revoked or changed meanwhile is left as it is."""
+"""Leaves a key alone that was revoked or changed meanwhile."""
 _TRIES = 5
 
 
 class ApiKeyStore:
     """Keys and tenants' limits in Redis; every method raises `StoreUnavailable` while Redis is away.
 
-    Each change makes another version, by which every process sees that there is one: it is in force in this process at
-    once, and in all others within two seconds.
+    Each change sets a new version, by which the caches of all processes notice it: this process at once, the others
+    within two seconds.
     """
 
     def __init__(self, redis: Redis, access: ApiKeyCache) -> None:
@@ -42,20 +42,20 @@ class ApiKeyStore:
         self._access = access
 
     async def create(self, order: ApiKeyRequest) -> NewApiKey:
-        """Make a key."""
+        """Create a key; only the value returned here has its secret."""
         key_id = create_key_id()
         made = NewApiKey(**dict(order), id=key_id, created_at=time.time(), key=create_key(key_id))
-        await self._put(API_KEYS, key_id, StoredKey.of(made).model_dump_json())
+        await self._put(API_KEYS, key_id, StoredKey.from_new_key(made).model_dump_json())
         return made
 
     async def list_keys(self) -> tuple[ApiKey, ...]:
-        """The keys, oldest first."""
+        """Return the keys, oldest first."""
         with translate_redis_errors():
             found = parse_rows(StoredKey, await self._redis.hgetall(API_KEYS))
         return tuple(each.public for each in sorted(found.values(), key=lambda each: (each.created_at, each.id)))
 
     async def revoke(self, key_id: str) -> None:
-        """End a key.
+        """Revoke a key.
 
         Raises:
             NotFound: there is no such key.
@@ -69,7 +69,7 @@ class ApiKeyStore:
             raise _no_key(key_id)
 
     async def update_limits(self, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
-        """Change those of a key's limits that are named.
+        """Change some of a key's limits.
 
         Raises:
             NotFound: there is no such key.
@@ -84,16 +84,16 @@ class ApiKeyStore:
                 raise _no_key(key_id)
             limits = RateLimits(**{**dict(stored.limits), **changes})
             after = stored.model_copy(update={"limits": limits})
-            given = (key_id, before, after.model_dump_json(), uuid4().hex)
+            arguments = (key_id, before, after.model_dump_json(), uuid4().hex)
             with translate_redis_errors():
-                replaced = await self._redis.eval(_REPLACE, 2, API_KEYS, ACCESS_VERSION, *given)
+                replaced = await self._redis.eval(_REPLACE, 2, API_KEYS, ACCESS_VERSION, *arguments)
             if replaced:
                 await self._access.refresh()
                 return after.public
-        raise SessionBusy("The key is being changed by others; try again")
+        raise SessionBusy("Others are changing the key; try again")
 
     async def list_tenants(self) -> tuple[TenantEntry, ...]:
-        """The tenants whose limits somebody has set, by name."""
+        """Return the tenants with limits of their own, sorted by name."""
         with translate_redis_errors():
             found = parse_rows(TenantLimits, await self._redis.hgetall(TENANTS))
         return tuple(TenantEntry(tenant=name, **dict(each)) for name, each in sorted(found.items()))

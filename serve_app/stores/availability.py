@@ -55,7 +55,7 @@ class RedisAvailability:
         return True
 
     async def call_until(self, call: Callable[[], Awaitable[T]], max_wait_s: float = MAX_WAIT_S) -> T:
-        """Return what `call` returns; while Redis does not answer, try again for `max_wait_s`, at least once.
+        """Call at least once; while Redis does not answer, again for `max_wait_s`.
 
         Raises:
             StoreUnavailable: Redis has been away for longer.
@@ -69,7 +69,7 @@ class RedisAvailability:
                 raise StoreUnavailable("Redis did not answer") from None
 
     async def call_once(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what `call` returns, called once and for as long as it takes.
+        """Call once, without a time-out of its own.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -79,7 +79,7 @@ class RedisAvailability:
 
     @contextmanager
     def observe_call(self) -> Iterator[None]:
-        """Learn from one call in the block whether Redis answers; an error about one key is an answer, too."""
+        """Record whether Redis answers the call in the block; `StoreCorrupt` is an answer."""
         begun = asyncio.get_running_loop().time()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Does a store that was named by URL answer, and does it take our credentials?"""
+"""Checks, at the start, that Redis and Milvus answer and accept our credentials."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from serve_app.config import MilvusSettings, RedisSettings
 
 TIMEOUT_S = 3.0
-"""A healthy store takes milliseconds, and a start waits for this."""
+"""A healthy store takes milliseconds, and the start waits for the check."""
 
 
 def find_redis_problems(settings: RedisSettings) -> Iterator[Problem]:
-    """One PING, where the Redis is not embedded."""
+    """Send one PING, unless Redis is embedded, and yield the problem found."""
     if settings.url == EMBEDDED:
         return
     from redis import Redis
@@ -39,7 +39,10 @@ def find_redis_problems(settings: RedisSettings) -> Iterator[Problem]:
 
 
 def find_milvus_problems(settings: MilvusSettings) -> Iterator[Problem]:
-    """One list of collections, where the Milvus is not embedded: unlike a version, a list needs the token."""
+    """List the collections, unless Milvus is embedded, and yield the problem found.
+
+    A list needs the token, which the server's version does not.
+    """
     if settings.url == EMBEDDED:
         return
     import grpc
@@ -64,7 +67,7 @@ def _secret(name: str | None) -> str | None:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Only gRPC's status, which pymilvus leaves in the cause, tells a wrong token from a server that is down."""
+    """Return whether the server refuses the token, by the gRPC status in the error's cause."""
     import grpc
 
     return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -72,7 +75,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 @contextmanager
 def _silent(name: str) -> Iterator[None]:
-    """Without the tracebacks that a library logs of errors it raises as well."""
+    """Suppress the tracebacks that a library logs of errors it also raises."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -46,7 +46,10 @@ class FaultStore:
         self._fresh_until = float("-inf")
 
     async def active_faults(self) -> tuple[Fault, ...]:
-        """Return the faults for a request that begins now, at most a second old; none while they cannot be read."""
+        """Return the faults for a new request; none while they cannot be read.
+
+        What was read is used for a second.
+        """
         if self._clock() >= self._fresh_until:
             self._fresh_until = self._clock() + FRESH_S  # before the read: one request waits for it, not all
             self._faults = ()

@@ -1,7 +1,7 @@
-"""Which process may write, where one at a time may?
+"""A lease in Redis, by which only one process at a time may write.
 
-The right to it is a Redis key with a short life that its holder renews: a holder that dies loses it by itself. What is
-written is fenced by it: the same script that writes checks that the key still names the writer.
+The lease is a key with a short life that its holder renews, so that a holder that dies loses it. Writes are fenced: the
+script that writes checks in the same step that the key still names the writer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_MS = 6_000
-"""Longer than any pause of a healthy replica, short enough that what a dead one held is soon free."""
+"""Longer than any pause of a healthy replica, and short enough to free a dead one's lease soon."""
 RENEW_EVERY_S = 2.0
 
-# A script and not SET NX: the client repeats a command whose reply was lost, and would then wait for itself.
+# A script, not SET NX: the client repeats a command whose reply was lost, and would then wait for itself.
 ACQUIRE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -46,7 +46,7 @@ return redis.call('DEL', KEYS[1])
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right is held while `key` holds `holder`."""
+    """A lease that is held while the Redis key `key` holds `holder`."""
 
     key: str
     holder: str
@@ -54,17 +54,17 @@ class Lease:
 
 @asynccontextmanager
 async def hold_lease(redis: Redis, lease: Lease, deadline: float, busy: ServeAppError) -> AsyncIterator[Lease]:
-    """Hold the lease, waiting for another holder until `deadline`.
+    """Hold the lease in the block, after waiting for another holder until `deadline`.
 
     Raises:
-        ServeAppError: `busy`, because the other one held it still.
+        ServeAppError: `busy`, because the other one still holds it.
         StoreUnavailable: Redis did not answer.
     """
     scripts: Any = redis
     try:
         await _acquire(scripts, lease, deadline, busy)
     except StoreUnavailable:
-        await _release(scripts, lease)  # it may have been acquired, and only the reply be lost
+        await _release(scripts, lease)  # perhaps it was acquired, and only the reply was lost
         raise
     renewing = asyncio.create_task(_renew(scripts, lease))
     try:

@@ -1,4 +1,4 @@
-"""How is Milvus reached, and how does its failure become ours?"""
+"""The Milvus client of one collection, and the translation of Milvus's errors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
-"""By default gRPC's pauses between attempts to connect grow to two minutes: so long it would miss a server's return."""
+"""By default gRPC's pauses between attempts to connect grow to two minutes, and it notices a server's return late."""
 
 NOT_FOUND = 100
 NOT_LOADED = 101
 INVALID_PARAMETERS = {6, 1100}
-"""As Milvus Lite says it, and Milvus."""
+"""The codes of Milvus Lite, and of Milvus."""
 OF_THE_DATA = (ParamError, DataNotMatchException, DataTypeNotMatchException)
-"""What the client itself says of the rows that it is given."""
+"""Raised by the client itself, about the rows that it is to send."""
 
 # The client logs every error with a traceback and raises it too; what is raised is translated, and logged once.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -48,11 +48,11 @@ class CollectionMissing(StoreUnavailable):
 
 @contextmanager
 def translate_milvus_errors() -> Iterator[None]:
-    """Milvus's failures, raised as ours.
+    """Raise Milvus's errors in the block as ours.
 
     Raises:
         CollectionMissing: there is no such collection.
-        StoreCorrupt: it refuses what it was sent, and would take something else.
+        StoreCorrupt: it refuses what it was sent, and would accept other data.
         StoreUnavailable: the server did not answer, or refused.
     """
     try:
@@ -68,7 +68,7 @@ def translate_milvus_errors() -> Iterator[None]:
 
 
 class MilvusCollection:
-    """One collection of one server, over one connection of this process."""
+    """One collection of one Milvus server, over one connection of this process."""
 
     def __init__(self, settings: MilvusSettings, name: str, metrics: Metrics = NULL_METRICS) -> None:
         self.name = name
@@ -85,10 +85,10 @@ class MilvusCollection:
         self._loads = 0
 
     async def call(self, use: Callable[[AsyncMilvusClient], Awaitable[T]], timeout_s: float) -> T:
-        """What `use` returns, given the client.
+        """Return what `use` returns when it is called with the client.
 
-        A collection that is not loaded, as one that was restored, is loaded, and `use` is called once more. A
-        connection or a load goes on when `timeout_s` is over: the next call finds it made.
+        A collection that is not loaded, such as a restored one, is loaded, and `use` is called once more. Connecting
+        and loading go on after `timeout_s`, so that the next call finds them done.
 
         Raises:
             CollectionMissing: there is no such collection.
@@ -104,12 +104,14 @@ class MilvusCollection:
                 except MilvusException as error:
                     if error.code != NOT_LOADED:
                         raise
-                if self._loads == loads:  # else another call has loaded it meanwhile
+                if self._loads == loads:  # otherwise another call has loaded it meanwhile
                     await self._loading.run()
                 return await use(self._client)
 
     async def create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
-        """Create the collection with one index per vector field, and load it; nothing happens where it exists.
+        """Create the collection with one index per vector field, and load it.
+
+        A collection that exists is left as it is.
 
         Raises:
             StoreUnavailable: the server did not answer, or refused.
@@ -118,7 +120,7 @@ class MilvusCollection:
             await asyncio.to_thread(self._create, schema, indexes)
 
     async def describe(self, timeout_s: float) -> dict[str, Any]:
-        """The collection as the server describes it.
+        """Return the server's description of the collection.
 
         Raises:
             CollectionMissing: there is no such collection.
@@ -141,7 +143,7 @@ class MilvusCollection:
         await self._client.close()
 
     async def _connect(self) -> None:
-        """The client connects by itself at its first call; two at once would connect twice."""
+        """Connect by a first call: two first calls at once would connect twice."""
         await self._client.get_server_version(timeout=CONNECT_TIMEOUT_S)
         self._connected = True
 
@@ -150,7 +152,7 @@ class MilvusCollection:
         self._loads += 1
 
     def _create(self, schema: CollectionSchema, indexes: dict[str, dict[str, Any]]) -> None:
-        """By the synchronous client: the other one cannot create an index on Milvus Lite."""
+        """Use the synchronous client: the other one creates no index on Milvus Lite."""
         client = MilvusClient(self._url, token=self._token, timeout=CONNECT_TIMEOUT_S, dedicated=True)
         try:
             if client.has_collection(self.name, timeout=self._timeout_s):

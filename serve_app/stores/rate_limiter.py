@@ -83,7 +83,7 @@ class LimitCheck:
 
 
 class RateLimiter:
-    """Rate limits in Redis: one round trip for a turn with limits. While Redis is away, all turns pass."""
+    """Rate limits in Redis, for one round trip a turn; without Redis all turns pass."""
 
     def __init__(
         self,
@@ -100,7 +100,9 @@ class RateLimiter:
         self._availability = availability or RedisAvailability()
 
     async def take_turn(self, caller: Caller) -> Metering | None:
-        """Take one turn from the limits of the caller's key and tenant; return what its tokens are charged to.
+        """Take one turn from the limits of the caller's key and tenant.
+
+        Returns what the tokens of the turn are charged to; None where no tokens are limited.
 
         Raises:
             RateLimited: one of the limits is used up; nothing was taken from the others.

@@ -1,4 +1,4 @@
-"""How is Redis reached, and how does its failure become ours?"""
+"""The Redis client, and the translation of Redis's errors."""
 
 from __future__ import annotations
 
@@ -26,24 +26,22 @@ if TYPE_CHECKING:
     from serve_app.ports import Metrics
 
 MAX_CONNECTIONS = 64
-"""Of one process; a command that finds all of them in use waits for one, up to its time-out."""
+"""Of one process; a command waits for a free one, up to its time-out."""
 
 RETRY_PAUSE_S = 0.05
 RETRIES_DURING_RESTART = 30
-"""Tries again of a process that has nothing better to do than to wait for an embedded Redis: 1.5 s."""
+"""For a process that can only wait for an embedded Redis to restart: 1.5 s."""
 
 _OF_ONE_KEY = re.compile(r"WRONGTYPE|user_script|not an integer|not a (?:valid )?float|stream ID|XADD")
 _OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTERDOWN|BUSY|NOPERM|NOAUTH|NOSCRIPT)\b")
-"""A script's error names the script, whatever went wrong in it."""
+"""Errors of the server, which may also come out of a script and then name it."""
 
 
-def create_redis_client(
-    settings: RedisSettings, url: str, tries_again: int = 1, metrics: Metrics = NULL_METRICS
-) -> Redis:
-    """A client of the server at `url`, not yet connected.
+def create_redis_client(settings: RedisSettings, url: str, retries: int = 1, metrics: Metrics = NULL_METRICS) -> Redis:
+    """Return a client of the server at `url`, not yet connected.
 
-    Text that UTF-8 cannot say is replaced, both ways: one value must not fail the others of its pipeline.
-    A command is tried again on a lost connection only, every `PAUSE_S`: the server may have restarted. It gives up
+    Text that UTF-8 cannot encode is replaced, both ways: one value must not fail the others of its pipeline.
+    A command is retried only if the connection is lost, every `RETRY_PAUSE_S`: the server may have restarted. It fails
     after `settings.timeout_s`, where redis-py's own defaults block for about four seconds.
     """
     password = read_secret(settings.password_env).get_secret_value() if settings.password_env else None
@@ -56,7 +54,7 @@ def create_redis_client(
         timeout=settings.timeout_s,
         socket_timeout=settings.timeout_s,
         socket_connect_timeout=settings.timeout_s,
-        retry=Retry(ConstantBackoff(RETRY_PAUSE_S), tries_again, supported_errors=(RedisConnectionError,)),
+        retry=Retry(ConstantBackoff(RETRY_PAUSE_S), retries, supported_errors=(RedisConnectionError,)),
     )
     client = MeasuredRedis.from_pool(pool)
     client.metrics = metrics  # type: ignore[attr-defined]  # redis-py says `Redis` of any subclass
@@ -64,12 +62,12 @@ def create_redis_client(
 
 
 def is_wrong_type(reply: object) -> bool:
-    """Whether a command of a pipeline met a key of another type than its own."""
+    """Return whether a command of a pipeline met a key of another type."""
     return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")
 
 
 def is_key_error(reply: object) -> bool:
-    """Whether a failure says that one key, or one argument, is wrong, and nothing of the server."""
+    """Return whether an error is about one key or argument, and not about the server."""
     if isinstance(reply, DataError):
         return True
     text = str(reply)
@@ -77,15 +75,15 @@ def is_key_error(reply: object) -> bool:
 
 
 def to_store_error(error: BaseException) -> StoreUnavailable:
-    """Redis's failure as ours."""
+    """Return our error for one of Redis's."""
     if is_key_error(error):
-        return StoreCorrupt("What Redis keeps of this cannot be read")
+        return StoreCorrupt("What Redis holds under this key cannot be read")
     return StoreUnavailable(f"Redis did not answer ({type(error).__name__})")
 
 
 @contextmanager
 def translate_redis_errors() -> Iterator[None]:
-    """Redis's failures, raised as ours.
+    """Raise Redis's errors in the block as ours.
 
     Raises:
         StoreUnavailable: the server did not answer, or refused.

@@ -1,31 +1,31 @@
-"""Where does what stand in Redis?
+"""The layout of Redis: every key, its type and its content.
 
     serve_app:session:{TENANT:SESSION}:exchanges   list: the conversation, one exchange per turn
-                                     :lease        hash: the run whose turn it is; short-lived
-                                     :meta         hash: `epoch` rises with each run that gets the turn, `repairs`
+                                     :lease        hash: the run that holds the session; short-lived
+                                     :meta         hash: `epoch`, which rises with each holder, and `repairs`
                      {TENANT:/RUN}:lease :meta     the same, for a run without a conversation
-    serve_app:run:{TENANT:RUN}                     hash: what was asked, by whom it is run, how far it is
+    serve_app:run:{TENANT:RUN}                     hash: the request, its owner, its progress
                               :steps               stream: the events without the tokens, and what a successor needs
                               :tokens              stream: the tokens; an event's id in both is `N-0`, N its number
-                              :lines               stream: what the processes' logs tell of it
-    serve_app:feedback:{TENANT}:vote:RUN           string: what a user thought of a run, with question and answer
-                               :up :down           sorted set: the runs that are rated so, by the time of the vote
+                              :lines               stream: the log lines about it, of all processes
+    serve_app:feedback:{TENANT}:vote:RUN           string: a user's vote on a run, with question and answer
+                               :up :down           sorted set: the runs with this rating, by the time of the vote
     serve_app:runs                                 sorted set: the runs that have not ended, by the time (server, ms)
-                                                   at which their owner's right to them lapses
-    serve_app:control:OWNER                        stream: what the process OWNER is told of its runs
+                                                   at which their owner's lease ends
+    serve_app:control:OWNER                        stream: messages to the process OWNER about its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
-    serve_app:faults                               hash: what goes wrong on purpose, by its target
+    serve_app:faults                               hash: the injected faults, by their targets
     serve_app:limit:{TENANT}:turns:RATE :tokens:RATE
                                                    string: the time (server, microseconds) until which a tenant has used
-                                                   up what it may have at so much per minute
+                                                   up its limit of so much per minute
                             :KEY:turns:RATE …      likewise for each of its keys
     serve_app:access:keys                          hash: the API keys by their ids, each with a hash of its secret
                     :tenants                       hash: the limits of each tenant that has some
-                    :version                       string: another one after each change of the two
-    serve_app:answer:{TENANT:HASH}                 hash: an answer, and the version of the documents it rests on
+                    :version                       string: a new one after each change of the two
+    serve_app:answer:{TENANT:HASH}                 hash: an answer, and the version of the documents it is based on
                                   :lead            hash: the run that is making it; short-lived
                                   :waiting         set: the processes that wait for it
-    serve_app:inbox:OWNER                          stream: which of the answers that OWNER waits for are there
+    serve_app:inbox:OWNER                          stream: which of the answers that OWNER waits for are ready
     COLLECTION:TENANT:…                            the documents of the knowledge base; `version` changes with them
 
 Each key but those of access and of the documents has a time to live. Scripts touch keys of a run and of its session
@@ -57,7 +57,10 @@ class SessionKeys:
 
     @classmethod
     def of(cls, context: Context) -> SessionKeys:
-        """The conversation's; a run without one has them to itself, under a name that no client can take."""
+        """Return the keys of the context's conversation.
+
+        A run without one gets keys of its own, under a name that no client can use.
+        """
         return cls(context.tenant, context.session_id or f"/{context.run_id}")
 
     def _key(self, part: str) -> str:
@@ -76,7 +79,7 @@ class SessionKeys:
         return self._key("meta")
 
     def aside(self, at_ms: int) -> str:
-        """For a conversation that no turn can read."""
+        """Return the key to which an unreadable conversation is moved."""
         return self._key(f"aside:{at_ms}")
 
 
@@ -105,12 +108,12 @@ class RunKeys:
 
     @property
     def member(self) -> str:
-        """The run's name among those of all tenants."""
+        """The run's name in `UNFINISHED_RUNS`."""
         return f"{self.tenant}:{self.run_id}"
 
     @classmethod
     def of(cls, member: str) -> RunKeys:
-        """The keys of the run that `member` names."""
+        """Return the keys of the run that `member` names."""
         tenant, _, run_id = member.rpartition(":")
         return cls(tenant, run_id)
 
@@ -122,11 +125,11 @@ class FeedbackKeys:
     tenant: str
 
     def vote(self, run_id: str) -> str:
-        """What was thought of one run."""
+        """Return the key of one run's vote."""
         return f"serve_app:feedback:{{{self.tenant}}}:vote:{run_id}"
 
     def rated(self, rating: str) -> str:
-        """The runs that have this rating."""
+        """Return the key of the runs with this rating."""
         return f"serve_app:feedback:{{{self.tenant}}}:{rating}"
 
 
@@ -149,40 +152,41 @@ class AnswerKeys:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """As the scripts take them."""
+        """The keys in the order of the scripts' arguments."""
         return (self.answer, self.lead, f"{self.answer}:waiting", documents_version_key(self.collection, self.tenant))
 
 
 def parse_session_id(exchanges: str, tenant: str) -> str | None:
-    """The session id in a key of exchanges; None where it is another tenant's."""
+    """Return the session id in a key of exchanges; None if it is another tenant's."""
     inside = exchanges[exchanges.find("{") + 1 : exchanges.rfind("}")]
     return inside.removeprefix(f"{tenant}:") if inside.startswith(f"{tenant}:") else None
 
 
 def rate_limit_key(tenant: str, key_id: str, of: Literal["turns", "tokens"], per_minute: float) -> str:
-    """How much of its turns or tokens a key, or with the empty `key_id` a tenant, has used up.
+    """Return the key of one rate limit of an API key or of a tenant.
 
-    Another rate is another allowance, so that whoever has used up the old one need not wait for it.
+    With an empty `key_id` it is the tenant's. A new rate is a new limit: a caller that has used up the old one need not
+    wait for it.
     """
-    whose = f"{{{tenant}}}:{key_id}" if key_id else f"{{{tenant}}}"
-    return f"serve_app:limit:{whose}:{of}:{per_minute:g}"
+    owner = f"{{{tenant}}}:{key_id}" if key_id else f"{{{tenant}}}"
+    return f"serve_app:limit:{owner}:{of}:{per_minute:g}"
 
 
 def control_stream(owner: str) -> str:
-    """The stream by which the process `owner` is told something."""
+    """Return the key of the stream of messages to the process `owner`."""
     return f"serve_app:control:{owner}"
 
 
 def inbox_stream(owner: str) -> str:
-    """The stream by which the process `owner` is told of answers."""
+    """Return the key of the stream that names ready answers to the process `owner`."""
     return f"serve_app:inbox:{owner}"
 
 
 def documents_version_key(collection: str, tenant: str) -> str:
-    """What changes with each change of the tenant's documents."""
+    """Return the key of what changes with each change of the tenant's documents."""
     return f"{collection}:{tenant}:version"
 
 
 def idempotency_key(tenant: str, digest: str) -> str:
-    """Where an idempotency key's run stands; `digest` is the key's hash."""
+    """Return the key that names an idempotency key's run; `digest` is the key's hash."""
     return f"serve_app:key:{{{tenant}:{digest}}}"

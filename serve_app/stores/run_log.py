@@ -1,4 +1,4 @@
-"""What have all processes told of one run, in order?"""
+"""The log lines about a run, collected from all processes in Redis."""
 
 from __future__ import annotations
 
@@ -27,46 +27,44 @@ WRITE_EVERY_S = 0.5
 MAX_LINES = 200
 """Of one run, the latest: a turn of many steps has fifty."""
 MAX_ENTRIES = 100
-"""Of one run, each with what one process told within `EVERY_S`."""
-
+"""Of one run; each has the lines that one process logged within `WRITE_EVERY_S`."""
 SHOWN_CHARACTERS = 200
-"""Of a line that cannot be read."""
-
-_OWN = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
+"""Of a line that cannot be parsed."""
+_COMMON_FIELDS = ("ts", "level", "event", "deployment", "replica", "exception", "run_id")
 
 
 class RunLogStore:
-    """The lines of runs in Redis, kept as long as the runs are."""
+    """The log lines of runs in Redis, kept as long as the runs are."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
 
-    async def write_forever(self, trail: RunLogHandler) -> None:
-        """Write what this process tells, for ever; while Redis is away it is dropped, and how much is told later."""
+    async def write_forever(self, handler: RunLogHandler) -> None:
+        """Write the handler's lines twice a second; without Redis they are dropped and counted."""
         while True:
             await asyncio.sleep(WRITE_EVERY_S)
-            told = trail.drain()
-            if not told:
+            lines = handler.drain()
+            if not lines:
                 continue
             try:
-                trail.dropped += await self._write(told)
+                handler.dropped += await self._write(lines)
             except StoreUnavailable:
-                trail.dropped += len(told)
+                handler.dropped += len(lines)
                 continue
             except Exception:
-                trail.dropped += len(told)
+                handler.dropped += len(lines)
                 logger.exception("run_lines_not_written")
                 continue
-            if trail.dropped:
-                dropped, trail.dropped = trail.dropped, 0
+            if handler.dropped:
+                dropped, handler.dropped = handler.dropped, 0
                 logger.warning("run_lines_dropped", extra={"count": dropped})
 
     async def read(self, context: Context, run_id: str) -> RunLogLines:
-        """The latest lines about the run, in order.
+        """Return the latest lines about the run, in order.
 
         Raises:
-            NotFound: the tenant has no such run, or its time is over.
+            NotFound: the tenant has no such run, or the run has expired.
             StoreUnavailable: Redis did not answer.
         """
         keys = RunKeys(context.tenant, run_id)
@@ -74,46 +72,46 @@ class RunLogStore:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.exists(keys.run)
                 pipe.xrange(keys.lines)
-                known, entries = await pipe.execute()
-        if not known and not entries:
+                exists, entries = await pipe.execute()
+        if not exists and not entries:
             raise NotFound(f"There is no run {run_id}")
         texts = [line for _, fields in entries for line in fields.get("line", "").split("\n")]
-        lines = [line for text in texts if (line := _readable(text))]
+        lines = [line for text in texts if (line := _parse_line(text))]
         return RunLogLines(run_id=run_id, lines=tuple(sorted(lines, key=lambda line: line.ts)[-MAX_LINES:]))
 
-    async def _write(self, told: list[tuple[str, str, str]]) -> int:
-        """Write what can be; how many lines found no place, because their run's key is corrupt."""
+    async def _write(self, lines: list[tuple[str, str, str]]) -> int:
+        """Write lines, each with tenant and run id; return how many corrupt keys refused."""
         by_run = defaultdict(list)
-        for tenant, run_id, line in told:
+        for tenant, run_id, line in lines:
             by_run[RunKeys(tenant, run_id).lines].append(line)
         with translate_redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                for stream, lines in by_run.items():
-                    entry = {"line": "\n".join(lines[-MAX_LINES:])}
+                for stream, of_run in by_run.items():
+                    entry = {"line": "\n".join(of_run[-MAX_LINES:])}
                     pipe.xadd(stream, entry, maxlen=MAX_ENTRIES, approximate=False)
                     pipe.expire(stream, self._ttl_s)
-                outcomes = (await pipe.execute(raise_on_error=False))[::2]
-        refused = [len(lines) for lines, each in zip(by_run.values(), outcomes, strict=True) if is_key_error(each)]
-        if failed := next((each for each in outcomes if isinstance(each, RedisError) and not is_key_error(each)), None):
+                replies = (await pipe.execute(raise_on_error=False))[::2]
+        refused = [len(of_run) for of_run, reply in zip(by_run.values(), replies, strict=True) if is_key_error(reply)]
+        if failed := next((each for each in replies if isinstance(each, RedisError) and not is_key_error(each)), None):
             raise to_store_error(failed)
         return sum(refused)
 
 
-def _readable(text: str) -> RunLogLine | None:
-    """The line; None of one that nobody can read."""
+def _parse_line(text: str) -> RunLogLine | None:
+    """Return the line; None if it is not valid, which is logged."""
     try:
-        return _line(json.loads(text))
+        return _to_line(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.warning("run_line_unreadable", extra={"line": text[:SHOWN_CHARACTERS]})
         return None
 
 
-def _line(told: dict[str, Any]) -> RunLogLine:
+def _to_line(record: dict[str, Any]) -> RunLogLine:
     return RunLogLine(
-        ts=told["ts"],
-        level=told["level"],
-        process=" ".join(filter(None, (told.get("deployment"), told.get("replica")))),
-        event=told.get("event") or told.get("message", ""),
-        fields={name: value for name, value in told.items() if name not in _OWN},
-        exception=told.get("exception"),
+        ts=record["ts"],
+        level=record["level"],
+        process=" ".join(filter(None, (record.get("deployment"), record.get("replica")))),
+        event=record.get("event") or record.get("message", ""),
+        fields={name: value for name, value in record.items() if name not in _COMMON_FIELDS},
+        exception=record.get("exception"),
     )

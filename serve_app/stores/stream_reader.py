@@ -1,4 +1,4 @@
-"""How do many wait for new entries of Redis streams by one blocking read?"""
+"""Reads Redis streams for many subscribers by one blocking command."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSE_S = 0.1
 """After Redis did not answer."""
 RESUBSCRIBE_PAUSE_S = 1.0
-"""After a key was found that is no stream."""
+"""After a key turned out to be no stream."""
 
 StreamEntry = tuple[str, "Mapping[str, str]"]
 """A stream's entry: its id and its fields."""
 
 
 class StreamSubscription:
-    """What one follower has not yet taken."""
+    """The entries that one subscriber has not yet read."""
 
     def __init__(self) -> None:
         self._news: asyncio.Queue[list[StreamEntry] | StoreCorrupt] = asyncio.Queue()
 
     def put(self, news: list[StreamEntry] | StoreCorrupt) -> None:
-        """Give it entries, or the reason why there will be no more."""
+        """Add entries, or the error that ends the subscription."""
         self._news.put_nowait(news)
 
     async def get(self) -> list[StreamEntry]:
-        """The next entries, waited for.
+        """Wait for the next entries and return them.
 
         Raises:
-            StoreCorrupt: one of the streams is none, and is read no longer.
+            StoreCorrupt: one of the keys is no stream; it is no longer read.
         """
         news = await self._news.get()
         if isinstance(news, StoreCorrupt):
@@ -49,48 +49,49 @@ class StreamSubscription:
 
 
 class StreamReader:
-    """New entries of streams, for all of this process that wait for some; one command at a time asks for them all.
+    """Reads new entries of streams for all subscribers of this process.
 
-    `block_s` is how long it blocks, below the client's time-out; a stream that is added meanwhile waits for its end.
+    One command at a time reads all streams. It blocks for `block_s`, which is below the client's time-out; a stream
+    that is added meanwhile waits for its end.
     """
 
     def __init__(self, redis: Redis, block_s: float) -> None:
         self._redis: Any = redis
         self._block_ms = int(block_s * 1000)
-        self._inboxes: dict[tuple[str, ...], set[StreamSubscription]] = {}
+        self._subscriptions: dict[tuple[str, ...], set[StreamSubscription]] = {}
         self._seen: dict[str, str] = {}
         self._wanted = asyncio.Event()
 
     @contextmanager
     def follow(self, *streams: str, after: str) -> Iterator[StreamSubscription]:
-        """The entries of these streams, those that came at one moment together.
+        """Subscribe to these streams in the block, from the id `after` on.
 
-        Where others follow the same streams, from where they are now on; else after the id `after`.
+        Where others follow the same streams already, from their position on.
         """
-        inbox = StreamSubscription()
-        if streams not in self._inboxes:
-            self._inboxes[streams] = set()
+        subscription = StreamSubscription()
+        if streams not in self._subscriptions:
+            self._subscriptions[streams] = set()
             self._seen.update(dict.fromkeys(streams, after))
-        self._inboxes[streams].add(inbox)
+        self._subscriptions[streams].add(subscription)
         self._wanted.set()
         try:
-            yield inbox
+            yield subscription
         finally:
-            self._leave(streams, inbox)
+            self._unsubscribe(streams, subscription)
 
     async def follow_forever(self, stream: str) -> AsyncIterator[StreamEntry]:
-        """The stream's entries from its first one on, for ever; a key that is no stream is asked for again."""
+        """Yield all entries of the stream; wait while the key is no stream."""
         after = "0"
         while True:
-            with self.follow(stream, after=after) as inbox, suppress(StoreCorrupt):
+            with self.follow(stream, after=after) as subscription, suppress(StoreCorrupt):
                 while True:
-                    for row in await inbox.get():
+                    for row in await subscription.get():
                         after = row[0]
                         yield row
             await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
 
     async def read_forever(self) -> None:
-        """Read for whoever waits, for ever; a key that is no stream costs its own followers only."""
+        """Read for all subscribers; a key that is no stream ends only its own."""
         while True:
             await self._wanted.wait()
             if not self._seen:
@@ -110,37 +111,37 @@ class StreamReader:
             with translate_redis_errors():
                 read = await self._redis.xread(dict(self._seen), block=self._block_ms)
         except StoreCorrupt:
-            await self._sort_out()
+            await self._drop_corrupt()
             await asyncio.sleep(RETRY_PAUSE_S)
         else:
             self._deliver({stream: rows for stream, rows in read if stream in self._seen})
 
-    async def _sort_out(self) -> None:
-        """Read each stream by itself, and those no longer that are none."""
-        for streams, inboxes in list(self._inboxes.items()):
+    async def _drop_corrupt(self) -> None:
+        """Read each stream by itself, and drop the keys that are no streams."""
+        for streams, subscriptions in list(self._subscriptions.items()):
             try:
                 with translate_redis_errors():
                     for stream in streams:
                         await self._redis.xread({stream: self._seen.get(stream, "0")}, count=1)
             except StoreCorrupt as error:
                 logger.exception("stream_unreadable", extra={"streams": list(streams)})
-                for inbox in list(inboxes):
-                    inbox.put(error)
-                    self._leave(streams, inbox)
+                for subscription in list(subscriptions):
+                    subscription.put(error)
+                    self._unsubscribe(streams, subscription)
 
-    def _leave(self, streams: tuple[str, ...], inbox: StreamSubscription) -> None:
-        """Have it follow no longer; once is enough."""
-        inboxes = self._inboxes.get(streams, set())
-        inboxes.discard(inbox)
-        if streams in self._inboxes and not inboxes:
-            del self._inboxes[streams]
+    def _unsubscribe(self, streams: tuple[str, ...], subscription: StreamSubscription) -> None:
+        """End the subscription, unless it has ended."""
+        subscriptions = self._subscriptions.get(streams, set())
+        subscriptions.discard(subscription)
+        if streams in self._subscriptions and not subscriptions:
+            del self._subscriptions[streams]
             for stream in streams:
                 del self._seen[stream]
 
     def _deliver(self, read: Mapping[str, list[StreamEntry]]) -> None:
         self._seen.update({stream: rows[-1][0] for stream, rows in read.items()})
-        for streams, inboxes in self._inboxes.items():
+        for streams, subscriptions in self._subscriptions.items():
             rows = [row for stream in streams for row in read.get(stream, [])]
             if rows:
-                for inbox in inboxes:
-                    inbox.put(rows)
+                for subscription in subscriptions:
+                    subscription.put(rows)

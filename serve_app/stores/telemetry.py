@@ -1,4 +1,4 @@
-"""How long does a store take, call by call, and does it answer?"""
+"""Metrics of the calls to Redis and Milvus."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from serve_app.ports import Metrics
 
 BLOCKING = {"XREAD"}
-"""Commands that wait on purpose."""
+"""Commands that wait on purpose; their time says nothing."""
 
 
 @contextmanager
 def measure_call(metrics: Metrics, store: str, answers: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Make one call in the block: well, where it raises none but `answers`; one that is given up says nothing."""
+    """Measure one call in the block; errors of the types `answers` count as ok.
+
+    A cancelled call is not counted.
+    """
     begun, outcome = time.monotonic(), "ok"
     try:
         yield
@@ -41,16 +44,16 @@ def measure_call(metrics: Metrics, store: str, answers: tuple[type[BaseException
 
 
 class MeasuredRedis(Redis):
-    """A client each of whose round trips is measured."""
+    """A Redis client that measures each round trip."""
 
     metrics: Metrics = NULL_METRICS
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        ask: Any = super().execute_command
+        execute: Any = super().execute_command
         if args[0] in BLOCKING:
-            return await ask(*args, **options)
+            return await execute(*args, **options)
         with measure_call(self.metrics, "redis"):
-            return await ask(*args, **options)
+            return await execute(*args, **options)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:  # noqa: FBT001, FBT002 - redis-py's signature
         pipe = MeasuredPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
@@ -59,7 +62,7 @@ class MeasuredRedis(Redis):
 
 
 class MeasuredPipeline(Pipeline):
-    """All its commands together."""
+    """A pipeline, measured as one round trip."""
 
     metrics: Metrics = NULL_METRICS
 

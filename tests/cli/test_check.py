@@ -82,7 +82,7 @@ def test_the_project_as_shipped_is_ready_to_start(project: Path, port: int) -> N
 
 
 def test_a_file_of_settings_is_checked_alone(project: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", patience_s=0):
+    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", timeout_s=0):
         result = check("configs/local.yaml")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("ok: configs/local.yaml\n")
@@ -90,7 +90,7 @@ def test_a_file_of_settings_is_checked_alone(project: Path, port: int) -> None:
 
 
 def test_a_taken_port_and_a_held_folder_are_told(project: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", patience_s=0):
+    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", timeout_s=0):
         taken, held = problems()
     assert taken.startswith("serve_config.yaml:")
     assert f": http_options.port: port {port} of 127.0.0.1 is in use. " in taken

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    with lock_data_folder(tmp_path, patience_s=0):
+    with lock_data_folder(tmp_path, timeout_s=0):
         with pytest.raises(InvalidConfiguration) as caught:
-            lock_data_folder(tmp_path, patience_s=0.1)
+            lock_data_folder(tmp_path, timeout_s=0.1)
         [problem] = caught.value.problems
         assert str(os.getpid()) in problem.what
-    lock_data_folder(tmp_path, patience_s=0).close()
+    lock_data_folder(tmp_path, timeout_s=0).close()
 
 
 def test_a_folder_that_cannot_be_used_is_a_problem_and_not_a_traceback(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_ports_that_a_stranger_took_are_replaced(tmp_path: Path) -> None:
 
 def test_ports_on_which_the_stores_of_the_folder_run_are_kept(tmp_path: Path) -> None:
     ports = choose_ports(tmp_path)
-    with lock_data_folder(tmp_path, patience_s=0), socket.create_server((LOOPBACK, ports.redis)):
+    with lock_data_folder(tmp_path, timeout_s=0), socket.create_server((LOOPBACK, ports.redis)):
         assert choose_ports(tmp_path) == ports
 
 

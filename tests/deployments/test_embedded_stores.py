@@ -283,29 +283,29 @@ def test_two_folders_are_served_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_folder_stays_held_until_the_last_child_of_its_owner_is_gone(tmp_path: Path) -> None:
-    owner = lock_data_folder(tmp_path, patience_s=0)
+    owner = lock_data_folder(tmp_path, timeout_s=0)
     child = ChildProcess(_program(tmp_path, "exec sleep 60"), owner.fileno())
     child.start()
     until(lambda: child.pid)
     owner.close()
     with pytest.raises(InvalidConfiguration):
-        lock_data_folder(tmp_path, patience_s=0.2)
-    child.stop(patience_s=2)
-    lock_data_folder(tmp_path, patience_s=0).close()
+        lock_data_folder(tmp_path, timeout_s=0.2)
+    child.stop(timeout_s=2)
+    lock_data_folder(tmp_path, timeout_s=0).close()
 
 
 def test_a_store_that_does_not_start_tells_the_last_line_of_its_log(tmp_path: Path) -> None:
-    with lock_data_folder(tmp_path, patience_s=0) as lock:
+    with lock_data_folder(tmp_path, timeout_s=0) as lock:
         child = ChildProcess(_program(tmp_path, "echo the file is broken >&2; exit 1"), lock.fileno())
         child.start()
         with pytest.raises(StoreUnavailable, match="the file is broken"):
-            child.wait_until_it_answers(timeout_s=1)
-        child.stop(patience_s=2)
+            child.wait_until_ready(timeout_s=1)
+        child.stop(timeout_s=2)
 
 
 def test_a_port_is_not_shared_with_a_stranger(tmp_path: Path) -> None:
     program = _program(tmp_path, "exec sleep 60")
-    with lock_data_folder(tmp_path, patience_s=0) as lock:
+    with lock_data_folder(tmp_path, timeout_s=0) as lock:
         child = ChildProcess(program, lock.fileno())
         with listening(program.port):
             child.start()
@@ -313,7 +313,7 @@ def test_a_port_is_not_shared_with_a_stranger(tmp_path: Path) -> None:
             assert child.pid is None
             assert child.supervised
         until(lambda: child.pid)
-        child.stop(patience_s=2)
+        child.stop(timeout_s=2)
 
 
 def _program(data_dir: Path, script: str) -> Program:
