@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from mcp_tools import answered, call, ready, running, served
 from pydantic import ValidationError
-from test_mcp_tool import answered, call, ready, running, served
 
 from serve_app.config import McpToolSettings, ToolSettings
 from serve_app.tools.grouped_tools import GroupedTools, ToolGroup

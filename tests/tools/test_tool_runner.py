@@ -1,4 +1,4 @@
-"""Does a tool's failure cost no more than its answer?"""
+"""A tool's failure costs its own answer only."""
 
 import asyncio
 import json
@@ -119,10 +119,12 @@ async def test_a_tools_failure_is_a_result_without_its_text() -> None:
     assert "hunter2" not in result.content
 
 
+@pytest.mark.looptime
 async def test_a_lost_connection_is_tried_again_after_two_seconds() -> None:
+    started = asyncio.get_running_loop().time()
     result = await _call("refused", {})
     assert (result.content, result.status, result.attempts) == ("second time lucky", "ok", 2)
-    assert result.elapsed_ms >= 2000
+    assert asyncio.get_running_loop().time() - started >= 2
 
 
 async def test_an_effect_tool_has_one_attempt() -> None:
@@ -149,6 +151,7 @@ async def test_an_effect_that_takes_too_long_has_an_unknown_outcome() -> None:
     assert "do not repeat" in result.content
 
 
+@pytest.mark.looptime
 async def test_a_call_that_is_tried_again_comes_under_the_same_key() -> None:
     result = await _call("book", {"room": 1}, effect="idempotent")
     assert (result.content, result.attempts, calls) == ("room 1", 2, [KEY, KEY])
@@ -189,6 +192,7 @@ async def test_garbage_of_a_tool_cannot_be_read() -> None:
         json.loads(content)
 
 
+@pytest.mark.looptime
 async def test_each_attempt_of_a_faulty_tool_is_hit() -> None:
     result = await _faulty("error", attempts=2)
     assert (result.status, result.attempts, calls) == ("error", 2, [])
