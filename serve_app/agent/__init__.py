@@ -1,1 +1,1 @@
-"""How is one turn run?"""
+"""The agent: one turn, from the user's message to the answer, with model, tools, memory and answer cache."""

@@ -1,4 +1,4 @@
-"""Finds the passages that an answer cites by number, in any form that models write.
+"""Citations: the passages that an answer rests on, cited by number in any form that models write.
 
 [1] ［1］ 【1】 〔１〕 [1, 2] [1][2] [1-3] [^1] 【1†source】 [citation:1] name passages.
 A bare number, a link, an index, code and a number that no passage has do not.
@@ -7,12 +7,19 @@ A bare number, a link, an index, code and a number that no passage has do not.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+from serve_app.terms import content_terms
+from serve_app.values import Citation
+
+if TYPE_CHECKING:
+    from serve_app.values import Passage
 
 _ONE_FORM = str.maketrans(
     "［］【】〔〕０１２３４５６７８９，、；;–—−‐‑～〜~＾：",
     "[][][]0123456789,,,,--------^:",
 )
-"""One mark for one, so that places in the text stay what they are."""
+"""One character for one, so that positions in the text stay the same."""
 
 _FENCED = re.compile(r"(?ms)^[ \t]*(`{3,}+|~{3,}+)[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)")
 _TICKS = re.compile("`+")
@@ -30,10 +37,29 @@ _INDEXED = re.compile(
 
 _CODE_AFTER = re.compile(r"\(|\{|\.[a-z_]+[(.=\[ ]|\s*(?:\+=|-=|:=|=(?![=>]))|->")
 _NEAR = 40
+ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
+"""Of an answer's words, in a passage: all but a few of a short answer's, a good number of a long one's."""
+
+
+def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
+    """Return the passages that `answer` cites by number; where it cites none, those whose words it is made of."""
+    cited = cited_numbers(answer, len(passages))
+    by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
+    chosen = by_number or _passages_reused(content_terms(answer), passages)
+    return [
+        Citation(source=passage.source, title=passage.title, passage=passage.text, score=passage.score)
+        for passage in chosen
+    ]
+
+
+def _passages_reused(words: frozenset[str], passages: list[Passage]) -> list[Passage]:
+    """Return the passages that share enough words with the answer; one that found nothing shares few with any."""
+    enough = min(ENOUGH_WORDS, ENOUGH_SHARE * len(words))
+    return [passage for passage in passages if words and len(words & content_terms(passage.text)) >= enough]
 
 
 def cited_numbers(answer: str, count: int) -> set[int]:
-    """The numbers from 1 to `count` that `answer` cites."""
+    """Return the numbers from 1 to `count` that `answer` cites."""
     text = _without_code(answer).translate(_ONE_FORM)
     labels = {int(label) for label in _DEFINED.findall(text)}
     text = _DEFINED.sub(lambda label: " " * len(label[0]), text)
@@ -53,7 +79,7 @@ def cited_numbers(answer: str, count: int) -> set[int]:
 
 
 def _without_code(answer: str) -> str:
-    """The answer with blanks for its code: what is fenced, and what stands between as many backticks."""
+    """Replace code with blanks: fenced blocks, and text between equal numbers of backticks."""
     text = _FENCED.sub(lambda code: " " * len(code[0]), answer)
     runs = list(_TICKS.finditer(text))
     closing: dict[int, int] = {}
@@ -81,7 +107,7 @@ def _is_index(before: str, after: str) -> bool:
 
 
 def _numbers(items: str, count: int) -> set[int]:
-    """Those of one pair of brackets; none where one of them belongs to no passage: then they are something else."""
+    """Return the numbers in one pair of brackets; none where one has no passage: then they are something else."""
     found: set[int] = set()
     for item in re.findall(rf"{_ITEM}", items):
         ends = [int(number) for number in re.findall(r"\d+", item)]

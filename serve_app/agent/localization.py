@@ -1,4 +1,4 @@
-"""What is an answer worth when something is missing?
+"""Localized messages for a turn without an answer; and the ladder, which says how an answer degrades.
 
     full          everything answered                                 success
     standby       another tool, endpoint or Milvus stood in           success; the call's status is `standby`
@@ -6,15 +6,14 @@
     basic answer  the model alone, without tools                      degraded: model
     nothing       no model answers                                    503, in the user's language
 
-Each rung is taken by whoever meets the failure: the tools' runner and the retriever stand in, the toolbelt answers for
-what is not there, the chain of models switches over, the turn falls back to the basic answer. The last rung is an error
-and no answer: a 200 would hide the outage from whoever watches the service.
+Each rung is taken where the failure is met: the tool runner and the retriever use a standby, the tool dispatcher makes
+a result for a tool that is away, the fallback model switches models, the turn asks for the basic answer. The last rung
+is an error and no answer: a 200 would hide the outage from monitoring.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from serve_app.errors import (
     AgentUnavailable,
@@ -40,18 +39,13 @@ REFUSAL = "The model declined to answer this request. Please rephrase it."
 REFUSAL_IN_CHINESE = "抱歉，模型拒绝回答这个问题，请换一种说法"
 
 
-def refusal(user_input: str) -> str:
-    """What a user reads where the model, or its provider's content filter, refused without a word."""
+def refusal_message(user_input: str) -> str:
+    """Return what a user reads where the model, or its provider's content filter, refused without a word."""
     return REFUSAL_IN_CHINESE if _HAN.search(user_input) else REFUSAL
 
 
-def status(degraded: list[str]) -> Literal["success", "degraded"]:
-    """The answer's status, by what it was made without."""
-    return "degraded" if degraded else "success"
-
-
-def in_the_language_of(user_input: str, error: Unavailable) -> Unavailable:
-    """The same error, its message in the user's language; every error class speaks English by itself."""
+def localize_error(error: Unavailable, user_input: str) -> Unavailable:
+    """Return the error with its message in the language of the user's message: Chinese or English."""
     if not _HAN.search(user_input):
         return error
     chinese = next((text for kind, text in IN_CHINESE.items() if isinstance(error, kind)), None)

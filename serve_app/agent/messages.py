@@ -1,9 +1,8 @@
-"""Conversion between LangChain's messages and those that memory keeps."""
+"""Messages: LangChain's, those that memory keeps, and those of the event log, converted into one another."""
 
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import (
@@ -19,48 +18,30 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
 from serve_app.llm.message_keys import ESTIMATED, MODEL, REASONING
-from serve_app.values import Exchange, Message, ToolRequest, TurnRequest, Usage
+from serve_app.memory.exchange import MAX_REASONING_CHARACTERS, MAX_TOOL_CHARACTERS
+from serve_app.values import Message, ToolRequest, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from langchain_core.messages import InvalidToolCall, ToolCall
 
-    from serve_app.runs.run import Run
-    from serve_app.values import ChatRequest
-
 _MALFORMED = "serve_app_malformed"
-
-KEPT_TOOL_CHARACTERS = 1_000
-"""Of a tool's output in memory: the answer already holds what mattered of it."""
+"""In a reply's metadata: the places of the calls whose arguments were no JSON."""
 
 
-KEPT_REASONING_CHARACTERS = 8_000
-"""Of the thinking before a call, for providers that want it again: they look whether it is there, not at its end."""
+def to_langchain(messages: Iterable[Message]) -> list[BaseMessage]:
+    """Convert messages of a conversation to LangChain's."""
+    return [_to_langchain(message) for message in messages]
 
 
-def earlier(request: ChatRequest, exchanges: list[Exchange]) -> list[BaseMessage]:
-    """What was said before the turn, as the model reads it: what memory has of it, or the request."""
-    given = request.history if isinstance(request, TurnRequest) else ()
-    remembered = [message for exchange in exchanges for message in exchange.messages]
-    return [_to_langchain(message) for message in (*given, *remembered)]
+def to_memory(messages: Iterable[BaseMessage]) -> list[Message]:
+    """Convert LangChain's messages of a turn to those that memory keeps."""
+    return [_to_memory(message) for message in messages]
 
 
-def kept(messages: list[BaseMessage]) -> list[Message]:
-    """One turn's messages, as memory keeps them."""
-    return [_from_langchain(message) for message in messages]
-
-
-def exchange(run: Run, messages: Sequence[Message]) -> str:
-    """What memory keeps of a run's turn: nothing of one without a conversation."""
-    if not run.context.session_id:
-        return ""
-    whole = Exchange(run_id=run.context.run_id, at=time.time(), user_id=run.request.user_id, messages=list(messages))
-    return whole.model_dump_json()
-
-
-def requests_of(reply: AIMessage) -> list[ToolRequest]:
-    """The tool calls of a model step; one whose arguments are not JSON asks with none, and so learns what is wrong."""
+def tool_requests(reply: AIMessage) -> list[ToolRequest]:
+    """Return the tool calls of a reply; one whose arguments are no JSON has none, and its result says what is wrong."""
     calls = [
         *((call["id"], call["name"], call["args"]) for call in reply.tool_calls),
         *((call["id"], call["name"] or "", {}) for call in reply.invalid_tool_calls),
@@ -72,7 +53,7 @@ def requests_of(reply: AIMessage) -> list[ToolRequest]:
 
 
 def usage_of(reply: AIMessage) -> Usage:
-    """The tokens of one model call."""
+    """Return the tokens of one model call."""
     counted = reply.usage_metadata
     if counted is None:
         return Usage()
@@ -84,9 +65,9 @@ def usage_of(reply: AIMessage) -> Usage:
 
 
 def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
-    """The reply, each of its calls under the id that its result will carry; it says itself which were malformed.
+    """Return the reply with `requests` as its calls, under the ids of their results, and the malformed ones marked.
 
-    The provider's own message goes back to it otherwise unchanged: some sign their reasoning.
+    Otherwise the provider's own message goes back to it unchanged: some sign their reasoning.
     """
     calls = [{"id": each.id, "name": each.name, "args": each.arguments, "type": "tool_call"} for each in requests]
     malformed = list(range(len(reply.tool_calls), len(requests)))
@@ -94,20 +75,20 @@ def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
     return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": [], "response_metadata": metadata})
 
 
-def malformed(reply: AIMessage) -> frozenset[int]:
-    """The places of the calls in a reply of `with_calls` whose arguments were not JSON."""
+def malformed_calls(reply: AIMessage) -> frozenset[int]:
+    """Return the places of the calls in a reply of `with_calls` whose arguments were no JSON."""
     return frozenset(reply.response_metadata.get(_MALFORMED, ()))
 
 
-def streamed(whole: AIMessage) -> AIMessage:
-    """The reply that a stream has brought; LangChain takes arguments that break off for all of them, this does not."""
+def assemble_reply(whole: AIMessage) -> AIMessage:
+    """Make the reply of a stream. Unlike LangChain, arguments that break off make a call invalid."""
     if not isinstance(whole, AIMessageChunk):  # of a model that does not stream
         return whole
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for chunk in whole.tool_call_chunks:
         name, written, given_id = chunk["name"], chunk["args"], chunk["id"]
-        arguments = _object(written or "{}")
+        arguments = _parse_object(written or "{}")
         if arguments is None:
             invalid.append(invalid_tool_call(name=name, args=written, id=given_id))
         else:
@@ -116,8 +97,8 @@ def streamed(whole: AIMessage) -> AIMessage:
     return reply.model_copy(update={"tool_calls": calls, "invalid_tool_calls": invalid})
 
 
-def _object(written: str) -> dict[str, Any] | None:
-    """The JSON object that a model has written; line breaks in its texts are let pass."""
+def _parse_object(written: str) -> dict[str, Any] | None:
+    """Parse the JSON object of a model, with line breaks in strings; None where it is none."""
     try:
         read = json.loads(written, strict=False)
     except ValueError:
@@ -125,13 +106,13 @@ def _object(written: str) -> dict[str, Any] | None:
     return read if isinstance(read, dict) else None
 
 
-def logged(reply: AIMessage) -> dict[str, Any]:
-    """The reply as JSON, with all that its provider wants to read again."""
+def serialize_reply(reply: AIMessage) -> dict[str, Any]:
+    """Return the reply as JSON, with all that its provider wants to read again."""
     return message_to_dict(reply)
 
 
-def unlogged(reply: dict[str, Any]) -> AIMessage:
-    """The reply that `logged` wrote."""
+def deserialize_reply(reply: dict[str, Any]) -> AIMessage:
+    """Return the reply that `serialize_reply` has written."""
     return cast("AIMessage", messages_from_dict([reply])[0])
 
 
@@ -151,15 +132,15 @@ def _to_langchain(message: Message) -> BaseMessage:
     )
 
 
-def _from_langchain(message: BaseMessage) -> Message:
+def _to_memory(message: BaseMessage) -> Message:
     if isinstance(message, AIMessage):
-        requests = requests_of(message)
+        requests = tool_requests(message)
         reasoning = message.additional_kwargs.get(REASONING) if requests else None
-        thought = {"reasoning": reasoning[:KEPT_REASONING_CHARACTERS]} if isinstance(reasoning, str) else {}
+        thought = {"reasoning": reasoning[:MAX_REASONING_CHARACTERS]} if isinstance(reasoning, str) else {}
         if thought:
             thought["model"] = str(message.response_metadata.get(MODEL, ""))
         return Message(role="assistant", content=message.text, tool_calls=requests, **thought)
     if isinstance(message, ToolMessage):
-        content = message.text[:KEPT_TOOL_CHARACTERS]
+        content = message.text[:MAX_TOOL_CHARACTERS]
         return Message(role="tool", content=content, tool_call_id=message.tool_call_id)
     return Message(role="user", content=message.text)

@@ -1,7 +1,7 @@
-"""How far is a turn, and what must be logged so that another process goes on from there?
+"""The progress of a turn: what it has gathered, and its steps as the event log keeps them.
 
-A model step is logged with its reply, a tool step with what the tool said. What follows from these is not logged: a
-process that goes on with a run reads the steps and comes to the same messages.
+A model step is logged with its reply, a tool step with what the tool brought. What follows from these is not logged: a
+process that adopts a run replays the steps and comes to the same messages.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from serve_app.agent.messages import logged, requests_of, unlogged, usage_of
-from serve_app.agent.tool_dispatch import ToolOutcome, content_of, shares
+from serve_app.agent.messages import deserialize_reply, serialize_reply, tool_requests, usage_of
+from serve_app.agent.tool_outcome import ToolOutcome, share_characters
 from serve_app.llm.message_keys import FALLBACK
 from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.retry import RetryBudget
@@ -21,22 +21,24 @@ from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, 
 from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from serve_app.ports import Span
-    from serve_app.runs.entries import Entry
-    from serve_app.values import EventData
+    from serve_app.runs.event_log import LogEntry
+    from serve_app.values import EventData, Reasoning
 
-
-_MODEL = "model"
-_TRUNCATED = "truncated"
-LEAST_CHARACTERS = 200
-"""What is told of a result at least, however much the turn has read: enough to say that and how much is missing."""
+_MODEL, _MEMORY, _TRUNCATED = "model", "memory", "truncated"
+MIN_RESULT_CHARACTERS = 200
+"""The model reads so much of a result at least, which says that it is cut and how much is missing."""
+MIN_SHORTENED_CHARACTERS = 400
+"""A result that is shortened because the conversation is too long is worth nothing below this."""
+SHORTEN_TO = 4
+"""A result is shortened to one in so many characters."""
 
 
 @dataclass(slots=True)
 class Step:
-    """A reply that calls tools, and what the calls have brought so far, by their place in the reply."""
+    """A reply that calls tools, and the outcomes of its calls so far, by their place in the reply."""
 
     number: int
     reply: AIMessage
@@ -44,17 +46,19 @@ class Step:
     outcomes: dict[int, ToolOutcome] = field(default_factory=dict)
 
     @property
-    def open(self) -> list[int]:
+    def open_calls(self) -> list[int]:
         """The calls that have not ended."""
         return [index for index in range(len(self.requests)) if index not in self.outcomes]
 
-    def begun(self, usage: Usage, empty: int) -> list[tuple[EventData, str]]:
-        """The step as the log keeps it: an event per call, the reply with the first, and what was before it."""
-        state = json.dumps({"reply": logged(self.reply), "usage": usage.model_dump(), "empty": empty}, default=str)
+    def begin_events(self, usage: Usage, empty_replies: int) -> list[tuple[EventData, str]]:
+        """Return an event per call for the log; the first has the reply and what was before it as its state."""
+        state = json.dumps(
+            {"reply": serialize_reply(self.reply), "usage": usage.model_dump(), "empty": empty_replies}, default=str
+        )
         return [(request, "" if index else state) for index, request in enumerate(self.requests)]
 
-    def ended(self, index: int) -> tuple[EventData, str]:
-        """The end of a call as the log keeps it."""
+    def end_event(self, index: int) -> tuple[EventData, str]:
+        """Return the event of a call that has ended, with its result as the state."""
         outcome = self.outcomes[index]
         passages = [passage.model_dump() for passage in outcome.passages]
         state = {
@@ -71,62 +75,73 @@ class TurnProgress:
     """What a turn has gathered so far."""
 
     messages: list[BaseMessage]
-    """This turn's only: the user's message, the steps, the answer."""
+    """Those of this turn: the user's message, the steps, the answer."""
+    history: list[BaseMessage] = field(default_factory=list)
+    """What the model reads before them: the system prompt, and the conversation."""
+    stream: Callable[[Token | Reasoning], None] | None = None
+    """Sends text to the followers as it comes; None where they want the whole answer only."""
     steps: int = 0
     step: Step | None = None
     """The step whose calls are being made."""
-    done: list[Step] = field(default_factory=list)
-    """The steps before it."""
-    empty: int = 0
-    """Replies that said nothing. They are logged with the step that follows: where a process dies before, the model is
-    asked once more by another one, and nothing is lost with a reply that said nothing."""
+    finished_steps: list[Step] = field(default_factory=list)
+    empty_replies: int = 0
+    """They are logged with the step that follows. Where a process dies before, its successor asks the model once more,
+    and nothing is lost with a reply that said nothing."""
     passages: list[Passage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     missing: dict[str, str | None] = field(default_factory=dict)
-    """By purpose, what the latest call left the answer without: one that went well makes good for one that did not."""
+    """By purpose, what the answer lacks after the latest call; a call that succeeds makes up for one that failed."""
     usage: Usage = field(default_factory=Usage)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(0))
-    """The tries beyond the first that are left to the turn, for all that it asks."""
+    """The retries that are left to the turn."""
     span: Span = NULL_SPAN
-    """What is recorded of the turn."""
-    characters: int = 200_000
-    """What is left of the characters that the tools' results may have together."""
-    said: bool = False
+    result_characters: int = 200_000
+    """What is left of the characters that the results of all tools may have together."""
+    has_text: bool = False
     """Whether text of an unfinished answer was sent."""
 
     @classmethod
-    def of(cls, user_input: str, entries: Iterable[Entry], max_result_characters: int) -> TurnProgress:
-        """How far the turn is whose log holds `entries`."""
-        progress = cls([HumanMessage(user_input)], characters=max_result_characters)
+    def restore(cls, user_input: str, entries: Iterable[LogEntry], max_result_characters: int) -> TurnProgress:
+        """Return the progress of the turn whose log holds `entries`."""
+        progress = cls([HumanMessage(user_input)], result_characters=max_result_characters)
         for entry in entries:
             progress._replay(entry.event.data, entry.state)
         return progress
 
     @property
-    def asked(self) -> int:
-        """How often the model was asked, and what it said was no answer."""
-        return self.steps + self.empty
+    def model_calls(self) -> int:
+        """How often the model was called and did not answer."""
+        return self.steps + self.empty_replies
 
-    def heard(self, reply: AIMessage) -> None:
-        """Take note of what a reply cost, and of who gave it."""
+    @property
+    def lacks(self) -> set[str]:
+        """The parts that the answer was made without."""
+        return {part for part in self.missing.values() if part}
+
+    def add_reply(self, reply: AIMessage) -> None:
+        """Count what a reply cost, and note where a fallback model gave it."""
         self.usage += usage_of(reply)
         if reply.response_metadata.get(FALLBACK):
             self.missing[_MODEL] = _MODEL
 
-    def force(self, *, truncated: bool = False) -> None:
-        """Take note that the answer was forced; `truncated`: by calls that were cut off, and so were not made."""
+    def mark_forced(self, *, truncated: bool = False) -> None:
+        """Note that the answer was forced; `truncated`: by calls that were cut off, and so were not made."""
         self.missing[_MODEL] = _MODEL
         if truncated:
             self.missing[_TRUNCATED] = _TRUNCATED
 
-    def begin(self, reply: AIMessage, requests: list[ToolRequest]) -> Step:
-        """The next step."""
+    def mark_memory_missing(self) -> None:
+        """Note that the model has not read the whole conversation."""
+        self.missing[_MEMORY] = _MEMORY
+
+    def begin_step(self, reply: AIMessage, requests: list[ToolRequest]) -> Step:
+        """Begin the next step."""
         self.step = Step(self.steps, reply, requests)
         self.steps += 1
         return self.step
 
-    def close(self) -> None:
-        """Take in what the step's calls have brought, in their order."""
+    def finish_step(self) -> None:
+        """Add the outcomes of the step's calls, in the order of the calls."""
         step = self.step
         if step is None:
             return
@@ -134,51 +149,86 @@ class TurnProgress:
         outcomes = [outcome for _, outcome in sorted(step.outcomes.items())]
         contents: list[str] = []
         for outcome in outcomes:
-            contents.append(sanitize_text(content_of(outcome, self.passages)))
+            contents.append(sanitize_text(outcome.content(len(self.passages))))
             self.passages.extend(outcome.passages)
             self.calls.append(outcome.call)
             self.missing[outcome.purpose] = outcome.missing
-        for outcome, content in zip(outcomes, self._within(contents), strict=True):
+        for outcome, content in zip(outcomes, self._truncate_results(contents), strict=True):
             self.messages.append(_tool_message(outcome, content))
-        self.done.append(step)
+        self.finished_steps.append(step)
         self.step = None
 
-    def _within(self, contents: list[str]) -> list[str]:
-        """The results as the model reads them, within what the turn may still read."""
-        allowed = shares([len(content) for content in contents], self.characters)
+    def shorten(self) -> bool:
+        """Shorten a conversation that is longer than the model reads; False where nothing is left to shorten.
+
+        The older half of the exchanges goes first; with none left, the longest tool result of the turn is cut.
+        """
+        if (history := without_oldest(self.history)) is not None:
+            self.history = history
+        elif (messages := with_shorter_result(self.messages)) is not None:
+            self.messages = messages
+        else:
+            return False
+        self.mark_memory_missing()
+        return True
+
+    def _truncate_results(self, contents: list[str]) -> list[str]:
+        """Return the results as the model reads them, within what the turn may still read."""
+        shares = share_characters([len(content) for content in contents], self.result_characters)
         cut = [
-            truncate(content, max(share, LEAST_CHARACTERS)) for content, share in zip(contents, allowed, strict=True)
+            truncate(content, max(share, MIN_RESULT_CHARACTERS))
+            for content, share in zip(contents, shares, strict=True)
         ]
-        self.characters -= sum(map(len, cut))
+        self.result_characters -= sum(map(len, cut))
         return cut
 
     def _replay(self, data: EventData, state: str) -> None:
         if isinstance(data, Token):
-            self.said = True
+            self.has_text = True
         elif isinstance(data, ToolRequest) and state:
-            self.close()
-            read = json.loads(state)
-            reply = unlogged(read["reply"])
-            self.begin(reply, requests_of(reply))
-            self.heard(reply)
-            self.usage = Usage.model_validate(read["usage"])
-            self.empty = read.get("empty", 0)  # a process of the version before says nothing of them
+            self.finish_step()
+            logged = json.loads(state)
+            reply = deserialize_reply(logged["reply"])
+            self.begin_step(reply, tool_requests(reply))
+            self.add_reply(reply)
+            self.usage = Usage.model_validate(logged["usage"])
+            self.empty_replies = logged["empty"]
         elif isinstance(data, ToolCall) and self.step:
-            read = json.loads(state)
-            request = self.step.requests[read["index"]]
+            logged = json.loads(state)
+            request = self.step.requests[logged["index"]]
             result = ToolResult(
-                content=read["content"], status=data.status, attempts=data.attempts, elapsed_ms=data.elapsed_ms
+                content=logged["content"], status=data.status, attempts=data.attempts, elapsed_ms=data.elapsed_ms
             )
-            passages = tuple(Passage.model_validate(each) for each in read["passages"])
-            lexical_only = read.get("lexical_only", False)  # a process of the version before says nothing of it
-            self.step.outcomes[read["index"]] = ToolOutcome(request, result, passages, lexical_only)
+            passages = tuple(Passage.model_validate(each) for each in logged["passages"])
+            self.step.outcomes[logged["index"]] = ToolOutcome(request, result, passages, logged["lexical_only"])
+
+
+def without_oldest(history: list[BaseMessage]) -> list[BaseMessage] | None:
+    """Return the system prompt and the later half of the exchanges; None where there are none."""
+    first = [message for message in history[:1] if isinstance(message, SystemMessage)]
+    rest = history[len(first) :]
+    starts = [place for place, message in enumerate(rest) if isinstance(message, HumanMessage)]
+    if not rest:
+        return None
+    dropped = (len(starts) + 1) // 2
+    return [*first, *(rest[starts[dropped] :] if dropped < len(starts) else [])]
+
+
+def with_shorter_result(messages: list[BaseMessage]) -> list[BaseMessage] | None:
+    """Return the messages with the longest tool result shortened; None where no result is long."""
+    results = [message for message in messages if isinstance(message, ToolMessage)]
+    longest = max(results, key=lambda message: len(message.text), default=None)
+    if longest is None or len(longest.text) <= MIN_SHORTENED_CHARACTERS:
+        return None
+    content = truncate(longest.text, max(len(longest.text) // SHORTEN_TO, MIN_SHORTENED_CHARACTERS))
+    short = longest.model_copy(update={"content": content})
+    return [short if message is longest else message for message in messages]
 
 
 def _tool_message(outcome: ToolOutcome, content: str) -> ToolMessage:
-    well = outcome.result.status in {"ok", "standby"}
     return ToolMessage(
         content,
         tool_call_id=outcome.request.id,
         name=outcome.request.name,
-        status="success" if well else "error",
+        status="success" if outcome.succeeded else "error",
     )

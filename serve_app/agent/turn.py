@@ -1,56 +1,60 @@
-"""One turn, from the user's message to the answer."""
+"""A turn, from the user's message to the answer: recall -> think <-> act -> remember -> answer.
+
+`Turn.run` reads from top to bottom in this order. The loop of thinking and acting (ReAct) is `_think_and_act`. Each
+step is logged before the next one begins, so that another process goes on with the turn where this one dies.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.messages.tool import tool_call
 
-from serve_app.agent.context_overflow import with_shorter_result, without_oldest
-from serve_app.agent.guardrails import BASIC, CUT, EMPTY, forced, told
-from serve_app.agent.localization import in_the_language_of, refusal, status
-from serve_app.agent.messages import earlier, exchange, kept, malformed, requests_of, with_calls
-from serve_app.agent.model_call import ask, for_model
+from serve_app.agent.citations import cite_passages
+from serve_app.agent.guardrails import BASIC_ANSWER, CUT_OFF_CALLS, EMPTY_REPLY, reached_limit
+from serve_app.agent.localization import localize_error, refusal_message
+from serve_app.agent.messages import malformed_calls, to_langchain, to_memory, tool_requests, with_calls
+from serve_app.agent.model_call import call_model, to_function_schema
 from serve_app.agent.progress import TurnProgress
-from serve_app.agent.prompts import KNOWLEDGE_SEARCH, citations, system
-from serve_app.agent.recording import record
-from serve_app.agent.tool_dispatch import ToolOutcome
+from serve_app.agent.prompts import KNOWLEDGE_SEARCH, system_prompt
+from serve_app.agent.tool_outcome import ToolOutcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
-from serve_app.llm.error_translation import ContextOverflow, ToolsRefused
+from serve_app.llm.error_translation import ToolsRefused
 from serve_app.llm.message_keys import CUT_CALLS, MODEL, TRUNCATED
 from serve_app.llm.provider_messages import new_call_id
 from serve_app.llm.reply_reader import read_finish_reason
 from serve_app.memory.conversation import Recalled
-from serve_app.memory.repair import repaired
+from serve_app.memory.exchange import repair_messages, serialize_exchange
 from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.resilience.retry import RetryBudget
 from serve_app.values import Answer, IdempotencyKey, Token, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import BaseMessage
 
     from serve_app.agent.answer_cache import AnswerCache
-    from serve_app.agent.model_call import Say
     from serve_app.agent.progress import Step
     from serve_app.agent.tool_dispatch import ToolDispatcher
     from serve_app.config import AgentSettings
     from serve_app.memory.conversation import ConversationMemory
-    from serve_app.ports import Span, SpanKind
+    from serve_app.ports import SpanKind
     from serve_app.runs.run import Run
-    from serve_app.values import Reasoning
+    from serve_app.values import Reasoning, ToolSpec
 
 logger = logging.getLogger(__name__)
+
+NO_TOOLS = "the model takes no tools"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Runs turns; one object serves all of them."""
+    """Runs turns; one object serves all turns of a process."""
 
     model: BaseChatModel
     model_name: str
@@ -59,10 +63,10 @@ class Turn:
     settings: AgentSettings
     cache: AnswerCache | None = None
     takes_tools: bool = True
-    """False where the model takes none: then documents are searched before it is asked."""
+    """False where the model takes none: then documents are searched before it is called."""
 
     async def run(self, run: Run) -> Answer:
-        """The answer; every step on the way is logged, and goes on from where the log ends.
+        """Return the answer; a turn that was begun elsewhere goes on where its log ends.
 
         Raises:
             DeadlineExceeded: the request's time ran out.
@@ -73,227 +77,221 @@ class Turn:
         """
         try:
             async with asyncio.timeout(remaining_s(local_deadline(run.context))):
-                return await self._answer(run)
+                recalled = await self._recall(run)
+                progress = self._restore_progress(run, recalled)
+                try:
+                    return await self._answer_or_reuse(run, progress, use_cache=recalled.complete)
+                finally:
+                    run.usage = progress.usage  # it is charged however the turn ends
         except Unavailable as error:
-            raise in_the_language_of(run.request.user_input, error) from error
+            raise localize_error(error, run.request.user_input) from error
         except TimeoutError:
             raise DeadlineExceeded("The turn did not end within its time") from None
 
-    async def _answer(self, run: Run) -> Answer:
-        memory = await self._recalled(run)
-        progress = TurnProgress.of(run.request.user_input, run.entries, self.settings.max_result_characters)
+    async def _recall(self, run: Run) -> Recalled:
+        """Return what the session remembers, if there is one; while Redis is away the turn runs without."""
+        if not run.context.session_id:
+            return Recalled([], complete=True)
+        if run.detached:
+            return Recalled([], complete=False)
+        try:
+            return await self.memory.recall(run.context, run.lease.epoch, run.lease.memory_rows)
+        except StoreUnavailable:
+            return Recalled([], complete=False)
+
+    def _restore_progress(self, run: Run, recalled: Recalled) -> TurnProgress:
+        """Return where the turn stands: at its beginning, or where a process that died has left it."""
+        request = run.request
+        instructions = request.instructions if isinstance(request, TurnRequest) else ""
+        earlier = request.history if isinstance(request, TurnRequest) else ()
+        progress = TurnProgress.restore(request.user_input, run.entries, self.settings.max_result_characters)
+        system = SystemMessage(system_prompt(self.settings.prompt, instructions))
+        progress.history = [system, *to_langchain((*earlier, *recalled.messages))]
+        progress.stream = _create_stream(run)
         progress.budget = RetryBudget(self.settings.retry_budget)
         progress.span = run.span
-        self._keep_effects(run, progress)
-        try:
-            return await self._concluded(run, progress, memory)
-        finally:
-            run.usage = progress.usage  # it is charged however the turn ends
+        if not recalled.complete:
+            progress.mark_memory_missing()
+        self._remember_effects(run, progress)
+        return progress
 
-    async def _concluded(self, run: Run, progress: TurnProgress, memory: Recalled) -> Answer:
-        """The answer that the turn comes to from here."""
+    async def _answer_or_reuse(self, run: Run, progress: TurnProgress, *, use_cache: bool) -> Answer:
+        """Return the cached answer to the same question, or make one and put it into the cache."""
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
-        prompt = system(self.settings.prompt, run.request.instructions if isinstance(run.request, TurnRequest) else "")
-        history = [SystemMessage(prompt), *earlier(run.request, memory.exchanges)]
-        make = partial(self._made, run, memory, history, progress)
-        if self.cache is None or not memory.whole:
-            return await make()
-        return await self.cache.answer(run, history, progress, make)
+        if self.cache is None or not use_cache:
+            return await self._answer(run, progress)
+        cached = await self.cache.get(run, progress)
+        if isinstance(cached, Answer):
+            return cached
+        try:
+            answer = await self._answer(run, progress)
+            await self.cache.put(cached, answer, progress)
+        except BaseException as error:
+            self.cache.release(cached, error)
+            raise
+        return answer
 
-    async def _made(self, run: Run, memory: Recalled, history: list[BaseMessage], progress: TurnProgress) -> Answer:
-        reply = await self._think(run, history, progress)
+    async def _answer(self, run: Run, progress: TurnProgress) -> Answer:
+        """Think and act until there is an answer, and remember it."""
+        reply = await self._think_and_act(run, progress)
         if not reply.text.strip():  # a refusal without a word
-            sentence = refusal(run.request.user_input)
+            sentence = refusal_message(run.request.user_input)
             reply = reply.model_copy(update={"content": sentence})
-            if run.request.stream:
-                run.say(Token(text=sentence, restart=progress.said))
+            if progress.stream:
+                progress.stream(Token(text=sentence, restart=progress.has_text))
         progress.messages.append(reply)
-        result = reply.text
-        run.exchange = _exchange(run, progress)
-        lacking = {part for part in progress.missing.values() if part}
-        lacking |= {"truncated"} if reply.response_metadata.get(TRUNCATED) else set()
-        degraded = sorted(lacking if memory.whole else lacking | {"memory"})
+        self._remember(run, progress)
+        truncated = {"truncated"} if reply.response_metadata.get(TRUNCATED) else set()
+        degraded = sorted(progress.lacks | truncated)
         return Answer(
-            result=result,
+            result=reply.text,
             session_id=run.context.session_id,
-            status=status(degraded),
+            status="degraded" if degraded else "success",
             run_id=run.context.run_id,
             degraded=degraded,
-            citations=citations(result, progress.passages),
+            citations=cite_passages(reply.text, progress.passages),
             tool_calls=progress.calls,
             usage=progress.usage,
             model=reply.response_metadata.get(MODEL, self.model_name),
             finish_reason=read_finish_reason(reply),
         )
 
-    async def _recalled(self, run: Run) -> Recalled:
-        """What the session remembers, if there is one; while Redis is away the turn runs without."""
-        if not run.context.session_id:
-            return Recalled([], whole=True)
-        if run.detached:
-            return Recalled([], whole=False)
-        try:
-            return await self.memory.recall(run.context, run.held.epoch, run.held.remembered)
-        except StoreUnavailable:
-            return Recalled([], whole=False)
-
-    async def _think(self, run: Run, history: list[BaseMessage], progress: TurnProgress) -> AIMessage:
-        """Model and tools by turns, until the model answers, or has to answer without tools."""
+    async def _think_and_act(self, run: Run, progress: TurnProgress) -> AIMessage:
+        """Call the model and its tools by turns, until the model answers, or has to answer without tools."""
         specs = await self.tools.specs()
-        context = run.context
-        terms: dict[str, Any] = {
-            "deadline": local_deadline(context),
-            "budget": progress.budget,
-            "faults": context.faults,
-        }
-        unbound = self.model.bind(**terms)
-        bound = self.model.bind_tools([for_model(spec) for spec in specs], **terms) if self.takes_tools else unbound
-        read = _Read(history, _say(run))
-        if progress.step:
+        known_tools = {spec.name for spec in specs}
+        model, model_without_tools = self._bind(run, progress, specs)
+        if progress.step:  # a process died between the calls of a step
             await self._act(run, progress, progress.step)
         elif not self.takes_tools and not progress.steps:
             await self._search_first(run, progress)
-        sentence = ""
         own_steps = 0 if self.takes_tools else progress.steps
-        while not (why := forced(progress, self.settings, {spec.name for spec in specs}, own_steps)):
+        correction = ""
+        while not (limit := reached_limit(progress, self.settings, known_tools, own_steps)):
             try:
-                reply = await self._ask(bound, read, progress, sentence)
+                reply = await call_model(model, progress, correction)
             except ToolsRefused:
-                why = "the model takes no tools"
+                limit = NO_TOOLS
                 break
-            requests = requests_of(reply)
-            sentence = ""
-            if requests:
-                step = progress.begin(with_calls(reply, requests), requests)
-                await run.record(*step.begun(progress.usage, progress.empty))
-                await self._act(run, progress, step)
+            if requests := tool_requests(reply):
+                await self._act(run, progress, await self._begin_step(run, progress, with_calls(reply, requests)))
+                correction = ""
             elif is_answer(reply):
                 return reply
             else:
-                progress.empty += 1
-                sentence = CUT if reply.response_metadata.get(CUT_CALLS) else EMPTY
-        if progress.asked > own_steps or why == "the model takes no tools":
-            logger.warning("run_answers_without_tools", extra={"reason": why})
-            progress.force(truncated=sentence == CUT)
-        reply = with_calls(await self._ask(unbound, read, progress, BASIC), [])
+                progress.empty_replies += 1
+                correction = CUT_OFF_CALLS if reply.response_metadata.get(CUT_CALLS) else EMPTY_REPLY
+        if progress.model_calls > own_steps or limit == NO_TOOLS:
+            logger.warning("run_answers_without_tools", extra={"reason": limit})
+            progress.mark_forced(truncated=correction == CUT_OFF_CALLS)
+        reply = with_calls(await call_model(model_without_tools, progress, BASIC_ANSWER), [])
         if not (reply.text.strip() or is_answer(reply)):
             raise ModelUnavailable("The model gave no answer")
         return reply
 
-    async def _ask(self, model: Any, read: _Read, progress: TurnProgress, sentence: str) -> AIMessage:
-        """One model step; a conversation that is too long is shortened until the model reads it.
+    def _bind(self, run: Run, progress: TurnProgress, specs: list[ToolSpec]) -> tuple[Any, Any]:
+        """Return the model with its tools, and without."""
+        options: dict[str, Any] = {
+            "deadline": local_deadline(run.context),
+            "budget": progress.budget,
+            "faults": run.context.faults,
+        }
+        without_tools = self.model.bind(**options)
+        if not self.takes_tools:
+            return without_tools, without_tools
+        return self.model.bind_tools([to_function_schema(spec) for spec in specs], **options), without_tools
 
-        Raises:
-            ContextOverflow: nothing is left to shorten.
-        """
-        while True:
-            history = told(read.history, sentence) if sentence else read.history
-            try:
-                return await ask(model, [*history, *progress.messages], progress, read.say)
-            except ContextOverflow:
-                if (less := without_oldest(read.history)) is not None:
-                    read.history = less
-                elif (shorter := with_shorter_result(progress.messages)) is not None:
-                    progress.messages = shorter
-                else:
-                    raise
-                logger.warning("conversation_shortened", extra={"messages": len(read.history)})
-                progress.missing["memory"] = "memory"
+    async def _begin_step(self, run: Run, progress: TurnProgress, reply: AIMessage) -> Step:
+        """Log the calls of a reply before any of them is made."""
+        step = progress.begin_step(reply, tool_requests(reply))
+        await run.record(*step.begin_events(progress.usage, progress.empty_replies))
+        return step
 
     async def _search_first(self, run: Run, progress: TurnProgress) -> None:
         """Search the documents for the question, as a call that the service makes itself."""
         call = tool_call(id=new_call_id(), name=KNOWLEDGE_SEARCH, args={"query": run.request.user_input})
-        reply = AIMessage("", tool_calls=[call])
-        step = progress.begin(reply, requests_of(reply))
-        await run.record(*step.begun(progress.usage, progress.empty))
-        await self._act(run, progress, step)
+        await self._act(run, progress, await self._begin_step(run, progress, AIMessage("", tool_calls=[call])))
 
     async def _act(self, run: Run, progress: TurnProgress, step: Step) -> None:
-        """All calls of one step that have not ended, side by side."""
+        """Make all calls of a step that have not ended, side by side."""
 
         async def call(index: int) -> None:
-            step.outcomes[index] = outcome = await self._outcome(run, progress, step, index)
+            step.outcomes[index] = outcome = await self._call_tool(run, progress, step, index)
             self.tools.count(outcome)
-            await run.record(step.ended(index))
+            await run.record(step.end_event(index))
 
-        self._keep_effects(run, progress)
+        self._remember_effects(run, progress)
         try:
             async with asyncio.TaskGroup() as group:
-                for index in step.open:
+                for index in step.open_calls:
                     group.create_task(call(index))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        progress.close()
-        self._keep_effects(run, progress)
+        progress.finish_step()
+        self._remember_effects(run, progress)
 
-    def _keep_effects(self, run: Run, progress: TurnProgress) -> None:
-        """What a turn did is remembered even if no answer comes: a user who asks again must not have it done again."""
-        made = [call.name for call in progress.calls]
-        begun = [request.name for request in progress.step.requests] if progress.step else []
-        if any(self.tools.effect(name) != "pure" for name in [*made, *begun]):
-            run.exchange = _exchange(run, progress)
-
-    async def _outcome(self, run: Run, progress: TurnProgress, step: Step, index: int) -> ToolOutcome:
+    async def _call_tool(self, run: Run, progress: TurnProgress, step: Step, index: int) -> ToolOutcome:
+        """Make one call of a step, unless it must not be made."""
         request = step.requests[index]
         kind: SpanKind = "retrieval" if request.name == KNOWLEDGE_SEARCH else "tool"
         with progress.span.start_child(kind, request.name, lambda: request.arguments) as span:
-            span.hide_values(self.tools.hidden(request))
-            outcome = await self._brought(run, progress, step, index, span)
-            record(outcome, span)
+            span.hide_values(self.tools.sensitive_values(request))
+            if result := await self._refuse_call(run, progress, step, index):
+                outcome = ToolOutcome(request, result)
+            else:
+                key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
+                context = run.context.model_copy(update={"traceparent": span.traceparent})
+                outcome = await self.tools.call(context, request, key, progress.budget)
+            outcome.record(span)
         return outcome
 
-    async def _brought(self, run: Run, progress: TurnProgress, step: Step, index: int, span: Span) -> ToolOutcome:
-        """What one call brings; a call with an effect is made by one process only, after it has said so."""
-        request = step.requests[index]
-        if index in malformed(step.reply):
-            return ToolOutcome(request, ToolResult.not_run(f"wrong arguments for {request.name}: not a JSON object"))
+    async def _refuse_call(self, run: Run, progress: TurnProgress, step: Step, index: int) -> ToolResult | None:
+        """Return the result of a call that must not be made. A call with an effect is journaled before it is made."""
+        name = step.requests[index].name
+        if index in malformed_calls(step.reply):
+            return ToolResult.not_run(f"wrong arguments for {name}: not a JSON object")
         if len(progress.calls) + index >= self.settings.max_tool_calls:
-            return ToolOutcome(
-                request, ToolResult.refused(request.name, "this turn has made all the calls that it may")
-            )
-        effect = self.tools.effect(request.name)
+            return ToolResult.refused(name, "this turn has made all the calls that it may")
+        effect = self.tools.effect(name)
         if effect != "pure" and not run.context.effects:
-            return ToolOutcome(request, ToolResult.refused(request.name, "the request's key cannot be kept now"))
+            return ToolResult.refused(name, "the request's key cannot be kept now")
         if effect == "effect":
             try:
-                if not await run.reserve(step.number, index):
-                    return ToolOutcome(request, ToolResult.unknown(request.name, 1, 0))
+                if not await run.journal_effect(step.number, index):
+                    return ToolResult.unknown(name, 1, 0)
             except StoreUnavailable:
-                return ToolOutcome(request, ToolResult.refused(request.name, "its effect cannot be recorded now"))
-        key = IdempotencyKey(f"{run.context.run_id}:{step.number}:{index}")
-        context = run.context.model_copy(update={"traceparent": span.traceparent})
-        return await self.tools.call(context, request, key, progress.budget)
-
-
-@dataclass(slots=True)
-class _Read:
-    """What a turn's model reads before the turn, and where its text goes as it comes."""
-
-    history: list[BaseMessage]
-    say: Say | None
-
-
-def _say(run: Run) -> Say | None:
-    """Sends text to the run's followers; thinking only to a client that asked for it."""
-    if not run.request.stream:
+                return ToolResult.refused(name, "its effect cannot be recorded now")
         return None
 
-    def say(piece: Token | Reasoning) -> None:
-        if run.request.reasoning or isinstance(piece, Token):
-            run.say(piece)
+    def _remember_effects(self, run: Run, progress: TurnProgress) -> None:
+        """Remember what the turn did even if no answer comes: a user who asks again must not have it done again."""
+        finished = [call.name for call in progress.calls]
+        begun = [request.name for request in progress.step.requests] if progress.step else []
+        if any(self.tools.effect(name) != "pure" for name in [*finished, *begun]):
+            self._remember(run, progress)
 
-    return say
+    def _remember(self, run: Run, progress: TurnProgress) -> None:
+        """Set what memory keeps of the turn; it is written with the last event of the run."""
+        begun = [progress.step.reply] if progress.step else []
+        messages, _ = repair_messages(to_memory([*progress.messages, *begun]))
+        run.exchange = serialize_exchange(run.context, run.request, messages)
 
 
 def is_answer(reply: AIMessage) -> bool:
-    """Whether a reply ends the turn: it says something, or it is a refusal; not the beginning of calls cut off."""
+    """Whether a reply ends the turn: it has text or is a refusal, and has no calls that were cut off."""
     if read_finish_reason(reply) == "content_filter":
         return True
     return bool(reply.text.strip()) and not reply.response_metadata.get(CUT_CALLS)
 
 
-def _exchange(run: Run, progress: TurnProgress) -> str:
-    """The turn as memory keeps it, as far as it is."""
-    messages, _ = repaired(kept([*progress.messages, *([progress.step.reply] if progress.step else [])]))
-    return exchange(run, messages)
+def _create_stream(run: Run) -> Callable[[Token | Reasoning], None] | None:
+    """Return what sends text to the run's followers; reasoning only to a client that asked for it."""
+    if not run.request.stream:
+        return None
+
+    def stream(piece: Token | Reasoning) -> None:
+        if run.request.reasoning or isinstance(piece, Token):
+            run.stream(piece)
+
+    return stream

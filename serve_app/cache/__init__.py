@@ -1,1 +1,1 @@
-"""Which answer was given to the same question before, and who is answering it now?"""
+"""The answer cache in Redis: stored answers, and single-flight over all agents for those being made."""

@@ -1,7 +1,12 @@
-"""How do the agents share answers: those that are there, and those that one of them is making?
+"""Answers that the agents share: those that are stored, and those that one of them is making.
 
-One run at a time leads: it has the right to answer a question, as long as its process says so, and the equal ones wait
-for it. A process waits for all that its runs wait for by one blocking read, of the stream that is its own inbox.
+Single-flight: one run at a time leads. It has the right to make the answer to a question, which its process renews, and
+equal questions wait for it. A process waits for all its runs by one blocking read of its inbox stream.
+
+A question reads the version of the documents in the same step as the answer. An answer made under another version is
+never returned, and is not stored where the version has changed meanwhile. Nor does an answer replace one that was begun
+later, by Redis's clock. A script may run twice, because the client repeats one whose reply was lost; the second time
+changes nothing.
 """
 
 from __future__ import annotations
@@ -15,52 +20,157 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from serve_app.cache import scripts
-from serve_app.cache.kept import KeptAnswer
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.redis import translate_redis_errors
 from serve_app.stores.redis_keys import AnswerKeys, inbox_stream
 from serve_app.stores.stream_reader import StreamReader
+from serve_app.values import Citation, Message, ToolCall, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from redis.asyncio import Redis
 
+    from serve_app.values import Answer
+
 logger = logging.getLogger(__name__)
 
-LIFE_MS = 2_000
-"""How long a run leads whose process is not heard of: longer than a healthy process pauses, and no more than those wait
-who would be quicker by themselves."""
-RENEW_EVERY_S = LIFE_MS / 4000
-ALONE_MS = 10_000
-"""For how long equal questions are answered each by itself, once one had an answer that is not for others."""
+LEAD_MS = 2_000
+"""How long a run leads whose process does not renew: longer than a healthy process pauses, and no longer than a run
+waits that would be quicker by itself."""
+RENEW_EVERY_S = LEAD_MS / 4000
+UNCACHED_MS = 10_000
+"""How long equal questions are answered each by itself, once one had an answer that is not for others."""
 LISTEN_S = 1.0
 CLOSE_S = 1.0
 
+GET = """
+-- KEYS answer lead waiting version
+-- ARGV run owner lead_ms afresh
+local version = redis.call('GET', KEYS[4]) or ''
+if ARGV[4] == '' then
+  local stored = redis.call('HMGET', KEYS[1], 'version', 'answer')
+  if stored[1] == version then return {'found', stored[2]} end
+  local lead = redis.call('HMGET', KEYS[2], 'run', 'version')
+  if lead[2] == version and lead[1] == '' then return {'uncached'} end
+  if lead[2] == version and lead[1] ~= ARGV[1] then
+    redis.call('SADD', KEYS[3], ARGV[2])
+    redis.call('PEXPIRE', KEYS[3], 5 * ARGV[3])
+    return {'joined', redis.call('PTTL', KEYS[2])}
+  end
+end
+redis.call('HSET', KEYS[2], 'run', ARGV[1], 'version', version)
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+local now = redis.call('TIME')
+return {'lead', version, now[1] * 1000000 + now[2]}
+"""
+"""Returns an answer; or the right to make it, and since when (Unix time in microseconds); or for how long another run
+has that right; or neither, where a run that had it made an answer that is not for others. `afresh` takes no answer that
+was made before."""
+
+_WAKE = """
+local function wake()
+  for _, owner in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+    local inbox = 'serve_app:inbox:' .. owner
+    redis.call('XADD', inbox, 'MAXLEN', '~', 1000, '*', 'answer', KEYS[1])
+    redis.call('EXPIRE', inbox, 60)
+  end
+  redis.call('DEL', KEYS[3])
+end
+"""
+
+PUT = (
+    _WAKE
+    + """
+-- KEYS answer lead waiting version
+-- ARGV run version begun_us ttl_ms answer
+local holder = redis.call('HGET', KEYS[2], 'run')
+if holder and holder ~= ARGV[1] then return 0 end
+local stored = redis.call('HMGET', KEYS[1], 'version', 'begun_us')
+if not holder and stored[1] == ARGV[2] and tonumber(stored[2] or 0) > tonumber(ARGV[3]) then return 0 end
+local current = (redis.call('GET', KEYS[4]) or '') == ARGV[2]
+if current then
+  redis.call('HSET', KEYS[1], 'version', ARGV[2], 'begun_us', ARGV[3], 'answer', ARGV[5])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+redis.call('DEL', KEYS[2])
+wake()
+return current and 1 or 0
+"""
+)
+"""Stores an answer. A lead that has expired is still good where nobody has taken it, or stored a later answer."""
+
+RELEASE_LEAD = (
+    _WAKE
+    + """
+-- KEYS answer lead waiting
+-- ARGV run uncached_ms
+if redis.call('HGET', KEYS[2], 'run') ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then
+  redis.call('DEL', KEYS[2])
+else
+  redis.call('HSET', KEYS[2], 'run', '')
+  redis.call('PEXPIRE', KEYS[2], ARGV[2])
+end
+wake()
+return 1
+"""
+)
+"""Gives the lead up; for `uncached_ms`, equal questions do not wait for one another."""
+
+RENEW_LEAD = """
+-- KEYS lead
+-- ARGV run lead_ms
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+
+class CachedAnswer(Value):
+    """An answer without session, run and user, and without the wording of its question."""
+
+    result: str
+    citations: list[Citation]
+    tool_calls: list[ToolCall]
+    model: str
+    messages: list[Message]
+    """What a session remembers of the turn, after the user's message."""
+
+    @classmethod
+    def of(cls, answer: Answer, messages: Sequence[Message]) -> CachedAnswer:
+        """Return what is stored of `answer`; `messages` are those of the turn after the user's."""
+        return cls(
+            result=answer.result,
+            citations=answer.citations,
+            tool_calls=answer.tool_calls,
+            model=answer.model,
+            messages=list(messages),
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question, and the run that asks it."""
+class Question:
+    """The keys of a question, and the run that asks it."""
 
     keys: AnswerKeys
     run_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An answer that is there; `waited` says that another run was making it."""
+class Hit:
+    """A stored answer; `waited` says that another run was making it."""
 
-    kept: KeptAnswer
+    answer: CachedAnswer
     waited: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The right to answer, and the version of the documents under which it was given."""
+    """The right to make an answer, and the version of the documents under which it was given."""
 
-    asked: Asked
+    question: Question
     version: str
     begun_us: int = field(compare=False)
     """When it was given: Unix time in microseconds, by Redis's clock."""
@@ -69,36 +179,40 @@ class Lead:
 class SharedAnswers:
     """The answers in Redis, for the process `owner`; made where an event loop runs.
 
-    Every method but `close` raises `StoreUnavailable` when Redis does not answer.
+    `get` and `put` raise `StoreUnavailable` when Redis does not answer.
     """
 
-    def __init__(self, redis: Redis, owner: str, ttl_s: float) -> None:
+    def __init__(self, redis: Redis, owner: str, ttl_s: float, availability: RedisAvailability | None = None) -> None:
         self._redis: Any = redis
         self._owner = owner
         self._ttl_ms = max(1, int(ttl_s * 1000))
-        self._tail = StreamReader(redis, LISTEN_S)
+        self.availability = availability or RedisAvailability()
+        self._reader = StreamReader(redis, LISTEN_S)
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._leads: set[Lead] = set()
-        self._telling: set[asyncio.Task[None]] = set()
-        going_on = (self._tail.read_forever(), self._listen(), self._renew())
-        self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in going_on]
+        self._releases: set[asyncio.Task[None]] = set()
+        loops = (self._reader.read_forever(), self._listen(), self._renew_leads())
+        self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in loops]
 
-    async def find(self, asked: Asked, *, afresh: bool = False) -> Found | Lead | None:
-        """The answer, as soon as whoever is making it has made it; or the right to make it.
+    async def get(self, question: Question, *, afresh: bool = False) -> Hit | Lead | None:
+        """Return the answer, waiting while another run makes it; or the right to make it.
 
-        None where the run answers by itself, and for itself only. `afresh` takes no answer that was made before, and
-        waits for none. How long it waits at most is the caller's to say.
+        The right is renewed until `put` or `release`. None where the run makes its answer for itself only.
+        `afresh` takes no answer that was made before, and waits for none. The caller limits how long it waits.
         """
-        with self._woken(asked) as woken:
+        arguments = (question.run_id, self._owner, LEAD_MS, "afresh" if afresh else "")
+        with self._subscribe(question) as woken:
             waited = False
             while True:
                 woken.clear()
-                match await self._eval(scripts.FIND, *_finding(asked, self._owner, afresh=afresh)):
-                    case ["kept", answer]:
-                        kept = _read(answer or "")
-                        return Found(kept, waited) if kept else None
+                match await self._eval(GET, question.keys.all, arguments):
+                    case ["found", stored]:
+                        answer = _parse_answer(stored or "")
+                        return Hit(answer, waited) if answer else None
                     case ["lead", version, begun_us]:
-                        return Lead(asked, version, begun_us)
+                        lead = Lead(question, version, begun_us)
+                        self._leads.add(lead)
+                        return lead
                     case ["joined", left_ms]:
                         waited = True
                         with suppress(TimeoutError):
@@ -107,42 +221,38 @@ class SharedAnswers:
                     case _:
                         return None
 
-    @contextmanager
-    def leading(self, lead: Lead) -> Iterator[None]:
-        """Have the right renewed while the block makes the answer."""
-        self._leads.add(lead)
-        try:
-            yield
-        finally:
-            self._leads.discard(lead)
+    async def put(self, lead: Lead, answer: CachedAnswer) -> bool:
+        """Store the answer for all who wait for it, and return whether it is stored.
 
-    async def keep(self, lead: Lead, answer: KeptAnswer) -> bool:
-        """Keep the answer that the lead has made, and say whether it is kept.
-
-        It is not where a document has changed meanwhile, or where another run leads that was given the right later, or
-        has kept its answer.
+        It is not where a document has changed meanwhile, or where another run was given the lead later, or has stored
+        its answer.
         """
-        asked = lead.asked
-        given = (asked.run_id, lead.version, lead.begun_us, self._ttl_ms, answer.model_dump_json())
-        return bool(await self._eval(scripts.KEEP, asked.keys.all, given))
+        self._leads.discard(lead)
+        arguments = (lead.question.run_id, lead.version, lead.begun_us, self._ttl_ms, answer.model_dump_json())
+        return bool(await self._eval(PUT, lead.question.keys.all, arguments))
 
-    def release(self, lead: Lead, *, alone: bool) -> None:
-        """Lead no longer: another one does, or with `alone` each answers by itself. It never waits."""
-        given = (lead.asked.run_id, ALONE_MS if alone else 0)
-        task = asyncio.create_task(self._tell(lead.asked.keys.all[:3], given), context=contextvars.Context())
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+    def release(self, lead: Lead, *, uncached: bool) -> None:
+        """Give the lead up: another run takes it, or with `uncached` each answers for itself. It never waits."""
+        self._leads.discard(lead)
+        arguments = (lead.question.run_id, UNCACHED_MS if uncached else 0)
+        task = asyncio.create_task(self._release(lead.question.keys.all[:3], arguments), context=contextvars.Context())
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    def stop_renewing(self, lead: Lead) -> None:
+        """Let the lead expire."""
+        self._leads.discard(lead)
 
     async def close(self) -> None:
-        """Tell what is still to be told; the connection is the caller's."""
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=CLOSE_S)
-        await cancel_and_wait(*self._background, *self._telling)
+        """Release what is still to be released; the caller closes the connection."""
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=CLOSE_S)
+        await cancel_and_wait(*self._background, *self._releases)
 
     @contextmanager
-    def _woken(self, asked: Asked) -> Iterator[asyncio.Event]:
-        """Set where the inbox names the answer. It listens before it asks: what comes in between is not missed."""
-        woken, key = asyncio.Event(), asked.keys.answer
+    def _subscribe(self, question: Question) -> Iterator[asyncio.Event]:
+        """Set the event when the inbox names the answer; it listens before the first read, so nothing is missed."""
+        woken, key = asyncio.Event(), question.keys.answer
         self._waiting.setdefault(key, set()).add(woken)
         try:
             yield woken
@@ -152,11 +262,11 @@ class SharedAnswers:
                 del self._waiting[key]
 
     async def _listen(self) -> None:
-        async for _, fields in self._tail.follow_forever(inbox_stream(self._owner)):
+        async for _, fields in self._reader.follow_forever(inbox_stream(self._owner)):
             for woken in self._waiting.get(fields.get("answer", ""), ()):
                 woken.set()
 
-    async def _renew(self) -> None:
+    async def _renew_leads(self) -> None:
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
             if not self._leads:
@@ -165,34 +275,30 @@ class SharedAnswers:
                 with translate_redis_errors():
                     async with self._redis.pipeline(transaction=False) as pipe:
                         for lead in list(self._leads):
-                            pipe.eval(scripts.RENEW, 1, lead.asked.keys.lead, lead.asked.run_id, LIFE_MS)
-                        await pipe.execute(raise_on_error=False)  # a right that cannot be renewed lapses
+                            pipe.eval(RENEW_LEAD, 1, lead.question.keys.lead, lead.question.run_id, LEAD_MS)
+                        await pipe.execute(raise_on_error=False)  # a lead that cannot be renewed expires
             except StoreUnavailable as error:
                 logger.debug("answers_not_renewed", extra={"error": error.message})
             except Exception:
                 logger.exception("answers_not_renewed")
 
-    async def _tell(self, keys: tuple[str, ...], given: tuple[Any, ...]) -> None:
-        """Where it fails, the right lapses by itself."""
+    async def _release(self, keys: tuple[str, ...], arguments: tuple[Any, ...]) -> None:
+        """Where it fails, the lead expires by itself."""
         try:
-            await self._eval(scripts.RELEASE, keys, given)
+            await self._eval(RELEASE_LEAD, keys, arguments)
         except StoreUnavailable as error:
             logger.debug("answer_not_released", extra={"error": error.message})
         except Exception:
             logger.exception("answer_not_released")
 
-    async def _eval(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
-        with translate_redis_errors():
-            return await self._redis.eval(script, len(keys), *keys, *given)
+    async def _eval(self, script: str, keys: tuple[str, ...], arguments: tuple[Any, ...]) -> Any:
+        with self.availability.observe_call(), translate_redis_errors():
+            return await self._redis.eval(script, len(keys), *keys, *arguments)
 
 
-def _finding(asked: Asked, owner: str, *, afresh: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    return asked.keys.all, (asked.run_id, owner, LIFE_MS, "afresh" if afresh else "")
-
-
-def _read(answer: str) -> KeptAnswer | None:
+def _parse_answer(stored: str) -> CachedAnswer | None:
     try:
-        return KeptAnswer.model_validate_json(answer)
+        return CachedAnswer.model_validate_json(stored)
     except ValidationError as error:
         logger.warning("answer_unreadable", extra={"problems": error.error_count()})
         return None

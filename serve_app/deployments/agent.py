@@ -1,4 +1,4 @@
-"""The process that runs turns."""
+"""The Agent deployment: the process that runs turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from ray import serve
 
-from serve_app.agent.answer_cache import caching
+from serve_app.agent.answer_cache import AnswerCache
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.cache.shared_answers import SharedAnswers
@@ -60,13 +60,12 @@ class Agent:
         self._redis = runtime.open_redis(settings.redis)
         run_log = RunLogStore(self._redis, settings.runs.steps_ttl_s)
         runtime.start_task("run_log", run_log.write_forever(runtime.run_log_handler))
-        self._pulse = RedisHealth(self._redis)
+        self._redis_health = RedisHealth(self._redis)
         self._memory = ConversationMemory(self._redis, settings.memory, metrics)
-        self._tally = RunMetrics(metrics, frozenset(settings.tools.by_name))
+        self._run_metrics = RunMetrics(metrics, frozenset(settings.tools.by_name))
         runtime.start_process_metrics(self._breakers)
         self._problem: str | None = None
-        self._host: RunWorker | None = None
-        self._answers: SharedAnswers | None = None
+        self._worker: RunWorker | None = None
         self._model: FallbackModel | None = None
         try:
             self._model = model = build_model(settings.model, metrics)
@@ -74,46 +73,48 @@ class Agent:
             self._problem = str(error)
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
             return
-        owner = uuid4().hex
-        belt = ToolDispatcher(
+        owner, availability = uuid4().hex, runtime.redis_availability
+        dispatcher = ToolDispatcher(
             create_remote_tools(settings.tools, tools),
             RemoteRetriever(retriever),
             settings.knowledge,
             time.monotonic,
             metrics,
         )
+        cache: AnswerCache | None = None
         if settings.cache.ttl_s:
-            self._answers = SharedAnswers(self._redis, owner, settings.cache.ttl_s)
-            runtime.on_close("shared_answers", self._answers.close)
+            answers = SharedAnswers(self._redis, owner, settings.cache.ttl_s, availability)
+            runtime.on_close("shared_answers", answers.close)
+            cache = AnswerCache.create(settings, answers, dispatcher, metrics)
         turn = Turn(
             model=model,
             model_name=settings.model.name,
-            tools=belt,
+            tools=dispatcher,
             memory=self._memory,
             settings=settings.agent,
-            cache=caching(settings, self._answers, belt, metrics) if self._answers else None,
+            cache=cache,
             takes_tools=settings.model.tools,
         )
-        registry = RunStore(self._redis, settings.runs, self._memory, owner)
+        store = RunStore(self._redis, settings.runs, self._memory, owner)
         tracer = create_tracer(
             settings.observability,
             Redactor.from_patterns(settings.observability.redact),
             count_dropped=partial(_count_dropped, metrics),
         )
         runtime.on_close("tracer", tracer.shutdown)
-        writer = EventWriter(registry, metrics=self._tally, meter=TokenMeter(self._redis, metrics))
-        means = RunServices(self._redis, registry, writer, settings.runs, turn.run, tracer)
-        self._host = RunWorker(means, settings.agent.max_runs)
+        writer = EventWriter(store, availability, self._run_metrics, TokenMeter(self._redis, metrics))
+        services = RunServices(self._redis, store, writer, settings.runs, turn.run, tracer)
+        self._worker = RunWorker(services, settings.agent.max_runs)
         grace_s = settings.runs.grace_s
-        runtime.on_close("runs", partial(self._host.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
+        runtime.on_close("runs", partial(self._worker.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
-        async for event in self._running().follow(context, request, after):
+        async for event in self._get_worker().follow(context, request, after):
             if request.stream or event.last:
                 yield event
 
     async def start(self, context: Context, request: ChatRequest) -> None:
-        self._running().start(context, request)
+        self._get_worker().start(context, request)
 
     async def session(self, context: Context, limit: int) -> Session:
         return await self._memory.session(context, limit)
@@ -124,33 +125,33 @@ class Agent:
     async def forget(self, context: Context) -> None:
         holder = await self._memory.forget(context)
         if holder:
-            await cancel_run(self._redis, holder, self._settings.runs.steps_ttl_s, self._tally)
+            await cancel_run(self._redis, holder, self._settings.runs.steps_ttl_s, self._run_metrics)
 
     async def checks(self) -> list[DependencyCheck]:
         models = self._model.checks() if self._model else []
         model = [DependencyCheck(name="model", ok=self._model is not None, reason=self._problem), *models]
-        return [*model, *await self._pulse.checks()]
+        return [*model, *await self._redis_health.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """For a policy that scales by runs: calls follow a run, and are fewer than the runs are."""
-        return {"runs": float(self._host.running if self._host else 0)}
+        """Report the number of runs, for a policy that scales by them: calls only follow runs, and are fewer."""
+        return {"runs": float(self._worker.running if self._worker else 0)}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()
-        if self._host:
-            self._host.check()
+        if self._worker:
+            self._worker.check()
 
     async def __del__(self) -> None:
-        """Serve awaits this within the replica's grace time, after its calls: runs end, or are handed over."""
+        """End the runs, or hand them over; Serve awaits this within the replica's grace time, after the calls."""
         await self._runtime.close()
 
     def _breakers(self) -> dict[str, str]:
         return {name: circuit.state for name, circuit in self._model.circuits.items()} if self._model else {}
 
-    def _running(self) -> RunWorker:
-        if self._host is None:
+    def _get_worker(self) -> RunWorker:
+        if self._worker is None:
             raise ModelUnavailable("The model is misconfigured")
-        return self._host
+        return self._worker
 
 
 def _count_dropped(metrics: Metrics, sink: str, spans: int) -> None:

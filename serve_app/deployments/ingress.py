@@ -78,7 +78,7 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         runtime = self._runtime
         runtime.start_process_metrics()
-        runtime.start_task("run_events", self._runs.go_on())
+        runtime.start_task("run_events", self._runs.read_forever())
         runtime.start_task("run_log", self._lines.write_forever(runtime.run_log_handler))
         runtime.start_task("api_keys", self._access.refresh_forever())
         runtime.start_task("waiting_turns", self._admission.report_waiting())

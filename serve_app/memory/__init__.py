@@ -1,1 +1,1 @@
-"""What does a conversation remember?"""
+"""Conversation memory: what a session keeps of its turns, and what the model reads again."""

@@ -1,7 +1,9 @@
-"""What of a conversation does the model see again?
+"""Conversation memory in Redis: what a turn reads of its session, and what it adds to it.
 
-A conversation is a Redis list of exchanges, appended and never rewritten, so that a turn costs the same however long
-the conversation is. The window is its tail. Runs append to it, as they end.
+A conversation is a Redis list of exchanges, appended and never rewritten, so a turn costs the same however long the
+conversation is. The model reads the tail of the list again: the window. Memory owns its keys and its part of the
+scripts of a run: `queue_read` is sent with the script that begins a run, and `REMEMBER` is a part of the scripts that
+end it, so that both take no round trip of their own and are fenced by the run's epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
-from serve_app.memory.repair import repaired
+from serve_app.memory.exchange import repair_messages
 from serve_app.observability.metric_catalogue import SESSION_BYTES, SESSIONS_REPAIRED
 from serve_app.observability.null import NULL_METRICS
 from serve_app.stores.redis import is_wrong_type, translate_redis_errors
@@ -29,9 +31,24 @@ if TYPE_CHECKING:
 
     from serve_app.config import MemorySettings
     from serve_app.ports import Metrics
-    from serve_app.values import Context
+    from serve_app.values import Context, Message
 
 logger = logging.getLogger(__name__)
+
+REMEMBER = """
+-- Appends one exchange to the conversation; an empty one adds nothing.
+local function remember(key, argument)
+  if ARGV[argument + 1] == '' then return end
+  redis.pcall('RPUSH', KEYS[key], ARGV[argument + 1]) -- a key that is no list is set aside by the next turn
+  redis.call('EXPIRE', KEYS[key], ARGV[argument])
+end
+local function remembered_bytes(key)
+  local size = redis.pcall('MEMORY', 'USAGE', KEYS[key]) -- which some servers do not support
+  return type(size) == 'number' and size or 0
+end
+"""
+"""Lua functions for the scripts of a run. `key` and `argument` are the places of the first of `write_keys` and of
+`write_arguments`."""
 
 SET_ASIDE = """
 -- KEYS exchanges aside meta
@@ -62,15 +79,20 @@ return holder and {turns, holder} or {turns}
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a turn remembers of its session."""
+    """What a turn recalls of its session."""
 
     exchanges: list[Exchange]
-    whole: bool
+    complete: bool
     """False where the conversation could not be read, and begins anew."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages that the model reads before those of the turn."""
+        return [message for exchange in self.exchanges for message in exchange.messages]
 
 
 class ConversationMemory:
-    """The conversations in Redis."""
+    """The conversations of all sessions, with a window of exchanges for each turn."""
 
     def __init__(self, redis: Redis, settings: MemorySettings, metrics: Metrics = NULL_METRICS) -> None:
         self._redis: Any = redis
@@ -83,39 +105,64 @@ class ConversationMemory:
         return self._settings.ttl_s
 
     def queue_read(self, pipe: Any, session: SessionKeys) -> None:
-        """Add the read of the window to a pipeline; `recall` takes its reply."""
+        """Add the read of the window to a pipeline; `parse_read` takes its reply."""
         window = self._settings.window
         pipe.lrange(session.exchanges, *((-window, -1) if window else (1, 0)))
 
-    def observe_size(self, size: int) -> None:
-        """Count the bytes of a conversation that a turn has added to."""
-        self._metrics.observe(SESSION_BYTES, size)
+    def parse_read(self, reply: Any) -> list[str] | None:
+        """Return the stored exchanges of the window; None where the key is no list.
 
-    async def recall(self, context: Context, epoch: int, kept: Sequence[str] | None) -> Recalled:
-        """The exchanges `kept` as every model can read them; None or nothing readable sets the conversation aside.
+        Raises:
+            RedisError: the read failed.
+        """
+        if is_wrong_type(reply):
+            return None
+        if isinstance(reply, RedisError):
+            raise reply
+        rows: list[str] = reply
+        return rows
+
+    def write_keys(self, session: SessionKeys) -> tuple[str, ...]:
+        """Return the keys that `REMEMBER` takes."""
+        return (session.exchanges,)
+
+    def write_arguments(self, exchange: str) -> tuple[str | int, ...]:
+        """Return the arguments that `REMEMBER` takes."""
+        return (self._settings.ttl_s, exchange)
+
+    def observe_size(self, size: int) -> None:
+        """Record the bytes of a conversation that a turn has added to."""
+        if size:
+            self._metrics.observe(SESSION_BYTES, size)
+
+    async def recall(self, context: Context, epoch: int, rows: Sequence[str] | None) -> Recalled:
+        """Return the stored exchanges `rows` in a form that every model can read.
+
+        Where `rows` is None or nothing in it can be read, the conversation is set aside under another key and begins
+        anew. `epoch` fences these writes.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        exchanges, repairs = _readable(kept or [])
+        exchanges, repairs = _parse_exchanges(rows or [])
         keys = SessionKeys(context.tenant, context.session_id)
-        if kept is None or (kept and not exchanges):
+        if rows is None or (rows and not exchanges):
             aside = keys.aside(time.time_ns() // 1_000_000)
             logger.error("session_set_aside", extra={**context.ids, "key": aside})
-            given = (keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
+            arguments = (keys.exchanges, aside, keys.meta, epoch, self._settings.ttl_s)
             with translate_redis_errors():
-                if await self._redis.eval(SET_ASIDE, 3, *given):
+                if await self._redis.eval(SET_ASIDE, 3, *arguments):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="set_aside")
-            return Recalled([], whole=False)
+            return Recalled([], complete=False)
         if repairs:
             logger.warning("session_repaired", extra={**context.ids, "messages": repairs})
             with translate_redis_errors():
                 if await self._redis.eval(COUNT_REPAIRS, 1, keys.meta, epoch, repairs):
                     self._metrics.count(SESSIONS_REPAIRED, outcome="mended")
-        return Recalled(exchanges, whole=True)
+        return Recalled(exchanges, complete=True)
 
     async def session(self, context: Context, limit: int) -> Session:
-        """The latest `limit` exchanges.
+        """Return the latest `limit` exchanges.
 
         Raises:
             NotFound: there is no such conversation.
@@ -127,12 +174,12 @@ class ConversationMemory:
                 pipe.llen(key)
                 pipe.ttl(key)
                 pipe.lrange(key, -limit, -1)
-                turns, expires_in_s, kept = await pipe.execute(raise_on_error=False)
+                turns, expires_in_s, rows = await pipe.execute(raise_on_error=False)
             if isinstance(turns, RedisError) and not is_wrong_type(turns):
                 raise turns
-        if not turns or is_wrong_type(turns):  # which the next turn sets aside
-            raise _no_such(context)
-        exchanges, _ = _readable(kept)
+        if not turns or is_wrong_type(turns):  # the next turn sets such a key aside
+            raise _not_found(context)
+        exchanges, _ = _parse_exchanges(rows)
         return Session(
             session_id=context.session_id,
             turns=turns,
@@ -141,7 +188,7 @@ class ConversationMemory:
         )
 
     async def forget(self, context: Context) -> RunKeys | None:
-        """Delete the conversation, and end the right of the run whose turn it is to write; that run.
+        """Delete the conversation, take the session from the run that has it, and return that run.
 
         Raises:
             NotFound: there is no such conversation.
@@ -153,20 +200,20 @@ class ConversationMemory:
                 FORGET, 3, keys.exchanges, keys.lease, keys.meta, self._settings.ttl_s
             )
         if not turns and not holder:
-            raise _no_such(context)
+            raise _not_found(context)
         return RunKeys.of(holder[0]) if holder else None
 
 
-def _readable(kept: Sequence[str]) -> tuple[list[Exchange], int]:
-    """The exchanges that a model can read, and how many messages were mended or left out for that."""
+def _parse_exchanges(rows: Sequence[str]) -> tuple[list[Exchange], int]:
+    """Return the exchanges that a model can read, and how many messages were added or left out."""
     exchanges, repairs = [], 0
-    for each in kept:
+    for row in rows:
         try:
-            exchange = Exchange.model_validate_json(each)
+            exchange = Exchange.model_validate_json(row)
         except ValidationError:
             repairs += 1
             continue
-        messages, count = repaired(exchange.messages)
+        messages, count = repair_messages(exchange.messages)
         repairs += count
         if messages:
             exchanges.append(exchange.model_copy(update={"messages": messages}))
@@ -174,10 +221,10 @@ def _readable(kept: Sequence[str]) -> tuple[list[Exchange], int]:
 
 
 def _without_reasoning(exchange: Exchange) -> Exchange:
-    """The exchange as a client is shown it."""
+    """Return the exchange as a client sees it."""
     messages = [each.model_copy(update={"reasoning": "", "model": ""}) for each in exchange.messages]
     return exchange.model_copy(update={"messages": messages})
 
 
-def _no_such(context: Context) -> NotFound:
+def _not_found(context: Context) -> NotFound:
     return NotFound(f"There is no session {context.session_id}")

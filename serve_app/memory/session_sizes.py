@@ -1,4 +1,4 @@
-"""Which conversations take up most in Redis?"""
+"""Sizes of conversations: lists those that take up most memory in Redis."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 BATCH = 500
 TIME_S = 20.0
-"""About a million conversations; what is not counted by then is said to be missing."""
+"""Enough for about a million conversations; with more the result is marked as incomplete."""
 
 
 async def largest_sessions(redis: Redis, context: Context, limit: int) -> SessionSizes:
-    """The `limit` largest conversations of the tenant; Redis is asked in small steps: it serves turns meanwhile.
+    """Return the `limit` largest conversations of the tenant, read in small steps because Redis serves turns too.
 
     Raises:
         StoreUnavailable: Redis did not answer.

@@ -17,7 +17,7 @@ from tenacity import (
 from serve_app.resilience.deadline import remaining_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -42,6 +42,26 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
         reraise=True,
     )
     return await retrying(call)
+
+
+def max_duration_s(timeout_s: float, retries: int) -> float:
+    """Return the longest that `retry` takes with attempts of `timeout_s` each, pauses included."""
+    return (1 + retries) * timeout_s + retries * WAIT_MAX_S
+
+
+async def retry_after(
+    call: Callable[[], Awaitable[T]], pauses_s: Iterable[float], on: tuple[type[Exception], ...]
+) -> T:
+    """Return what `call` returns; after an error in `on`, try again after each of `pauses_s`.
+
+    The last error is raised.
+    """
+    for pause_s in pauses_s:
+        try:
+            return await call()
+        except on:
+            await asyncio.sleep(pause_s)
+    return await call()
 
 
 async def retry_forever(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:

@@ -1,1 +1,1 @@
-"""How does a run outlive the processes that run and follow it: its log, its owner, its turn in its session?"""
+"""Runs: the durable event log of each turn, the worker that executes runs, and failover to another worker."""

@@ -1,4 +1,4 @@
-"""How do a run's events reach those who follow it in the process that runs it?"""
+"""The event feed of a run: in-process publish and subscribe, from the worker to the calls that follow the run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class EventFeed:
-    """A run's events from the first on, for any number of followers; whoever adds one never waits."""
+    """All events of a run, for any number of followers; adding one never waits."""
 
     def __init__(self) -> None:
         self._events: list[RunEvent] = []
         self._closed = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def add(self, events: Iterable[RunEvent]) -> None:
         """Add the next events."""
@@ -30,12 +30,12 @@ class EventFeed:
         return self._events[-1] if self._events else None
 
     def close(self) -> None:
-        """Add nothing more: the run is over, or goes on elsewhere."""
+        """End the feed: the run is over, or goes on elsewhere."""
         self._closed = True
         self._wake()
 
     async def events(self, after: int, for_s: float) -> AsyncIterator[RunEvent]:
-        """The events after the event `after`: until the last, until the feed is closed, or for `for_s` seconds."""
+        """Yield the events after the event `after`: to the last, until the feed is closed, or for `for_s` seconds."""
         position = 0
         until = asyncio.get_running_loop().time() + for_s
         while True:
@@ -44,17 +44,17 @@ class EventFeed:
                 position += 1
                 if event.id > after:
                     yield event
-            if self._closed or not await _happens(self._news, until):
+            if self._closed or not await _wait_until(self._changed, until):
                 return
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
-async def _happens(news: asyncio.Event, until: float) -> bool:
+async def _wait_until(changed: asyncio.Event, until: float) -> bool:
     try:
         async with asyncio.timeout_at(until):
-            return await news.wait()
+            return await changed.wait()
     except TimeoutError:
         return False

@@ -1,4 +1,4 @@
-"""How does a follower stay with its run when the process that runs it dies?"""
+"""Failover: a follower stays with its run when the replica that executes it dies or freezes."""
 
 from __future__ import annotations
 
@@ -20,84 +20,84 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 1.0
-"""Between two tries: for a while a caller may still be sent to the replica that is gone."""
-
-
-SILENT_S = 3.0
-"""For so long a replica may tell nothing before the log is looked at: by then a run of a dead one may be adopted."""
+RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
+"""Between two attempts: for a while Serve may still route to the replica that is gone."""
+SILENCE_S = 3.0
+"""A replica may send nothing for so long before the log is read: by then the run of a dead one may be adopted."""
 
 
 class FailoverAgent:
-    """An Agent whose runs are followed to their end, whichever replicas die on the way; implements `ports.Agent`."""
+    """`ports.Agent` that follows each run to its end, whichever replicas die on the way."""
 
-    def __init__(self, agent: Agent, runs: RunEventLog) -> None:
+    def __init__(self, agent: Agent, log: RunEventLog) -> None:
         self._agent = agent
-        self._runs = runs
+        self._log = log
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        again_s, given_up_at = AGAIN_MIN_S, local_deadline(context)
+        pause_s, deadline = RETRY_MIN_S, local_deadline(context)
         while True:
             try:
-                async with aclosing(self._here(context, request, after)) as events:
+                async with aclosing(self._follow_replica(context, request, after)) as events:
                     async for event in events:
-                        after, again_s = event.id, AGAIN_MIN_S
+                        after, pause_s = event.id, RETRY_MIN_S
                         yield event
                         if event.last:
                             return
                 break
             except AgentUnavailable as error:
-                if remaining_s(given_up_at) <= again_s:
+                if remaining_s(deadline) <= pause_s:
                     raise
                 logger.warning("replica_lost", extra={**context.ids, "after": after, "error": error.message})
             except Overloaded:
                 if after == 0:
                     raise
-                break  # it has begun, and somebody will adopt it
-            await asyncio.sleep(again_s)
-            again_s = min(2 * again_s, AGAIN_MAX_S)
-        async with aclosing(self._elsewhere(context, after)) as events:
+                break  # it has begun, and another process will adopt it
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+        async with aclosing(self._follow_log(context, after)) as events:
             async for event in events:
                 if request.stream or event.last:
                     yield event
 
-    async def _elsewhere(self, context: Context, after: int) -> AsyncGenerator[RunEvent, None]:
+    async def _follow_log(self, context: Context, after: int) -> AsyncGenerator[RunEvent, None]:
         try:
-            async with aclosing(self._runs.events(context, context.run_id, after)) as events:
+            async with aclosing(self._log.events(context, context.run_id, after)) as events:
                 async for event in events:
                     yield event
         except NotFound:
             raise AgentUnavailable("The replica is gone, and nothing is known of its run") from None
 
-    async def _here(self, context: Context, request: ChatRequest, after: int) -> AsyncGenerator[RunEvent, None]:
-        """What the replica tells, as long as it tells what the log has: nobody says of a frozen one that it is dead."""
+    async def _follow_replica(
+        self, context: Context, request: ChatRequest, after: int
+    ) -> AsyncGenerator[RunEvent, None]:
+        """Yield the events from the replica, until the log is ahead of it: a frozen process looks alive to Ray."""
         async with aclosing(self._agent.turn(context, request, after)) as events:
             while True:
-                telling = asyncio.ensure_future(anext(events, None))
-                asked = [telling]
+                next_event = asyncio.ensure_future(anext(events, None))
+                waited_for = [next_event]
                 try:
-                    await asyncio.wait(asked, timeout=SILENT_S)
-                    if not telling.done():
-                        asked.append(asyncio.ensure_future(self._news(context, after)))
-                        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(waited_for, timeout=SILENCE_S)
+                    if not next_event.done():
+                        waited_for.append(asyncio.ensure_future(self._wait_for_log(context, after)))
+                        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    told = telling.done()
-                    await cancel_and_wait(*asked)
-                if not told:
+                    arrived = next_event.done()
+                    await cancel_and_wait(*waited_for)
+                if not arrived:
                     return
-                event = telling.result()
+                event = next_event.result()
                 if event is None:
                     return
                 after = event.id
                 yield event
 
-    async def _news(self, context: Context, after: int) -> None:
-        """Wait until the log has more than the replica tells."""
+    async def _wait_for_log(self, context: Context, after: int) -> None:
+        """Wait until the log has an event that the replica has not sent."""
         while True:
             with suppress(NotFound, StoreUnavailable):
-                if (await self._runs.run(context, context.run_id)).last_event_id > after:
+                if (await self._log.run(context, context.run_id)).last_event_id > after:
                     return
-            await asyncio.sleep(SILENT_S)
+            await asyncio.sleep(SILENCE_S)
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         await self._agent.start(context, request)

@@ -1,4 +1,4 @@
-"""What did users think of runs, and of which question and answer?"""
+"""The feedback store: ratings of runs, each with its question and answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from serve_app.errors import NotFound, RunUnfinished, StoreCorrupt
-from serve_app.runs.entries import readable
-from serve_app.runs.event_log import UNFINISHED_STATUSES
+from serve_app.runs.event_log import UNFINISHED_STATUSES, parse_readable
 from serve_app.stores.redis import translate_redis_errors
 from serve_app.stores.redis_keys import FeedbackKeys, RunKeys
 from serve_app.values import Answer, Feedback, FeedbackList, TurnRequest
@@ -41,19 +40,19 @@ class FeedbackStore:
             RunUnfinished: the run has not ended.
             StoreUnavailable: Redis did not answer.
         """
-        kept = await self._of(context, vote)
+        feedback = await self._with_answer(context, vote)
         keys = FeedbackKeys(context.tenant)
         mine, other = keys.rated(vote.rating), keys.rated(OTHER[vote.rating])
         with translate_redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.set(keys.vote(vote.run_id), kept.model_dump_json(), ex=self._ttl_s, get=True)
+                pipe.set(keys.vote(vote.run_id), feedback.model_dump_json(), ex=self._ttl_s, get=True)
                 pipe.zrem(other, vote.run_id)
-                pipe.zadd(mine, {vote.run_id: kept.at})
+                pipe.zadd(mine, {vote.run_id: feedback.at})
                 for rated in (mine, other):
-                    pipe.zremrangebyscore(rated, "-inf", kept.at - self._ttl_s)
+                    pipe.zremrangebyscore(rated, "-inf", feedback.at - self._ttl_s)
                 pipe.expire(mine, self._ttl_s)
                 before, *_ = await pipe.execute()
-        earlier = _readable(before)
+        earlier = _parse_feedback(before)
         return earlier.rating if earlier else None
 
     async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
@@ -73,11 +72,11 @@ class FeedbackStore:
             found = (rated_up if rating != "down" else []) + (rated_down if rating != "up" else [])
             latest = sorted(found, key=lambda one: -one[1])[:limit]
             votes = await self._redis.mget([keys.vote(run_id) for run_id, _ in latest]) if latest else []
-        feedback = tuple(vote for each in votes if (vote := _readable(each)))
+        feedback = tuple(vote for each in votes if (vote := _parse_feedback(each)))
         return FeedbackList(feedback=feedback, up=up, down=down)
 
-    async def _of(self, context: Context, vote: FeedbackRequest) -> Feedback:
-        """The vote with what it is about.
+    async def _with_answer(self, context: Context, vote: FeedbackRequest) -> Feedback:
+        """Return the vote with the question and answer that it is about.
 
         Raises:
             NotFound: there is no such run.
@@ -94,18 +93,18 @@ class FeedbackStore:
         if status in UNFINISHED_STATUSES:
             raise RunUnfinished("The run has not ended; rate it when its answer is there")
         try:
-            asked = TurnRequest.model_validate_json(request or "", extra="ignore")
+            request_body = TurnRequest.model_validate_json(request or "", extra="ignore")
         except ValidationError as error:
             raise StoreCorrupt("What the run was asked with cannot be read") from error
-        last = readable(ended)
+        last = parse_readable(ended)
         data = last[0].event.data if last else None
         answer = data if isinstance(data, Answer) else None
         return Feedback(
             **vote.model_dump(),
             session_id=session_id,
-            user_id=asked.user_id,
+            user_id=request_body.user_id,
             at=time.time(),
-            question=asked.user_input,
+            question=request_body.user_input,
             answer=answer.result if answer else None,
             status=status,
             degraded=tuple(answer.degraded) if answer else (),
@@ -113,8 +112,8 @@ class FeedbackStore:
         )
 
 
-def _readable(vote: str | None) -> Feedback | None:
-    """The vote; None where there is none that anybody can read."""
+def _parse_feedback(vote: str | None) -> Feedback | None:
+    """Parse a stored vote; None where there is none or it cannot be parsed."""
     if not vote:
         return None
     try:

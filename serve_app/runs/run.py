@@ -1,4 +1,4 @@
-"""What does a run know of itself in the process that runs it, and what may its turn do to it?"""
+"""A run in the process that executes it: its events on their way into the log, and what its turn may do."""
 
 from __future__ import annotations
 
@@ -10,99 +10,104 @@ from typing import TYPE_CHECKING, Literal
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
 from serve_app.observability.null import NULL_SPAN
 from serve_app.resilience.deadline import local_deadline, remaining_s
-from serve_app.runs.entries import Entry, merged
-from serve_app.runs.store import Append
+from serve_app.runs.event_log import LogEntry, merge_text
+from serve_app.runs.store import RunAppend
 from serve_app.values import RunEvent, Token, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from serve_app.ports import TurnSpan
     from serve_app.runs.event_feed import EventFeed
-    from serve_app.runs.event_writer import EventWriter
-    from serve_app.runs.store import Held
+    from serve_app.runs.metrics import RunMetrics
+    from serve_app.runs.store import RunLease, RunStore
+    from serve_app.stores.availability import RedisAvailability
     from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, Reasoning, RunStatus
 
 MAX_ADOPTIONS = 3
-"""A run that has killed so many processes, or seen them die, would go on with that."""
+"""A run that so many processes have died over is not tried again: it may be what kills them."""
 
-NOTHING = Usage()
+NO_USAGE = Usage()
 
-Stop = Literal["superseded", "ended", "handed over"]
-"""Why a run goes on no longer in this process: another one has it, a client ended it, or this process shuts down."""
+StopReason = Literal["superseded", "ended", "handed over"]
+"""Why a run stops in this process: another one has it, a client ended it, or this process shuts down."""
 
 
 class NotOurs(Internal):
-    """The run is no longer this process's; nobody is told of it here."""
+    """The process does not have the run any more. No client sees this error."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run, from the moment that it has its session's turn."""
+    """One run, from the moment that it has its session."""
 
     context: Context
     request: ChatRequest
-    held: Held
-    writer: EventWriter
+    lease: RunLease
+    store: RunStore
+    availability: RedisAvailability
+    metrics: RunMetrics
+    schedule_write: Callable[[Run], None]
+    """Has the event writer write what is pending, soon; never waits."""
     max_bytes: int
     feed: EventFeed
     detached: bool = False
-    """Redis was away when the run began: nothing is remembered or logged, and no effect can be reserved."""
+    """Redis was away when the run began: nothing is remembered or logged, and no effect can be journaled."""
     span: TurnSpan = NULL_SPAN
-    """What is recorded of the turn."""
-    entries: Sequence[Entry] = field(default=(), init=False)
-    """What earlier owners logged."""
-    stopped: Stop | None = None
+    """The root span of the turn."""
+    entries: Sequence[LogEntry] = field(default=(), init=False)
+    """What earlier owners have logged."""
+    stopped: StopReason | None = None
     failure: ServeAppError | None = field(default=None, init=False)
     """Why nothing more of its work can be logged; the run ends with it."""
     work: asyncio.Task[Answer] | None = None
     ended_at: float | None = field(default=None, init=False)
-    """Unix time in seconds at which its last event was there."""
-    usage: Usage = field(default=NOTHING, init=False)
-    """What its model calls have used, those of earlier owners included, as far as it is known."""
+    """Unix time in seconds of its last event."""
+    usage: Usage = field(default=NO_USAGE, init=False)
+    """Of its model calls, those of earlier owners included as far as they are known."""
     exchange: str = field(default="", init=False)
     """What memory keeps of this run, however it ends from now on."""
-    _spoken: bool = field(default=False, init=False)
-    _last: int = field(init=False)
+    _has_text: bool = field(default=False, init=False)
+    _last_event_id: int = field(init=False)
     _bytes: int = field(default=0, init=False)
-    _unwritten: list[tuple[EventData, str]] = field(default_factory=list, init=False)
+    _pending: list[tuple[EventData, str]] = field(default_factory=list, init=False)
     _status: RunStatus | Literal[""] = field(default="", init=False)
     _written: asyncio.Future[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._last = self.held.last
+        self._last_event_id = self.lease.last_event_id
 
-    def recover(self, entries: Sequence[Entry]) -> None:
-        """Go on from what earlier owners logged."""
+    def restore(self, entries: Sequence[LogEntry]) -> None:
+        """Go on from what earlier owners have logged."""
         self.entries = entries
-        self._spoken = any(isinstance(each.event.data, Token) for each in entries)
+        self._has_text = any(isinstance(each.event.data, Token) for each in entries)
         self._bytes = sum(each.size for each in entries)
         self.feed.add(each.event for each in entries)
 
     @property
     def age_s(self) -> float:
         """Seconds from its registration until now, or until it ended."""
-        return (self.ended_at or time.time()) - self.held.registered_at
+        return (self.ended_at or time.time()) - self.lease.registered_at
 
     @property
     def abandoned(self) -> bool:
-        """Whether so many processes have died over the run that it must not be gone on with."""
-        return self.held.adoptions > MAX_ADOPTIONS
+        """Whether too many processes have died over the run."""
+        return self.lease.adoptions > MAX_ADOPTIONS
 
-    def say(self, piece: Token | Reasoning) -> None:
+    def stream(self, piece: Token | Reasoning) -> None:
         """Send a piece of text, soon and together with its neighbours."""
         if self.failure:
             return
-        if isinstance(piece, Token) and not self._spoken:
-            self._spoken = True
-            self.writer.metrics.said(self.age_s)
-        self._unwritten.append((piece, ""))
-        self.writer.write(self)
+        if isinstance(piece, Token) and not self._has_text:
+            self._has_text = True
+            self.metrics.count_first_token(self.age_s)
+        self._pending.append((piece, ""))
+        self.schedule_write(self)
 
     async def record(self, *steps: tuple[EventData, str]) -> None:
-        """Log steps, each with what a successor needs to go on after it.
+        """Log steps, each with the state that a process needs to go on after it.
 
-        They are in Redis when this returns; while Redis is away for long, they are told and written later.
+        They are in Redis when this returns. While Redis is away for long, followers get them first and Redis later.
 
         Raises:
             NotOurs: another process has the run, or it was ended.
@@ -110,24 +115,24 @@ class Run:
         """
         if self._bytes + sum(len(state) for _, state in steps) > self.max_bytes:
             raise RunTooLarge("The turn takes up more than it may; ask for less at once")
-        self._unwritten.extend(steps)
-        await self._flushed()
+        self._pending.extend(steps)
+        await self._flush()
 
     async def end(self, last: Answer | Failed, status: RunStatus) -> None:
-        """Log the last event, leave the session, and have memory keep the exchange.
+        """Log the last event, free the session, and add the exchange to the memory.
 
         Raises:
             NotOurs: another process has the run, or it was ended.
             Internal: it cannot be written; a failure may still be.
         """
         self.failure = None
-        self._unwritten.append((last, ""))
+        self._pending.append((last, ""))
         self._status = status
         self.ended_at = time.time()
-        await self._flushed()
+        await self._flush()
 
-    async def reserve(self, step: int, index: int) -> bool:
-        """Say that the effect of a call is about to be made; False where an earlier owner said so before it died.
+    async def journal_effect(self, step: int, index: int) -> bool:
+        """Record that an effect is about to be made; False where an earlier owner recorded it before it died.
 
         Raises:
             NotOurs: another process has the run, or it was ended.
@@ -136,81 +141,69 @@ class Run:
         if self.detached:
             raise StoreUnavailable("Redis did not answer when the run began")
         call = f"effect:{step}:{index}"
-        registry, patience = self.writer.registry, self.writer.patience
-        reserved = await patience.call_until(
-            lambda: registry.reserve(self.context, self.held.epoch, call), remaining_s(local_deadline(self.context))
+        result = await self.availability.call_until(
+            lambda: self.store.reserve(self.context, self.lease.epoch, call), remaining_s(local_deadline(self.context))
         )
-        if reserved in {"superseded", "ended"}:
-            raise self.lost(reserved)
+        if result in {"superseded", "ended"}:
+            raise self.lose(result)
         if self.stopped:  # the cancellation may have been lost in the client
-            raise self.lost(self.stopped)
-        return reserved == "kept"
+            raise self.lose(self.stopped)
+        return bool(result == "ok")
 
-    def stop(self, why: Stop) -> None:
-        """Go on no longer; the first reason counts."""
+    def stop(self, reason: StopReason) -> None:
+        """Stop in this process; the first reason counts."""
         if self.stopped is None:
-            self.stopped = why
+            self.stopped = reason
             if self.work:
                 self.work.cancel()
 
-    def lost(self, kept: str) -> NotOurs:
-        """Stop, because a write was refused."""
-        self.stop("superseded" if kept == "superseded" else "ended")
+    def lose(self, result: str) -> NotOurs:
+        """Stop, because a write was refused with `result`; return the error to raise."""
+        self.stop("superseded" if result == "superseded" else "ended")
         return NotOurs(f"run {self.context.run_id} is {self.stopped}")
 
     def fail(self, error: ServeAppError) -> ServeAppError:
-        """Log nothing more of its work, because that failed; whatever it logs next raises the error."""
+        """Log nothing more of its work; whatever it logs next raises the error that is returned."""
         self.failure = self.failure or error
-        self._unwritten, self._status = [], ""
+        self._pending, self._status = [], ""
         return self.failure
 
-    def tell(self, last: Failed) -> None:
-        """Show the followers here how the run ended, where that cannot be logged."""
-        self._last += 1
-        self.feed.add([RunEvent(id=self._last, data=last)])
+    def publish_unlogged(self, last: Failed) -> None:
+        """Publish the end of the run to the followers here, where it cannot be logged."""
+        self._last_event_id += 1
+        self.feed.add([RunEvent(id=self._last_event_id, data=last)])
 
     @property
-    def urgent(self) -> bool:
-        """Whether somebody waits for what is not yet written."""
+    def is_awaited(self) -> bool:
+        """Whether the turn waits for what is pending."""
         return self._written is not None
 
-    def take(self) -> Append:
-        """What is to be written, encoded; it is numbered now, and taken over by the writer.
+    def take_pending(self) -> RunAppend:
+        """Return what is to be written, numbered and encoded; the writer is responsible for it from now on.
 
         Raises:
             Exception: it cannot be encoded, and nothing is taken.
         """
-        steps = merged(self._unwritten)
+        steps = merge_text(self._pending)
         entries = [
-            Entry(RunEvent(id=self._last + number, data=data.sanitize()), state)
+            LogEntry(RunEvent(id=self._last_event_id + number, data=data.sanitize()), state)
             for number, (data, state) in enumerate(steps, 1)
         ]
         self._bytes += sum(each.size for each in entries)
-        self._last += len(entries)
-        self._unwritten = []
-        return Append(self.context, self.held.epoch, entries, self._status, self.exchange if self._status else "")
+        self._last_event_id += len(entries)
+        self._pending = []
+        return RunAppend(self.context, self.lease.epoch, entries, self._status, self.exchange if self._status else "")
 
-    def taken(self) -> asyncio.Future[None] | None:
-        """Who waits for what was just taken."""
+    def take_waiter(self) -> asyncio.Future[None] | None:
+        """Return the future that the turn waits on for what was just taken."""
         written, self._written = self._written, None
         return written
 
-    async def _flushed(self) -> None:
+    async def _flush(self) -> None:
         if self.stopped:
-            raise self.lost(self.stopped)
+            raise self.lose(self.stopped)
         if self.failure:
             raise self.failure
         written = self._written = self._written or asyncio.get_running_loop().create_future()
-        self.writer.write(self)
+        self.schedule_write(self)
         await asyncio.shield(written)
-
-
-def settle(written: asyncio.Future[None] | None, error: ServeAppError | None) -> None:
-    """Tell the one who waits for a write how it went."""
-    if written is None or written.done():
-        return
-    if error is None:
-        written.set_result(None)
-    else:
-        written.set_exception(error)
-        written.exception()  # nobody may be waiting any more

@@ -1,13 +1,16 @@
-"""How does a run change in Redis, atomically and by its owner only?
+"""Lua scripts of runs: each changes a run atomically, and only for the process that owns it.
 
-The right to a session's turn carries an epoch, which rises with each run that gets the turn and with each process that
-takes a run over. Every write of a run names its epoch, and is refused where the session has a later one: a process that
-wakes up after its right has lapsed writes nothing. A right that has lapsed and that nobody has taken is still good.
+The lease of a session carries an epoch: a fencing token. It rises with each run that gets the session and with each
+process that adopts a run. Every write of a run names its epoch and is refused where the session has a later one, so a
+process that wakes up after it lost its lease writes nothing. A lease that has expired and that nobody has taken is
+still good.
 
-A script may run twice, because the client repeats one whose reply was lost; the second time changes nothing.
+A script may run twice, because the client repeats one whose reply was lost. The second time changes nothing.
 """
 
 from __future__ import annotations
+
+from serve_app.memory.conversation import REMEMBER
 
 _NOW = """
 local time = redis.call('TIME')
@@ -26,7 +29,7 @@ BEGIN = (
     + _REGISTER
     + """
 -- KEYS run lease meta unfinished
--- ARGV member owner life_ms after run_ttl_s session_ttl_s session_id context request created_at
+-- ARGV member owner lease_ms after run_ttl_s session_ttl_s session_id context request created_at
 local known = redis.call('HMGET', KEYS[1], 'status', 'owner', 'taken')
 local status, owner = known[1], known[2]
 if not status then
@@ -61,19 +64,21 @@ redis.call('HDEL', KEYS[1], 'adopter')
 return {'held', epoch, tonumber(last), tonumber(rest[1]), rest[2], rest[3] == ARGV[2] and 1 or 0}
 """
 )
-"""The owner gets the run, and its session's turn where that is free."""
+"""Gives the run to the owner, and the session's lease where that is free."""
 
-APPEND = """
--- KEYS run lease meta unfinished steps tokens exchanges
--- ARGV epoch member run_ttl_s tokens_ttl_s session_ttl_s status exchange (id event data state)...
+APPEND = (
+    REMEMBER
+    + """
+-- KEYS run lease meta unfinished steps tokens (memory)...
+-- ARGV epoch member run_ttl_s tokens_ttl_s status entries (id event data state)... (memory)...
 if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then return 'superseded' end
 local run = redis.call('HMGET', KEYS[1], 'status', 'last', 'ended_by')
-if run[1] ~= 'running' then return run[3] == ARGV[1] and 'kept' or 'ended' end
-local last = tonumber(run[2])
-for i = 8, #ARGV, 4 do
+if run[1] ~= 'running' then return run[3] == ARGV[1] and 'ok' or 'ended' end
+local last, memory = tonumber(run[2]), 7 + 4 * ARGV[6]
+for i = 7, memory - 1, 4 do
   if tonumber(ARGV[i]) > last then
-    local spoken = ARGV[i + 1] == 'token' or ARGV[i + 1] == 'reasoning'
-    local stream = spoken and KEYS[6] or KEYS[5]
+    local text = ARGV[i + 1] == 'token' or ARGV[i + 1] == 'reasoning'
+    local stream = text and KEYS[6] or KEYS[5]
     local fields = {'event', ARGV[i + 1], 'data', ARGV[i + 2]}
     if ARGV[i + 3] ~= '' then fields[5], fields[6] = 'state', ARGV[i + 3] end
     redis.call('XADD', stream, ARGV[i] .. '-0', unpack(fields))
@@ -84,33 +89,30 @@ redis.call('HSET', KEYS[1], 'last', last)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[5], ARGV[3])
 redis.call('EXPIRE', KEYS[6], ARGV[4])
-if ARGV[6] == '' then return 'kept' end
-redis.call('HSET', KEYS[1], 'status', ARGV[6], 'ended_by', ARGV[1])
+if ARGV[5] == '' then return 'ok' end
+redis.call('HSET', KEYS[1], 'status', ARGV[5], 'ended_by', ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[2])
 redis.call('DEL', KEYS[2])
-if ARGV[7] ~= '' then
-  redis.pcall('RPUSH', KEYS[7], ARGV[7]) -- a key that is no list is for the next turn to set aside
-  redis.call('EXPIRE', KEYS[7], ARGV[5])
-end
-local size = redis.pcall('MEMORY', 'USAGE', KEYS[7]) -- which some servers do not tell
-return {'kept', type(size) == 'number' and size or 0}
+remember(7, memory)
+return {'ok', remembered_bytes(7)}
 """
-"""Events are added; with a status the run ends, is remembered, and leaves the session to the next: its size is told."""
+)
+"""Adds events. With a status, ends the run, adds it to the memory, and frees the session; returns the memory's size."""
 
 RENEW = (
     _NOW
     + """
 -- KEYS run lease meta unfinished
--- ARGV epoch member life_ms
+-- ARGV epoch member lease_ms
 if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then return 'superseded' end
 if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'ended' end
 redis.call('HSET', KEYS[2], 'run', ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[2])
-return 'kept'
+return 'ok'
 """
 )
-"""The owner is still there."""
+"""Renews the lease of a run: a heartbeat of its owner."""
 
 RESERVE = """
 -- KEYS run meta
@@ -119,23 +121,23 @@ if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return 'superseded' end
 if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'ended' end
 local by = redis.call('HGET', KEYS[1], ARGV[2])
 if not by then redis.call('HSET', KEYS[1], ARGV[2], ARGV[1]) end
-return (not by or by == ARGV[1]) and 'kept' or 'taken'
+return (not by or by == ARGV[1]) and 'ok' or 'taken'
 """
-"""A call with an effect is about to be made; `taken` where an earlier owner was about to make it."""
+"""Journals that a call with an effect is about to be made; `taken` where an earlier owner has journaled it."""
 
-RELEASE = """
--- KEYS lease meta exchanges
--- ARGV epoch member session_ttl_s exchange
+RELEASE = (
+    REMEMBER
+    + """
+-- KEYS lease meta (memory)...
+-- ARGV epoch member (memory)...
 if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return 'superseded' end
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[2] then return 'kept' end
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[2] then return 'ok' end
 redis.call('DEL', KEYS[1])
-if ARGV[4] ~= '' then
-  redis.pcall('RPUSH', KEYS[3], ARGV[4])
-  redis.call('EXPIRE', KEYS[3], ARGV[3])
-end
-return 'kept'
+remember(3, 3)
+return 'ok'
 """
-"""A run that others have ended leaves the session, and what it has done to the memory."""
+)
+"""Frees the session of a run that another process has ended, and adds to the memory what the run has done."""
 
 ABANDON = """
 -- KEYS run lease meta unfinished
@@ -147,10 +149,10 @@ if redis.pcall('HGET', KEYS[1], 'status') == 'running' then
 end
 redis.call('ZREM', KEYS[4], ARGV[2])
 if redis.pcall('HGET', KEYS[2], 'run') == ARGV[2] then redis.call('DEL', KEYS[2]) end
-return 'kept'
+return 'ok'
 """
-"""A run whose end cannot be logged leaves the session, and nobody adopts it; with a meta that is no hash, nobody else
-can have had the turn."""
+"""Frees the session of a run whose end cannot be logged, so that nobody adopts the run. Where `meta` is no hash, no
+other process can have the session."""
 
 HAND_OVER = """
 -- KEYS run lease unfinished
@@ -159,9 +161,9 @@ if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 'superseded' end
 redis.call('HSET', KEYS[1], 'owner', '')
 redis.call('ZADD', KEYS[3], 0, ARGV[2])
 if redis.call('HGET', KEYS[2], 'run') == ARGV[2] then redis.call('DEL', KEYS[2]) end
-return 'kept'
+return 'ok'
 """
-"""Whoever comes first may go on with the run."""
+"""Gives the run up, so that another process adopts it at once."""
 
 END = """
 -- KEYS run unfinished steps
@@ -175,16 +177,17 @@ redis.call('EXPIRE', KEYS[3], ARGV[2])
 redis.call('HSET', KEYS[1], 'status', ARGV[3], 'last', run[2] + 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[1])
-return {'kept', run[3], run[4]}
+return {'ok', run[3], run[4]}
 """
-"""A run ends by another hand than its owner's, or before its turn came; with `owner`, only if that one has it."""
+"""Ends a run for a process that is not its owner, or before it has its session; with `owner`, only where that one has
+it."""
 
 CLAIM = (
     _NOW
     + _REGISTER
     + """
 -- KEYS run unfinished key?
--- ARGV member run_ttl_s patience_ms key_ttl_s fingerprint session_id context request created_at
+-- ARGV member run_ttl_s start_within_ms key_ttl_s fingerprint session_id context request created_at
 if KEYS[3] then
   local known = redis.call('HMGET', KEYS[3], 'run', 'fingerprint')
   if known[1] and known[2] ~= ARGV[5] then return {'reused'} end
@@ -200,7 +203,7 @@ end
 return {'fresh'}
 """
 )
-"""A run is registered; or, where the idempotency key has one already, that one is named."""
+"""Registers a run; where the idempotency key has one already, returns that one."""
 
 WITHDRAW = """
 -- KEYS run unfinished steps key?
@@ -216,7 +219,7 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 if KEYS[4] then redis.call('DEL', KEYS[4]) end
 return 1
 """
-"""A run that was registered, and that no process has, ends; its idempotency key is free for another one."""
+"""Ends a registered run that no process has, and frees its idempotency key."""
 
 LAPSED = (
     _NOW
@@ -237,4 +240,4 @@ until #members < page
 return found
 """
 )
-"""The runs whose owner has not been heard of for its life; those of full tenants hide no other's behind them."""
+"""Finds the runs whose lease has expired, but for those of full tenants."""

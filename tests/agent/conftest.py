@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import Desk
+from agent_process import AgentProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def open_desk(redis: Redis) -> AsyncIterator[Callable[..., Desk]]:
+async def start_agent(redis: Redis) -> AsyncIterator[Callable[..., AgentProcess]]:
     """Starts processes that run turns over one Redis; all of them end with the test."""
-    desks: list[Desk] = []
+    agents: list[AgentProcess] = []
 
-    def begin(*replies: Any, **given: Any) -> Desk:
-        desks.append(Desk(redis, *replies, **given))
-        return desks[-1]
+    def begin(*replies: Any, **given: Any) -> AgentProcess:
+        agents.append(AgentProcess(redis, *replies, **given))
+        return agents[-1]
 
     yield begin
-    for desk in desks:
-        await desk.die()
+    for agent in agents:
+        await agent.die()

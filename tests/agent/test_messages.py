@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from serve_app.agent.messages import KEPT_TOOL_CHARACTERS, earlier, kept, logged, requests_of, unlogged, with_calls
-from serve_app.memory.repair import repaired
-from serve_app.values import ChatRequest, Exchange, ToolRequest
+from serve_app.agent.messages import (
+    deserialize_reply,
+    serialize_reply,
+    to_langchain,
+    to_memory,
+    tool_requests,
+    with_calls,
+)
+from serve_app.memory.exchange import MAX_TOOL_CHARACTERS, repair_messages
+from serve_app.values import Exchange, ToolRequest
 
 CALL = {"id": "c0", "name": "echo", "args": {"text": "中", "n": [1, None, 2.5]}, "type": "tool_call"}
 THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
@@ -28,7 +35,7 @@ anything = st.recursive(
 
 
 def _through_the_log(reply: AIMessage) -> AIMessage:
-    return unlogged(json.loads(json.dumps(logged(reply), default=str)))
+    return deserialize_reply(json.loads(json.dumps(serialize_reply(reply), default=str)))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,7 @@ def _through_the_log(reply: AIMessage) -> AIMessage:
     ids=["text", "usage", "signed thinking", "a list of text", "the provider's own fields", "metadata"],
 )
 def test_a_reply_comes_back_from_the_log_with_all_that_its_provider_put_in(reply: AIMessage) -> None:
-    asked = with_calls(reply, requests_of(reply))
+    asked = with_calls(reply, tool_requests(reply))
     again = _through_the_log(asked)
     assert again == asked
     assert (again.content, again.additional_kwargs, again.usage_metadata) == (
@@ -52,7 +59,7 @@ def test_a_reply_comes_back_from_the_log_with_all_that_its_provider_put_in(reply
         reply.additional_kwargs,
         reply.usage_metadata,
     )
-    assert requests_of(again) == requests_of(reply)
+    assert tool_requests(again) == tool_requests(reply)
 
 
 @given(st.text(), anything, st.dictionaries(st.text(), anything, max_size=3))
@@ -66,23 +73,22 @@ def test_a_call_without_json_arguments_comes_back_as_one_without_arguments() -> 
     reply = AIMessage(
         "", invalid_tool_calls=[{"id": None, "name": "echo", "args": "{", "error": "?", "type": "invalid_tool_call"}]
     )
-    requests = requests_of(reply)
+    requests = tool_requests(reply)
     assert requests == [ToolRequest(id="call_0", name="echo", arguments={})]
-    assert requests_of(_through_the_log(with_calls(reply, requests))) == requests
+    assert tool_requests(_through_the_log(with_calls(reply, requests))) == requests
 
 
 def test_an_exchange_comes_back_from_memory_as_its_words_and_calls() -> None:
-    long = "x" * (KEPT_TOOL_CHARACTERS + 1)
+    long = "x" * (MAX_TOOL_CHARACTERS + 1)
     messages = [
         HumanMessage("?"),
         AIMessage([THINKING, TEXT], tool_calls=[CALL]),
         ToolMessage(long, tool_call_id="c0"),
         AIMessage("!"),
     ]
-    exchange = Exchange(run_id="r", at=0, messages=kept(messages))
-    assert repaired(exchange.messages) == (exchange.messages, 0)
-    asked = ChatRequest(user_input="?", session_id="s")
-    again = earlier(asked, [Exchange.model_validate_json(exchange.model_dump_json())])
+    exchange = Exchange(run_id="r", at=0, messages=to_memory(messages))
+    assert repair_messages(exchange.messages) == (exchange.messages, 0)
+    again = to_langchain(Exchange.model_validate_json(exchange.model_dump_json()).messages)
     assert [each.type for each in again] == ["human", "ai", "tool", "ai"]
     assert [each.text for each in again] == ["?", "Wait.", long[:-1], "!"]
     assert (again[1].tool_calls, again[2].tool_call_id) == ([CALL], "c0")

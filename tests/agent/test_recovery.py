@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import NEVER, Mortal, Pace, context, killed, malformed, mortal, never, reply
+from agent_process import NEVER, DyingStore, Pace, context, dying_store, killed, malformed, never, reply
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from serve_app.errors import StoreUnavailable
@@ -18,12 +18,12 @@ from serve_app.values import Answer, ChatRequest, RunStarted, Token, ToolCall, T
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from desk import Desk
+    from agent_process import AgentProcess
 
-    from serve_app.runs.entries import Entry
+    from serve_app.runs.event_log import LogEntry
     from serve_app.values import Context
 
-    Open = Callable[..., Desk]
+    Open = Callable[..., AgentProcess]
 
 STEPS = [
     reply(
@@ -50,29 +50,31 @@ def _text(call: ToolCall | ToolRequest) -> str:
     return str(call.arguments.get("text") or call.arguments.get("query"))
 
 
-def _steps_in(log: list[Entry]) -> int:
+def _steps_in(log: list[LogEntry]) -> int:
     """How many of the model's steps have been logged."""
     return sum(isinstance(each.event.data, Answer) or bool(each.state and "reply" in each.state) for each in log)
 
 
-def _finished(log: list[Entry]) -> set[str]:
+def _finished(log: list[LogEntry]) -> set[str]:
     return {_text(each.event.data) for each in log if isinstance(each.event.data, ToolCall)}
 
 
-def _place(entry: Entry) -> int | None:
+def _place(entry: LogEntry) -> int | None:
     """The place in its step of the call that ended so."""
     return json.loads(entry.state)["index"] if isinstance(entry.event.data, ToolCall) else None
 
 
-async def _reserved(desk: Desk, asked: Context) -> set[str]:
+async def _reserved(agent: AgentProcess, asked: Context) -> set[str]:
     places = {"effect:0:3": "d", "effect:1:1": "f"}
-    fields = await desk.redis.hkeys(f"serve_app:run:{{default:{asked.run_id}}}")
+    fields = await agent.redis.hkeys(f"serve_app:run:{{default:{asked.run_id}}}")
     return {places[each] for each in fields if each.startswith("effect:")}
 
 
-def _made(*desks: Desk) -> Counter[str]:
+def _made(*agents: AgentProcess) -> Counter[str]:
     """How often each call was made, by its text."""
-    return Counter(text for desk in desks for text in [*(text for text, _ in desk.tools.made), *desk.retriever.made])
+    return Counter(
+        text for agent in agents for text in [*(text for text, _ in agent.tools.made), *agent.retriever.made]
+    )
 
 
 def _comparable(answer: Answer, unknown: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
@@ -98,40 +100,40 @@ def _read(messages: list[BaseMessage], unknown: set[str]) -> list[BaseMessage]:
     ]
 
 
-async def _remembered(desk: Desk, asked: Context) -> list[tuple[str, str, list[ToolRequest]]]:
-    (exchange,) = (await desk.window.session(asked, 9)).exchanges
+async def _remembered(agent: AgentProcess, asked: Context) -> list[tuple[str, str, list[ToolRequest]]]:
+    (exchange,) = (await agent.memory.session(asked, 9)).exchanges
     return [(each.role, each.content, each.tool_calls) for each in exchange.messages]
 
 
-async def _answer(desk: Desk, asked: Context) -> Answer:
-    last = (await desk.registry.entries(asked))[-1].event.data
+async def _answer(agent: AgentProcess, asked: Context) -> Answer:
+    last = (await agent.store.read_entries(asked))[-1].event.data
     assert isinstance(last, Answer), last
     return last
 
 
-async def _uncut(open_desk: Open) -> tuple[Desk, Answer, Any]:
+async def _uncut(start_agent: Open) -> tuple[AgentProcess, Answer, Any]:
     """The turn as it goes where nobody dies: in another session."""
-    desk, asked = open_desk(*SCRIPT), context(session="uncut")
-    events = await desk.follow(asked, REQUEST.model_copy(update={"session_id": "uncut"}))
+    agent, asked = start_agent(*SCRIPT), context(session="uncut")
+    events = await agent.follow(asked, REQUEST.model_copy(update={"session_id": "uncut"}))
     assert len(events) == EVENTS
     answer = events[-1].data.model_copy(update={"session_id": "s"})
-    return desk, answer, await _remembered(desk, asked)
+    return agent, answer, await _remembered(agent, asked)
 
 
 @pytest.mark.parametrize("last", range(1, EVENTS + 1))
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 async def test_a_turn_that_is_cut_after_any_event_ends_like_one_that_is_not(
-    open_desk: Open, order: tuple[str, str], last: int
+    start_agent: Open, order: tuple[str, str], last: int
 ) -> None:
-    whole, expected, remembered = await _uncut(open_desk)
+    whole, expected, remembered = await _uncut(start_agent)
     asked, pace = context(), Pace(order)
-    first = open_desk(*SCRIPT, registry=mortal(last, pace), pace=pace)
+    first = start_agent(*SCRIPT, store=dying_store(last, pace), pace=pace)
     assert await killed(first, asked, REQUEST)
-    log = await first.registry.entries(asked)
+    log = await first.store.read_entries(asked)
     assert [each.event.id for each in log] == list(range(1, last + 1))
     finished, reserved, steps = _finished(log), await _reserved(first, asked), _steps_in(log)
 
-    second = open_desk(*SCRIPT[steps:])
+    second = start_agent(*SCRIPT[steps:])
     events = await second.follow(asked, REQUEST, after=last)
     answer = await _answer(second, asked)
 
@@ -153,7 +155,7 @@ async def test_a_turn_that_is_cut_after_any_event_ends_like_one_that_is_not(
         for role, content, calls in remembered
     ]
 
-    entries = await second.registry.entries(asked)
+    entries = await second.store.read_entries(asked)
     assert [each.event.id for each in entries] == list(range(1, len(entries) + 1))
     assert [each.event for each in entries[last:]] == events
     if last < EVENTS:
@@ -161,33 +163,33 @@ async def test_a_turn_that_is_cut_after_any_event_ends_like_one_that_is_not(
     assert sorted(_text(each.event.data) for each in entries if isinstance(each.event.data, ToolCall)) == list(TEXTS)
 
 
-async def test_a_turn_that_loses_a_process_after_each_step_ends_like_one_that_does_not(open_desk: Open) -> None:
-    _, expected, remembered = await _uncut(open_desk)
-    asked, after, desks = context(), 0, []
+async def test_a_turn_that_loses_a_process_after_each_step_ends_like_one_that_does_not(start_agent: Open) -> None:
+    _, expected, remembered = await _uncut(start_agent)
+    asked, after, agents = context(), 0, []
     for steps, last in enumerate((9, 14, NEVER)):
-        desks.append(open_desk(*SCRIPT[steps:], registry=mortal(last)))
-        assert await killed(desks[-1], asked, REQUEST, after) == (last != NEVER)
+        agents.append(start_agent(*SCRIPT[steps:], store=dying_store(last)))
+        assert await killed(agents[-1], asked, REQUEST, after) == (last != NEVER)
         after = last
-    answer = await _answer(desks[-1], asked)
+    answer = await _answer(agents[-1], asked)
     assert _comparable(answer) == _comparable(expected)
-    assert _made(*desks) == dict.fromkeys(TEXTS, 1)
-    assert [len(desk.model.asked) for desk in desks] == [1, 1, 1]
-    assert await _remembered(desks[-1], asked) == remembered
+    assert _made(*agents) == dict.fromkeys(TEXTS, 1)
+    assert [len(agent.model.asked) for agent in agents] == [1, 1, 1]
+    assert await _remembered(agents[-1], asked) == remembered
 
 
-async def test_a_stream_that_is_cut_after_any_event_tells_the_answer_once(open_desk: Open) -> None:
+async def test_a_stream_that_is_cut_after_any_event_tells_the_answer_once(start_agent: Open) -> None:
     for last in count(1):
         asked = context(session=f"s{last}")
         request = ChatRequest(user_input="Pay!", session_id=asked.session_id, stream=True)
-        first = open_desk(*SCRIPT, registry=mortal(last))
+        first = start_agent(*SCRIPT, store=dying_store(last))
         first.model.pause_s = 0.03
         if not await killed(first, asked, request):
             break
-        log = await first.registry.entries(asked)
-        second = open_desk(*SCRIPT[_steps_in(log) :])
+        log = await first.store.read_entries(asked)
+        second = start_agent(*SCRIPT[_steps_in(log) :])
         await second.follow(asked, request, after=last)
         shown, restarts = "", 0
-        for each in await second.registry.entries(asked):
+        for each in await second.store.read_entries(asked):
             if isinstance(each.event.data, Token):
                 shown = each.event.data.text if each.event.data.restart else shown + each.event.data.text
                 restarts += each.event.data.restart
@@ -199,9 +201,9 @@ async def test_a_stream_that_is_cut_after_any_event_tells_the_answer_once(open_d
 
 @pytest.mark.parametrize("made", [False, True], ids=["before it was made", "after it was made"])
 async def test_an_effect_whose_process_died_is_told_as_unknown_and_not_made_again(
-    open_desk: Open, *, made: bool
+    start_agent: Open, *, made: bool
 ) -> None:
-    class Dying(Mortal):
+    class Dying(DyingStore):
         async def reserve(self, *given: Any) -> Any:
             kept = await super().reserve(*given)
             if not made:
@@ -211,13 +213,13 @@ async def test_an_effect_whose_process_died_is_told_as_unknown_and_not_made_agai
 
     asked = context()
     script = [reply("", ("pay", {"text": "x"})), reply("I do not know.")]
-    first = open_desk(*script, registry=Dying)
+    first = start_agent(*script, store=Dying)
     first.tools.hang = True
     following = asyncio.create_task(first.follow(asked, REQUEST))
-    await (first.tools.begun if made else first.registry.dead).wait()
+    await (first.tools.begun if made else first.store.dead).wait()
     await first.die()
     await following
-    second = open_desk(*script[1:])
+    second = start_agent(*script[1:])
     events = await second.follow(asked, REQUEST, after=1)
     answer = events[-1].data
     assert (len(first.tools.made), second.tools.made) == (int(made), [])
@@ -227,8 +229,8 @@ async def test_an_effect_whose_process_died_is_told_as_unknown_and_not_made_agai
     assert (told.content, told.status) == (UNKNOWN.content, "error")
 
 
-async def test_a_reservation_whose_reply_was_lost_is_made_again_and_the_effect_once(open_desk: Open) -> None:
-    class Losing(Mortal):
+async def test_a_reservation_whose_reply_was_lost_is_made_again_and_the_effect_once(start_agent: Open) -> None:
+    class Losing(DyingStore):
         lost = False
 
         async def reserve(self, *given: Any) -> Any:
@@ -238,20 +240,20 @@ async def test_a_reservation_whose_reply_was_lost_is_made_again_and_the_effect_o
                 raise StoreUnavailable("Redis did not answer")
             return kept
 
-    desk = open_desk(reply("", ("pay", {"text": "x"})), reply("Paid."), registry=Losing)
-    answer = await desk.ask()
-    assert ([call.status for call in answer.tool_calls], len(desk.tools.made)) == (["ok"], 1)
+    agent = start_agent(reply("", ("pay", {"text": "x"})), reply("Paid."), store=Losing)
+    answer = await agent.ask()
+    assert ([call.status for call in answer.tool_calls], len(agent.tools.made)) == (["ok"], 1)
 
 
-async def test_a_call_that_ended_badly_is_told_by_another_process_as_it_was(open_desk: Open) -> None:
+async def test_a_call_that_ended_badly_is_told_by_another_process_as_it_was(start_agent: Open) -> None:
     asked = context()
     script = [reply("", ("broken", {"text": "x"}), ("echo", {})), reply("Sorry.")]
-    whole = open_desk(*script)
+    whole = start_agent(*script)
     await whole.follow(context(session="whole"), REQUEST)
-    first = open_desk(*script, registry=mortal(5))
+    first = start_agent(*script, store=dying_store(5))
     assert await killed(first, asked, REQUEST)
-    second = open_desk(*script[1:])
-    told = {_place(each): each.event.data for each in await first.registry.entries(asked)}
+    second = start_agent(*script[1:])
+    told = {_place(each): each.event.data for each in await first.store.read_entries(asked)}
     answer = (await second.follow(asked, REQUEST, after=5))[-1].data
     assert answer.tool_calls == [told[0], told[1]]
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("error", 2), ("error", 0)]
@@ -259,36 +261,36 @@ async def test_a_call_that_ended_badly_is_told_by_another_process_as_it_was(open
     assert second.tool_messages(0) == whole.tool_messages(1)
 
 
-async def test_a_search_by_words_alone_is_known_as_one_to_another_process(open_desk: Open) -> None:
+async def test_a_search_by_words_alone_is_known_as_one_to_another_process(start_agent: Open) -> None:
     asked = context()
     script = [reply("", ("knowledge_search", {"query": "words"})), reply("As [1] says.")]
-    first = open_desk(*script, registry=mortal(3))
+    first = start_agent(*script, store=dying_store(3))
     assert await killed(first, asked, REQUEST)
-    answer = (await open_desk(*script[1:]).follow(asked, REQUEST, after=3))[-1].data
+    answer = (await start_agent(*script[1:]).follow(asked, REQUEST, after=3))[-1].data
     assert (answer.status, answer.degraded) == ("degraded", ["retriever"])
     assert [citation.source for citation in answer.citations] == ["words1.md"]
 
 
-async def test_steps_that_an_earlier_process_made_count_towards_their_limit(open_desk: Open) -> None:
+async def test_steps_that_an_earlier_process_made_count_towards_their_limit(start_agent: Open) -> None:
     again, asked = reply("", ("echo", {"text": "again"})), context()
-    first = open_desk(again, again, registry=mortal(3), max_steps=2)
+    first = start_agent(again, again, store=dying_store(3), max_steps=2)
     assert await killed(first, asked, REQUEST)
-    second = open_desk(reply("What I know."), max_steps=2)
+    second = start_agent(reply("What I know."), max_steps=2)
     events = await second.follow(asked, REQUEST, after=3)
     assert (events[-1].data.result, second.model.tools_bound) == ("What I know.", [0])
 
 
-async def test_a_call_that_was_not_json_is_still_none_in_another_process(open_desk: Open) -> None:
+async def test_a_call_that_was_not_json_is_still_none_in_another_process(start_agent: Open) -> None:
     asked = context()
-    first = open_desk(malformed("echo"), registry=mortal(2))
+    first = start_agent(malformed("echo"), store=dying_store(2))
     assert await killed(first, asked, REQUEST)
-    second = open_desk(reply("Understood."))
+    second = start_agent(reply("Understood."))
     answer = (await second.follow(asked, REQUEST, after=2))[-1].data
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("error", 0)]
     assert [message.tool_call_id for message in second.tool_messages(0)] == ["c0"]
 
 
-async def test_what_a_provider_wants_to_read_again_reaches_it_from_another_process(open_desk: Open) -> None:
+async def test_what_a_provider_wants_to_read_again_reaches_it_from_another_process(start_agent: Open) -> None:
     content = [{"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}, {"type": "text", "text": "Wait."}]
     signed = AIMessage(
         content,  # type: ignore[arg-type]
@@ -296,34 +298,34 @@ async def test_what_a_provider_wants_to_read_again_reaches_it_from_another_proce
         additional_kwargs={"reasoning_content": "Hm.", "extra": {"n": [1, None, "中"]}},
         tool_calls=[{"id": "c0", "name": "echo", "args": {"text": "x"}, "type": "tool_call"}],
     )
-    whole = open_desk(signed, reply("Done."))
+    whole = start_agent(signed, reply("Done."))
     await whole.ask()
     asked = context(session="cut")
     request = ChatRequest(user_input="hello", session_id="cut")
-    first = open_desk(signed, registry=mortal(3))
+    first = start_agent(signed, store=dying_store(3))
     assert await killed(first, asked, request)
-    second = open_desk(reply("Done."))
+    second = start_agent(reply("Done."))
     await second.follow(asked, request, after=3)
     assert second.model.asked[0] == whole.model.asked[1]
     read = second.model.asked[0][2]
     assert (read.content, read.additional_kwargs) == (content, signed.additional_kwargs)
 
 
-async def test_a_process_that_wakes_up_after_another_has_its_turn_does_nothing_more(open_desk: Open) -> None:
+async def test_a_process_that_wakes_up_after_another_has_its_turn_does_nothing_more(start_agent: Open) -> None:
     asked, woken = context(), asyncio.Event()
 
-    class Paused(Mortal):
+    class Paused(DyingStore):
         async def append(self, appends: Any) -> Any:
             if any(isinstance(each.event.data, ToolCall) for one in appends for each in one.entries):
                 self.dead.set()  # a pause, for once
                 await woken.wait()
-            return await super(Mortal, self).append(appends)
+            return await super(DyingStore, self).append(appends)
 
     script = [reply("", ("echo", {"text": "x"})), reply("", ("pay", {"text": "y"})), reply("Paid.")]
-    first = open_desk(*script, registry=Paused)
+    first = start_agent(*script, store=Paused)
     following = asyncio.create_task(first.follow(asked, REQUEST))
-    await first.registry.dead.wait()
-    second = open_desk(*script[1:])
+    await first.store.dead.wait()
+    second = start_agent(*script[1:])
     events = await second.follow(asked, REQUEST, after=2)
     assert events[-1].data.result == "Paid."
     woken.set()
@@ -333,20 +335,20 @@ async def test_a_process_that_wakes_up_after_another_has_its_turn_does_nothing_m
     assert await _answer(second, asked) == events[-1].data
 
 
-async def test_a_process_that_lost_its_turn_makes_no_effect(open_desk: Open) -> None:
+async def test_a_process_that_lost_its_turn_makes_no_effect(start_agent: Open) -> None:
     asked, woken, asking = context(), asyncio.Event(), asyncio.Event()
 
-    class Paused(Mortal):
+    class Paused(DyingStore):
         async def reserve(self, *given: Any) -> Any:
             asking.set()
             await woken.wait()
             return await super().reserve(*given)
 
     script = [reply("", ("pay", {"text": "x"})), reply("Paid.")]
-    first = open_desk(*script, registry=Paused)
+    first = start_agent(*script, store=Paused)
     following = asyncio.create_task(first.follow(asked, REQUEST))
     await asking.wait()
-    second = open_desk(*script[1:])
+    second = start_agent(*script[1:])
     events = await second.follow(asked, REQUEST, after=2)
     woken.set()
     await asyncio.wait_for(following, 5)
@@ -354,24 +356,24 @@ async def test_a_process_that_lost_its_turn_makes_no_effect(open_desk: Open) -> 
     assert [call.status for call in events[-1].data.tool_calls] == ["ok"]
 
 
-async def test_a_call_that_hangs_with_its_process_is_made_again_and_ends(open_desk: Open) -> None:
+async def test_a_call_that_hangs_with_its_process_is_made_again_and_ends(start_agent: Open) -> None:
     asked = context()
     script = [reply("", ("echo", {"text": "x"})), reply("Done.")]
-    first = open_desk(*script, registry=Mortal)
+    first = start_agent(*script, store=DyingStore)
     first.tools.hang = True
     following = asyncio.create_task(first.follow(asked, REQUEST))
     await first.tools.begun.wait()
     await first.die()
     await following
-    second = open_desk(*script[1:])
+    second = start_agent(*script[1:])
     assert (await second.follow(asked, REQUEST, after=2))[-1].data.status == "success"
     assert first.tools.made == second.tools.made == [("x", f"{asked.run_id}:0:0")]
 
 
-async def test_a_turn_that_is_handed_over_goes_on_in_another_process(open_desk: Open) -> None:
+async def test_a_turn_that_is_handed_over_goes_on_in_another_process(start_agent: Open) -> None:
     asked, both_made = context(), asyncio.Event()
     script = [reply("", ("save", {"text": "x"}), ("pay", {"text": "y"})), reply("Done.")]
-    first = open_desk(*script)
+    first = start_agent(*script)
 
     async def hang(_: str) -> None:
         if len(first.tools.made) == 2:
@@ -381,10 +383,10 @@ async def test_a_turn_that_is_handed_over_goes_on_in_another_process(open_desk: 
     first.tools.ending = hang
     following = asyncio.create_task(first.follow(asked, REQUEST))
     await both_made.wait()
-    await asyncio.wait_for(first.host.close(grace_s=0), 5)
+    await asyncio.wait_for(first.worker.close(grace_s=0), 5)
     seen = await following
     assert [event.name for event in seen] == ["run", "tool_call", "tool_call"]
-    second = open_desk(*script[1:])
+    second = start_agent(*script[1:])
     answer = (await second.follow(asked, REQUEST, after=seen[-1].id))[-1].data
     assert [call.status for call in answer.tool_calls] == ["ok", "unknown"]
     assert _made(first, second) == Counter({"x": 2, "y": 1})

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, ToolMessage
 
 from serve_app.agent.progress import TurnProgress
-from serve_app.agent.tool_dispatch import ToolOutcome, shares
+from serve_app.agent.tool_outcome import ToolOutcome, share_characters
 from serve_app.values import ToolRequest, ToolResult
 
 
 @given(st.lists(st.integers(min_value=0, max_value=1000)), st.integers(min_value=0, max_value=3000))
 def test_the_results_of_a_step_share_what_the_turn_may_still_read(sizes: list[int], limit: int) -> None:
-    found = shares(sizes, limit)
+    found = share_characters(sizes, limit)
     assert all(share <= size for share, size in zip(found, sizes, strict=True))
     assert sum(found) <= limit
     if sum(sizes) <= limit:
@@ -24,15 +24,15 @@ def test_the_results_of_a_step_share_what_the_turn_may_still_read(sizes: list[in
 
 
 def test_of_all_results_of_a_turn_no_more_is_told_than_the_setting_says() -> None:
-    progress = TurnProgress.of("hello", [], 10_000)
+    progress = TurnProgress.restore("hello", [], 10_000)
     for lengths in ([30_000, 100, 30_000], [50_000]):
         requests = [ToolRequest(id=f"c{index}", name="look", arguments={}) for index in range(len(lengths))]
-        step = progress.begin(AIMessage(""), requests)
+        step = progress.begin_step(AIMessage(""), requests)
         for index, length in enumerate(lengths):
             content = "x" * (length - 1) + "\ud83d"
             result = ToolResult(content=content, status="ok", attempts=1, elapsed_ms=1)
             step.outcomes[index] = ToolOutcome(requests[index], result)
-        progress.close()
+        progress.finish_step()
     told = [message.text for message in progress.messages if isinstance(message, ToolMessage)]
     assert told[1] == "x" * 99 + "\ufffd"
     assert sum(map(len, told[:3])) <= 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import Desk, context, killed, malformed, mortal, reply
+from agent_process import AgentProcess, context, dying_store, killed, malformed, reply
 
 from serve_app.observability.metric_catalogue import (
     RETRIEVAL_EMPTY,
@@ -33,32 +33,36 @@ def searched(query: str) -> Any:
     return reply("", ("knowledge_search", {"query": query}))
 
 
-async def test_calls_are_counted_by_tool_and_status_with_their_attempts(open_desk: Callable[..., Desk]) -> None:
+async def test_calls_are_counted_by_tool_and_status_with_their_attempts(
+    start_agent: Callable[..., AgentProcess],
+) -> None:
     step = reply("", ("echo", {"text": "a"}), ("echo", {"text": "b"}), ("broken", {}), ("echo", {}))
-    desk = open_desk(step, reply("Done."))
-    await desk.ask()
-    assert calls(desk.metrics) == {("echo", "ok"): 2, ("broken", "error"): 1, ("echo", "error"): 1}
-    assert desk.metrics.of(TOOL_ATTEMPTS) == {"echo": 2, "broken": 2}
-    assert desk.metrics.of(TOOL_S) == {"echo": 2, "broken": 1}
-    assert not desk.metrics.of(RETRIEVALS)
+    agent = start_agent(step, reply("Done."))
+    await agent.ask()
+    assert calls(agent.metrics) == {("echo", "ok"): 2, ("broken", "error"): 1, ("echo", "error"): 1}
+    assert agent.metrics.of(TOOL_ATTEMPTS) == {"echo": 2, "broken": 2}
+    assert agent.metrics.of(TOOL_S) == {"echo": 2, "broken": 1}
+    assert not agent.metrics.of(RETRIEVALS)
 
 
-async def test_names_that_a_model_invents_are_one_series(open_desk: Callable[..., Desk]) -> None:
-    desk = open_desk(reply("", ("zap", {}), ("zip", {})), reply("Done."))
-    await desk.ask()
-    assert calls(desk.metrics) == {("unknown", "error"): 2}
-    assert not desk.metrics.of(TOOL_ATTEMPTS)
+async def test_names_that_a_model_invents_are_one_series(start_agent: Callable[..., AgentProcess]) -> None:
+    agent = start_agent(reply("", ("zap", {}), ("zip", {})), reply("Done."))
+    await agent.ask()
+    assert calls(agent.metrics) == {("unknown", "error"): 2}
+    assert not agent.metrics.of(TOOL_ATTEMPTS)
 
 
 async def test_a_call_that_is_refused_or_malformed_is_counted_without_an_attempt(
-    open_desk: Callable[..., Desk],
+    start_agent: Callable[..., AgentProcess],
 ) -> None:
-    desk = open_desk(malformed("echo"), reply("", ("echo", {"text": "a"}), ("echo", {"text": "b"})), max_tool_calls=2)
-    desk.model.replies.append(reply("Done."))
-    await desk.ask()
-    assert calls(desk.metrics) == {("echo", "error"): 1, ("echo", "ok"): 1, ("echo", "refused"): 1}
-    assert desk.metrics.of(TOOL_ATTEMPTS) == {"echo": 1}
-    assert desk.metrics.of(TOOL_S) == {"echo": 1}
+    agent = start_agent(
+        malformed("echo"), reply("", ("echo", {"text": "a"}), ("echo", {"text": "b"})), max_tool_calls=2
+    )
+    agent.model.replies.append(reply("Done."))
+    await agent.ask()
+    assert calls(agent.metrics) == {("echo", "error"): 1, ("echo", "ok"): 1, ("echo", "refused"): 1}
+    assert agent.metrics.of(TOOL_ATTEMPTS) == {"echo": 1}
+    assert agent.metrics.of(TOOL_S) == {"echo": 1}
 
 
 @pytest.mark.parametrize(
@@ -71,38 +75,40 @@ async def test_a_call_that_is_refused_or_malformed_is_counted_without_an_attempt
     ],
 )
 async def test_a_search_is_counted_by_how_it_was_answered(
-    open_desk: Callable[..., Desk], query: str, outcome: str, passages: int, empty: dict[Any, int]
+    start_agent: Callable[..., AgentProcess], query: str, outcome: str, passages: int, empty: dict[Any, int]
 ) -> None:
-    desk = open_desk(searched(query), reply("Done."))
-    await desk.ask()
-    assert desk.metrics.of(RETRIEVALS) == {outcome: 1}
-    assert desk.metrics.of(RETRIEVAL_S) == {(): 1}
-    assert desk.metrics.of(RETRIEVAL_PASSAGES) == {(): passages}
-    assert desk.metrics.of(RETRIEVAL_EMPTY) == empty
-    assert not calls(desk.metrics)
+    agent = start_agent(searched(query), reply("Done."))
+    await agent.ask()
+    assert agent.metrics.of(RETRIEVALS) == {outcome: 1}
+    assert agent.metrics.of(RETRIEVAL_S) == {(): 1}
+    assert agent.metrics.of(RETRIEVAL_PASSAGES) == {(): passages}
+    assert agent.metrics.of(RETRIEVAL_EMPTY) == empty
+    assert not calls(agent.metrics)
 
 
-async def test_a_search_that_fails_found_nothing_and_is_not_empty(open_desk: Callable[..., Desk]) -> None:
-    desk = open_desk(searched("fail"), reply("Done."))
-    await desk.ask()
-    assert desk.metrics.of(RETRIEVALS) == {"error": 1}
-    assert not desk.metrics.of(RETRIEVAL_PASSAGES)
-    assert not desk.metrics.of(RETRIEVAL_EMPTY)
+async def test_a_search_that_fails_found_nothing_and_is_not_empty(start_agent: Callable[..., AgentProcess]) -> None:
+    agent = start_agent(searched("fail"), reply("Done."))
+    await agent.ask()
+    assert agent.metrics.of(RETRIEVALS) == {"error": 1}
+    assert not agent.metrics.of(RETRIEVAL_PASSAGES)
+    assert not agent.metrics.of(RETRIEVAL_EMPTY)
 
 
-async def test_a_search_that_was_not_made_is_no_search(open_desk: Callable[..., Desk]) -> None:
-    desk = open_desk(reply("", ("knowledge_search", {})), reply("Done."))
-    await desk.ask()
-    assert calls(desk.metrics) == {("knowledge_search", "error"): 1}
-    assert not desk.metrics.of(RETRIEVALS)
+async def test_a_search_that_was_not_made_is_no_search(start_agent: Callable[..., AgentProcess]) -> None:
+    agent = start_agent(reply("", ("knowledge_search", {})), reply("Done."))
+    await agent.ask()
+    assert calls(agent.metrics) == {("knowledge_search", "error"): 1}
+    assert not agent.metrics.of(RETRIEVALS)
 
 
-async def test_a_step_that_a_dead_process_has_finished_is_not_counted_again(open_desk: Callable[..., Desk]) -> None:
+async def test_a_step_that_a_dead_process_has_finished_is_not_counted_again(
+    start_agent: Callable[..., AgentProcess],
+) -> None:
     steps = [reply("", ("echo", {"text": "a"})), reply("", ("echo", {"text": "b"})), reply("Done.")]
     asked, request = context(), ChatRequest(user_input="hello", session_id="s")
-    first = open_desk(*steps, registry=mortal(3))  # the run, the first call, its end
+    first = start_agent(*steps, store=dying_store(3))  # the run, the first call, its end
     assert await killed(first, asked, request)
-    second = open_desk(*steps[1:])
+    second = start_agent(*steps[1:])
     await second.follow(asked, request, after=3)
     assert calls(first.metrics) == {("echo", "ok"): 1}
     assert calls(second.metrics) == {("echo", "ok"): 1}

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 import langsmith as langsmith_package
 import pytest
+from agent_process import Broken, context, dying_store, killed, reply
 from collectors import Collector, DroppedSpans, langsmith, otlp, silent, unreachable
-from desk import Broken, context, killed, mortal, reply
 from langchain_core.tracers.langchain import wait_for_all_tracers
 
 from serve_app.agent import tool_dispatch
@@ -26,13 +26,13 @@ from serve_app.values import ChatRequest, TurnRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from desk import Desk
+    from agent_process import AgentProcess
     from stub_server import Stub
 
     from serve_app.ports import Tracer
     from serve_app.values import Context
 
-    Open = Callable[..., Desk]
+    Open = Callable[..., AgentProcess]
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 CALLING = reply("", ("echo", {"text": "x"}), ("knowledge_search", {"query": "kettle"}))
@@ -79,7 +79,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sinks]:
         monkeypatch.setenv("LANGSMITH_TRACING", "true")
         monkeypatch.setenv("LANGSMITH_ENDPOINT", one.url)
         monkeypatch.setenv("LANGSMITH_API_KEY", "lsv2-key")
-        monkeypatch.setenv("LANGSMITH_PROJECT", "desk")
+        monkeypatch.setenv("LANGSMITH_PROJECT", "agent")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", other.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
         with _environment_read_anew():
@@ -108,11 +108,11 @@ def _request(*, stream: bool = False) -> ChatRequest:
 @STREAMING
 @pytest.mark.parametrize("traceparent", ["", CALLER], ids=["begun here", "of the caller"])
 async def test_a_turn_with_a_tool_a_search_and_a_fallback_is_one_tree_in_both_places(
-    open_desk: Open, sinks: Sinks, traceparent: str, *, stream: bool
+    start_agent: Open, sinks: Sinks, traceparent: str, *, stream: bool
 ) -> None:
     asked = _asked(traceparent)
-    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await desk.follow(asked, _request(stream=stream))
+    agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await agent.follow(asked, _request(stream=stream))
     await sinks.told()
     assert sinks.langsmith.shape() == sinks.otlp.shape() == WHOLE
     assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
@@ -122,9 +122,9 @@ async def test_a_turn_with_a_tool_a_search_and_a_fallback_is_one_tree_in_both_pl
     assert not sinks.dropped.counted
 
 
-async def test_langchain_tells_nothing_of_its_own(open_desk: Open, sinks: Sinks) -> None:
+async def test_langchain_tells_nothing_of_its_own(start_agent: Open, sinks: Sinks) -> None:
     asked = _asked()
-    await open_desk(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(asked, _request())
+    await start_agent(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(asked, _request())
     await sinks.told()
     await asyncio.to_thread(wait_for_all_tracers)
     assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
@@ -133,13 +133,13 @@ async def test_langchain_tells_nothing_of_its_own(open_desk: Open, sinks: Sinks)
 
 @STREAMING
 async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_error(
-    open_desk: Open, sinks: Sinks, stub: Stub, *, stream: bool
+    start_agent: Open, sinks: Sinks, stub: Stub, *, stream: bool
 ) -> None:
     names = [f"primary-{uuid4().hex}", f"fallback-{uuid4().hex}"]
     stub.moods[names[0]], stub.moods[names[1]] = ["broken@0"] * 9, ["well"] * 9
     models = [{"name": f"openai:{name}", "base_url": stub.url} for name in names]
     chain = build_model(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
-    await open_desk(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
+    await start_agent(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
     await sinks.told()
     step = [(names[0], ()), (names[0], ()), (names[1], ())]
     assert sinks.langsmith.shape() == sinks.otlp.shape()
@@ -153,10 +153,10 @@ async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_erro
 
 @STREAMING
 async def test_the_spans_tell_of_models_tokens_fallbacks_tools_and_passages(
-    open_desk: Open, sinks: Sinks, *, stream: bool
+    start_agent: Open, sinks: Sinks, *, stream: bool
 ) -> None:
-    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await desk.follow(_asked(), _request(stream=stream))
+    agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await agent.follow(_asked(), _request(stream=stream))
     await sinks.told()
     tree = sinks.otlp
     failed = next(each for each in tree.spans if each.name == "m0" and each.error)
@@ -186,14 +186,14 @@ async def test_the_spans_tell_of_models_tokens_fallbacks_tools_and_passages(
 
 
 async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_own_names(
-    open_desk: Open, sinks: Sinks
+    start_agent: Open, sinks: Sinks
 ) -> None:
     asked = _asked()
-    desk = open_desk(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await desk.follow(asked, _request())
+    agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
+    await agent.follow(asked, _request())
     await sinks.told()
     root = sinks.langsmith.named("serve_app").fields
-    assert (root["run_type"], root["session_name"], root["tags"]) == ("chain", "desk", ["degraded", "model"])
+    assert (root["run_type"], root["session_name"], root["tags"]) == ("chain", "agent", ["degraded", "model"])
     assert root["inputs"] == {"input": "hello"}
     assert root["outputs"] == {"output": "Done [1]."}
     assert {each.fields["extra"]["metadata"]["session_id"] for each in sinks.langsmith.spans} == {"s"}
@@ -208,19 +208,19 @@ async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_ow
     assert sinks.otlp.headers[0]["authorization"] == "Bearer abc"
 
 
-async def test_a_turn_without_a_conversation_is_told_without_one(open_desk: Open, sinks: Sinks) -> None:
-    desk = open_desk(reply("Done."), tracer=sinks.tracer())
-    await desk.follow(context(session=""), TurnRequest(user_input="hello"))
+async def test_a_turn_without_a_conversation_is_told_without_one(start_agent: Open, sinks: Sinks) -> None:
+    agent = start_agent(reply("Done."), tracer=sinks.tracer())
+    await agent.follow(context(session=""), TurnRequest(user_input="hello"))
     await sinks.told()
     assert "session_id" not in sinks.langsmith.named("serve_app").fields["extra"]["metadata"]
     assert "gen_ai.conversation.id" not in sinks.otlp.named("serve_app").fields
 
 
-async def test_a_run_that_another_process_takes_over_is_the_same_trace(open_desk: Open, sinks: Sinks) -> None:
+async def test_a_run_that_another_process_takes_over_is_the_same_trace(start_agent: Open, sinks: Sinks) -> None:
     asked = _asked(CALLER)
-    first = open_desk(CALLING, registry=mortal(4), tracer=sinks.tracer())
+    first = start_agent(CALLING, store=dying_store(4), tracer=sinks.tracer())
     assert await killed(first, asked, _request())
-    second = open_desk(reply("Done [1]."), tracer=sinks.tracer())
+    second = start_agent(reply("Done [1]."), tracer=sinks.tracer())
     await second.follow(asked, _request(), after=4)
     await sinks.told()
     assert sinks.otlp.traces() == {CALLER.split("-")[1]}
@@ -231,19 +231,19 @@ async def test_a_run_that_another_process_takes_over_is_the_same_trace(open_desk
     assert [each.name for each in sinks.otlp.spans if each.name.startswith("step")] == ["step 2"]
 
 
-async def test_tools_are_told_the_trace_and_the_span_of_their_call(open_desk: Open, sinks: Sinks) -> None:
-    desk = open_desk(reply("", ("echo", {"text": "x"})), reply("Done."), tracer=sinks.tracer())
-    await desk.follow(_asked(CALLER), _request())
+async def test_tools_are_told_the_trace_and_the_span_of_their_call(start_agent: Open, sinks: Sinks) -> None:
+    agent = start_agent(reply("", ("echo", {"text": "x"})), reply("Done."), tracer=sinks.tracer())
+    await agent.follow(_asked(CALLER), _request())
     await sinks.told()
-    assert desk.tools.traceparents == [f"00-{CALLER.split('-')[1]}-{sinks.otlp.named('echo').id}-01"]
+    assert agent.tools.traceparents == [f"00-{CALLER.split('-')[1]}-{sinks.otlp.named('echo').id}-01"]
 
 
-async def test_without_tracing_tools_are_told_the_caller_s_trace(open_desk: Open) -> None:
+async def test_without_tracing_tools_are_told_the_caller_s_trace(start_agent: Open) -> None:
     asked = _asked()
-    desk = open_desk(*[reply("", ("echo", {"text": "x"})), reply("Done.")] * 2)
-    await desk.follow(asked, _request())
-    await desk.follow(_asked(CALLER), _request())
-    assert desk.tools.traceparents == [f"00-{asked.run_id}-{root_span_id(asked.run_id)}-00", CALLER]
+    agent = start_agent(*[reply("", ("echo", {"text": "x"})), reply("Done.")] * 2)
+    await agent.follow(asked, _request())
+    await agent.follow(_asked(CALLER), _request())
+    assert agent.tools.traceparents == [f"00-{asked.run_id}-{root_span_id(asked.run_id)}-00", CALLER]
 
 
 @pytest.mark.parametrize(
@@ -252,28 +252,28 @@ async def test_without_tracing_tools_are_told_the_caller_s_trace(open_desk: Open
     ids=["failed", "degraded", "success"],
 )
 async def test_of_the_turns_that_are_not_sampled_those_that_failed_or_lacked_something_are_told(
-    open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch, replies: list[Any], end: str
+    start_agent: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch, replies: list[Any], end: str
 ) -> None:
-    monkeypatch.setattr(tool_dispatch, "RESEND_AFTER_S", (0.01,))
-    await open_desk(*replies, tracer=sinks.tracer(share=0)).follow(_asked(CALLER), _request())
+    monkeypatch.setattr(tool_dispatch, "FAILOVER_PAUSES_S", (0.01,))
+    await start_agent(*replies, tracer=sinks.tracer(share=0)).follow(_asked(CALLER), _request())
     await sinks.told()
     told = [each.fields["serve_app.status"] for each in sinks.otlp.spans if each.name == "serve_app"]
     assert told == ([] if end == "success" else [end])
 
 
-async def test_a_turn_whose_caller_keeps_the_trace_is_kept(open_desk: Open, sinks: Sinks) -> None:
+async def test_a_turn_whose_caller_keeps_the_trace_is_kept(start_agent: Open, sinks: Sinks) -> None:
     sampled = CALLER.removesuffix("00") + "01"
-    await open_desk(reply("Hi."), tracer=sinks.tracer(share=0)).follow(_asked(sampled), _request())
+    await start_agent(reply("Hi."), tracer=sinks.tracer(share=0)).follow(_asked(sampled), _request())
     await sinks.told()
     assert sinks.otlp.named("serve_app").parent == CALLER.split("-")[2]
 
 
-async def test_a_turn_that_a_client_ends_is_told_as_cancelled(open_desk: Open, sinks: Sinks) -> None:
+async def test_a_turn_that_a_client_ends_is_told_as_cancelled(start_agent: Open, sinks: Sinks) -> None:
     asked = _asked()
-    desk = open_desk(tracer=sinks.tracer())
-    following = asyncio.create_task(desk.follow(asked, _request()))
-    await asyncio.wait_for(desk.model.hanging.wait(), 5)
-    desk.host._courses[asked.run_id].stop("ended")
+    agent = start_agent(tracer=sinks.tracer())
+    following = asyncio.create_task(agent.follow(asked, _request()))
+    await asyncio.wait_for(agent.model.hanging.wait(), 5)
+    agent.worker._executions[asked.run_id].stop("ended")
     await asyncio.wait_for(following, 5)
     await sinks.told()
     assert sinks.otlp.named("serve_app").error == "cancelled"
@@ -281,15 +281,15 @@ async def test_a_turn_that_a_client_ends_is_told_as_cancelled(open_desk: Open, s
 
 
 async def test_nothing_that_is_to_be_redacted_is_told(
-    open_desk: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch
+    start_agent: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_dispatch, "RESEND_AFTER_S", (0.01,))
+    monkeypatch.setattr(tool_dispatch, "FAILOVER_PAUSES_S", (0.01,))
     call = ("echo", {"text": "PLANTED-2", "PLANTED-3": ["PLANTED-4"], "number": 13800138000})
     replies = [reply("PLANTED-5", call), reply("", ("PLANTED-6", {})), reply("PLANTED-7"), Broken("PLANTED-8")]
-    desk = open_desk(*replies, tracer=sinks.tracer(1, "PLANTED"))
+    agent = start_agent(*replies, tracer=sinks.tracer(1, "PLANTED"))
     for stream in (False, True):
         request = ChatRequest(user_input="PLANTED-1", session_id="s", stream=stream)
-        await desk.follow(_asked(), request)
+        await agent.follow(_asked(), request)
     await sinks.told()
     for collector in (sinks.langsmith, sinks.otlp):
         written = b"".join(collector.bodies)
@@ -299,13 +299,13 @@ async def test_nothing_that_is_to_be_redacted_is_told(
         assert b"13800138000" not in written
 
 
-async def test_what_a_tool_marks_as_sensitive_is_told_nowhere_in_the_trace(open_desk: Open, sinks: Sinks) -> None:
+async def test_what_a_tool_marks_as_sensitive_is_told_nowhere_in_the_trace(start_agent: Open, sinks: Sinks) -> None:
     call = ("echo", {"text": "my words", "pin": "4-8-15-16"})
     replies = [reply("I use 4-8-15-16.", call), reply("Done with 4-8-15-16.")]
-    desk = open_desk(*replies, *replies, tracer=sinks.tracer())
-    desk.tools.sensitive.add("pin")
+    agent = start_agent(*replies, *replies, tracer=sinks.tracer())
+    agent.tools.sensitive.add("pin")
     for stream in (False, True):
-        await desk.follow(_asked(), ChatRequest(user_input="It is 4-8-15-16", session_id="s", stream=stream))
+        await agent.follow(_asked(), ChatRequest(user_input="It is 4-8-15-16", session_id="s", stream=stream))
     await sinks.told()
     for collector in (sinks.langsmith, sinks.otlp):
         written = b"".join(collector.bodies)
@@ -326,13 +326,13 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.usefixtures("away")
-async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(open_desk: Open) -> None:
+async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(start_agent: Open) -> None:
     dropped = DroppedSpans()
     made = create_tracer(ObservabilitySettings(), Redactor(), dropped)
-    desk = open_desk(*[reply(f"{n}") for n in range(20)], tracer=made)
+    agent = start_agent(*[reply(f"{n}") for n in range(20)], tracer=made)
     begun = time.monotonic()
     for _ in range(20):
-        await desk.ask()
+        await agent.ask()
     assert time.monotonic() - begun < 2
     begun = time.monotonic()
     await made.shutdown()

@@ -18,10 +18,10 @@ from serve_app.values import Token
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from desk import Desk
+    from agent_process import AgentProcess
     from stub_server import Stub
 
-    Open = Callable[..., Desk]
+    Open = Callable[..., AgentProcess]
 
 STREAMING = pytest.mark.parametrize("stream", [False, True])
 WELL = "Hello from the stub."
@@ -29,17 +29,17 @@ MANY = 50
 
 
 class Upstream:
-    """A desk whose models are on a real server; their names are those of no other test."""
+    """A agent whose models are on a real server; their names are those of no other test."""
 
-    def __init__(self, open_desk: Open, stub: Stub, moods: list[str], fallback: str = "well", **changed: Any) -> None:
+    def __init__(self, start_agent: Open, stub: Stub, moods: list[str], fallback: str = "well", **changed: Any) -> None:
         self.stub = stub
         self.names = f"primary-{uuid4().hex}", f"fallback-{uuid4().hex}"
         stub.moods[self.names[0]], stub.moods[self.names[1]] = list(moods), [fallback] * MANY
-        patience_s = 0.8 if {"silent", "stalls"} & {*moods} else 9
+        max_wait_s = 0.8 if {"silent", "stalls"} & {*moods} else 9
         models = [{"name": f"openai:{name}", "base_url": stub.url, "timeout_s": 9} for name in self.names]
-        models[0]["timeout_s"] = patience_s
+        models[0]["timeout_s"] = max_wait_s
         settings = ModelSettings.model_validate({**models[0], "fallbacks": models[1:], **changed})
-        self.desk = open_desk(fallback=build_model(settings))
+        self.agent = start_agent(fallback=build_model(settings))
 
     @property
     def calls(self) -> tuple[int, ...]:
@@ -59,10 +59,10 @@ class Upstream:
     ],
 )
 async def test_a_first_model_that_fails_costs_each_step_its_tries_and_one_of_the_fallback(
-    open_desk: Open, stub: Stub, mood: str, calls: tuple[int, int], *, stream: bool
+    start_agent: Open, stub: Stub, mood: str, calls: tuple[int, int], *, stream: bool
 ) -> None:
-    upstream, begun = Upstream(open_desk, stub, [mood] * MANY), time.monotonic()
-    answer = await upstream.desk.ask(stream=stream)
+    upstream, begun = Upstream(start_agent, stub, [mood] * MANY), time.monotonic()
+    answer = await upstream.agent.ask(stream=stream)
     assert (answer.result, answer.status, answer.degraded) == (WELL, "degraded", ["model"])
     assert answer.model == f"openai:{upstream.names[1]}"
     assert [(call.name, call.status) for call in answer.tool_calls] == [("order_query", "ok")]
@@ -71,20 +71,20 @@ async def test_a_first_model_that_fails_costs_each_step_its_tries_and_one_of_the
 
 
 @STREAMING
-async def test_a_first_model_that_is_left_alone_costs_no_call(open_desk: Open, stub: Stub, *, stream: bool) -> None:
-    upstream = Upstream(open_desk, stub, ["broken@0"] * MANY, breaker_failures=2)
-    await upstream.desk.ask(stream=stream)
-    await upstream.desk.ask(stream=stream)
+async def test_a_first_model_that_is_left_alone_costs_no_call(start_agent: Open, stub: Stub, *, stream: bool) -> None:
+    upstream = Upstream(start_agent, stub, ["broken@0"] * MANY, breaker_failures=2)
+    await upstream.agent.ask(stream=stream)
+    await upstream.agent.ask(stream=stream)
     assert upstream.calls == (2, 4)
 
 
 @pytest.mark.parametrize("mood", ["cut", "error-frame", "garbage-frame", "stalls"])
-async def test_a_stream_that_breaks_is_told_anew_by_the_next_try(open_desk: Open, stub: Stub, mood: str) -> None:
-    upstream = Upstream(open_desk, stub, ["well", *[mood] * MANY], attempts=1)
-    answer = await upstream.desk.ask(stream=True)
+async def test_a_stream_that_breaks_is_told_anew_by_the_next_try(start_agent: Open, stub: Stub, mood: str) -> None:
+    upstream = Upstream(start_agent, stub, ["well", *[mood] * MANY], attempts=1)
+    answer = await upstream.agent.ask(stream=True)
     assert (answer.result, answer.degraded) == (WELL, ["model"])
     shown, restarts = "", 0
-    for token in (each for each in upstream.desk.emitted if isinstance(each, Token)):
+    for token in (each for each in upstream.agent.emitted if isinstance(each, Token)):
         shown = token.text if token.restart else shown + token.text
         restarts += token.restart
     assert (shown, restarts) == (WELL, 1)
@@ -92,9 +92,9 @@ async def test_a_stream_that_breaks_is_told_anew_by_the_next_try(open_desk: Open
 
 
 @pytest.mark.parametrize("mood", ["cut", "error-frame", "garbage-frame", "stalls"])
-async def test_a_tool_call_whose_stream_breaks_is_made_once_and_whole(open_desk: Open, stub: Stub, mood: str) -> None:
-    upstream = Upstream(open_desk, stub, [mood], attempts=1)
-    answer = await upstream.desk.ask(stream=True)
+async def test_a_tool_call_whose_stream_breaks_is_made_once_and_whole(start_agent: Open, stub: Stub, mood: str) -> None:
+    upstream = Upstream(start_agent, stub, [mood], attempts=1)
+    answer = await upstream.agent.ask(stream=True)
     assert [(call.arguments, call.status) for call in answer.tool_calls] == [({"order_id": "OD-1"}, "ok")]
     assert (answer.result, answer.degraded) == (WELL, ["model"])
     assert upstream.calls == (2, 1)
@@ -111,11 +111,11 @@ async def test_a_tool_call_whose_stream_breaks_is_made_once_and_whole(open_desk:
     ],
 )
 async def test_bad_output_costs_one_call_to_mend_and_then_the_basic_answer(
-    open_desk: Open, stub: Stub, moods: list[str], expected: tuple[list[str], list[str], int], *, stream: bool
+    start_agent: Open, stub: Stub, moods: list[str], expected: tuple[list[str], list[str], int], *, stream: bool
 ) -> None:
     statuses, degraded, calls = expected
-    upstream = Upstream(open_desk, stub, moods)
-    answer = await upstream.desk.ask(stream=stream)
+    upstream = Upstream(start_agent, stub, moods)
+    answer = await upstream.agent.ask(stream=stream)
     assert [call.status for call in answer.tool_calls] == statuses
     assert (answer.result, answer.degraded) == (WELL, degraded)
     assert upstream.calls == (calls, 0)
@@ -123,25 +123,25 @@ async def test_bad_output_costs_one_call_to_mend_and_then_the_basic_answer(
 
 @STREAMING
 async def test_for_a_model_that_says_nothing_whatever_it_is_told_the_fallback_answers(
-    open_desk: Open, stub: Stub, *, stream: bool
+    start_agent: Open, stub: Stub, *, stream: bool
 ) -> None:
-    upstream = Upstream(open_desk, stub, ["blank"] * MANY)
-    answer = await upstream.desk.ask(stream=stream)
+    upstream = Upstream(start_agent, stub, ["blank"] * MANY)
+    answer = await upstream.agent.ask(stream=stream)
     assert (answer.result, answer.degraded) == (WELL, ["model"])
     assert upstream.calls == (4, 1)
 
 
 @STREAMING
-async def test_models_that_all_say_nothing_are_out_of_reach(open_desk: Open, stub: Stub, *, stream: bool) -> None:
-    upstream = Upstream(open_desk, stub, ["blank"] * MANY, fallback="blank")
-    assert (await upstream.desk.fail(stream=stream)).code == "model_unavailable"
+async def test_models_that_all_say_nothing_are_out_of_reach(start_agent: Open, stub: Stub, *, stream: bool) -> None:
+    upstream = Upstream(start_agent, stub, ["blank"] * MANY, fallback="blank")
+    assert (await upstream.agent.fail(stream=stream)).code == "model_unavailable"
 
 
 @STREAMING
 async def test_with_everything_down_the_turn_fails_and_says_when_to_come_back(
-    open_desk: Open, stub: Stub, *, stream: bool
+    start_agent: Open, stub: Stub, *, stream: bool
 ) -> None:
-    upstream = Upstream(open_desk, stub, ["rate-limited@40"] * MANY, fallback="broken@20")
-    failure = await upstream.desk.fail(stream=stream)
+    upstream = Upstream(start_agent, stub, ["rate-limited@40"] * MANY, fallback="broken@20")
+    failure = await upstream.agent.fail(stream=stream)
     assert (failure.code, failure.retryable, failure.retry_after_s) == ("model_unavailable", True, 20)
     assert upstream.calls == (1, 1)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desk import context, killed, mortal, reply
+from agent_process import context, dying_store, killed, reply
 
 from serve_app.config import FeedbackSettings
 from serve_app.errors import StoreUnavailable
@@ -17,29 +17,29 @@ from serve_app.values import Answer, ChatRequest, FeedbackRequest, Message, Turn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from desk import Desk
+    from agent_process import AgentProcess
     from redis.asyncio import Redis
 
-    Open = Callable[..., Desk]
+    Open = Callable[..., AgentProcess]
 
 HISTORY = (Message(role="user", content="I am Ann."), Message(role="assistant", content="Hello Ann."))
 REQUEST = TurnRequest(user_input="Who am I?", instructions="Speak like a pirate.", history=HISTORY)
 
 
-async def _told(desk: Desk, request: ChatRequest = REQUEST, session: str = "") -> Answer:
-    [*_, last] = await desk.follow(context(session=session), request)
+async def _told(agent: AgentProcess, request: ChatRequest = REQUEST, session: str = "") -> Answer:
+    [*_, last] = await agent.follow(context(session=session), request)
     assert isinstance(last.data, Answer), last
     return last.data
 
 
-def _asked(desk: Desk) -> list[tuple[str, str]]:
-    return [(message.type, message.text) for message in desk.model.asked[-1]]
+def _asked(agent: AgentProcess) -> list[tuple[str, str]]:
+    return [(message.type, message.text) for message in agent.model.asked[-1]]
 
 
-async def test_the_model_reads_the_history_that_the_request_gives_and_one_system_message(open_desk: Open) -> None:
-    desk = open_desk(reply("Ann."))
-    answer = await _told(desk)
-    (kind, prompt), *said = _asked(desk)
+async def test_the_model_reads_the_history_that_the_request_gives_and_one_system_message(start_agent: Open) -> None:
+    agent = start_agent(reply("Ann."))
+    answer = await _told(agent)
+    (kind, prompt), *said = _asked(agent)
     assert said == [("human", "I am Ann."), ("ai", "Hello Ann."), ("human", "Who am I?")]
     assert kind == "system"
     assert prompt.startswith("You are a helpful assistant.")
@@ -47,8 +47,8 @@ async def test_the_model_reads_the_history_that_the_request_gives_and_one_system
     assert (answer.status, answer.session_id) == ("success", "")
 
 
-async def test_nothing_is_kept_of_the_turn_but_the_run(open_desk: Open, redis: Redis) -> None:
-    answer = await _told(open_desk(reply("", ("pay", {"text": "x"})), reply("Ann.")))
+async def test_nothing_is_kept_of_the_turn_but_the_run(start_agent: Open, redis: Redis) -> None:
+    answer = await _told(start_agent(reply("", ("pay", {"text": "x"})), reply("Ann.")))
     assert await redis.keys("*:exchanges") == []
     assert await redis.keys("*:lease") == []
     [meta] = await redis.keys("*:meta")
@@ -56,23 +56,23 @@ async def test_nothing_is_kept_of_the_turn_but_the_run(open_desk: Open, redis: R
     assert abs(await redis.ttl(meta) - await redis.ttl(run)) <= 1
 
 
-async def test_turns_without_a_conversation_do_not_wait_for_one_another(open_desk: Open) -> None:
-    desk = open_desk(
+async def test_turns_without_a_conversation_do_not_wait_for_one_another(start_agent: Open) -> None:
+    agent = start_agent(
         reply("", ("echo", {"text": "a", "sleep_s": 0.5})), reply("", ("echo", {"text": "b"})), reply("Done.")
     )
-    waiting = asyncio.create_task(_told(desk))
-    await desk.tools.begun.wait()
+    waiting = asyncio.create_task(_told(agent))
+    await agent.tools.begun.wait()
     async with asyncio.timeout(0.3):
-        await _told(desk)
+        await _told(agent)
     waiting.cancel()
 
 
-async def test_the_history_survives_the_death_of_the_process(open_desk: Open) -> None:
+async def test_the_history_survives_the_death_of_the_process(start_agent: Open) -> None:
     asked = context(session="")
     steps = [reply("", ("echo", {"text": "a"})), reply("Ann.")]
-    first = open_desk(*steps, registry=mortal(3))
+    first = start_agent(*steps, store=dying_store(3))
     assert await killed(first, asked, REQUEST)
-    second = open_desk()
+    second = start_agent()
     async with asyncio.timeout(8):  # it adopts the run, of which nobody but Redis tells it
         await second.model.hanging.wait()
     said = [(kind, text) for kind, text in _asked(second) if kind == "human"]
@@ -95,25 +95,25 @@ class Away(Leaves):
         raise StoreUnavailable("away")
 
 
-@pytest.mark.parametrize("registry", [Away, Leaves])
-async def test_without_redis_nothing_is_missing(open_desk: Open, registry: type[RunStore]) -> None:
-    answer = await _told(open_desk(reply("Ann."), registry=registry, patience_s=0.05))
+@pytest.mark.parametrize("store", [Away, Leaves])
+async def test_without_redis_nothing_is_missing(start_agent: Open, store: type[RunStore]) -> None:
+    answer = await _told(start_agent(reply("Ann."), store=store, max_wait_s=0.05))
     assert (answer.status, answer.degraded) == ("success", [])
 
 
 async def test_in_a_conversation_the_instructions_hold_for_their_turn_and_memory_is_the_history(
-    open_desk: Open,
+    start_agent: Open,
 ) -> None:
-    desk = open_desk(reply("Arr."), reply("Yes."))
-    await _told(desk, TurnRequest(user_input="Hello", session_id="s", instructions="Be a pirate."), "s")
-    await _told(desk, ChatRequest(user_input="Again", session_id="s"), "s")
-    (_, prompt), *said = _asked(desk)
+    agent = start_agent(reply("Arr."), reply("Yes."))
+    await _told(agent, TurnRequest(user_input="Hello", session_id="s", instructions="Be a pirate."), "s")
+    await _told(agent, ChatRequest(user_input="Again", session_id="s"), "s")
+    (_, prompt), *said = _asked(agent)
     assert "pirate" not in prompt
     assert said == [("human", "Hello"), ("ai", "Arr."), ("human", "Again")]
 
 
-async def test_a_vote_on_such_a_turn_is_kept_with_its_question(open_desk: Open, redis: Redis) -> None:
-    answer = await _told(open_desk(reply("Ann.")))
+async def test_a_vote_on_such_a_turn_is_kept_with_its_question(start_agent: Open, redis: Redis) -> None:
+    answer = await _told(start_agent(reply("Ann.")))
     book = FeedbackStore(redis, FeedbackSettings())
     await book.vote(context(), FeedbackRequest(run_id=answer.run_id, rating="up"))
     [vote] = (await book.listed(context(), None, 1)).feedback

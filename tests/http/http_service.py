@@ -112,7 +112,7 @@ class Service:
         tasks = []
         if self.has_redis:
             await self.key_cache.refresh()
-            tasks = [asyncio.create_task(each) for each in (self.runs.go_on(), self.key_cache.refresh_forever())]
+            tasks = [asyncio.create_task(each) for each in (self.runs.read_forever(), self.key_cache.refresh_forever())]
         try:
             yield
         finally:

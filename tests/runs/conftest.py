@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Process
+from worker_process import WorkerProcess
 
 from serve_app.config import RunSettings
 from serve_app.resilience.tasks import cancel_and_wait
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def start(redis: Redis) -> AsyncIterator[Callable[..., Process]]:
+async def start(redis: Redis) -> AsyncIterator[Callable[..., WorkerProcess]]:
     """Starts processes; all of them end with the test."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
 
-    def begin(*given: object, max_runs: int = 100, **settings: object) -> Process:
-        started.append(Process(redis, *given, settings=settings, max_runs=max_runs))  # type: ignore[arg-type]
+    def begin(*given: object, max_runs: int = 100, **settings: object) -> WorkerProcess:
+        started.append(WorkerProcess(redis, *given, settings=settings, max_runs=max_runs))  # type: ignore[arg-type]
         return started[-1]
 
     yield begin
@@ -35,6 +35,6 @@ async def start(redis: Redis) -> AsyncIterator[Callable[..., Process]]:
 @pytest.fixture
 async def log(redis: Redis) -> AsyncIterator[RunEventLog]:
     log = RunEventLog(redis, RunSettings())
-    reading = asyncio.create_task(log.go_on())
+    reading = asyncio.create_task(log.read_forever())
     yield log
     await cancel_and_wait(reading)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import context, request
+from worker_process import context, request
 
 from serve_app.config import FeedbackSettings
 from serve_app.errors import NotFound, RunUnfinished
@@ -16,8 +16,8 @@ from serve_app.values import ChatRequest, FeedbackRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from processes import Process
     from redis.asyncio import Redis
+    from worker_process import WorkerProcess
 
     from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
@@ -31,7 +31,7 @@ def book(redis: Redis) -> FeedbackStore:
     return FeedbackStore(redis, FeedbackSettings(ttl_s=TTL_S))
 
 
-async def run(start: Callable[..., Process], run_id: str, tenant: str = "default") -> None:
+async def run(start: Callable[..., WorkerProcess], run_id: str, tenant: str = "default") -> None:
     asked = ChatRequest(user_input="How are you?", session_id=f"s-{run_id}", user_id="u7")
     await start().events(context(f"s-{run_id}", run_id=run_id, tenant=tenant), asked)
 

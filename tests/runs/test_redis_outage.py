@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Process, answer, context, request
+from worker_process import WorkerProcess, answer, context, request
 
 from serve_app.config import RedisSettings, RunSettings
 from serve_app.deployments.data_folder import choose_ports
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 async def talk(run: Run) -> Answer:
     """A turn that goes on for a second and a half."""
     for number in range(30):
-        run.say(Token(text=f"{number} "))
+        run.stream(Token(text=f"{number} "))
         await asyncio.sleep(0.05)
     run.exchange = run.context.run_id
     return answer(run)
@@ -66,8 +66,8 @@ async def nowhere() -> AsyncIterator[Redis]:
 
 
 async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, stores: EmbeddedStores) -> None:
-    process, reader = Process(own, talk), RunEventLog(own, RunSettings())
-    reading = asyncio.create_task(reader.go_on())
+    process, reader = WorkerProcess(own, talk), RunEventLog(own, RunSettings())
+    reading = asyncio.create_task(reader.read_forever())
     contexts = [context(f"s{number}") for number in range(20)]
     for each in contexts:
         await reader.claim(each, request(each.session_id), None)
@@ -98,12 +98,12 @@ async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_ef
 
     async def work(run: Run) -> Answer:
         try:
-            await run.reserve(0, 0)
+            await run.journal_effect(0, 0)
         except StoreUnavailable:
             reserved.append("refused")
         return await talk(run)
 
-    process = Process(nowhere, work)
+    process = WorkerProcess(nowhere, work)
     *told, last = await process.events(context(), request())
     assert [event.id for event in [*told, last]] == list(range(1, len(told) + 2))
     assert isinstance(last.data, Answer)
@@ -124,7 +124,7 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
         run.exchange = "said"
         return answer(run)
 
-    process = Process(own, work)
+    process = WorkerProcess(own, work)
     *_, last = await process.events(asked, request())
     assert isinstance(last.data, Answer)
     assert (last.data.status, last.data.degraded) == ("degraded", ["memory"])

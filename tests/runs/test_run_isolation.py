@@ -7,30 +7,30 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import answer, context, greet, request
+from worker_process import answer, context, greet, request
 
 from serve_app.errors import StoreCorrupt
-from serve_app.runs.store import LIFE_MS, Append, Held, RunStore
+from serve_app.runs.store import LEASE_MS, RunAppend, RunLease, RunStore
 from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, SessionKeys, control_stream
 from serve_app.values import Answer, Cancelled, Failed, Token, ToolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from processes import Process
     from redis.asyncio import Redis
     from told_lines import Told
+    from worker_process import WorkerProcess
 
     from serve_app.runs.event_log import RunEventLog
     from serve_app.runs.run import Run
-    from serve_app.runs.store import Kept
+    from serve_app.runs.store import WriteResult
     from serve_app.values import Context, RunEvent
 
-    Start = Callable[..., Process]
+    Start = Callable[..., WorkerProcess]
 
 LATE_S = 2.0
 """Nobody is slowed by more than this."""
-ADOPTED_S = LIFE_MS / 1000 + 3
+ADOPTED_S = LEASE_MS / 1000 + 3
 HALF = "\ud83d"
 POISON = "poison"
 
@@ -38,12 +38,12 @@ POISON = "poison"
 class Unencodable(Token):
     """A token of which no JSON can be made."""
 
-    def made_valid(self) -> Unencodable:
+    def sanitize(self) -> Unencodable:
         raise UnicodeEncodeError("utf-8", HALF, 0, 1, "poison")
 
 
 async def says_what_cannot_be_encoded(run: Run) -> Answer:
-    run.say(Unencodable(text="x"))
+    run.stream(Unencodable(text="x"))
     await asyncio.sleep(0.1)
     await run.record((Token(text="y"), ""))
     raise AssertionError("its failure is told at its next step")
@@ -62,7 +62,7 @@ class Unwritable(Answer):
 
 async def breaks_its_own_log(run: Run) -> Answer:
     """Its key of steps is a string from now on."""
-    client: Any = run.writer.registry._redis
+    client: Any = run.writer.store._redis
     key = RunKeys(run.context.tenant, run.context.run_id).steps
     await client.set(key, "no stream")
     await run.record((ToolRequest(id="c", name="n", arguments={}), ""))
@@ -71,7 +71,7 @@ async def breaks_its_own_log(run: Run) -> Answer:
 
 async def odd_values(run: Run) -> Answer:
     """What a model or a tool may have said."""
-    run.say(Token(text=f"a{HALF}"))
+    run.stream(Token(text=f"a{HALF}"))
     deep: Any = 1
     for _ in range(400):
         deep = [deep]
@@ -91,7 +91,7 @@ def poisoned_by(work: Callable[[Run], Any]) -> Callable[[Run], Any]:
     return turn
 
 
-async def beside_others(process: Process, poison: Context, several: int = 5) -> tuple[list[RunEvent], float]:
+async def beside_others(process: WorkerProcess, poison: Context, several: int = 5) -> tuple[list[RunEvent], float]:
     """The events of the poisoned run, and how long the slowest of the others took, all of which must be answered."""
 
     async def greeted(session: str) -> float:
@@ -126,7 +126,7 @@ async def test_a_run_that_cannot_be_written_fails_alone_and_its_session_is_free_
     assert not await redis.exists(SessionKeys("default", POISON).lease)
     again = await start().events(context(POISON), request(POISON))
     assert isinstance(again[-1].data, Answer)
-    process.host.check()
+    process.worker.check()
 
 
 async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(start: Start, log: RunEventLog) -> None:
@@ -141,7 +141,7 @@ async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(star
 class Refuses(RunStore):
     """Cannot write what is of one session, for a reason that nobody foresaw."""
 
-    async def append(self, appends: Sequence[Append]) -> list[Kept]:
+    async def append(self, appends: Sequence[RunAppend]) -> list[WriteResult]:
         if any(each.context.session_id == POISON for each in appends):
             raise RuntimeError("poison")
         return await super().append(appends)
@@ -149,7 +149,7 @@ class Refuses(RunStore):
 
 async def test_an_append_that_raises_costs_its_own_run_only(start: Start, told: Told) -> None:
     process = start()
-    process.registry.__class__ = Refuses
+    process.store.__class__ = Refuses
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Failed)
     assert slowest_s < LATE_S
@@ -165,7 +165,7 @@ async def test_a_session_whose_key_is_corrupt_is_answered_without_memory(
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Answer)
     assert slowest_s < LATE_S
-    assert not process.host._means.writer.patience.is_away
+    assert not process.worker._services.writer.availability.is_away
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ async def test_a_lapsed_run_that_nobody_can_read_is_adopted_no_more_and_the_othe
         assert isinstance([event async for event in log.events(other, other.run_id)][-1].data, Answer)
         while await redis.zcard(UNFINISHED_RUNS):  # noqa: ASYNC110 - another process is waited for
             await asyncio.sleep(0.05)
-    process.host.check()
+    process.worker.check()
 
 
 async def test_whoever_follows_a_run_that_nobody_can_read_learns_that_it_failed(
@@ -336,11 +336,11 @@ async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard
     reading = asyncio.create_task(process.events(asked, request()))
     await asyncio.sleep(0.3)
     for garbage in ({"nothing": "x"}, {"run": b"\xff"}, {"run": ""}):
-        await redis.xadd(control_stream(process.registry.owner), garbage)  # type: ignore[arg-type]  # what a fault may write
+        await redis.xadd(control_stream(process.store.owner), garbage)  # type: ignore[arg-type]  # what a fault may write
     await log.cancel(asked, asked.run_id)
     async with asyncio.timeout(LATE_S):
         await reading
-    assert process.host.running == 0
+    assert process.worker.running == 0
     assert told.of("control_message_unreadable")[0]["exception"]
 
 
@@ -348,12 +348,12 @@ async def test_a_run_whose_course_breaks_is_told_as_failed_and_the_others_go_on(
     class Breaks(RunStore):
         async def begin(self, *given: Any) -> Any:
             begun = await super().begin(*given)
-            if given[0].session_id == POISON and isinstance(begun, Held):
+            if given[0].session_id == POISON and isinstance(begun, RunLease):
                 raise RuntimeError(POISON)
             return begun
 
     process = start()
-    process.registry.__class__ = Breaks
+    process.store.__class__ = Breaks
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Failed)
     assert slowest_s < LATE_S
@@ -373,8 +373,8 @@ async def test_one_run_that_cannot_be_renewed_keeps_no_other_from_it(start: Star
     await asyncio.sleep(0.3)
     await redis.delete(SessionKeys("default", POISON).meta)
     await redis.set(SessionKeys("default", POISON).meta, "no hash")
-    await asyncio.sleep(LIFE_MS / 1000 + 0.5)
-    assert not process.host._means.writer.patience.is_away
+    await asyncio.sleep(LEASE_MS / 1000 + 0.5)
+    assert not process.worker._services.writer.availability.is_away
     go.set()
     async with asyncio.timeout(5):
         mine, theirs = await asyncio.gather(*reading)

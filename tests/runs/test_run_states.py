@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import answer, context, request
+from worker_process import answer, context, request
 
 from serve_app.errors import ModelUnavailable, StoreUnavailable
 from serve_app.stores.availability import RedisAvailability
@@ -43,7 +43,7 @@ async def test_a_run_that_fails_tells_its_code_and_of_a_fault_the_traceback(star
 
 async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
     async def dies(run: Run) -> Answer:
-        if not run.held.last:
+        if not run.lease.last_event_id:
             await first.die()
         return answer(run)
 
@@ -51,13 +51,13 @@ async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
     asked = context(run_id="r1")
     await first.events(asked, request())
     await second.events(asked, request(), after=1)
-    [line] = told.of("run_taken_over")
+    [line] = told.of("run_adopted")
     assert (line["run_id"], line["adoptions"]) == ("r1", 1)
     assert told.of("run_ended")[-1]["adoptions"] == 1
 
 
 async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(told) -> None:
-    patience = RedisAvailability(max_wait_s=0.0)
+    availability = RedisAvailability(max_wait_s=0.0)
 
     async def away() -> None:
         raise StoreUnavailable("Redis did not answer")
@@ -67,8 +67,8 @@ async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(to
 
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
-            await patience.call_until(away)
-    assert await patience.call_until(there) == await patience.call_until(there) == 1
+            await availability.call_until(away)
+    assert await availability.call_until(there) == await availability.call_until(there) == 1
     assert [line["event"] for line in told.lines if line.get("event", "").startswith("redis")] == [
         "redis_unavailable",
         "redis_available_again",

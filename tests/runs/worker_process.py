@@ -1,0 +1,89 @@
+"""How do several processes that run runs stand beside each other in one test?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from serve_app.config import MemorySettings, RunSettings
+from serve_app.memory.conversation import ConversationMemory
+from serve_app.observability.null import InMemoryMetrics
+from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.runs.event_writer import EventWriter
+from serve_app.runs.execution import RunServices
+from serve_app.runs.metrics import RunMetrics
+from serve_app.runs.store import RunStore
+from serve_app.runs.worker import RunWorker
+from serve_app.values import Answer, ChatRequest, Context, RunEvent, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from redis.asyncio import Redis
+
+    from serve_app.runs.run import Run
+
+
+def context(
+    session: str = "s", seconds: float = 20, run_id: str | None = None, tenant: str = "default", behind_s: float = 0
+) -> Context:
+    """What a request has that is given so many seconds, and comes to a process whose clock is behind by so many."""
+    return Context(
+        request_id="q",
+        run_id=run_id or uuid4().hex,
+        session_id=session,
+        tenant=tenant,
+        deadline=time.time() + behind_s + seconds,
+        timeout_s=seconds,
+    )
+
+
+def request(session: str = "s", text: str = "hello", *, stream: bool = True) -> ChatRequest:
+    return ChatRequest(user_input=text, session_id=session, stream=stream)
+
+
+def answer(run: Run, text: str = "Hi.") -> Answer:
+    return Answer(result=text, session_id=run.context.session_id, run_id=run.context.run_id, model="m")
+
+
+async def greet(run: Run) -> Answer:
+    """A turn of three words."""
+    for word in ("How ", "do you ", "do."):
+        run.stream(Token(text=word))
+        await asyncio.sleep(0.03)
+    run.exchange = '{"said": "How do you do."}'
+    return answer(run, "How do you do.")
+
+
+@dataclass
+class WorkerProcess:
+    """A host as a process of its own would be: it can die without a word."""
+
+    redis: Redis
+    work: Callable[[Run], Awaitable[Answer]] = greet
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_runs: int = 100
+    metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
+
+    def __post_init__(self) -> None:
+        runs = RunSettings(**self.settings)
+        self.store = RunStore(
+            self.redis, runs, ConversationMemory(self.redis, MemorySettings(), self.metrics), uuid4().hex
+        )
+        writer = EventWriter(self.store, metrics=RunMetrics(self.metrics, frozenset({"look"})))
+        self.worker = RunWorker(RunServices(self.redis, self.store, writer, runs, self.work), self.max_runs)
+
+    async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
+        return [event async for event in self.worker.follow(asked, request, after)]
+
+    async def die(self) -> None:
+        """What SIGKILL leaves: nothing is released, nothing is told."""
+        tasks = [*self.worker._background, *self.worker._tasks]
+        for execution in self.worker._executions.values():
+            execution.feed.close()
+            tasks += [execution.run.work] if execution.run and execution.run.work else []
+            execution.services = None  # type: ignore[assignment]  # whatever it still tries fails
+        await cancel_and_wait(*tasks)
