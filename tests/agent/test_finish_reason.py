@@ -56,7 +56,7 @@ class Provider(BaseChatModel):
         yield ChatGenerationChunk(message=AIMessageChunk(**fields))
 
 
-def _desk(
+def _agent(
     start_agent: Open, *answering: Answering, max_steps: int = 6, **link: Any
 ) -> tuple[AgentProcess, list[Provider]]:
     providers = [Provider(answering=each, asked=[]) for each in answering]
@@ -85,7 +85,7 @@ def _raise(error: Exception) -> Any:
 
 
 async def test_an_answer_that_was_cut_off_says_so(start_agent: Open) -> None:
-    agent, _ = _desk(start_agent, lambda *_: _ended("The three steps are", "length"))
+    agent, _ = _agent(start_agent, lambda *_: _ended("The three steps are", "length"))
     for stream in (False, True):
         answer = await agent.ask(stream=stream)
         assert (answer.result, answer.status, answer.degraded) == ("The three steps are", "degraded", ["truncated"])
@@ -98,7 +98,7 @@ async def test_a_refusal_is_told_once_and_in_the_user_s_language(start_agent: Op
         lambda *_: _raise(ContentFiltered("filtered")),
         lambda *_: _ended("", "stop", additional_kwargs={"refusal": "I will not."}),
     ):
-        agent, (provider,) = _desk(start_agent, reply)
+        agent, (provider,) = _agent(start_agent, reply)
         english, chinese = await agent.ask("hello"), await agent.ask("你好", stream=True)
         assert [each.finish_reason for each in (english, chinese)] == ["content_filter"] * 2
         assert [each.status for each in (english, chinese)] == ["success"] * 2
@@ -108,14 +108,14 @@ async def test_a_refusal_is_told_once_and_in_the_user_s_language(start_agent: Op
 
 
 async def test_a_refusal_opens_no_circuit_breaker(start_agent: Open) -> None:
-    agent, (provider,) = _desk(start_agent, lambda *_: _raise(ContentFiltered("filtered")))
+    agent, (provider,) = _agent(start_agent, lambda *_: _raise(ContentFiltered("filtered")))
     for _ in range(4):
         await agent.ask()
     assert len(provider.asked) == 4
 
 
 async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(start_agent: Open) -> None:
-    agent, (provider,) = _desk(start_agent, lambda *_: _raise(KeyRefused("no")), key_env="OUR_KEY")
+    agent, (provider,) = _agent(start_agent, lambda *_: _raise(KeyRefused("no")), key_env="OUR_KEY")
     for _ in range(3):
         assert not (await agent.fail()).retryable
     assert len(provider.asked) == 3
@@ -141,7 +141,7 @@ async def test_calls_that_were_cut_off_are_told_to_the_model_and_not_made(start_
             else AIMessage("No.")
         )
 
-    agent, (provider,) = _desk(start_agent, answering)
+    agent, (provider,) = _agent(start_agent, answering)
     answer = await agent.ask()
     assert (answer.result, answer.degraded, answer.tool_calls) == ("No.", ["model", "truncated"], [])
     assert "cut off" in provider.asked[1][0].text
@@ -150,7 +150,7 @@ async def test_calls_that_were_cut_off_are_told_to_the_model_and_not_made(start_
 
 async def test_of_calls_that_were_cut_off_the_fallback_is_asked_first(start_agent: Open) -> None:
     cut = _call("pay", text="5").model_copy(update={"response_metadata": {"finish_reason": "length"}})
-    agent, (first, _) = _desk(start_agent, lambda *_: cut, lambda *_: AIMessage("The second."))
+    agent, (first, _) = _agent(start_agent, lambda *_: cut, lambda *_: AIMessage("The second."))
     for stream in (False, True):
         answer = await agent.ask(stream=stream)
         assert (answer.result, answer.degraded) == ("The second.", ["model"])
@@ -158,14 +158,16 @@ async def test_of_calls_that_were_cut_off_the_fallback_is_asked_first(start_agen
 
 
 async def test_calls_of_a_filtered_reply_are_a_refusal(start_agent: Open) -> None:
-    agent, _ = _desk(start_agent, lambda *_: _ended("", "content_filter", tool_calls=_call("pay", text="5").tool_calls))
+    agent, _ = _agent(
+        start_agent, lambda *_: _ended("", "content_filter", tool_calls=_call("pay", text="5").tool_calls)
+    )
     answer = await agent.ask()
     assert (answer.finish_reason, answer.tool_calls, bool(answer.result)) == ("content_filter", [], True)
 
 
 async def test_thinking_is_shown_to_who_asks_and_never_remembered(start_agent: Open) -> None:
     thought = lambda *_: AIMessage("<think>a plan</think>Hello.", additional_kwargs={"reasoning_content": "more "})  # noqa: E731
-    agent, (provider,) = _desk(start_agent, thought)
+    agent, (provider,) = _agent(start_agent, thought)
     assert (await agent.ask(stream=True)).result == "Hello."
     assert not [each for each in agent.emitted if isinstance(each, Reasoning)]
     assert (await agent.ask(stream=True, reasoning=True)).result == "Hello."
@@ -183,7 +185,7 @@ async def test_a_provider_s_thinking_comes_back_with_its_calls_in_later_turns_to
             return AIMessage("Done.")
         return _call("echo", text="x").model_copy(update={"additional_kwargs": {"reasoning_content": "a plan"}})
 
-    agent, (provider,) = _desk(start_agent, answering)
+    agent, (provider,) = _agent(start_agent, answering)
     for _ in range(2):
         assert (await agent.ask()).result == "Done."
     assert len(provider.asked[-1]) == 8
@@ -195,7 +197,7 @@ async def test_a_conversation_that_is_too_long_is_shortened_and_the_answer_says_
         size = sum(len(each.text) for each in messages if not isinstance(each, SystemMessage))
         return _raise(ContextOverflow("too long")) if size > 3000 else AIMessage("long " * 200)
 
-    agent, _ = _desk(start_agent, answering)
+    agent, _ = _agent(start_agent, answering)
     for _ in range(2):
         assert (await agent.ask()).degraded == []
     for _ in range(3):
@@ -206,7 +208,7 @@ async def test_a_conversation_that_is_too_long_is_shortened_and_the_answer_says_
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_reply_that_is_given_up_for_another_model_is_charged_too(start_agent: Open, *, stream: bool) -> None:
-    agent, _ = _desk(start_agent, lambda *_: _ended("", "length"), lambda *_: AIMessage("Hello."))
+    agent, _ = _agent(start_agent, lambda *_: _ended("", "length"), lambda *_: AIMessage("Hello."))
     answer = await agent.ask(stream=stream)
     assert (answer.result, answer.degraded) == ("Hello.", ["model"])
     assert answer.usage.input_tokens == 2 * USAGE["input_tokens"]
@@ -218,14 +220,14 @@ async def test_a_tool_result_that_is_too_long_is_shortened(start_agent: Open) ->
             return _call("echo", text="word ", times=1000)
         return _raise(ContextOverflow("too long")) if len(messages[-1].text) > 2000 else AIMessage(messages[-1].text)
 
-    agent, _ = _desk(start_agent, answering)
+    agent, _ = _agent(start_agent, answering)
     answer = await agent.ask()
     assert (answer.degraded, answer.tool_calls[0].status) == (["memory"], "ok")
     assert "left out" in answer.result
 
 
 async def test_after_an_overflow_a_model_that_reads_more_is_asked_first(start_agent: Open) -> None:
-    agent, (_, second) = _desk(
+    agent, (_, second) = _agent(
         start_agent, lambda *_: _raise(ContextOverflow("x")), lambda *_: AIMessage("The large one.")
     )
     answer = await agent.ask()
@@ -236,7 +238,7 @@ async def test_a_model_that_refuses_tools_answers_without(start_agent: Open) -> 
     def answering(messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         return _raise(ToolsRefused("x")) if kwargs.get("tools") else AIMessage("Plainly.")
 
-    agent, _ = _desk(start_agent, answering)
+    agent, _ = _agent(start_agent, answering)
     answer = await agent.ask()
     assert (answer.result, answer.degraded) == ("Plainly.", ["model"])
 
@@ -247,7 +249,7 @@ async def test_a_model_without_tools_answers_from_documents_that_are_searched_fo
         assert not any(isinstance(each, ToolMessage) for each in messages)
         return AIMessage("It needs citric acid [1]." if "citric acid" in messages[0].text else "Nothing.")
 
-    agent, _ = _desk(start_agent, answering, takes_tools=False, max_steps=1)
+    agent, _ = _agent(start_agent, answering, takes_tools=False, max_steps=1)
     answer = await agent.ask("how to descale?", stream=True)
     assert (answer.result, answer.status) == ("It needs citric acid [1].", "success")
     assert [each.source for each in answer.citations] == ["how to descale?1.md"]
@@ -263,7 +265,7 @@ async def test_a_turn_that_failed_after_a_deed_leaves_a_session_that_is_answered
             )
         return _raise(KeyRefused("x")) if isinstance(messages[-1], ToolMessage) else AIMessage("Hello.")
 
-    agent, (provider,) = _desk(start_agent, answering)
+    agent, (provider,) = _agent(start_agent, answering)
     await agent.fail("fail")
     events = await agent.follow(context(), ChatRequest(user_input="hello", session_id="s"))
     answer = events[-1].data
