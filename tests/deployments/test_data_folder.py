@@ -1,4 +1,4 @@
-"""Who owns a data folder, and do its ports stay the same?"""
+"""A data folder has one owner, and its ports stay the same."""
 
 from __future__ import annotations
 

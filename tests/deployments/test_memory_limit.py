@@ -1,4 +1,4 @@
-"""Is a process that allocates without end stopped, and does it live?"""
+"""A process that allocates without end is stopped, and survives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the deployment of the stores survive its replica, and leave nothing behind?"""
+"""The deployment of the stores survives its replica, and leaves nothing behind."""
 
 from __future__ import annotations
 

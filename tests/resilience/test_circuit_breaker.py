@@ -1,4 +1,4 @@
-"""Does a breaker leave a dependency alone when it fails, and come back to it by one call?"""
+"""A breaker leaves a failing dependency alone, and returns to it by one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is each tenant served by its weight, whatever the others ask for, and does no place get lost?"""
+"""Each tenant is served by its weight, and no place is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.resilience.fair_queue import FairQueue, Ticket
+from serve_app.resilience.fair_queue import FairQueue, Throughput, Ticket
 
 
 def _full(places: int = 1, waiting: int = 100) -> tuple[FairQueue, list[Ticket]]:
@@ -136,3 +136,29 @@ def test_no_place_is_lost_or_given_twice_whoever_comes_and_goes(places, waiting,
     for ticket in inside:
         queue.leave(ticket)
     assert (queue.served, queue.waiting, queue._queues, queue._serving) == (0, 0, {}, {})
+
+
+def test_whoever_is_refused_is_told_how_long_those_who_wait_take():
+    throughput = Throughput()
+    for tenth in range(100):
+        throughput.record_end(tenth / 10)
+    assert throughput.per_second(9.9) == 10
+    assert throughput.retry_after_s(49, 9.9) == 5
+
+
+def test_it_is_never_told_to_come_back_at_once_nor_after_more_than_a_minute():
+    throughput = Throughput()
+    throughput.record_end(0)
+    throughput.record_end(29)
+    assert throughput.retry_after_s(1000, 29) == 60
+    for _ in range(200):
+        throughput.record_end(29)
+    assert throughput.retry_after_s(0, 29) == 1
+
+
+def test_what_ended_long_ago_says_nothing_of_the_throughput():
+    throughput = Throughput()
+    for second in range(20):
+        throughput.record_end(second)
+    assert throughput.per_second(100) == 0
+    assert throughput.retry_after_s(10, 100) == 5

@@ -1,4 +1,4 @@
-"""Which calls are hit by a fault, and what happens to those?"""
+"""The calls that a fault hits, and what happens to them."""
 
 from __future__ import annotations
 

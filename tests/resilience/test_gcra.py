@@ -1,15 +1,14 @@
-"""Is an allowance counted exactly, and is whoever is refused told when to come back?"""
+"""A rate limit is counted exactly, by each key."""
 
 from __future__ import annotations
 
-from serve_app.resilience.fair_queue import Throughput
-from serve_app.resilience.gcra import MAX_US, GcraLimit
+from serve_app.resilience.gcra import MAX_US, GcraLimit, LocalRateLimiter
 
 
 def test_a_burst_is_a_whole_number_of_turns_whatever_the_rate():
     for per_minute in (0.1, 1, 7, 50, 59.9, 1000, 999_983):
-        allowance = GcraLimit(per_minute, 50)
-        assert allowance.tolerance_us == 50 * allowance.cost_us()
+        limit = GcraLimit(per_minute, 50)
+        assert limit.tolerance_us == 50 * limit.cost_us()
 
 
 def test_without_a_burst_it_is_a_minutes_worth_and_one_at_least():
@@ -28,27 +27,19 @@ def test_no_limit_is_so_small_that_sums_become_inexact():
     assert 2 * MAX_US + 4 * 10**15 < 2**53
 
 
-def test_whoever_is_refused_is_told_how_long_those_who_wait_take():
-    pace = Throughput()
-    for tenth in range(100):
-        pace.record_end(tenth / 10)
-    assert pace.per_second(9.9) == 10
-    assert pace.retry_after_s(49, 9.9) == 5
+def test_each_key_of_a_local_limiter_has_its_burst_and_then_its_rate() -> None:
+    now = 0.0
+    limiter = LocalRateLimiter(GcraLimit(per_minute=6, burst=2), 10, lambda: now)
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 10]
+    assert limiter.take("b") == 0
+    now = 4.0
+    assert limiter.take("a") == 6
+    now = 10.0
+    assert [limiter.take("a") for _ in range(2)] == [0, 10]
+    now = 1000.0
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 10]
 
 
-def test_it_is_never_told_to_come_back_at_once_nor_after_more_than_a_minute():
-    pace = Throughput()
-    pace.record_end(0)
-    pace.record_end(29)
-    assert pace.retry_after_s(1000, 29) == 60
-    for _ in range(200):
-        pace.record_end(29)
-    assert pace.retry_after_s(0, 29) == 1
-
-
-def test_what_ended_long_ago_says_nothing_of_the_pace():
-    pace = Throughput()
-    for second in range(20):
-        pace.record_end(second)
-    assert pace.per_second(100) == 0
-    assert pace.retry_after_s(10, 100) == 5
+def test_a_local_limiter_forgets_the_keys_that_were_used_longest_ago() -> None:
+    limiter = LocalRateLimiter(GcraLimit(per_minute=1, burst=1), 2, lambda: 0.0)
+    assert [limiter.take(key) for key in ("a", "b", "a", "c", "b", "a")] == [0, 0, 60, 0, 60, 0]

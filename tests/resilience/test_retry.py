@@ -1,12 +1,13 @@
-"""Is a call tried as often, and as far apart, as it should be? In virtual time."""
+"""A call is tried as often, and as far apart, as it should be, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
-from serve_app.resilience.retry import retry, retry_forever
+from serve_app.resilience.retry import poll, retry, retry_forever
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -65,3 +66,30 @@ async def test_what_is_insisted_on_is_tried_until_it_comes_and_each_failure_is_t
     waits = [later - earlier for earlier, later in zip(flaky.at, flaky.at[1:], strict=False)]
     assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
     assert told == failures
+
+
+async def test_polling_ends_with_the_first_true_reply_and_its_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = asyncio.get_running_loop().time
+    monkeypatch.setattr("serve_app.resilience.deadline.time.time", clock)
+    for replies, found, calls in ((20, "yes", 20), (1000, None, 37)):
+        begun, at = clock(), list[float]()
+
+        async def attempt(begun: float = begun, at: list[float] = at, replies: int = replies) -> str | None:
+            at.append(clock() - begun)
+            return "yes" if len(at) == replies else None
+
+        assert await poll(attempt, begun + 8) == found, replies
+        pauses = [later - earlier for earlier, later in pairwise(at)]
+        assert pauses[:3] == pytest.approx([0.02, 0.03, 0.045]), replies
+        assert max(pauses) == pytest.approx(0.25), replies
+        assert (len(at), at[-1] <= 8) == (calls, True), replies
+
+
+async def test_polling_asks_once_though_no_time_is_left_and_raises_what_fails() -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    assert await poll(lambda: asyncio.sleep(0, 0), 0) is None
+    assert await poll(lambda: asyncio.sleep(0, "yes"), 0) == "yes"
+    with pytest.raises(ValueError, match="no"):
+        await poll(fail, 0)

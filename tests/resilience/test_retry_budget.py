@@ -1,4 +1,4 @@
-"""Do the retries of a request stay within its budget, whatever runs side by side?"""
+"""The retries of a request stay within its budget, also side by side."""
 
 from __future__ import annotations
 

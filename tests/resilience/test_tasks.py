@@ -1,4 +1,4 @@
-"""Is work done once for all who wait for it, whoever gives up? In virtual time."""
+"""Work is done once for all who wait for it, in virtual time."""
 
 from __future__ import annotations
 

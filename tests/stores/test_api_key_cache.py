@@ -1,4 +1,4 @@
-"""Does every process know the keys and the limits, soon and without asking?"""
+"""Every process knows the keys and limits soon, without a round trip."""
 
 from __future__ import annotations
 

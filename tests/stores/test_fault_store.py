@@ -1,4 +1,4 @@
-"""Do faults reach every process that makes requests, and end by themselves?"""
+"""Faults reach every process that serves requests, and expire by themselves."""
 
 from __future__ import annotations
 

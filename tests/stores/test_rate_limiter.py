@@ -1,4 +1,4 @@
-"""Is exactly as much let through as may be, by Redis's clock and nobody else's?"""
+"""The limits let through exactly what they allow, by Redis's clock."""
 
 from __future__ import annotations
 

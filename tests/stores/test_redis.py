@@ -1,4 +1,4 @@
-"""Does Redis fail in our terms, soon, and not for being busy?"""
+"""Redis fails with our errors, soon, and not because it is busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is it told whether Redis answers, and whether its clock is that of this machine?"""
+"""The health checks of Redis and of this machine's clock."""
 
 from __future__ import annotations
 

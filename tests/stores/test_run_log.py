@@ -1,4 +1,4 @@
-"""Are the lines of a run kept in Redis, in order, bounded, and without delaying who tells them?"""
+"""The log lines of a run are stored in order and bounded, and delay nobody."""
 
 from __future__ import annotations
 

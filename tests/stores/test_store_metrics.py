@@ -1,4 +1,4 @@
-"""Is each round trip to a store counted, and none that waits on purpose?"""
+"""Each round trip to a store is counted, but none that waits on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the waits between tries keep their bounds, whatever fails how often? In virtual time."""
+"""The pauses between attempts keep their bounds, whatever fails how often, in virtual time."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_what_is_insisted_on_waits_longer_and_longer_up_to_its_most(failures: in
 @settings(deadline=None)
 @given(tries, st.floats(0, 3))
 def test_what_is_outlasted_is_tried_at_least_once_and_not_after_its_time(
-    told: list[tuple[float, type[Exception]]], patience_s: float
+    told: list[tuple[float, type[Exception]]], timeout_s: float
 ) -> None:
     call = Flaky(told)
-    outcome = _in_virtual_time(_outcome(retry_until(call, patience_s, ConnectionError)))
+    outcome = _in_virtual_time(_outcome(retry_until(call, timeout_s, ConnectionError)))
     assert call.waits_s == pytest.approx([UNTIL_PAUSE_S] * len(call.waits_s), abs=1e-3)
-    assert all(ended < patience_s for _, ended in call.spans[:-1])
+    assert all(ended < timeout_s for _, ended in call.spans[:-1])
     assert outcome == (told[len(call.spans) - 1][1] if len(call.spans) <= len(told) else "done")
