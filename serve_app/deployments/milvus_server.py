@@ -38,7 +38,7 @@ def opened(data_dir: str) -> MilvusLite:
             collection.load()
             collection.flush()  # unflushed rows are searched by a slow scan
         except Exception:
-            logger.exception("The collection %s is not ready; the calls for it are told why", name)
+            logger.exception("collection_not_loaded", extra={"collection": name})  # calls for it fail with the reason
     return database
 
 

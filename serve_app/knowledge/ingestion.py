@@ -82,7 +82,7 @@ class DocumentWriter:
                 records = await self._documents.records([document_id])
                 await self._delete_outdated(document_id, records.get(document_id))
             except StoreCorrupt:
-                logger.exception("document_not_settled", extra={"document": document_id})
+                logger.exception("document_cleanup_failed", extra={"document": document_id})
 
     async def put(self, lease: Lease, document: Document) -> IndexingResult:
         """Index `document`, replacing what its source held; a document that fails stops no other.

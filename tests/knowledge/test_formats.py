@@ -1,4 +1,4 @@
-"""Whether tables, spreadsheets, slides, mails and PDFs keep each value with what it belongs to, or say why not."""
+"""Tables, spreadsheets, slides, mails and PDFs keep each value with its heading, or say why not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import openpyxl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pdf_writer import make_pdf
 from pptx import Presentation
 from pptx.util import Inches
-from typeset import pdf
 
 from serve_app.knowledge.document_reader import read_document
 from serve_app.knowledge.formats.html import to_markdown
@@ -226,17 +226,19 @@ LINE = "The pump is pressed onto the shaft and then secured with the ring that i
 
 
 def test_a_pdf_half_of_whose_pages_have_no_text_is_reported(tmp_path: Path) -> None:
-    scan = pdf([[LINE], [LINE], []]).replace(b"BT /F1 10 Tf 14 TL 50 800 Td  ET", b"0 0 300 300 re f 10 10 m 9 9 l S ")
+    scan = make_pdf([[LINE], [LINE], []]).replace(
+        b"BT /F1 10 Tf 14 TL 50 800 Td  ET", b"0 0 300 300 re f 10 10 m 9 9 l S "
+    )
     assert LINE in read(tmp_path, "a.pdf", scan)
-    scan = pdf([[LINE], []]).replace(b"BT /F1 10 Tf 14 TL 50 800 Td  ET", b"0 0 300 300 re f 10 10 m 9 9 l S ")
+    scan = make_pdf([[LINE], []]).replace(b"BT /F1 10 Tf 14 TL 50 800 Td  ET", b"0 0 300 300 re f 10 10 m 9 9 l S ")
     assert "1 of its 2 pages have no text" in reason(tmp_path, "a.pdf", scan)
-    assert LINE in read(tmp_path, "a.pdf", pdf([[LINE], []])), "an empty page is no scan"
+    assert LINE in read(tmp_path, "a.pdf", make_pdf([[LINE], []])), "an empty page is no scan"
 
 
 def test_a_pdf_whose_letters_are_a_cipher_is_reported(tmp_path: Path) -> None:
     subset = "".join(chr(ord(letter) - 29) if letter.isalpha() else letter for letter in LINE)  # as Word numbers glyphs
-    assert "not what its pages show" in reason(tmp_path, "a.pdf", pdf([[subset] * 9]))
+    assert "not what its pages show" in reason(tmp_path, "a.pdf", make_pdf([[subset] * 9]))
     glyphs = r"\(cid:12\)\(cid:7\) " * 9
-    assert "not what its pages show" in reason(tmp_path, "a.pdf", pdf([[glyphs] * 9]))
+    assert "not what its pages show" in reason(tmp_path, "a.pdf", make_pdf([[glyphs] * 9]))
     codes = [" ".join(f"XK{n}-{n * 7}B" for n in range(9))] * 9
-    assert "XK3" in read(tmp_path, "a.pdf", pdf([codes])), "a list of part numbers is no cipher"
+    assert "XK3" in read(tmp_path, "a.pdf", make_pdf([codes])), "a list of part numbers is no cipher"

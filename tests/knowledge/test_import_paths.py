@@ -1,4 +1,4 @@
-"""Whether embeddings and loaders of any package are used by their import path, and what is wrong is told before."""
+"""Embeddings and loaders of any package are used by their import path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are documents found as they were sent, and only by those who may?"""
+"""Documents are found as they were sent, and only by their tenant."""
 
 from __future__ import annotations
 

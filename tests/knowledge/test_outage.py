@@ -1,4 +1,4 @@
-"""What happens when Milvus or Redis go away, and when they come back?"""
+"""Milvus or Redis go away, and come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a question find the passage that answers it, in manuals that people read?
+"""A question finds the passage that answers it, in manuals that people read.
 
 The forty questions were written and committed before any tuning; nothing was tuned to them.
 """

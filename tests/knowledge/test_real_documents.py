@@ -1,4 +1,4 @@
-"""Whether real documents that nobody here wrote are read right or reported, and none is garbled silently.
+"""Real documents that nobody here wrote are read right or reported; none is garbled silently.
 
 The documents are fetched by apt and pip, and stay out of the repository: Debian's debmake-doc in six languages, and the
 test pages of chardet in forty encodings. Known are their encodings, by which each is judged.

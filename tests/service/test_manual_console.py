@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manual_pages import PAGES, ROOT, console_outputs, snippets
-from typeset import pdf
+from pdf_writer import make_pdf
 
 if TYPE_CHECKING:
     from running_service import Service
@@ -67,7 +67,7 @@ def test_somebody_who_reads_only_the_front_page_brings_a_document(service: Servi
     manuals = tmp_path / "manuals"
     manuals.mkdir()
     (manuals / "pump.md").write_text("# Pump P-9\n\nThe pump P-9 is primed with two litres of clear water. " * 3)
-    (tmp_path / "price-list.pdf").write_bytes(pdf([["Price list", "The pump P-9 costs 120 euros."]]))
+    (tmp_path / "price-list.pdf").write_bytes(make_pdf([["Price list", "The pump P-9 costs 120 euros."]]))
     [command] = [
         line for each in snippets("sh", [ROOT / "README.md"]) for line in each.text.splitlines() if "ingest" in line
     ]

@@ -1,4 +1,4 @@
-"""Does what a search finds change with the version of the documents only?"""
+"""What a search finds changes with the version of the documents only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a file's text arrive with its headings, and does a broken file say why?"""
+"""A file's text arrives with its headings, and a broken file says why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import docx
 import pytest
-from typeset import pdf
+from pdf_writer import make_pdf
 
 from serve_app.knowledge.chunking import split_document
 from serve_app.knowledge.document_reader import UnreadableDocument, read_document
@@ -140,7 +140,7 @@ LONG = "The impeller is pressed onto the shaft with a force that the table below
 
 def test_a_pdfs_outline_makes_headings_and_its_lines_make_paragraphs(tmp_path):
     lines = ["Chapter 1", "Pumps", LONG, "and is then secured.", "1.1 Seals", "# make seal", "All fit."]
-    document = loaded(tmp_path, "a.pdf", pdf([lines], [(0, "Pumps"), (0, "Seals")], title="The manual"))
+    document = loaded(tmp_path, "a.pdf", make_pdf([lines], [(0, "Pumps"), (0, "Seals")], title="The manual"))
     assert document.title == "The manual"
     assert document.text == (
         f"# Chapter 1 Pumps\n\n{LONG} and is then secured.\n\n# 1.1 Seals\n\n```\n# make seal\n```\n\nAll fit."
@@ -148,14 +148,16 @@ def test_a_pdfs_outline_makes_headings_and_its_lines_make_paragraphs(tmp_path):
 
 
 def test_a_pdf_without_outline_has_no_headings(tmp_path):
-    document = loaded(tmp_path, "pumps.pdf", pdf([["Pumps", "- one", "- two"], ["# three"]]))
+    document = loaded(tmp_path, "pumps.pdf", make_pdf([["Pumps", "- one", "- two"], ["# three"]]))
     assert {piece.title for piece in split_document(document)} == {"pumps"}
 
 
 def test_running_heads_page_numbers_and_tables_of_contents_are_dropped(tmp_path):
     kinds = ["Rotary", "Piston", "Screw", "Vane"]
     body = [[f"{kind} pumps.", "Seals . . . . . . . 7", f"{kind} valves."] for kind in kinds]
-    text = loaded(tmp_path, "a.pdf", pdf([["The manual", *lines, f"{n} / 4"] for n, lines in enumerate(body)])).text
+    text = loaded(
+        tmp_path, "a.pdf", make_pdf([["The manual", *lines, f"{n} / 4"] for n, lines in enumerate(body)])
+    ).text
     assert text.split("\n\n") == [f"{kind} {part}." for kind in kinds for part in ("pumps", "valves")]
 
 
@@ -163,11 +165,11 @@ def test_broken_files_say_why(tmp_path):
     assert "no reader for '.xls'" in reason(tmp_path, "a.xls", "x")
     assert "no text" in reason(tmp_path, "a.md", " \n")
     assert "no text" in reason(tmp_path, "a.html", page(""))
-    assert "scanned" in reason(tmp_path, "a.pdf", pdf([[]]))
+    assert "scanned" in reason(tmp_path, "a.pdf", make_pdf([[]]))
     assert "binary" in reason(tmp_path, "a.txt", b"\x7fELF\x00\x01")
     assert "encoding" in reason(tmp_path, "a.txt", b"\x81\xff \x8d")
     assert "no PDF" in reason(tmp_path, "a.pdf", "%PDF-1.4 broken")
-    assert "encrypted" in reason(tmp_path, "a.pdf", pdf([["secret"]], encrypted=True))
+    assert "encrypted" in reason(tmp_path, "a.pdf", make_pdf([["secret"]], encrypted=True))
     assert "no Word document" in reason(tmp_path, "a.docx", b"PK\x03\x04 broken")
 
 

@@ -1,4 +1,4 @@
-"""Which Milvus is searched, for how long, and when is one left alone?"""
+"""Milvus is searched, then its standby; one that keeps failing is skipped for a while."""
 
 from __future__ import annotations
 

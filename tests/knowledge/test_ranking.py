@@ -1,4 +1,4 @@
-"""Is the order right, and is nothing said twice?"""
+"""The order of passages is right, and none repeats another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the three ways of searching what the settings say they are?"""
+"""Lexical, dense and hybrid search are what the settings say they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serve_app.values import Context
 
 MEANINGS = {"automobile": "car", "feline": "cat", "canine": "dog"}
-EMBEDDING = {"factory": "test_modes:Hashing"}
+EMBEDDING = {"factory": "test_search_modes:Hashing"}
 
 
 class Hashing(Embeddings):
@@ -246,7 +246,7 @@ async def test_a_collection_of_another_embedding_is_refused(
 ) -> None:
     first = hybrid(open_index)
     await first.add(context, DOCUMENTS)
-    embedding = {"factory": "test_modes:Down"}
+    embedding = {"factory": "test_search_modes:Down"}
     other = open_index(mode="hybrid", embedding=embedding, collection=first._settings.collection)
-    with pytest.raises(InvalidConfiguration, match="test_modes:Hashing"):
+    with pytest.raises(InvalidConfiguration, match="test_search_modes:Hashing"):
         await other.search(context, "car")

@@ -1,4 +1,4 @@
-"""Is the index whole after whatever happened while it was written?"""
+"""The index is whole after whatever happened while it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a question's score tell whether a passage bears on it?"""
+"""A question's score says whether a passage bears on it."""
 
 from __future__ import annotations
 

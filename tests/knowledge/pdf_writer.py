@@ -1,4 +1,4 @@
-"""A PDF as a typesetter writes it: lines of text on pages, and an outline."""
+"""Writes small PDF files for tests: lines of text on pages, and an outline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ Outline = list[tuple[int, str]]
 """The page's index and the title of each entry, all on one level."""
 
 
-def pdf(pages: list[list[str]], outline: Outline = (), *, title: str = "", encrypted: bool = False) -> bytes:
+def make_pdf(pages: list[list[str]], outline: Outline = (), *, title: str = "", encrypted: bool = False) -> bytes:
     """The bytes of a PDF in Helvetica, its outline pointing to the tops of its pages."""
     first_page = 5
     kids = " ".join(f"{first_page + 2 * n} 0 R" for n in range(len(pages)))
@@ -37,10 +37,10 @@ def pdf(pages: list[list[str]], outline: Outline = (), *, title: str = "", encry
         secret = "<" + "5a" * 32 + ">"
         objects.append(f"<< /Filter /Standard /V 2 /R 3 /Length 128 /P -4 /O {secret} /U {secret} >>")
         trailer += f" /Encrypt {len(objects)} 0 R /ID [<00> <00>]"
-    return _file(objects, trailer)
+    return _join_objects(objects, trailer)
 
 
-def _file(objects: list[str], trailer: str) -> bytes:
+def _join_objects(objects: list[str], trailer: str) -> bytes:
     written = b"%PDF-1.4\n"
     places = []
     for number, content in enumerate(objects, start=1):

@@ -1,4 +1,4 @@
-"""Whether text files and pages are decoded right or reported, and never garbled."""
+"""Text files and pages are decoded right or reported, and never garbled."""
 
 from __future__ import annotations
 
