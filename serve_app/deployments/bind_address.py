@@ -5,9 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-import ray
-from ray.serve._private import constants
-
+from serve_app.deployments.ray_private import is_ha_proxy_enabled
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ def find_bind_problems(settings: Settings, host: str | None, where: str) -> Iter
     """
     if settings.access.admin_key_env is not None:
         return
-    if constants.RAY_SERVE_ENABLE_HA_PROXY:
+    if is_ha_proxy_enabled():
         what = "Serve listens on all addresses in HAProxy mode, and no API keys are required"
         yield Problem(HA_PROXY, what, f"{_MEND}, or leave the variable out")
     elif host is not None and not is_loopback(host):
@@ -35,22 +33,8 @@ def find_bind_problems(settings: Settings, host: str | None, where: str) -> Iter
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches the host; names other than `localhost` count as remote."""
+    """Return whether only this machine reaches `host`; other names than `localhost` may mean anything."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def get_serve_host() -> str | None:
-    """Return the address that the running Serve binds; None if none runs.
-
-    Serve binds its port before it builds an application.
-    """
-    from ray.serve.context import _get_global_client
-
-    if not ray.is_initialized():
-        return None
-    client = _get_global_client(raise_if_no_controller_running=False)
-    host: str | None = client.http_config.host if client else None
-    return host

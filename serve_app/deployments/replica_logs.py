@@ -13,9 +13,9 @@ from logging.handlers import MemoryHandler
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
-from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import RayServeException
 
+from serve_app.deployments.ray_private import DROP_ACCESS_LOG
 from serve_app.observability.logs import (
     OURS,
     SERVE,
@@ -87,9 +87,7 @@ def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
             else max(serve_logger.level, logging.WARNING)
         )
     root.handlers = [*serve_logger.handlers]
-    access_log_filters = (
-        [log_access_log_filter] if all(_drops_access_log(each) for each in serve_logger.handlers) else []
-    )
+    access_log_filters = [DROP_ACCESS_LOG] if all(_drops_access_log(each) for each in serve_logger.handlers) else []
     for each in (serve_logger, logging.getLogger(RAY), *_all_handlers()):
         each.filters[:0] = [redacting]  # before Serve's own filter, which replaces our request id
     run_logs = RunLogHandler(json_lines, redacting)
@@ -101,7 +99,7 @@ def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
 
 
 def _drops_access_log(handler: logging.Handler) -> bool:
-    return log_access_log_filter in handler.filters
+    return DROP_ACCESS_LOG in handler.filters
 
 
 def _all_handlers() -> set[logging.Handler]:

@@ -40,6 +40,7 @@ from serve_app.observability.metric_catalogue import MODEL_FALLBACKS, MODEL_RETR
 from serve_app.observability.null import NULL_METRICS, NULL_SPAN
 from serve_app.ports import Metrics
 from serve_app.resilience.deadline import remaining_s
+from serve_app.resilience.retry import backoff_s
 from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:
@@ -369,7 +370,7 @@ class ModelAttempts:
         error = self._failures[self._index]
         if self._count == self.attempts or not error.retryable or not self.candidates[self._index].circuit.admits:
             return None
-        growing_s = min(WAIT_MIN_S * 2 ** (self._count - 1), WAIT_MAX_S)
+        growing_s = backoff_s(self._count, WAIT_MIN_S, WAIT_MAX_S)
         pause_s = growing_s if error.retry_after_s is None else error.retry_after_s
         if self.has_next and (isinstance(error, ModelTooSlow) or pause_s > WAIT_MAX_S):
             return None

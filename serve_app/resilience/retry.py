@@ -10,7 +10,6 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception,
     retry_if_exception_type,
-    wait_exponential,
     wait_fixed,
 )
 
@@ -24,7 +23,14 @@ T = TypeVar("T")
 WAIT_MIN_S, WAIT_MAX_S = 2, 5
 UNTIL_PAUSE_S = 0.1
 FOREVER_MIN_S, FOREVER_MAX_S = 1, 30
+MAX_DOUBLINGS = 32
+"""Above any bound, and below what a float overflows at."""
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
+
+
+def backoff_s(attempts: int, min_s: float, max_s: float) -> float:
+    """Return the pause after so many failed attempts: `min_s`, doubled each time, at most `max_s`."""
+    return min(min_s * 2.0 ** min(attempts - 1, MAX_DOUBLINGS), max_s)
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
@@ -37,7 +43,7 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
     until = clock() + left_s
     retrying = AsyncRetrying(
         stop=lambda state: state.attempt_number >= attempts or clock() + state.upcoming_sleep >= until,
-        wait=wait_exponential(multiplier=WAIT_MIN_S, min=WAIT_MIN_S, max=WAIT_MAX_S),
+        wait=lambda state: backoff_s(state.attempt_number, WAIT_MIN_S, WAIT_MAX_S),
         retry=retry_if_exception_type(on),
         reraise=True,
     )
@@ -67,7 +73,7 @@ async def retry_after(
 async def retry_forever(call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]) -> T:
     """Call until it succeeds, with pauses of 1 to 30 seconds; report each failure."""
     retrying = AsyncRetrying(
-        wait=wait_exponential(multiplier=FOREVER_MIN_S, max=FOREVER_MAX_S),
+        wait=lambda state: backoff_s(state.attempt_number, FOREVER_MIN_S, FOREVER_MAX_S),
         retry=retry_if_exception_type(Exception),
         before_sleep=lambda state: report(state.outcome.exception()) if state.outcome else None,
     )

@@ -115,7 +115,7 @@ def test_without_keys_no_address_but_loopback_is_listened_on(project: Path, host
     file.write_text(file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
     line = problems()[-1]
     assert line.startswith("serve_config.yaml:")
-    said = f"{host.strip(chr(39))} can be reached from other machines, and no keys are asked for. "
+    said = f"{host.strip(chr(39))} can be reached from other machines, and no API keys are required. "
     assert f": http_options.host: {said}" in line
     assert line.endswith("access: {admin_key_env: NAME}, or listen on 127.0.0.1")
 
@@ -146,7 +146,7 @@ def with_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_haproxy_listens_on_all_addresses_and_so_needs_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
     [line] = problems()
-    assert line.startswith("RAY_SERVE_ENABLE_HA_PROXY: Serve listens on all addresses in HAProxy mode, and no keys")
+    assert line.startswith("RAY_SERVE_ENABLE_HA_PROXY: Serve listens on all addresses in HAProxy mode, and no API keys")
     with_keys(project, monkeypatch)
     assert check().exit_code == 0
 

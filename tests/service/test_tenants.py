@@ -11,7 +11,7 @@ import pytest
 from running_service import ENVIRONMENT, START_S, Service, beside
 from serve_run import serve_run
 
-from serve_app.deployments.bind_address import get_serve_host
+from serve_app.deployments.ray_private import get_serve_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_nothing_of_one_tenant_is_found_by_another(keyed: Service) -> None:
 def test_without_keys_nothing_is_served_on_an_address_that_others_reach(tmp_path: Path) -> None:
     with serve_run(tmp_path, host="0.0.0.0") as run:
         said, give_up = "", time.monotonic() + START_S
-        while "0.0.0.0 can be reached from other machines, and no keys are asked for" not in said:
+        while "0.0.0.0 can be reached from other machines, and no API keys are required" not in said:
             assert time.monotonic() < give_up, said
             time.sleep(0.5)
             said = run.log.read_text()
