@@ -246,13 +246,13 @@ def _text_of(error: Exception) -> str:
 
 
 def _retry_after_s(error: Exception) -> float | None:
-    from serve_app.llm.openai_compatible.provider_error import retry_after_s
+    from serve_app.llm.openai_compatible.provider_error import read_retry_after_s
 
     seconds: object = getattr(error, "retry_after_s", None)
     if isinstance(seconds, int | float):
         return float(seconds)
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return retry_after_s({str(name).lower(): str(value) for name, value in dict(headers).items()})
+    return read_retry_after_s({str(name).lower(): str(value) for name, value in dict(headers).items()})
 
 
 def _problem(error: Exception, name: str, where: str) -> Problem:

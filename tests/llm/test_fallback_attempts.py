@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
@@ -134,6 +134,7 @@ ERRORS = st.sampled_from([ModelUnavailable("x"), ModelUnavailable("x", 1), Model
 OTHERS = st.sampled_from([RequestRefused("x"), InvalidRequest("x"), HANGS])
 
 
+@settings(deadline=None)
 @given(
     errors=st.lists(st.lists(ERRORS | OTHERS | st.none(), max_size=6), min_size=1, max_size=4),
     attempts=st.integers(1, 4),

@@ -254,7 +254,7 @@ async def test_the_profile_decides_what_the_settings_leave_open(stub: Stub) -> N
 
 def test_every_example_of_a_model_in_the_shipped_configuration_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = (Path(__file__).parents[2] / "configs" / "local.yaml").read_text(encoding="utf-8")
-    lines = shipped.partition("model:")[2].partition("# Others")[0].splitlines()
+    lines = shipped.partition("model:")[2].partition("\nagent:")[0].splitlines()
     written = "\n".join(line.removeprefix("  #   ") if line.startswith("  #   ") else "---" for line in lines)
     examples = [each for each in yaml.safe_load_all(written) if isinstance(each, dict)]
     models = [each for each in examples if str(each["name"]).startswith("openai:")]

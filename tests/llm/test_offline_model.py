@@ -147,12 +147,14 @@ VALUES = (
     | st.sampled_from(["string", "array", "integer", "e.g. OD-1", "#/$defs/p"])
 )
 SCHEMAS = st.recursive(
-    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner)
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), SCHEMAS), SCHEMAS)
-@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), SCHEMAS, max_size=5), SCHEMAS)
+@settings(max_examples=100, deadline=None)
 def test_any_schema_is_taken(properties: dict[str, Any], definitions: Any) -> None:
     parameters = {"properties": properties, "required": list(properties), "$defs": definitions}
     bound = {"type": "function", "function": {"name": "x", "description": "order", "parameters": parameters}}

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
@@ -62,6 +62,7 @@ def _refusals(sent: list[BaseMessage]) -> list[str]:
     return bad + (["a call without its result"] if waiting else [])
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(messages, max_size=8))
 def test_a_strict_provider_takes_whatever_a_session_holds(held: list[BaseMessage]) -> None:
     sent = normalize_messages(held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.llm.reply_text import LEFTOVERS, LONE_ENDS, MAX_BROKEN, THINKING_MARKS, Part, TextReader
@@ -127,6 +127,7 @@ def test_a_model_known_to_end_thinking_it_never_began_shows_nothing_before_that(
     assert _read("no thinking at all", 3, holds=True) == ("no thinking at all", "", [])
 
 
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.one_of(st.sampled_from(MARKS), st.text("ab<>[]|`{}\n ", max_size=6), st.just(CALL))), st.integers(1, 9)
 )

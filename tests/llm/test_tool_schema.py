@@ -150,7 +150,7 @@ def composites(  # noqa: PLR0911 - a case a line
 PAIRS = st.recursive(leaves(), composites, max_leaves=8)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=400)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=120, deadline=None)
 @given(PAIRS, st.booleans())
 def test_what_the_original_takes_the_simple_form_takes_too(pair: tuple[Any, Any], referenced: bool) -> None:  # noqa: FBT001
     schema, value = pair
@@ -163,7 +163,7 @@ def test_what_the_original_takes_the_simple_form_takes_too(pair: tuple[Any, Any]
     assert _fits(simple, {"it": value}), simple
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=400)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=120, deadline=None)
 @given(st.one_of(JUNK, st.dictionaries(WORDS, JUNK)))
 def test_whatever_a_schema_is_the_simple_form_is_one_that_providers_take(junk: Any) -> None:
     schema = junk if isinstance(junk, dict) else {"properties": {"a": junk}}
@@ -235,6 +235,7 @@ def test_references_that_multiply_or_never_end_are_cut() -> None:
     assert len(json.dumps(simple)) < 2_000_000
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_name_becomes_a_legal_one_and_a_legal_one_stays(name: str) -> None:
     legal = make_tool_name(name)

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 REFUSED = (400, 422)
-"""The statuses by which a provider refuses a field of a request."""
+"""Statuses of a provider that refuses a field of the request."""
 
 
 class OpenAICompatibleModel(BaseChatModel):
-    """Asks one endpoint by `/chat/completions`; streamed or not, the same reply becomes the same message.
+    """Calls `/chat/completions` of one endpoint.
+
+    Streamed or whole, the same reply becomes the same message.
 
     It retries nothing and raises `ProviderError` or one of its kinds. A tool call whose arguments cannot be read
     becomes an `invalid_tool_call`, its `args` the raw text as a JSON string. Calls of a reply that was cut off are left
@@ -55,7 +57,7 @@ class OpenAICompatibleModel(BaseChatModel):
     timeout_s: float = 60.0
     """For the whole call, its stream included; connecting takes at most 10 s of it."""
     endpoint_profile: EndpointProfile | None = None
-    """None is guessed by the host of `base_url`. (`profile` is a field of LangChain's with another meaning.)"""
+    """None: by the host of `base_url`. (LangChain has another field `profile`.)"""
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -63,12 +65,12 @@ class OpenAICompatibleModel(BaseChatModel):
     stop: list[str] | None = None
     reasoning_effort: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Fields of each request's body; they come after all others."""
+    """Fields of each request's body; they replace all others."""
     extra_headers: dict[str, str] = Field(default_factory=dict)
     stream_usage: bool | None = None
-    """Whether a stream is asked for its usage; None leaves it to the profile."""
+    """Whether a stream requests its usage; None: as the profile says."""
     stream_always: bool = False
-    """Whether the endpoint is asked for a stream even where the caller wants a whole message."""
+    """Whether a stream is requested even if the caller wants a whole message."""
 
     _dialect: EndpointProfile = PrivateAttr()
     _transport: Transport = PrivateAttr()
@@ -100,7 +102,7 @@ class OpenAICompatibleModel(BaseChatModel):
     ) -> ChatResult:
         stream = self.stream_always or self._dialect.stream_only
         body = self._body(messages, stop or self.stop, kwargs, stream=stream)
-        async for part in self._ask(body):
+        async for part in self._request(body):
             if isinstance(part, ProviderReply):
                 info = {"finish_reason": part.finish_reason}
                 message = whole_message(part, self.model)
@@ -118,7 +120,7 @@ class OpenAICompatibleModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         body = self._body(messages, stop or self.stop, kwargs, stream=True)
-        async with aclosing(self._ask(body)) as parts:
+        async with aclosing(self._request(body)) as parts:
             async for part in parts:
                 if isinstance(part, ReplyDelta):
                     chunk = ChatGenerationChunk(message=text_chunk(part))
@@ -136,7 +138,7 @@ class OpenAICompatibleModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002  (likewise)
         **kwargs: Any,
     ) -> ChatResult:
-        """Runs the call in an event loop of its own: for scripts and tests, never inside of a running loop."""
+        """Runs the call in its own event loop: for scripts and tests only."""
         return asyncio.run(self._agenerate(messages, stop, None, **kwargs))
 
     def _stream(
@@ -146,7 +148,7 @@ class OpenAICompatibleModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        """Streams from an event loop of its own: for scripts and tests, never inside of a running loop."""
+        """Streams from its own event loop: for scripts and tests only."""
         with asyncio.Runner() as runner:
             parts = self._astream(messages, stop, None, **kwargs)
             while (chunk := runner.run(_next(parts))) is not None:
@@ -154,8 +156,11 @@ class OpenAICompatibleModel(BaseChatModel):
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    async def _ask(self, body: dict[str, Any]) -> AsyncGenerator[ReplyDelta | ProviderReply, None]:
-        """The pieces of the reply, then the reply; asks once more without `stream_options` where they are refused."""
+    async def _request(self, body: dict[str, Any]) -> AsyncGenerator[ReplyDelta | ProviderReply, None]:
+        """Yields the pieces of the reply, then the reply.
+
+        Repeats the request without `stream_options` if the endpoint refuses them.
+        """
         while True:
             decoder = ReplyDecoder(accepts_done_as_end=self._dialect.accepts_done_as_end)
             try:
@@ -186,11 +191,11 @@ class OpenAICompatibleModel(BaseChatModel):
         return refuses
 
     def _body(
-        self, messages: list[BaseMessage], stop: list[str] | None, asked: dict[str, Any], *, stream: bool
+        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], *, stream: bool
     ) -> dict[str, Any]:
         dialect = self._dialect
-        asked = dict(asked)
-        max_tokens = asked.pop("max_tokens", self.max_tokens)
+        options = dict(options)
+        max_tokens = options.pop("max_tokens", self.max_tokens)
         fields: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -201,8 +206,8 @@ class OpenAICompatibleModel(BaseChatModel):
             **({} if stream else dialect.whole_extra_body),
             **dialect.extra_body,
             **self.extra_body,
-            **asked.pop("extra_body", {}),
-            **asked,
+            **options.pop("extra_body", {}),
+            **options,
         }
         body: dict[str, Any] = {"model": self.model, "messages": to_request_messages(messages, dialect)}
         body.update((name, value) for name, value in fields.items() if value is not None)
@@ -221,7 +226,7 @@ class OpenAICompatibleModel(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with these tools; `tool_choice` is a name, "auto", "none", "any" or OpenAI's own."""
+        """Returns the model with these tools; `tool_choice`: a name, "auto", "none", "any" or OpenAI's."""
         written = [convert_to_openai_tool(each, strict=strict) for each in tools]
         if tool_choice:
             kwargs["tool_choice"] = _tool_choice(tool_choice)
@@ -236,7 +241,7 @@ class OpenAICompatibleModel(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | Any]:
-        """The model, answering by the schema: as a tool call, by a JSON schema, or as any JSON (`json_mode`)."""
+        """Returns the model with replies by a schema: tool call, JSON schema or `json_mode`."""
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, strict=strict, **kwargs)
         response_format: dict[str, Any] = {"type": "json_object"}
@@ -248,16 +253,16 @@ class OpenAICompatibleModel(BaseChatModel):
                 form["strict"] = strict
             response_format = {"type": "json_schema", "json_schema": form}
         shown = {"kwargs": {"method": method, "strict": strict}, "schema": convert_to_openai_tool(schema)}
-        asked = self.bind(response_format=response_format, ls_structured_output_format=shown, **kwargs)
+        bound = self.bind(response_format=response_format, ls_structured_output_format=shown, **kwargs)
         parser: Runnable[Any, Any] = JsonOutputParser()
         if isinstance(schema, type) and is_basemodel_subclass(schema):
             parser = PydanticOutputParser(pydantic_object=schema)
         if not include_raw:
-            return asked | parser
+            return bound | parser
         parsed = RunnablePassthrough.assign(
             parsed=lambda given: parser.invoke(given["raw"]), parsing_error=lambda _: None
         ).with_fallbacks([RunnablePassthrough.assign(parsed=lambda _: None)], exception_key="parsing_error")
-        return RunnableMap(raw=asked) | parsed
+        return RunnableMap(raw=bound) | parsed
 
 
 async def _next(parts: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk | None:

@@ -1,4 +1,4 @@
-"""How endpoints that speak OpenAI's protocol differ from each other."""
+"""Differences between endpoints that speak OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class EndpointProfile:
-    """What one kind of endpoint takes and sends."""
+    """What one kind of endpoint accepts and sends."""
 
     name: str
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     empty_content: Literal["empty", "null", "omit"] = "empty"
-    """What stands for the content of an assistant message that has only tool calls; "empty" is the string ""."""
+    """The content of an assistant message with only tool calls; "empty" is the string ""."""
     stream_usage: bool = True
     """Whether `stream_options: {"include_usage": true}` is sent with a streamed call."""
     stream_only: bool = False
@@ -25,7 +25,7 @@ class EndpointProfile:
     """Whether `[DONE]` (or a whole body) without a finish_reason ends a reply; off, for a cut reply may look so."""
     system_role: Literal["system", "developer"] = "system"
     images: bool = True
-    """Whether images are sent; if not, a note stands in their place."""
+    """Whether images are sent; else a note replaces them."""
     schema_dialect: Literal["full", "simple"] = "full"
     """Which JSON Schema the endpoint takes for tools."""
     extra_body: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class EndpointProfile:
     whole_extra_body: dict[str, Any] = field(default_factory=dict)
     """Fields of the body of requests that are not streamed."""
     content_filter_codes: tuple[str, ...] = ("content_filter",)
-    """Error codes by which the provider refuses for what was said, not for how it was asked."""
+    """Error codes for refused content of the conversation."""
     hosts: tuple[str, ...] = ()
     """The ends of the host names by which the endpoint is known."""
 
@@ -78,7 +78,7 @@ PROFILES: MappingProxyType[str, EndpointProfile] = MappingProxyType(
 
 
 def find_profile(base_url: str | None, model: str) -> EndpointProfile:
-    """The profile that an endpoint's host, port and model name suggest; `generic` if they suggest none."""
+    """Finds the profile by host, port and model name; else returns `generic`."""
     if base_url is None:
         return PROFILES["openai"]
     address = urlsplit(base_url)

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes, as the WHATWG standard parses them."""
+"""Parses server-sent events from bytes, by the WHATWG standard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StreamEvent(NamedTuple):
 
 
 class EventParser:
-    """Takes bytes, split anywhere, and returns the events that they complete."""
+    """Parses bytes that are split anywhere into events."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -30,7 +30,7 @@ class EventParser:
         self._return = False
 
     def feed(self, data: bytes, *, final: bool = False) -> list[StreamEvent]:
-        """Takes the next bytes."""
+        """Takes the next bytes; returns the events that they complete."""
         text = self._decoder.decode(data, final)
         if not text:
             return []

@@ -1,4 +1,4 @@
-"""LangChain's messages as the body of a request."""
+"""Converts LangChain's messages to request bodies, and decoded replies to messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
-    """The body as JSON in UTF-8, always valid: no lone surrogates, no NaN."""
+    """Encodes the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
     try:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_encodable)
     except ValueError:
@@ -47,13 +47,13 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 
 
 def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
-    """The messages in OpenAI's shape, as the endpoint's profile wants them."""
-    return [_written(message, profile) for message in messages]
+    """Converts messages to OpenAI's form, by the endpoint's profile."""
+    return [_to_request_message(message, profile) for message in messages]
 
 
-def _written(message: BaseMessage, profile: EndpointProfile) -> dict[str, Any]:
+def _to_request_message(message: BaseMessage, profile: EndpointProfile) -> dict[str, Any]:
     if isinstance(message, AIMessage):
-        return _assistant(message, profile)
+        return _to_assistant_message(message, profile)
     if isinstance(message, ToolMessage):
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": _plain(message.content)}
     if isinstance(message, SystemMessage):
@@ -69,7 +69,7 @@ def _written(message: BaseMessage, profile: EndpointProfile) -> dict[str, Any]:
     return made
 
 
-def _assistant(message: AIMessage, profile: EndpointProfile) -> dict[str, Any]:
+def _to_assistant_message(message: AIMessage, profile: EndpointProfile) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "assistant", "content": _plain(message.content)}
     calls = [_call(each["id"], each["name"], encode_arguments(each["args"])) for each in message.tool_calls]
     calls += [
@@ -94,7 +94,7 @@ def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
 
 
 def encode_arguments(values: Mapping[str, Any]) -> str:
-    """The arguments of a call as valid JSON."""
+    """Encodes the arguments of a call as valid JSON."""
     try:
         return sanitize_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
     except ValueError:
@@ -102,12 +102,12 @@ def encode_arguments(values: Mapping[str, Any]) -> str:
 
 
 def _invalid_arguments(raw: str | None) -> str:
-    """Arguments that were no object, wrapped into one, so that the model sees what it wrote."""
+    """Wraps invalid arguments into an object, so that the model sees them."""
     return encode_arguments({"unreadable_arguments": (raw or "")[:2000]})
 
 
 def _plain(content: Any) -> str:
-    """The text of a content; parts that are no text are left out."""
+    """Returns the text of a content, without other parts."""
     if isinstance(content, str):
         return content
     texts = (part if isinstance(part, str) else _text_of(part) for part in content)
@@ -153,7 +153,7 @@ def _image(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encodable(value: Any) -> Any:
-    """What JSON has no form for, as text; a pydantic value as its fields."""
+    """Returns a form for JSON: the fields of a pydantic value, else text."""
     dump = getattr(value, "model_dump", None)
     return dump(mode="json") if callable(dump) and not isinstance(value, type) else str(value)
 
@@ -169,7 +169,7 @@ def _finite(value: Any) -> Any:
 
 
 def whole_message(reply: ProviderReply, model: str) -> AIMessage:
-    """The message of a reply that was not shown in pieces."""
+    """Returns the message of a reply that was not streamed."""
     extra: dict[str, Any] = {"reasoning_content": reply.reasoning} if reply.reasoning else {}
     if reply.refusal:
         extra["refusal"] = reply.refusal
@@ -190,14 +190,14 @@ def whole_message(reply: ProviderReply, model: str) -> AIMessage:
 
 
 def text_chunk(delta: ReplyDelta) -> AIMessageChunk:
-    """The chunk that shows a piece of text or thinking."""
+    """Returns the chunk of a piece of text or thinking."""
     if delta.reasoning:
         return AIMessageChunk(content=delta.text, additional_kwargs={"reasoning_content": delta.reasoning})
     return AIMessageChunk(content=delta.text)
 
 
 def last_chunk(reply: ProviderReply, model: str) -> AIMessageChunk:
-    """The chunk that ends a reply: its tool calls, usage and finish_reason; its text has been shown."""
+    """Returns the last chunk of a stream: tool calls, usage and finish_reason."""
     return AIMessageChunk(
         content="",
         additional_kwargs={"refusal": reply.refusal} if reply.refusal else {},
@@ -212,7 +212,7 @@ def last_chunk(reply: ProviderReply, model: str) -> AIMessageChunk:
 
 
 def _arguments(call: ProviderCall) -> str:
-    """A JSON object; of an invalid call a JSON string, which LangChain cannot complete into an object."""
+    """Returns a JSON object; for an invalid call a JSON string, which LangChain cannot complete."""
     return call.arguments if call.valid else json.dumps(call.arguments, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a call to a provider.
+"""Errors of a call to a provider.
 
 ProviderError            the provider says no, or its answer carries an error
 ├── ReplyUnreadable      its bytes make no reply
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_TEXT_CHARACTERS = 500
-"""How much of a provider's own words an error carries: enough to recognise it, too little to flood a log."""
+"""Of a provider's text in an error: enough to recognise it, too little to flood a log."""
 
 _MAX_WAIT_S = 86_400.0
 
 
 class ProviderError(Exception):
-    """A call that gave no reply. `text` is for logs only: it holds the provider's own words."""
+    """A call without a reply. `text` is for logs only: it is the provider's text."""
 
     def __init__(
         self, text: str = "", status: int | None = None, code: str = "", retry_after_s: float | None = None
@@ -40,8 +40,8 @@ class ProviderError(Exception):
         return type(self), (self.text, self.status, self.code, self.retry_after_s)
 
     def __str__(self) -> str:
-        said = " ".join(str(each) for each in (self.status, self.code) if each)
-        return f"{said}: {self.text}" if said else self.text
+        status = " ".join(str(each) for each in (self.status, self.code) if each)
+        return f"{status}: {self.text}" if status else self.text
 
 
 class ReplyUnreadable(ProviderError):
@@ -60,32 +60,32 @@ class TimedOut(ProviderError):
     """The call took longer than its time."""
 
 
-def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """The error that an HTTP answer with a failing status means."""
-    said = body[: 64 * 1024].decode("utf-8", "replace")
+def make_status_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """Returns the error for a response with an error status."""
+    content = body[: 64 * 1024].decode("utf-8", "replace")
     try:
-        payload = json.loads(said)
+        payload = json.loads(content)
     except (ValueError, RecursionError):
         payload = None
     if isinstance(payload, list) and payload:
         payload = payload[0]
-    code, text = code_and_text(payload) if isinstance(payload, dict) else ("", said.strip())
-    return ProviderError(text or f"status {status}", status, code, retry_after_s(headers))
+    code, text = read_code_and_text(payload) if isinstance(payload, dict) else ("", content.strip())
+    return ProviderError(text or f"status {status}", status, code, read_retry_after_s(headers))
 
 
-def error_in(payload: Mapping[str, Any]) -> ProviderError | None:
-    """The error that a body under status 200 carries, if it carries one."""
+def find_error(payload: Mapping[str, Any]) -> ProviderError | None:
+    """Returns the error in a body with status 200, or None."""
     base = payload.get("base_resp")
     failed = isinstance(base, dict) and base.get("status_code") not in (None, 0, "0")
     bare = not payload.get("choices") and payload.get("code") not in (None, 0, 200, "0", "200", "")
     if not (payload.get("error") or failed or payload.get("object") == "error" or (bare and _words(payload))):
         return None
-    code, text = code_and_text(payload)
+    code, text = read_code_and_text(payload)
     return ProviderError(text or "the provider answered with an error", _status(code), code)
 
 
-def code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
-    """The code (or type) and the words of an error body, in any of the shapes that providers use."""
+def read_code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns code (or type) and text of an error body, in any provider's form."""
     inner = payload.get("error")
     if isinstance(inner, str):
         return _code(payload), inner
@@ -97,8 +97,8 @@ def code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
     return _code(payload), _words(payload)
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The seconds that the provider asks to wait; headers are looked up without regard to case."""
+def read_retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds to wait by the response headers; their case does not matter."""
     low = {name.lower(): value.strip() for name, value in headers.items()}
     if (milliseconds := _number(low.get("retry-after-ms"))) is not None:
         return _bounded(milliseconds / 1000)

@@ -1,4 +1,4 @@
-"""The one decoder of replies: streamed or whole, the same reply has the same meaning."""
+"""Decodes replies: streamed or whole, the same reply has the same meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
 from serve_app.llm.openai_compatible.event_parser import EventParser, StreamEvent
-from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable, error_in
+from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable, find_error
 from serve_app.llm.openai_compatible.tool_calls import CallAssembler, InvalidArguments, ProviderCall, unique_keys
 from serve_app.values.sanitize import REPLACEMENT, sanitize_text
 
@@ -26,14 +26,14 @@ MAX_CHARACTERS = 8 * 1024 * 1024
 COMPLETE = frozenset(
     ("stop", "tool_calls", "tool_call", "tool_use", "function_call", "end_turn", "eos", "eos_token", "stop_sequence")
 )
-"""The finish reasons after which tool calls may be made. After any other the calls are left out: they may be cut."""
+"""Finish reasons after which tool calls are made. After any other they may be cut, and are left out."""
 
 FAILED = frozenset(("error", "network_error"))
 _PINGS = frozenset(("ping", "keepalive", "keep-alive", "heartbeat"))
 
 
 class ReplyDelta(NamedTuple):
-    """What one piece of a reply adds to the text and to the thinking."""
+    """The text and the thinking that one piece of a reply adds."""
 
     text: str
     reasoning: str
@@ -48,7 +48,7 @@ class ProviderReply:
     refusal: str
     calls: tuple[ProviderCall, ...]
     cut_calls: int
-    """How many calls were left out, since the provider stopped before the reply was whole."""
+    """The number of calls left out because the reply was cut off."""
     usage: UsageMetadata | None
     finish_reason: str | None
     model: str
@@ -56,7 +56,7 @@ class ProviderReply:
 
 
 class ReplyDecoder:
-    """Takes the bytes of an answer under status 200 and gives the reply.
+    """Decodes the bytes of a response with status 200.
 
     Server-sent events and a whole JSON body are told apart by their first character, whichever was asked for.
 
@@ -83,11 +83,11 @@ class ReplyDecoder:
 
     @property
     def finished(self) -> bool:
-        """Whether the provider has said how the reply ended."""
+        """Whether the provider sent a finish reason, or an end that counts as one."""
         return self._finish is not None or (self.done and self._accepts_done)
 
     def feed(self, data: bytes) -> Iterator[ReplyDelta]:
-        """Takes the next bytes and yields what they add; what stands before a failure is yielded before it."""
+        """Takes the next bytes and yields what they add, also before it raises."""
         self._bytes += len(data)
         if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
             raise ReplyUnreadable("the reply is too long")
@@ -100,7 +100,7 @@ class ReplyDecoder:
         yield from self._take_events(self._events.feed(data))
 
     def close(self) -> tuple[ReplyDelta, ProviderReply]:
-        """Ends the reply and returns what had not been shown yet, and the whole."""
+        """Ends the reply; returns the part that was not yielded yet, and the whole."""
         shown = len(self._text.text), len(self._reasoning.text)
         if self._events is not None:
             self._take_last(self._events.close())
@@ -135,7 +135,7 @@ class ReplyDecoder:
         self.done = True
 
     def _take_last(self, events: list[StreamEvent]) -> None:
-        """Takes what the end of the bytes completed; a last event that is cut says nothing."""
+        """Takes the last events; an event that is cut is ignored."""
         try:
             deque(self._take_events(events), maxlen=0)
         except ReplyUnreadable:
@@ -160,8 +160,8 @@ class ReplyDecoder:
                     yield delta
 
     def _take(self, payload: dict[str, Any], source: str) -> ReplyDelta:
-        """Takes one chunk, or a whole body as if it were one."""
-        if error := error_in(payload):
+        """Takes one chunk, or a whole body like a chunk."""
+        if error := find_error(payload):
             raise error
         self._usage.add(payload.get("usage"))
         for name in ("model", "id"):
@@ -173,7 +173,7 @@ class ReplyDecoder:
             return ReplyDelta("", "")
         self._usage.add(choice.get("usage"))
         if choice.get("error"):
-            raise error_in(choice) or ProviderError("the provider answered with an error")
+            raise find_error(choice) or ProviderError("the provider answered with an error")
         delta = self._take_message(choice, source)
         self._take_finish(choice.get("finish_reason"))
         return delta
@@ -237,7 +237,7 @@ class ReplyDecoder:
 
 
 def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | None, str]]:
-    """The JSON objects of one event, each with its text; None stands for `[DONE]`."""
+    """Returns the JSON objects of one event with their text; None stands for `[DONE]`."""
     stripped = data.strip()
     if not stripped:
         return []
@@ -265,11 +265,11 @@ def _event_error(data: str) -> ProviderError:
         payload = None
     if not isinstance(payload, dict):
         return ProviderError(sanitize_text(data) or "the provider sent an error event")
-    return error_in(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
+    return find_error(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
 
 
 def _first(choices: Any) -> dict[str, Any] | None:
-    """The choice with index 0; others were not asked for."""
+    """Returns the choice with index 0; others were not requested."""
     if choices is None:
         return None
     if not isinstance(choices, list):
@@ -289,7 +289,7 @@ def _reasoning(message: Mapping[str, Any]) -> str:
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
-    """The text, the thinking and the refusal of a message's content."""
+    """Returns text, thinking and refusal of a message's content."""
     if isinstance(content, str):
         return content, "", ""
     if content is None:
@@ -312,7 +312,7 @@ def _parts(content: Any) -> tuple[str, str, str]:
 
 
 def _inner(part: Any, depth: int = 0) -> str:
-    """The text inside of a part, whose thinking may be a list of parts itself."""
+    """Returns the text in a part; its thinking may be a list of parts."""
     if isinstance(part, str):
         return part
     if depth > 4:  # noqa: PLR2004  (no provider nests deeper)
@@ -327,7 +327,7 @@ def _inner(part: Any, depth: int = 0) -> str:
 
 
 def _refuse_duplicate_keys(calls: Any, source: str) -> None:
-    """Arguments sent as an object lose the first of two equal keys; a reply with such is refused."""
+    """Rejects a reply with equal keys in arguments that were sent as an object."""
     items = calls if isinstance(calls, list) else [calls]
     functions = [item.get("function", item) for item in items if isinstance(item, dict)]
     if any(isinstance(each, dict) and isinstance(each.get("arguments"), (dict, list)) for each in functions):
@@ -346,13 +346,13 @@ _MAX_TOKENS = 10**12
 
 
 class UsageReader:
-    """Keeps the last running total of each count; totals are never summed."""
+    """Collects token counts: the last total of each kind, never a sum."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
 
     def add(self, usage: Any) -> None:
-        """Takes one usage object; what is no count is passed over."""
+        """Takes one usage object; ignores what is no count."""
         if not isinstance(usage, dict):
             return
         details_in = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -366,12 +366,12 @@ class UsageReader:
         self._keep("thought", thought)
 
     def total(self) -> UsageMetadata | None:
-        """The usage of the reply, or None where the provider said none."""
+        """Returns the usage of the reply, or None where the provider sent none."""
         last = self._last
         if "input" not in last and "output" not in last:
             return None
-        given = last.get("input", last.get("output", 0))
-        rest = max(last.get("total", given) - given, 0)
+        known = last.get("input", last.get("output", 0))
+        rest = max(last.get("total", known) - known, 0)
         read, written = last.get("input", rest), last.get("output", rest)
         made = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
         if "cached" in last:
@@ -388,7 +388,7 @@ class UsageReader:
 
 
 class TextJoiner:
-    """Makes text valid that comes in pieces; holds half of an emoji back until the other half comes."""
+    """Joins text that comes in pieces to valid Unicode, also halves of an emoji."""
 
     __slots__ = ("_held", "_pieces", "characters")
 
@@ -398,7 +398,7 @@ class TextJoiner:
         self.characters = 0
 
     def add(self, piece: str) -> str:
-        """Takes a piece and returns what can be shown by now."""
+        """Takes a piece and returns the text that is complete now."""
         if self._held:
             piece, self._held = self._held + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
@@ -409,7 +409,7 @@ class TextJoiner:
         return piece
 
     def flush(self) -> str:
-        """Returns what was held back, made valid."""
+        """Returns the text that was held back, made valid."""
         if not self._held:
             return ""
         self._held = ""

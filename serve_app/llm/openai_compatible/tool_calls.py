@@ -1,4 +1,7 @@
-"""Puts the pieces of tool calls together; pieces that fit in two ways make the reply unreadable."""
+"""Assembles tool calls from pieces, and reads their arguments.
+
+A reply whose pieces fit in two ways is unreadable.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ MAX_CALLS = 1000
 
 
 class ProviderCall(NamedTuple):
-    """A call as the provider made it. `arguments` is a JSON object, or where `valid` is false the raw text."""
+    """A call of the provider.
+
+    `arguments` is a JSON object, or the raw text where `valid` is false.
+    """
 
     name: str
     arguments: str
@@ -27,9 +33,9 @@ class _Piece(NamedTuple):
     id: str
     name: str
     arguments: str
-    """The text of the arguments; "" where the piece has none."""
+    """The text of the arguments; empty if there is none."""
     apart: bool
-    """Whether it is another call than the piece before, since both came in one list."""
+    """Whether it is of another call than the piece before: both came in one list."""
 
 
 @dataclass(slots=True)
@@ -39,7 +45,7 @@ class _Call:
     name: str
     arguments: list[str] = field(default_factory=list)
     continued: bool = False
-    """Whether arguments came in pieces that named neither the call nor its function."""
+    """Whether pieces of arguments came without an id and a name."""
     named_again: bool = False
 
     @property
@@ -56,7 +62,7 @@ class _Call:
 
 
 class CallAssembler:
-    """Takes the tool-call pieces of a reply in their order."""
+    """Assembles the tool calls of a reply from pieces in order."""
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
@@ -66,18 +72,18 @@ class CallAssembler:
         return len(self._calls)
 
     def add(self, pieces: Any, *, whole: bool = False) -> None:
-        """Takes the `tool_calls` of one delta, or with `whole` of one message."""
+        """Takes the `tool_calls` of a delta, or with `whole` of a message."""
         for place, item in enumerate(pieces if isinstance(pieces, list) else [pieces]):
-            piece = _piece(item, place if whole else None, apart=place > 0)
+            piece = _read_piece(item, place if whole else None, apart=place > 0)
             self.characters += len(piece.arguments)
             self._take(piece)
             if len(self._calls) > MAX_CALLS:
                 raise ReplyUnreadable("more tool calls than can be meant")
 
     def finish(self, *, complete: bool) -> list[ProviderCall]:
-        """The calls. Absent arguments are `{}` only where the provider said that the reply is complete."""
+        """Returns the calls; empty arguments are `{}` only if the reply is complete."""
         self._refuse_doubtful()
-        return [_finished(call, complete=complete) for call in self._calls]
+        return [_finish_call(call, complete=complete) for call in self._calls]
 
     def _take(self, piece: _Piece) -> None:
         call = self._candidate(piece)
@@ -98,7 +104,7 @@ class CallAssembler:
             call.arguments.append(piece.arguments)
 
     def _candidate(self, piece: _Piece) -> _Call | None:
-        """The call that the piece continues, unless it begins another."""
+        """Returns the call that the piece may continue."""
         if not self._calls:
             return None
         if piece.place is None:
@@ -113,7 +119,7 @@ class CallAssembler:
         return same[-1] if same else None
 
     def _begins(self, piece: _Piece, call: _Call) -> bool:
-        """Whether a piece, which might continue the call, begins another one."""
+        """Returns whether a piece that may continue the call begins another."""
         if not piece.name:
             return self._begins_nameless(piece, call)
         if piece.apart and piece.place is None:
@@ -135,7 +141,7 @@ class CallAssembler:
         return other_id and not call.absent and call.whole and bool(piece.arguments.strip())
 
     def _refuse_doubtful(self) -> None:
-        """Refuses calls whose pieces may have been given to the wrong one."""
+        """Rejects calls whose pieces may belong to another call."""
         calls = self._calls
         if len(calls) < 2:  # noqa: PLR2004
             return
@@ -152,7 +158,7 @@ class CallAssembler:
             raise ReplyUnreadable("tool calls in pieces that do not fit together")
 
 
-def _piece(item: Any, place: int | None, *, apart: bool) -> _Piece:
+def _read_piece(item: Any, place: int | None, *, apart: bool) -> _Piece:
     if not isinstance(item, dict):
         raise ReplyUnreadable("a tool call that is no object")
     function = item.get("function")
@@ -165,7 +171,7 @@ def _piece(item: Any, place: int | None, *, apart: bool) -> _Piece:
     return _Piece(index, _label(item.get("id")), _label(function.get("name")), arguments or "", apart)
 
 
-def _finished(call: _Call, *, complete: bool) -> ProviderCall:
+def _finish_call(call: _Call, *, complete: bool) -> ProviderCall:
     name, label = sanitize_text(call.name), sanitize_text(call.id) or None
     raw = call.raw
     if call.absent or raw.strip() == "null":
@@ -217,15 +223,15 @@ MAX_DEPTH = 64
 _FENCE = "```"
 _LANGUAGE = re.compile(r"[A-Za-z]*[ \t]*")
 _WRAPPINGS = 3
-"""How often a provider may have wrapped one object: a fence, and JSON inside of a JSON string."""
+"""Levels of wrapping around one object: a code fence, and JSON in a JSON string."""
 
 
 class InvalidArguments(ValueError):
-    """The text is no JSON object that means one thing."""
+    """The text is no unambiguous JSON object."""
 
 
 def read_arguments(raw: str) -> str:
-    """The object that the text holds, as valid JSON; a fence or a double encoding is taken off.
+    """Returns the JSON object in a text, without a code fence or double encoding.
 
     Raises:
         Invalid: where it is no object, or one with duplicate keys, NaN, or numbers without bound.
@@ -243,10 +249,10 @@ def read_arguments(raw: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """What the text holds as JSON, perhaps in a code fence.
+    """Parses JSON, also in a code fence.
 
     Raises:
-        Invalid: it is none, or means no one thing, as with a key that comes twice, or NaN.
+        Invalid: it is no JSON, or is ambiguous: equal keys, NaN.
     """
     text = text.strip()
     if text.startswith(_FENCE) and text.endswith(_FENCE):
@@ -259,20 +265,20 @@ def read_json(text: str) -> Any:
 
 
 def write_arguments(value: dict[str, Any]) -> str:
-    """The object as JSON, its text valid and its numbers finite."""
+    """Writes an object as JSON with valid text and finite numbers."""
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
         if "\\u0000" in written or sanitize_text(written) is not written:
-            written = json.dumps(_cleaned(value, 0), ensure_ascii=False, allow_nan=False)
+            written = json.dumps(_clean(value, 0), ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise InvalidArguments(str(error)[:100]) from None
     if written.count("{") + written.count("[") > MAX_DEPTH:
-        _cleaned(value, 0)
+        _clean(value, 0)
     return written
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its pairs, for `json.loads`; refuses a key that comes twice."""
+    """Returns the object of its pairs, for `json.loads`; rejects equal keys."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise InvalidArguments("a key comes twice")
@@ -283,13 +289,13 @@ def _refuse(constant: str) -> Any:
     raise InvalidArguments(f"{constant} is no JSON")
 
 
-def _cleaned(value: Any, depth: int) -> Any:
+def _clean(value: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise InvalidArguments("nested too deep")
     if isinstance(value, str):
         return sanitize_text(value)
     if isinstance(value, list):
-        return [_cleaned(each, depth + 1) for each in value]
+        return [_clean(each, depth + 1) for each in value]
     if isinstance(value, dict):
-        return unique_keys([(sanitize_text(key), _cleaned(each, depth + 1)) for key, each in value.items()])
+        return unique_keys([(sanitize_text(key), _clean(each, depth + 1)) for key, each in value.items()])
     return value

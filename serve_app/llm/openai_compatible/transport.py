@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from yarl import URL
 
-from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut, error_of_status
+from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut, make_status_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -24,10 +24,10 @@ KEEP_ALIVE_S = 15.0
 """Below the idle time after which common servers close a connection, so that few calls meet a closed one."""
 MAX_ERROR_BYTES = 256 * 1024
 LINGER_S = 0.5
-"""Sessions outlive their model by this, so that a loop that ends with it closes them itself, and once."""
+"""Sessions outlive their model by this: a loop that ends at the same time closes them itself."""
 _DRAIN_S = 0.2
 _CLOSING: set[asyncio.Task[None]] = set()
-"""Holds the tasks that close sessions, since a loop holds its tasks only weakly."""
+"""Keeps the tasks that close sessions alive: a loop refers to its tasks only weakly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class _Pool:
 
 
 class Transport:
-    """Posts JSON to one URL. It has no retries, cookies, redirects or netrc; proxies are those of the environment."""
+    """Posts JSON to one URL.
+
+    It has no retries, cookies, redirects or netrc; proxies are those of the environment.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         self._made_of = (url, dict(headers), timeout_s)
@@ -57,7 +60,7 @@ class Transport:
 
     @asynccontextmanager
     async def post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Posts a body and gives the answer; leaving early, also by a cancellation, closes its connection.
+        """Posts a body and yields the response; an early exit closes its connection.
 
         Raises:
             ProviderError: the status is not 2xx, with the status, code, words and Retry-After.
@@ -70,7 +73,7 @@ class Transport:
                 self._url, data=body, allow_redirects=False, proxy=self._proxy, proxy_auth=self._proxy_auth
             )
             if response.status // 100 != 2:  # noqa: PLR2004
-                raise error_of_status(response.status, response.headers, await _start_of(response))
+                raise make_status_error(response.status, response.headers, await _start_of(response))
             yield response
         except TimeoutError:
             raise TimedOut(f"no reply within {self._timeout.total} s") from None
@@ -92,7 +95,7 @@ class Transport:
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
-    """Reads the end of an answer whose content is known, so that its connection can be used again."""
+    """Reads the rest of a response, so that its connection can be reused."""
     try:
         async with asyncio.timeout(_DRAIN_S):
             while not response.content.at_eof():
@@ -118,7 +121,7 @@ async def _opened(
 
 
 def _close_all(pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]) -> None:
-    """Closes the sessions of a transport that nobody holds any more; a closed loop has closed its own."""
+    """Closes the sessions of an unused transport; closed loops have closed theirs."""
     for loop, pool in list(pools.items()):
         if not loop.is_closed():
             loop.call_soon_threadsafe(loop.call_later, LINGER_S, _close_soon, loop, pool)
@@ -135,7 +138,7 @@ async def _close(pool: _Pool) -> None:
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """The first part of an error's body; what cannot be read of it is left out."""
+    """Returns the first part of an error body, as far as it can be read."""
     read = bytearray()
     try:
         async for data in response.content.iter_any():
@@ -148,7 +151,7 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _proxy_of(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for the URL."""
+    """Returns the proxy for the URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
     proxies = urllib.request.getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
     if not named or not url.host or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_provider import USAGE, call, chunk, events, streamed, whole
 
@@ -240,6 +240,7 @@ FRAMINGS = {
 MESSAGE = {"content": "北京 is 😀 here", "tool_calls": [call("wipe", '{"limit": 1, "why": "é"}')]}
 
 
+@settings(deadline=None, max_examples=60)
 @given(framing=st.sampled_from(sorted(FRAMINGS)), cuts=st.lists(st.integers(0, 3000), max_size=30))
 def test_the_bytes_may_be_split_anywhere(framing: str, cuts: list[int]) -> None:
     body = FRAMINGS[framing](streamed(MESSAGE, "tool_calls"))
@@ -263,6 +264,7 @@ OBJECTS = st.dictionaries(
 FINISHES = st.sampled_from(["stop", "tool_calls", "length", "content_filter"])
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     text=TEXT,
     arguments=st.lists(OBJECTS.map(json.dumps) | TEXT | st.just(""), max_size=3),
@@ -278,6 +280,7 @@ def test_streamed_or_whole_a_reply_means_the_same(text: str, arguments: list[str
 PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     sent=st.lists(st.dictionaries(PLAIN, PLAIN | st.integers() | st.lists(PLAIN), max_size=3), min_size=1, max_size=3),
     indexes=st.sampled_from(["given", "all 0", "absent"]),
