@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from generated import MEANS_BOOK, THOUGHT, Plan, plans, told_apart
+from agent_in_process import InProcessAgent, open_agent, use_data_dir
 from hypothesis import HealthCheck, given, settings
-from in_process import Agent, agent, data_dir
-from judging import complaints, two_meanings
-from kinds import NEXT, NEXT_ANSWER, answering, plain
-from kinds_of_calls import CALLS
-from kinds_of_ends import STOPS
-from kinds_of_text import TEXTS
-from provider import provided
+from random_replies import MEANS_BOOK, THOUGHT, Plan, is_unambiguous, plans
+from replies_of_calls import CALLS
+from replies_of_ends import STOPS
+from replies_of_text import TEXTS
+from reply_kinds import NEXT, NEXT_ANSWER, answer_by_kind, plain_reply
 from reply_tools import deeds_file
+from strict_provider import run_provider
+from turn_checks import find_differences, find_faults
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from judging import Played, Told
-    from kinds import Kind
-    from provider import Ask, Reply
+    from reply_kinds import ReplyKind
+    from strict_provider import HttpReply, ModelRequest
+    from turn_checks import PlayedTurn, TurnResponse
 
 KINDS = [*CALLS, *TEXTS, *STOPS]
 BYSTANDER_S = 2.0
@@ -41,16 +41,16 @@ class Room:
     """An agent in this process, and the loop in which it lives."""
 
     runner: asyncio.Runner
-    agent: Agent
+    agent: InProcessAgent
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
-    def play(self, kind: Kind, *, stream: bool) -> Played:
+    def play(self, kind: ReplyKind, *, stream: bool) -> PlayedTurn:
         """A turn with a reply that is known."""
         provider = self.agent.provider
-        provider.answer = answering(KINDS)
-        played: Played = self.run(self.agent.play(kind, stream=stream))
+        provider.answer = answer_by_kind(KINDS)
+        played: PlayedTurn = self.run(self.agent.play(kind, stream=stream))
         assert not provider.failures, provider.failures
         return played
 
@@ -59,7 +59,7 @@ class Room:
         """An agent with other settings of its model is in the place of the usual one, for the block."""
         usual, stack = self.agent, AsyncExitStack()
         usual.provider.asked.clear()
-        self.agent = self.run(stack.enter_async_context(agent(redis_url, usual.provider, **model)))
+        self.agent = self.run(stack.enter_async_context(open_agent(redis_url, usual.provider, **model)))
         try:
             yield
         finally:
@@ -71,8 +71,8 @@ class Room:
         return [self.run(self._see(plan, stream=each)) for each in (False, True)]
 
     async def _see(self, plan: Plan, *, stream: bool) -> Seen:
-        kind, before = plan.kind(), _deeds()
-        self.agent.provider.answer = answering([kind])
+        kind, before = plan.make_kind(), _deeds()
+        self.agent.provider.answer = answer_by_kind([kind])
         bystander = asyncio.create_task(self.agent.ask(NEXT, "bystander", stream=False))
         played = await self.agent.play(kind, stream=stream)
         done = [line.split(" ", 1) for line in _deeds()[len(before) :]]
@@ -83,7 +83,7 @@ class Room:
         return Seen(
             plan=plan,
             turn=played.turn,
-            told=played.told,
+            response=played.response,
             after=played.after,
             bystander=await bystander,
             deeds=[deed for turn, deed in done if turn in {played.turn, "nobody"}],
@@ -99,9 +99,9 @@ class Seen:
 
     plan: Plan
     turn: str
-    told: Told
-    after: Told
-    bystander: Told
+    response: TurnResponse
+    after: TurnResponse
+    bystander: TurnResponse
     deeds: list[str]
     refused: tuple[str, ...]
     sent_back: str
@@ -127,16 +127,16 @@ def room(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     """An agent whose provider's replies are generated; a failed call is tried again at once."""
     patch = pytest.MonkeyPatch()
     patch.setattr("serve_app.llm.fallback.WAIT_MIN_S", 0.01)
-    with data_dir(tmp_path_factory.mktemp("deeds")), provided(_plain) as provider, asyncio.Runner() as runner:
+    with use_data_dir(tmp_path_factory.mktemp("deeds")), run_provider(_plain) as provider, asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        opened = runner.run(stack.enter_async_context(agent(redis_url, provider)))
+        opened = runner.run(stack.enter_async_context(open_agent(redis_url, provider)))
         yield Room(runner, opened)
         runner.run(stack.aclose())
     patch.undo()
 
 
-def _plain(ask: Ask) -> Reply:
-    return plain(ask, NEXT_ANSWER)
+def _plain(ask: ModelRequest) -> HttpReply:
+    return plain_reply(ask, NEXT_ANSWER)
 
 
 def _done_unsent(seen: Seen) -> Counter[str]:
@@ -147,38 +147,38 @@ def _done_unsent(seen: Seen) -> Counter[str]:
 @given(plan=plans(calls=True))
 def test_no_deed_is_done_with_arguments_that_the_model_did_not_send(room: Room, plan: Plan) -> None:
     for seen in room.see(plan):
-        assert not _done_unsent(seen), (seen.deeds, seen.told.body)
+        assert not _done_unsent(seen), (seen.deeds, seen.response.body)
 
 
 @few
-@given(plan=plans(calls=True, complete=True).filter(told_apart))
+@given(plan=plans(calls=True, complete=True).filter(is_unambiguous))
 def test_all_that_a_whole_reply_asks_for_is_done_and_told_as_done(room: Room, plan: Plan) -> None:
     for seen in room.see(plan):
-        assert Counter(seen.deeds) == Counter(seen.allowed), seen.told.body
-        assert not _told_otherwise(seen)
+        assert Counter(seen.deeds) == Counter(seen.allowed), seen.response.body
+        assert not _misreports_deeds(seen)
 
 
 @few
 @given(plan=plans(calls=True))
 def test_no_deed_is_told_as_failed(room: Room, plan: Plan) -> None:
     for seen in room.see(plan):
-        assert not _told_otherwise(seen), (seen.deeds, seen.told.body, seen.results)
+        assert not _misreports_deeds(seen), (seen.deeds, seen.response.body, seen.results)
 
 
-def _told_otherwise(seen: Seen) -> bool:
-    """Whether the user or the model was told of other deeds than were done; an error tells the user of none."""
-    told = sum(each["status"] == "ok" for each in seen.told.body.get("tool_calls", []))
+def _misreports_deeds(seen: Seen) -> bool:
+    """Returns whether client or model received another number of deeds than were done."""
+    reported = sum(each["status"] == "ok" for each in seen.response.body.get("tool_calls", []))
     to_model = sum(each.startswith("booked") for each in seen.results)
-    if "error" in seen.told.body:
+    if "error" in seen.response.body:
         return to_model < len(seen.deeds)
-    return told != len(seen.deeds) or to_model < len(seen.deeds)
+    return reported != len(seen.deeds) or to_model < len(seen.deeds)
 
 
 @few
-@given(plan=plans(complete=True).filter(told_apart))
+@given(plan=plans(complete=True).filter(is_unambiguous))
 def test_a_reply_has_one_meaning_whichever_way_it_is_asked_for(room: Room, plan: Plan) -> None:
     whole, streamed = room.see(plan)
-    assert whole.told.meaning(whole.turn) == streamed.told.meaning(streamed.turn)
+    assert whole.response.meaning(whole.turn) == streamed.response.meaning(streamed.turn)
 
 
 @few
@@ -201,7 +201,7 @@ def test_a_bystander_is_neither_failed_nor_kept_waiting(room: Room, plan: Plan) 
 @given(plan=plans(thinks=True))
 def test_no_thinking_is_in_an_answer_or_remembered_as_one(room: Room, plan: Plan) -> None:
     for seen in room.see(plan):
-        assert THOUGHT not in seen.told.shown
+        assert THOUGHT not in seen.response.shown
         remembered = [each["content"] for each in _messages(seen) if each["role"] == "assistant"]
         assert THOUGHT not in json.dumps(remembered)
 
@@ -214,7 +214,7 @@ def _messages(seen: Seen) -> list[dict[str, Any]]:
 @given(plan=plans())
 def test_no_reply_is_an_error_of_ours(room: Room, plan: Plan) -> None:
     for seen in room.see(plan):
-        assert seen.told.outcome in {"success", "degraded", "model_unavailable"}, seen.told.body
+        assert seen.response.outcome in {"success", "degraded", "model_unavailable"}, seen.response.body
 
 
 @pytest.mark.long
@@ -224,21 +224,21 @@ def test_none_of_the_seven_outcomes_is_seen(room: Room, plan: Plan) -> None:
     both = room.see(plan)
     for seen in both:
         assert not _done_unsent(seen)
-        assert not _told_otherwise(seen)
+        assert not _misreports_deeds(seen)
         assert (seen.after.outcome, seen.after.body.get("result")) == ("success", NEXT_ANSWER)
         assert seen.bystander.outcome == "success"
         assert seen.bystander.took_s < BYSTANDER_S
-        assert THOUGHT not in seen.told.shown
-        assert seen.told.outcome in {"success", "degraded", "model_unavailable"}
-    if plan.complete and told_apart(plan):
-        assert both[0].told.meaning(both[0].turn) == both[1].told.meaning(both[1].turn)
+        assert THOUGHT not in seen.response.shown
+        assert seen.response.outcome in {"success", "degraded", "model_unavailable"}
+    if plan.complete and is_unambiguous(plan):
+        assert both[0].response.meaning(both[0].turn) == both[1].response.meaning(both[1].turn)
 
 
 @pytest.mark.long  # the service's own test has the same table
 def test_each_kind_of_reply_that_is_known_comes_to_what_its_model_said(room: Room) -> None:
     played = [(room.play(each, stream=False), room.play(each, stream=True)) for each in KINDS]
-    found = [line for both in played for each in both for line in complaints(each)]
-    found += [line for whole, streamed in played for line in two_meanings(whole, streamed)]
+    found = [line for both in played for each in both for line in find_faults(each)]
+    found += [line for whole, streamed in played for line in find_differences(whole, streamed)]
     assert not found, "\n".join(found)
 
 
@@ -247,7 +247,7 @@ def test_a_model_that_is_always_asked_for_a_stream_says_the_same(redis_url: str,
     with room.another(redis_url, stream="always"):
         played = [replace(room.play(each, stream=False), stream=True) for each in KINDS]
     assert all(each.stream for each in room.agent.provider.asked)
-    found = [line for each in played for line in complaints(each)]
+    found = [line for each in played for line in find_faults(each)]
     assert not found, "\n".join(found)
 
 
@@ -270,6 +270,6 @@ def test_a_model_of_another_package_is_held_to_the_same_checks(
             most = [Counter(right.deeds) for right in (*kind.right, *kind.streamed_right)]
             if not any(Counter(seen.deeds) <= each for each in most):
                 found.append(f"{kind.name}: did {seen.deeds}")
-            if seen.told.outcome == "internal" or seen.after.body.get("result") != NEXT_ANSWER or seen.refused:
-                found.append(f"{kind.name}: {seen.told.outcome}, then {seen.after.outcome} {seen.refused}")
+            if seen.response.outcome == "internal" or seen.after.body.get("result") != NEXT_ANSWER or seen.refused:
+                found.append(f"{kind.name}: {seen.response.outcome}, then {seen.after.outcome} {seen.refused}")
     assert not found, "\n".join(found)

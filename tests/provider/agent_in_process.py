@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from judging import Played, Told
-from kinds import NEXT
+from reply_kinds import NEXT
 from reply_tools import deeds_file
+from turn_checks import PlayedTurn, TurnResponse
 
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from kinds import Kind
-    from provider import Provider
     from redis.asyncio import Redis
+    from reply_kinds import ReplyKind
+    from strict_provider import StrictProvider
 
 TURN_S = 20.0
 TOOLS: dict[str, dict[str, Any]] = {
@@ -66,15 +66,15 @@ class NoDocuments:
 
 
 @dataclass
-class Agent:
-    """What an Agent replica is made of."""
+class InProcessAgent:
+    """The parts of an Agent replica, without Ray."""
 
     host: RunWorker
-    provider: Provider
+    provider: StrictProvider
     redis: Redis
 
-    async def ask(self, text: str, session: str, *, stream: bool) -> Told:
-        """One turn, and all that its client is told."""
+    async def ask(self, text: str, session: str, *, stream: bool) -> TurnResponse:
+        """Runs one turn; returns all that its client received."""
         asked = Context(
             request_id=uuid4().hex,
             run_id=uuid4().hex,
@@ -94,29 +94,29 @@ class Agent:
         assert isinstance(last, Answer | Failed), last
         body = last.model_dump(mode="json")
         shown = streamed + "".join(each.model_dump_json() for each in events if not isinstance(each, Token))
-        return Told(200 if isinstance(last, Answer) else 503, body, took_s, shown, streamed or None)
+        return TurnResponse(200 if isinstance(last, Answer) else 503, body, took_s, shown, streamed or None)
 
-    async def play(self, kind: Kind, *, stream: bool) -> Played:
-        """A turn with the kind's reply, others beside it where it may harm them, and the session's next message."""
+    async def play(self, kind: ReplyKind, *, stream: bool) -> PlayedTurn:
+        """Plays a turn with this kind of reply, turns of others beside it, and the next message."""
         turn = f"p{next(numbers)}"
         user = f"reply as {kind.name} in {turn}"
         others = [self.ask(NEXT, f"{turn}-{each}", stream=False) for each in range(2 * kind.harms)]
-        told, *beside = await asyncio.gather(self.ask(user, turn, stream=stream), *others)
+        response, *beside = await asyncio.gather(self.ask(user, turn, stream=stream), *others)
         after = await self.ask(NEXT, turn, stream=not stream)
         refused = [str(found) for asked, found in self.provider.refused if asked == user]
         tries = self.provider.tries(user)
-        return Played(kind, turn, stream, told, after, deeds_of(turn), tries, tuple(refused), beside)
+        return PlayedTurn(kind, turn, stream, response, after, read_deeds(turn), tries, tuple(refused), beside)
 
 
-def deeds_of(turn: str) -> tuple[str, ...]:
-    """What was done for a turn, line by line."""
+def read_deeds(turn: str) -> tuple[str, ...]:
+    """Returns what the tools did for a turn, a line each."""
     lines = deeds_file().read_text().splitlines() if deeds_file().exists() else []
     return tuple(line.removeprefix(f"{turn} ") for line in lines if line.startswith(f"{turn} "))
 
 
 @asynccontextmanager
-async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterator[Agent]:
-    """An agent whose model is the provider's, for the block."""
+async def open_agent(redis_url: str, provider: StrictProvider, **model: Any) -> AsyncIterator[InProcessAgent]:
+    """Opens an agent whose model is the provider's, for the block."""
     redis = create_redis_client(RedisSettings(), redis_url)
     await redis.flushall()
     metrics = InMemoryMetrics()
@@ -131,7 +131,7 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
     writer = EventWriter(registry, RedisAvailability(MAX_WAIT_S), RunMetrics(metrics, frozenset(TOOLS)))
     host = RunWorker(RunServices(redis, registry, writer, RunSettings(), turn.run), 50)
     try:
-        yield Agent(host, provider, redis)
+        yield InProcessAgent(host, provider, redis)
     finally:
         await host.close(0)
         await tools.close()
@@ -139,8 +139,8 @@ async def agent(redis_url: str, provider: Provider, **model: Any) -> AsyncIterat
 
 
 @contextmanager
-def data_dir(folder: Path) -> Iterator[None]:
-    """`SERVE_APP_DATA_DIR` is the folder, for the block."""
+def use_data_dir(folder: Path) -> Iterator[None]:
+    """Sets `SERVE_APP_DATA_DIR` to the folder, for the block."""
     before = os.environ.get("SERVE_APP_DATA_DIR")
     os.environ["SERVE_APP_DATA_DIR"] = str(folder)
     try:

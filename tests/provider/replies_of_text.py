@@ -6,44 +6,46 @@ import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kinds import REFUSAL, UNREADABLE, Kind, Right, kind, sent
-from replies import ABSENT, SSE, USAGE, Framing, Json, Said, chunk, events, json_reply, streamed, text, whole
+from reply_bytes import ABSENT, SSE, USAGE, Framing, Json, ModelReply, chunk, events, json_reply, streamed, text, whole
+from reply_kinds import REFUSAL, UNREADABLE, ExpectedTurn, ReplyKind, make_kind, make_raw_kind
 
 if TYPE_CHECKING:
-    from provider import Ask, Reply
+    from strict_provider import HttpReply, ModelRequest
 
 WORDS = "Grüße, 世界 🦉 and so on."
-SAYS_WORDS = Right(result=WORDS)
+SAYS_WORDS = ExpectedTurn(result=WORDS)
 THOUGHT, ANSWER = "MUSING about the plan", "The answer is 42."
-SAYS_ANSWER = Right(result=ANSWER)
-EMPTY = (UNREADABLE, Right(outcomes=("degraded",)))
+SAYS_ANSWER = ExpectedTurn(result=ANSWER)
+EMPTY = (UNREADABLE, ExpectedTurn(outcomes=("degraded",)))
 
 
 def _message(**fields: Any) -> Json:
     return {key: value for key, value in {"role": "assistant", **fields}.items() if value is not ABSENT}
 
 
-def _says(name: str, message: Json, *right: Right, deltas: tuple[Json, ...] | None = None, **more: Any) -> Kind:
-    return kind(name, lambda turn: Said(message=message, deltas=deltas), *right, **more)
+def _says(
+    name: str, message: Json, *right: ExpectedTurn, deltas: tuple[Json, ...] | None = None, **more: Any
+) -> ReplyKind:
+    return make_kind(name, lambda turn: ModelReply(message=message, deltas=deltas), *right, **more)
 
 
 def _in_deltas(*parts: str) -> tuple[Json, ...]:
     return tuple({"content": part} for part in parts)
 
 
-def _thinks(name: str, words: str, *right: Right, deltas: tuple[Json, ...] | None = None) -> Kind:
+def _thinks(name: str, words: str, *right: ExpectedTurn, deltas: tuple[Json, ...] | None = None) -> ReplyKind:
     hidden = ("MUSING", "<think", "</think", "[THINK")
     return _says(name, _message(content=words), *right, deltas=deltas, hidden=hidden)
 
 
 CONTENT = [
     _says("text", _message(content=WORDS), SAYS_WORDS),
-    _says("content-in-parts", _message(content=[{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]), Right(result="one two")),
-    _says("content-in-parts-with-nulls", _message(content=[None, {"type": "text", "text": None}, {"type": "text", "text": "two"}]), Right(result="two")),
+    _says("content-in-parts", _message(content=[{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]), ExpectedTurn(result="one two")),
+    _says("content-in-parts-with-nulls", _message(content=[None, {"type": "text", "text": None}, {"type": "text", "text": "two"}]), ExpectedTurn(result="two")),
     _says("content-null", _message(content=None), *EMPTY),
     _says("content-absent", _message(), *EMPTY),
     _says("content-blank", _message(content=" \n"), *EMPTY),
-    _says("content-a-number", _message(content=42), Right(result="42"), UNREADABLE),
+    _says("content-a-number", _message(content=42), ExpectedTurn(result="42"), UNREADABLE),
     _says("content-of-an-object", _message(content={"type": "text", "text": WORDS}), SAYS_WORDS, UNREADABLE),
     _says("refusal", _message(content=None, refusal="I will not do that."), REFUSAL, tries=1),
     _says("refusal-in-parts", _message(content=[{"type": "refusal", "refusal": "I will not do that."}]), REFUSAL, tries=1),
@@ -52,7 +54,7 @@ CONTENT = [
     _says("calls-null", _message(content=WORDS, tool_calls=None, function_call=None, audio=None), SAYS_WORDS, deltas=({"content": WORDS, "tool_calls": None, "function_call": None},)),
     _says("calls-empty", _message(content=WORDS, tool_calls=[]), SAYS_WORDS),
     _says("unknown-fields", _message(content=WORDS, annotations=[], audio={"id": "x"}, custom={"a": [1]}), SAYS_WORDS),
-    _says("very-long", _message(content="wordy " * 20_000), Right(contains=("wordy wordy",))),
+    _says("very-long", _message(content="wordy " * 20_000), ExpectedTurn(contains=("wordy wordy",))),
 ]  # fmt: skip
 
 THINKING = [
@@ -89,19 +91,19 @@ def _escaped_whole(content: str) -> bytes:
     return f'{head}{content}"}},"finish_reason":"stop"}}]}}'.encode()
 
 
-def _letters(name: str, parts: tuple[str, ...], *right: Right) -> Kind:
+def _letters(name: str, parts: tuple[str, ...], *right: ExpectedTurn) -> ReplyKind:
     """Text by its JSON escapes, in so many chunks."""
     body = replace(json_reply({}), pieces=(_escaped_whole("".join(parts)),))
-    return Kind(
+    return ReplyKind(
         name=name, whole=lambda ask, turn: body, streamed=lambda ask, turn: events(_escaped(*parts)), right=right, harms=True
     )  # fmt: skip
 
 
-def _bytes(name: str, content: bytes, *right: Right) -> Kind:
+def _bytes(name: str, content: bytes, *right: ExpectedTurn) -> ReplyKind:
     """Text in bytes that are not UTF-8."""
     body = _escaped_whole("MARK").replace(b"MARK", content)
     stream = _escaped("MARK")[0].encode().replace(b"MARK", content)
-    return Kind(
+    return ReplyKind(
         name=name,
         whole=lambda ask, turn: replace(json_reply({}), pieces=(body,)),
         streamed=lambda ask, turn: replace(events([]), pieces=(stream, b"data: [DONE]\n\n")),
@@ -110,43 +112,47 @@ def _bytes(name: str, content: bytes, *right: Right) -> Kind:
 
 
 LETTERS = [
-    _letters("half-an-emoji", ("bad \\ud83e half",), Right(result="bad \ufffd half")),
-    _letters("the-other-half-of-an-emoji", ("bad \\udd89 half",), Right(result="bad \ufffd half")),
-    _letters("halves-the-wrong-way-round", ("bad \\udd89\\ud83e half",), Right(result="bad \ufffd\ufffd half")),
-    _letters("an-emoji-in-two-chunks", ("an \\ud83e", "\\udd89 owl"), Right(result="an 🦉 owl")),
-    _letters("half-an-emoji-at-the-end", ("an \\ud83e", ""), Right(result="an \ufffd")),
-    _letters("half-an-emoji-between-chunks", ("an \\ud83e", "x \\udd89 owl"), Right(result="an \ufffdx \ufffd owl")),
-    _letters("nul", ("a\\u0000b",), Right(contains=("a", "b"))),
-    _letters("control-characters", ("a\\u001b[31mb\\u0007",), Right(contains=("a", "b"))),
-    _bytes("bytes-that-are-no-utf-8", b"bad \xff\xfe text", Right(result="bad \ufffd\ufffd text"), UNREADABLE),
-    _bytes("latin-1", "Grüße".encode("latin-1"), Right(contains=("Gr", "e")), UNREADABLE),
-    _bytes("surrogates-as-bytes", b"an \xed\xa0\xbe owl", Right(contains=("an ", " owl")), UNREADABLE),
+    _letters("half-an-emoji", ("bad \\ud83e half",), ExpectedTurn(result="bad \ufffd half")),
+    _letters("the-other-half-of-an-emoji", ("bad \\udd89 half",), ExpectedTurn(result="bad \ufffd half")),
+    _letters("halves-the-wrong-way-round", ("bad \\udd89\\ud83e half",), ExpectedTurn(result="bad \ufffd\ufffd half")),
+    _letters("an-emoji-in-two-chunks", ("an \\ud83e", "\\udd89 owl"), ExpectedTurn(result="an 🦉 owl")),
+    _letters("half-an-emoji-at-the-end", ("an \\ud83e", ""), ExpectedTurn(result="an \ufffd")),
+    _letters(
+        "half-an-emoji-between-chunks", ("an \\ud83e", "x \\udd89 owl"), ExpectedTurn(result="an \ufffdx \ufffd owl")
+    ),
+    _letters("nul", ("a\\u0000b",), ExpectedTurn(contains=("a", "b"))),
+    _letters("control-characters", ("a\\u001b[31mb\\u0007",), ExpectedTurn(contains=("a", "b"))),
+    _bytes("bytes-that-are-no-utf-8", b"bad \xff\xfe text", ExpectedTurn(result="bad \ufffd\ufffd text"), UNREADABLE),
+    _bytes("latin-1", "Grüße".encode("latin-1"), ExpectedTurn(contains=("Gr", "e")), UNREADABLE),
+    _bytes("surrogates-as-bytes", b"an \xed\xa0\xbe owl", ExpectedTurn(contains=("an ", " owl")), UNREADABLE),
 ]
 
 
-def _framed(name: str, framing: Framing, *right: Right, deltas: tuple[Json, ...] | None = None, **more: Any) -> Kind:
+def _framed(
+    name: str, framing: Framing, *right: ExpectedTurn, deltas: tuple[Json, ...] | None = None, **more: Any
+) -> ReplyKind:
     said = text(WORDS, deltas=deltas or _in_deltas(WORDS[:9], WORDS[9:]))
-    return kind(name, lambda turn: said, *(right or (SAYS_WORDS,)), framing=framing, **more)
+    return make_kind(name, lambda turn: said, *(right or (SAYS_WORDS,)), framing=framing, **more)
 
 
-def _spaced(ask: Ask, turn: str) -> Reply:
+def _spaced(ask: ModelRequest, turn: str) -> HttpReply:
     """White space around a body, as a proxy that keeps a connection alive sends."""
     reply = whole(text(WORDS))
     return replace(reply, pieces=(b"\n \n", *reply.pieces, b"\n\n"))
 
 
-def _gzipped(ask: Ask, turn: str) -> Reply:
+def _gzipped(ask: ModelRequest, turn: str) -> HttpReply:
     reply = streamed(text(WORDS)) if ask.stream else whole(text(WORDS))
     blob = gzip.compress(b"".join(reply.pieces))
     return replace(reply, pieces=(blob[:21], blob[21:]), headers=(("Content-Encoding", "gzip"),))
 
 
-def _nan(ask: Ask, turn: str) -> Reply:
+def _nan(ask: ModelRequest, turn: str) -> HttpReply:
     reply = streamed(text(WORDS)) if ask.stream else whole(text(WORDS))
     return replace(reply, pieces=tuple(each.replace(b'"created": 1', b'"created": NaN') for each in reply.pieces))
 
 
-def _two_choices(ask: Ask, turn: str) -> Reply:
+def _two_choices(ask: ModelRequest, turn: str) -> HttpReply:
     if ask.stream:
         parts = [(0, WORDS[:9], None), (1, "other", None), (0, WORDS[9:], None), (1, "", "stop"), (0, "", "stop")]
         return events([chunk({"content": part}, finish, index=index) for index, part, finish in parts])
@@ -155,14 +161,14 @@ def _two_choices(ask: Ask, turn: str) -> Reply:
 
 
 def _typed(content_type: str, *, body: bool) -> Any:
-    def made(ask: Ask) -> Reply:
+    def made(ask: ModelRequest) -> HttpReply:
         reply = whole(text(WORDS)) if body else streamed(text(WORDS))
         return replace(reply, content_type=content_type)
 
     return made
 
 
-def _empty_reasons(ask: Ask, turn: str) -> Reply:
+def _empty_reasons(ask: ModelRequest, turn: str) -> HttpReply:
     """`""` in place of null until the last chunk."""
     if not ask.stream:
         return whole(text(WORDS))
@@ -187,25 +193,25 @@ FRAMING = [
     _framed("a-delta-null", Framing(extra=({"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},))),
     _framed("role-in-each-delta", Framing(), deltas=tuple({"role": "assistant", "content": each} for each in (WORDS[:9], WORDS[9:]))),
     _framed("role-empty", Framing(), deltas=tuple({"role": "", "content": each} for each in (WORDS[:9], WORDS[9:]))),
-    Kind(name="finish-empty-until-the-end", whole=_empty_reasons, streamed=_empty_reasons, right=(SAYS_WORDS,)),
-    Kind(name="white-space-around-the-body", whole=_spaced, streamed=_spaced, right=(SAYS_WORDS,)),
-    Kind(name="gzip", whole=_gzipped, streamed=_gzipped, right=(SAYS_WORDS,)),
-    Kind(name="nan-beside-the-choice", whole=_nan, streamed=_nan, right=(SAYS_WORDS,)),
-    Kind(name="two-choices", whole=_two_choices, streamed=_two_choices, right=(SAYS_WORDS,)),
-    sent("a-body-though-a-stream-was-asked-for", _typed("application/json", body=True), SAYS_WORDS),
-    sent("a-body-that-says-it-is-a-stream", _typed(SSE, body=True), SAYS_WORDS),
-    sent("a-stream-though-a-body-was-asked-for", _typed(SSE, body=False), SAYS_WORDS),
-    sent("a-stream-that-says-it-is-json", _typed("application/json", body=False), SAYS_WORDS),
-    sent("a-stream-that-says-it-is-text", _typed("text/plain", body=False), SAYS_WORDS),
+    ReplyKind(name="finish-empty-until-the-end", whole=_empty_reasons, streamed=_empty_reasons, right=(SAYS_WORDS,)),
+    ReplyKind(name="white-space-around-the-body", whole=_spaced, streamed=_spaced, right=(SAYS_WORDS,)),
+    ReplyKind(name="gzip", whole=_gzipped, streamed=_gzipped, right=(SAYS_WORDS,)),
+    ReplyKind(name="nan-beside-the-choice", whole=_nan, streamed=_nan, right=(SAYS_WORDS,)),
+    ReplyKind(name="two-choices", whole=_two_choices, streamed=_two_choices, right=(SAYS_WORDS,)),
+    make_raw_kind("a-body-though-a-stream-was-asked-for", _typed("application/json", body=True), SAYS_WORDS),
+    make_raw_kind("a-body-that-says-it-is-a-stream", _typed(SSE, body=True), SAYS_WORDS),
+    make_raw_kind("a-stream-though-a-body-was-asked-for", _typed(SSE, body=False), SAYS_WORDS),
+    make_raw_kind("a-stream-that-says-it-is-json", _typed("application/json", body=False), SAYS_WORDS),
+    make_raw_kind("a-stream-that-says-it-is-text", _typed("text/plain", body=False), SAYS_WORDS),
 ]  # fmt: skip
 
 
-def _costs(name: str, usage: Any, *right: Right, **more: Any) -> Kind:
-    return kind(f"usage-{name}", lambda turn: text(WORDS, usage=usage, **more), *(right or (SAYS_WORDS,)))
+def _costs(name: str, usage: Any, *right: ExpectedTurn, **more: Any) -> ReplyKind:
+    return make_kind(f"usage-{name}", lambda turn: text(WORDS, usage=usage, **more), *(right or (SAYS_WORDS,)))
 
 
-def _counted(input_tokens: int, output_tokens: int) -> Right:
-    return Right(result=WORDS, usage=(input_tokens, output_tokens))
+def _counted(input_tokens: int, output_tokens: int) -> ExpectedTurn:
+    return ExpectedTurn(result=WORDS, usage=(input_tokens, output_tokens))
 
 
 DETAILS = {**USAGE, "prompt_tokens_details": {"cached_tokens": None}, "completion_tokens_details": None}

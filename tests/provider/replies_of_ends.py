@@ -8,7 +8,8 @@ from email.utils import formatdate
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from kinds import (
+from reply_bytes import Framing, Json, call, calls, chunk, error, events, json_reply, raw_call, streamed, text, whole
+from reply_kinds import (
     CLOSING,
     FAILED,
     FINAL,
@@ -16,34 +17,35 @@ from kinds import (
     REFUSED_INPUT,
     TRUNCATED,
     UNREADABLE,
-    Kind,
-    Right,
-    closing,
-    kind,
-    sent,
+    ExpectedTurn,
+    ReplyKind,
+    closing_reply,
+    make_kind,
+    make_raw_kind,
 )
-from provider import Reply
-from replies import Framing, Json, call, calls, chunk, error, events, json_reply, raw_call, streamed, text, whole
+from strict_provider import HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from provider import Ask
+    from strict_provider import ModelRequest
 
 HALF = "First switch it off, then remove the"
-WELL = Right(result="Back again.")
-NOT_A_WHOLE_ANSWER = Right(outcomes=("degraded",), degraded=("truncated",), finish=("length", "content_filter", "stop"))
+WELL = ExpectedTurn(result="Back again.")
+NOT_A_WHOLE_ANSWER = ExpectedTurn(
+    outcomes=("degraded",), degraded=("truncated",), finish=("length", "content_filter", "stop")
+)
 CUT = (UNREADABLE, NOT_A_WHOLE_ANSWER)
-NOTHING_DONE = (FAILED, REFUSAL, Right(outcomes=("degraded",), finish=("length", "content_filter", "stop")))
+NOTHING_DONE = (FAILED, REFUSAL, ExpectedTurn(outcomes=("degraded",), finish=("length", "content_filter", "stop")))
 
 
-def _ends(name: str, finish: Any, *right: Right, words: str = HALF, **more: Any) -> Kind:
-    return kind(name, lambda turn: text(words, finish), *right, **more)
+def _ends(name: str, finish: Any, *right: ExpectedTurn, words: str = HALF, **more: Any) -> ReplyKind:
+    return make_kind(name, lambda turn: text(words, finish), *right, **more)
 
 
-def _call_ends(name: str, arguments: Callable[[str], str], finish: Any) -> Kind:
+def _call_ends(name: str, arguments: Callable[[str], str], finish: Any) -> ReplyKind:
     made = lambda turn: calls(raw_call("book", arguments(turn)), finish=finish)  # noqa: E731
-    return kind(name, made, *NOTHING_DONE)
+    return make_kind(name, made, *NOTHING_DONE)
 
 
 def _cut_call(turn: str) -> str:
@@ -57,14 +59,14 @@ def _whole_call(turn: str) -> str:
 REASONS = [
     _ends("length", "length", TRUNCATED),
     _ends("length-without-words", "length", *CUT, words=""),
-    _ends("content-filter", "content_filter", Right(outcomes=("success", "degraded"), finish=("content_filter",))),
+    _ends("content-filter", "content_filter", ExpectedTurn(outcomes=("success", "degraded"), finish=("content_filter",))),
     _ends("content-filter-without-words", "content_filter", REFUSAL, words="", tries=1),
     _ends("sensitive", "sensitive", REFUSAL, words="", tries=1),
     _ends("network-error", "network_error", *CUT),
     _ends("error", "error", *CUT),
     _ends("insufficient-system-resource", "insufficient_system_resource", *CUT),
     _ends("no-finish-reason", None, *CUT),
-    _ends("eos", "eos", Right(result=HALF), *CUT),
+    _ends("eos", "eos", ExpectedTurn(result=HALF), *CUT),
     *(
         _call_ends(f"a-booking-{cut}-ends-with-{finish}", arguments, finish)
         for finish in ("length", "content_filter", "sensitive", "network_error", "error")
@@ -75,14 +77,16 @@ REASONS = [
 ]  # fmt: skip
 
 
-def _stream_ends(name: str, objects: Callable[[str], list[Json | str]], ends: Any = "whole", *right: Right) -> Kind:
+def _stream_ends(
+    name: str, objects: Callable[[str], list[Json | str]], ends: Any = "whole", *right: ExpectedTurn
+) -> ReplyKind:
     """The stream ends in its middle; asked without one, the model answers well."""
 
-    def stopped(ask: Ask, turn: str) -> Reply:
-        return streamed(closing(ask)) if ask.step else events(objects(turn), Framing(done=False, ends=ends))
+    def stopped(ask: ModelRequest, turn: str) -> HttpReply:
+        return streamed(closing_reply(ask)) if ask.step else events(objects(turn), Framing(done=False, ends=ends))
 
     well = lambda ask, turn: whole(text("Back again."))  # noqa: E731
-    return Kind(name=name, whole=well, streamed=stopped, right=(WELL,), streamed_right=right or CUT)
+    return ReplyKind(name=name, whole=well, streamed=stopped, right=(WELL,), streamed_right=right or CUT)
 
 
 WORDS: list[Json | str] = [chunk({"role": "assistant", "content": "First switch it "}), chunk({"content": "off"})]
@@ -113,9 +117,9 @@ STREAMS = [
 ]  # fmt: skip
 
 
-def _body(name: str, content: bytes, *right: Right, **more: Any) -> Kind:
-    reply = Reply((content,), **more)
-    return sent(name, lambda ask: reply, *(right or (UNREADABLE,)))
+def _body(name: str, content: bytes, *right: ExpectedTurn, **more: Any) -> ReplyKind:
+    reply = HttpReply((content,), **more)
+    return make_raw_kind(name, lambda ask: reply, *(right or (UNREADABLE,)))
 
 
 BODIES = [
@@ -135,9 +139,9 @@ BODIES = [
     _body("html-of-a-gateway", b"<html>MUSING</html>", UNREADABLE, status=502, content_type="text/html"),
 ]
 
-TOO_LONG = Right(outcomes=(REFUSED_INPUT,), retryable=False)
+TOO_LONG = ExpectedTurn(outcomes=(REFUSED_INPUT,), retryable=False)
 OVERFLOWS = [
-    sent(f"overflow-of-{name}", lambda ask, reply=reply: reply, TOO_LONG)
+    make_raw_kind(f"overflow-of-{name}", lambda ask, reply=reply: reply, TOO_LONG)
     for name, reply in {
         "openai": error(400, "This model's maximum context length is 16385 tokens. Please reduce the length of the messages.", "context_length_exceeded"),
         "anthropic": json_reply({"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 215000 tokens > 200000 maximum"}}, 400),
@@ -156,18 +160,18 @@ OVERFLOWS = [
 ]  # fmt: skip
 
 
-def _once(name: str, first: Callable[[], Reply], right: Right = WELL, **more: Any) -> Kind:
+def _once(name: str, first: Callable[[], HttpReply], right: ExpectedTurn = WELL, **more: Any) -> ReplyKind:
     """Fails once and then answers well."""
 
-    def answer(ask: Ask, turn: str) -> Reply:
+    def answer(ask: ModelRequest, turn: str) -> HttpReply:
         if not ask.number:
             return first()
         return streamed(text("Back again.")) if ask.stream else whole(text("Back again."))
 
-    return Kind(name=name, whole=answer, streamed=answer, right=(right,), **more)
+    return ReplyKind(name=name, whole=answer, streamed=answer, right=(right,), **more)
 
 
-def _busy(**headers: str) -> Reply:
+def _busy(**headers: str) -> HttpReply:
     fields = tuple((name.replace("_", "-"), value) for name, value in headers.items())
     return error(429, "slow down: MUSING", "rate_limit_exceeded", headers=fields)
 
@@ -179,63 +183,63 @@ PASSING = [
     _once("wait-until-a-date", lambda: _busy(Retry_After=formatdate(time() + 1.5, usegmt=True))),
     _once("wait-milliseconds", lambda: _busy(retry_after_ms="600")),
     _once("wait-nonsense", lambda: _busy(Retry_After="soon")),
-    _once("html-once", lambda: Reply((b"<html>MUSING</html>",), content_type="text/html")),
-    _once("json-cut-off-once", lambda: Reply((b'{"id": "r", "choi',))),
+    _once("html-once", lambda: HttpReply((b"<html>MUSING</html>",), content_type="text/html")),
+    _once("json-cut-off-once", lambda: HttpReply((b'{"id": "r", "choi',))),
     _once("reset-once", lambda: replace(whole(text("x")), pieces=(b'{"id"',), end="abort")),
     _once("an-error-under-200-once", lambda: json_reply(ERROR)),
 ]
 LASTING = [
-    sent("overloaded", lambda ask: error(529, "MUSING", kind="overloaded_error"), UNREADABLE),
-    sent("wrong-key", lambda ask: error(401, "Incorrect API key provided: MUSING", "invalid_api_key"), FINAL, tries=1),
-    sent("forbidden-in-html", lambda ask: Reply((b"MUSING",), status=403, content_type="text/html"), FINAL, tries=1),
-    sent("no-such-model", lambda ask: error(404, "MUSING", "model_not_found"), FINAL, tries=1),
-    sent("no-money-of-openai", lambda ask: error(429, "You exceeded your current quota, MUSING", "insufficient_quota", kind="insufficient_quota"), FAILED, tries=1),
-    sent("no-money-of-zhipu", lambda ask: error(429, "您的账户已欠费,请充值后重试。MUSING", "1113"), FAILED, tries=1),
-    sent("no-money-of-deepseek", lambda ask: error(402, "Insufficient Balance MUSING"), FAILED, tries=1),
-    sent("refused-by-zhipu", lambda ask: json_reply({"error": {"code": "1301", "message": "内容可能包含不安全或敏感内容 MUSING"}, "contentFilter": [{"role": "user", "level": 0}]}, 400), REFUSAL, tries=1),
-    sent("refused-by-azure", lambda ask: error(400, "The response was filtered due to the prompt triggering content management policy. MUSING", "content_filter"), REFUSAL, tries=1),
-    sent("refused-by-dashscope", lambda ask: error(400, "Input data may contain inappropriate content. MUSING", "data_inspection_failed"), REFUSAL, tries=1),
+    make_raw_kind("overloaded", lambda ask: error(529, "MUSING", kind="overloaded_error"), UNREADABLE),
+    make_raw_kind("wrong-key", lambda ask: error(401, "Incorrect API key provided: MUSING", "invalid_api_key"), FINAL, tries=1),
+    make_raw_kind("forbidden-in-html", lambda ask: HttpReply((b"MUSING",), status=403, content_type="text/html"), FINAL, tries=1),
+    make_raw_kind("no-such-model", lambda ask: error(404, "MUSING", "model_not_found"), FINAL, tries=1),
+    make_raw_kind("no-money-of-openai", lambda ask: error(429, "You exceeded your current quota, MUSING", "insufficient_quota", kind="insufficient_quota"), FAILED, tries=1),
+    make_raw_kind("no-money-of-zhipu", lambda ask: error(429, "您的账户已欠费,请充值后重试。MUSING", "1113"), FAILED, tries=1),
+    make_raw_kind("no-money-of-deepseek", lambda ask: error(402, "Insufficient Balance MUSING"), FAILED, tries=1),
+    make_raw_kind("refused-by-zhipu", lambda ask: json_reply({"error": {"code": "1301", "message": "内容可能包含不安全或敏感内容 MUSING"}, "contentFilter": [{"role": "user", "level": 0}]}, 400), REFUSAL, tries=1),
+    make_raw_kind("refused-by-azure", lambda ask: error(400, "The response was filtered due to the prompt triggering content management policy. MUSING", "content_filter"), REFUSAL, tries=1),
+    make_raw_kind("refused-by-dashscope", lambda ask: error(400, "Input data may contain inappropriate content. MUSING", "data_inspection_failed"), REFUSAL, tries=1),
 ]  # fmt: skip
 
 
-def _without_stream_options(ask: Ask, turn: str) -> Reply:
+def _without_stream_options(ask: ModelRequest, turn: str) -> HttpReply:
     if "stream_options" in ask.body:
         return error(400, "stream_options: extra inputs are not permitted")
     return streamed(text("Back again.")) if ask.stream else whole(text("Back again."))
 
 
-def _small(ask: Ask, turn: str) -> Reply:
+def _small(ask: ModelRequest, turn: str) -> HttpReply:
     """A model that reads 60,000 characters, after a tool has said more."""
     if sum(len(str(each.get("content"))) for each in ask.messages) > 60_000:
         return error(400, "This model's maximum context length is 16000 tokens.", "context_length_exceeded")
-    said = closing(ask) if ask.step else calls(call("refund", {"turn": turn, "amount": 3}))
+    said = closing_reply(ask) if ask.step else calls(call("refund", {"turn": turn, "amount": 3}))
     return streamed(said) if ask.stream else whole(said)
 
 
 PARAMETERS = [
-    Kind(name="no-stream-options", whole=_without_stream_options, streamed=_without_stream_options, right=(WELL,)),
-    Kind(
+    ReplyKind(name="no-stream-options", whole=_without_stream_options, streamed=_without_stream_options, right=(WELL,)),
+    ReplyKind(
         name="a-result-that-does-not-fit", whole=_small, streamed=_small,
-        right=(Right(outcomes=("success", "degraded"), contains=(CLOSING,), calls=(("refund", "ok"),), deeds=("refund 3",)),),
+        right=(ExpectedTurn(outcomes=("success", "degraded"), contains=(CLOSING,), calls=(("refund", "ok"),), deeds=("refund 3",)),),
     ),
 ]  # fmt: skip
 
 
-def _reads_little(ask: Ask, turn: str) -> Reply:
+def _reads_little(ask: ModelRequest, turn: str) -> HttpReply:
     """A model that reads 3,000 characters beside its prompt, and writes as it likes."""
     if sum(len(str(each.get("content"))) for each in ask.messages[1:]) > 3_000:
         return error(400, "This model's maximum context length is 1000 tokens.", "context_length_exceeded")
     return streamed(text("wordy " * 200)) if ask.stream else whole(text("wordy " * 200))
 
 
-READS_LITTLE = Kind(
-    name="reads-little", whole=_reads_little, streamed=_reads_little, right=(Right(contains=("wordy",)),)
+READS_LITTLE = ReplyKind(
+    name="reads-little", whole=_reads_little, streamed=_reads_little, right=(ExpectedTurn(contains=("wordy",)),)
 )
 SLOW = [
-    Kind(
+    ReplyKind(
         name="a-body-that-stops", whole=lambda ask, turn: replace(whole(text("x")), pieces=(b"{",), end="hang"),
         streamed=lambda ask, turn: events(WORDS, Framing(done=False, ends="hang")),
-        right=(FAILED, Right(outcomes=("deadline_exceeded",))), streamed_right=(FAILED, NOT_A_WHOLE_ANSWER), within_s=40,
+        right=(FAILED, ExpectedTurn(outcomes=("deadline_exceeded",))), streamed_right=(FAILED, NOT_A_WHOLE_ANSWER), within_s=40,
     ),
 ]  # fmt: skip
 

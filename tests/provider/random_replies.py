@@ -1,4 +1,4 @@
-"""Replies by chance: what a model means, and one of the many ways in which it may reach a client."""
+"""Hypothesis strategies for replies: their meaning, and their form on the way."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hypothesis import strategies as st
-from kinds import Kind, closing
-from replies import ABSENT, USAGE, Framing, Json, Said, cut, raw_call, streamed, whole
+from reply_bytes import ABSENT, USAGE, Framing, Json, ModelReply, cut, raw_call, streamed, whole
+from reply_kinds import ReplyKind, closing_reply
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
-    from provider import Ask, Reply
+    from strict_provider import HttpReply, ModelRequest
 
 THOUGHT = "MUSING"
 """Stands in all thinking, and in nothing else."""
@@ -21,11 +21,11 @@ COMPLETE = ("stop", "tool_calls")
 INCOMPLETE = ("length", "content_filter", "sensitive", "network_error", "error", None)
 Form = Literal["exact", "spaced", "twice", "fenced", "object", "cut", "list", "nan", "two", "empty", "null"]
 SOUND: tuple[Form, ...] = ("exact", "spaced", "twice", "fenced", "object")
-"""Forms of arguments in which the model said all of them."""
+"""Forms of arguments that are complete."""
 MEANS_BOOK = ("book", "functions.book", "Book")
 Shape = Literal["indexed", "bare", "null", "zero", "named", "identified"]
 SHAPES: tuple[Shape, ...] = ("indexed", "bare", "null", "zero", "named", "identified")
-"""How the pieces of calls say which call they are of; a call without a name is told by its place only."""
+"""Ways in which the pieces of calls name their call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Booking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A reply, and how it travels."""
+    """A reply and its form on the way."""
 
     text: str
     thinking: Literal["", "tags", "lone end", "field", "parts"]
@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def booked(self) -> list[str]:
-        """What is done where all of it is taken."""
+        """The deeds if the whole reply is taken."""
         return [f"book {each.seats}" for each in self.bookings if each.sound and each.name in MEANS_BOOK]
 
     @property
@@ -97,25 +97,25 @@ class Plan:
         named = self.bookings if self.shape == "named" else ()
         return [f"book {each.seats}" for each in named if each.form == "two" and each.name in MEANS_BOOK] * 2
 
-    def said(self, turn: str) -> Said:
+    def said(self, turn: str) -> ModelReply:
         """The reply for a turn."""
         calls = [each.call(turn, self._id(place)) for place, each in enumerate(self.bookings)]
         message: Json = {"role": "assistant", "content": self._content()}
         message |= {"reasoning_content": THOUGHT} if self.thinking == "field" else {}
         message |= {"tool_calls": calls} if calls else {}
         deltas = (*self._text_deltas(message), *self._call_deltas(calls))
-        return Said(message=message, finish=self.finish, usage=self.usage, deltas=deltas)
+        return ModelReply(message=message, finish=self.finish, usage=self.usage, deltas=deltas)
 
-    def reply(self, ask: Ask, turn: str) -> Reply:
+    def reply(self, ask: ModelRequest, turn: str) -> HttpReply:
         if ask.step:
-            return streamed(closing(ask)) if ask.stream else whole(closing(ask))
+            return streamed(closing_reply(ask)) if ask.stream else whole(closing_reply(ask))
         made = streamed(self.said(turn), self.framing) if ask.stream else whole(self.said(turn))
         if self.cut_at is None or (self.mends and ask.number):
             return made
         return cut(made, int(self.cut_at * sum(map(len, made.pieces))), self.ends)
 
-    def kind(self) -> Kind:
-        return Kind(name="generated", whole=self.reply, streamed=self.reply, right=())
+    def make_kind(self) -> ReplyKind:
+        return ReplyKind(name="generated", whole=self.reply, streamed=self.reply, right=())
 
     def _id(self, place: int) -> Any:
         return {"own": f"call_{place}", "none": ABSENT, "same": "call_0"}[self.ids]
@@ -208,7 +208,7 @@ def _bookings(draw: st.DrawFn) -> tuple[Booking, ...]:
     return tuple(Booking(each, draw(forms), draw(names)) for each in seats)
 
 
-def told_apart(plan: Plan) -> bool:
+def is_unambiguous(plan: Plan) -> bool:
     """Whether a client can tell the calls of a stream apart, each by its place, or by its id and its end."""
     if plan.doubles or not all(each.name for each in plan.bookings):
         return False

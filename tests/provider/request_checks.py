@@ -1,4 +1,4 @@
-"""What OpenAI's chat completions refuse in a request."""
+"""Checks a request as OpenAI's chat completions do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ID_CHARACTERS = 40
 """The longest tool call id that OpenAI takes; others are laxer."""
 
 
-def complaints(body: dict[str, Any]) -> list[str]:
-    """All that is wrong with a request body; empty where OpenAI would answer it."""
-    found = [f"tools: illegal name {name!r}" for name in _tool_names(body) if not _legal(name)]
+def find_violations(body: dict[str, Any]) -> list[str]:
+    """Returns all that OpenAI would refuse in a request body."""
+    found = [f"tools: illegal name {name!r}" for name in _tool_names(body) if not _is_legal(name)]
     ids: set[str] = set()
     waiting: list[str] = []
     for place, message in enumerate(body.get("messages", [])):
@@ -54,14 +54,14 @@ def _of_reply(place: int, message: dict[str, Any], ids: set[str]) -> list[str]:
         if called in ids:
             found.append(f"{place}: id {called!r} a second time")
         ids.add(str(called))
-        if not _legal(call["function"].get("name")):
+        if not _is_legal(call["function"].get("name")):
             found.append(f"{place}: illegal name {call['function'].get('name')!r}")
         if not _is_object(call["function"].get("arguments")):
             found.append(f"{place}: arguments are no JSON object: {call['function'].get('arguments')!r:.60}")
     return found
 
 
-def _legal(name: Any) -> bool:
+def _is_legal(name: Any) -> bool:
     return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 

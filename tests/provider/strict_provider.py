@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from strictness import complaints
+from request_checks import find_violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """The bytes of one HTTP answer, piece by piece."""
 
     pieces: tuple[bytes, ...]
@@ -34,13 +34,13 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ModelRequest:
     """One request of a client."""
 
     body: dict[str, Any]
     headers: dict[str, str]
     number: int
-    """How many requests with this user message came before, of this step."""
+    """The number of earlier requests with this user message and step."""
 
     @property
     def stream(self) -> bool:
@@ -53,17 +53,17 @@ class Ask:
 
     @property
     def user(self) -> str:
-        """What the user said last."""
+        """The last user message."""
         return str(self.messages[self._last_user]["content"])
 
     @property
     def step(self) -> int:
-        """How many replies of this turn the conversation has."""
+        """The number of replies of this turn so far."""
         return sum(each["role"] == "assistant" for each in self.messages[self._last_user :])
 
     @property
     def results(self) -> list[str]:
-        """What the tools of the latest step brought."""
+        """The tool results of the latest step."""
         after = [place for place, each in enumerate(self.messages) if each["role"] == "assistant"]
         return [str(each["content"]) for each in self.messages[after[-1] + 1 :]] if after else []
 
@@ -73,21 +73,21 @@ class Ask:
 
 
 @dataclass(repr=False)
-class Provider:
+class StrictProvider:
     """A running server; `answer` makes the reply to each request that is not refused."""
 
-    answer: Callable[[Ask], Reply]
+    answer: Callable[[ModelRequest], HttpReply]
     url: str = ""
-    asked: list[Ask] = field(default_factory=list)
+    asked: list[ModelRequest] = field(default_factory=list)
     refused: list[tuple[str, list[str]]] = field(default_factory=list)
-    """The user's words and the complaints of each request that OpenAI would refuse."""
+    """User message and violations of each request that OpenAI would refuse."""
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """By the user's words and the step, how often they were sent."""
+    """Requests by user message and step."""
     failures: list[str] = field(default_factory=list)
     """Errors of the stub itself."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = field(default_factory=dict)
-    """Connections that clients hold, and who answers on each."""
+    """Open connections, and the task that answers each."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers the requests of one connection."""
@@ -99,7 +99,7 @@ class Provider:
         del self._open[writer]
 
     async def run(self, ready: threading.Event) -> None:
-        """Listens until it is told to stop, and then resets what is open."""
+        """Listens until `stopping` is set, then resets open connections."""
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 24)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         ready.set()
@@ -123,18 +123,18 @@ class Provider:
             return False
         return await self._send(reply, writer)
 
-    def _reply(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
-        ask = Ask(body, headers, 0)
+    def _reply(self, body: dict[str, Any], headers: dict[str, str]) -> HttpReply:
+        ask = ModelRequest(body, headers, 0)
         ask = replace(ask, number=self.counts[ask.user, ask.step])
         self.counts[ask.user, ask.step] += 1
         self.asked.append(ask)
-        if found := complaints(body):
+        if found := find_violations(body):
             self.refused.append((ask.user, found))
             error = {"message": "Invalid: " + "; ".join(found), "type": "invalid_request_error", "code": None}
-            return Reply((json.dumps({"error": error}).encode(),), status=400)
+            return HttpReply((json.dumps({"error": error}).encode(),), status=400)
         return self.answer(ask)
 
-    async def _send(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _send(self, reply: HttpReply, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(reply.delay_s)
         chunked = reply.end != "close"
         framing = ("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")
@@ -157,14 +157,14 @@ class Provider:
         return reply.end == "whole"
 
     def tries(self, user: str) -> int:
-        """How often the first step of a message was asked."""
+        """Returns the number of requests for the first step of a message."""
         return self.counts[user, 0]
 
 
 @contextlib.contextmanager
-def provided(answer: Callable[[Ask], Reply]) -> Iterator[Provider]:
-    """A provider in a thread of its own, for the block."""
-    provider, ready, loop = Provider(answer), threading.Event(), asyncio.new_event_loop()
+def run_provider(answer: Callable[[ModelRequest], HttpReply]) -> Iterator[StrictProvider]:
+    """Runs a provider in its own thread, for the block."""
+    provider, ready, loop = StrictProvider(answer), threading.Event(), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=(provider.run(ready),))
     thread.start()
     assert ready.wait(10)

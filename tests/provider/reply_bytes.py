@@ -1,4 +1,4 @@
-"""What a model says, and the bytes in which providers send it, whole and streamed."""
+"""Bytes of a model's reply, whole and streamed, in the forms of many providers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from provider import Reply
+from strict_provider import HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 USAGE = {"prompt_tokens": 40, "completion_tokens": 8, "total_tokens": 48}
 SSE = "text/event-stream; charset=utf-8"
 ABSENT: Any = object()
-"""In place of a field that is not sent at all."""
+"""Marks a field that is not sent."""
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """One reply of a model; how it is framed is said by `Framing`."""
+class ModelReply:
+    """One reply of a model, without its framing."""
 
     message: Json
     finish: Any = "stop"
     usage: Any = field(default_factory=USAGE.copy)
     deltas: tuple[Json, ...] | None = None
-    """How its stream is cut; None is one delta of text, and two for each call."""
+    """The deltas of its stream; None: one for the text, two for each call."""
     repeats_usage: bool = False
     """Whether each chunk of a stream carries the running usage."""
 
@@ -57,8 +57,8 @@ class Framing:
 PLAIN = Framing()
 
 
-def text(words: str, finish: Any = "stop", **more: Any) -> Said:
-    return Said(message={"role": "assistant", "content": words}, finish=finish, **more)
+def text(words: str, finish: Any = "stop", **more: Any) -> ModelReply:
+    return ModelReply(message={"role": "assistant", "content": words}, finish=finish, **more)
 
 
 def call(name: Any, arguments: Any, called: Any = "call_1") -> Json:
@@ -74,9 +74,9 @@ def raw_call(name: Any, arguments: Any, called: Any = "call_1") -> Json:
     return {key: value for key, value in made.items() if value is not ABSENT}
 
 
-def calls(*made: Json, content: Any = None, finish: Any = "tool_calls", **more: Any) -> Said:
+def calls(*made: Json, content: Any = None, finish: Any = "tool_calls", **more: Any) -> ModelReply:
     message = {"role": "assistant", "content": content, "tool_calls": list(made)}
-    return Said(message=message, finish=finish, **more)
+    return ModelReply(message=message, finish=finish, **more)
 
 
 def pieces(*parts: Json) -> tuple[Json, ...]:
@@ -89,28 +89,30 @@ def piece(arguments: str, **more: Any) -> Json:
     return {**more, "function": {"arguments": arguments}}
 
 
-def whole(said: Said) -> Reply:
+def whole(said: ModelReply) -> HttpReply:
     """The reply as one JSON body."""
     choice = {"index": 0, "message": said.message, "finish_reason": said.finish}
     body = {"id": "r1", "object": "chat.completion", "created": 1, "model": "stub", "choices": [choice]}
     return json_reply(_without_absent({**body, "usage": said.usage}))
 
 
-def json_reply(body: Json | list[Any], status: int = 200, **more: Any) -> Reply:
-    return Reply((json.dumps(body).encode(),), status=status, **more)
+def json_reply(body: Json | list[Any], status: int = 200, **more: Any) -> HttpReply:
+    return HttpReply((json.dumps(body).encode(),), status=status, **more)
 
 
-def error(status: int, message: str, code: Any = None, *, kind: str = "invalid_request_error", **more: Any) -> Reply:
+def error(
+    status: int, message: str, code: Any = None, *, kind: str = "invalid_request_error", **more: Any
+) -> HttpReply:
     """An error in OpenAI's form."""
     return json_reply({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, **more)
 
 
-def streamed(said: Said, framing: Framing = PLAIN) -> Reply:
+def streamed(said: ModelReply, framing: Framing = PLAIN) -> HttpReply:
     """The reply as server-sent events."""
     return events(chunks(said, framing), framing)
 
 
-def chunks(said: Said, framing: Framing = PLAIN) -> list[Json | str]:
+def chunks(said: ModelReply, framing: Framing = PLAIN) -> list[Json | str]:
     """The objects of a stream; those that a framing adds come last."""
     deltas = list(said.deltas if said.deltas is not None else _deltas(said.message))
     usage = said.usage if said.repeats_usage else ABSENT
@@ -131,7 +133,7 @@ def chunk(delta: Any, finish: Any = None, usage: Any = ABSENT, index: int = 0) -
     return _without_absent({**made, "usage": usage})
 
 
-def events(objects: Sequence[Json | str], framing: Framing = PLAIN) -> Reply:
+def events(objects: Sequence[Json | str], framing: Framing = PLAIN) -> HttpReply:
     """Server-sent events of the objects; text stands as it is in place of an event."""
     blank = framing.line * 2
     made = [
@@ -146,10 +148,10 @@ def events(objects: Sequence[Json | str], framing: Framing = PLAIN) -> Reply:
     if framing.piece:
         blob = b"".join(encoded)
         encoded = [blob[at : at + framing.piece] for at in range(0, len(blob), framing.piece)]
-    return Reply(tuple(encoded), content_type=SSE, end=framing.ends)
+    return HttpReply(tuple(encoded), content_type=SSE, end=framing.ends)
 
 
-def cut(reply: Reply, at: int, ends: Literal["whole", "close", "abort", "hang"] = "whole") -> Reply:
+def cut(reply: HttpReply, at: int, ends: Literal["whole", "close", "abort", "hang"] = "whole") -> HttpReply:
     """The first bytes of a reply, and then its end."""
     blob = b"".join(reply.pieces)
     return replace(reply, pieces=(blob[:at],), end=ends)

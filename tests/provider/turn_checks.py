@@ -1,4 +1,4 @@
-"""What is wrong with a turn, judged by the kind of reply that its model gave."""
+"""Checks a turn against what the kind of its model's reply allows."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kinds import NEXT_ANSWER
+from reply_kinds import NEXT_ANSWER
 
 if TYPE_CHECKING:
-    from kinds import Kind, Right
+    from reply_kinds import ExpectedTurn, ReplyKind
 
 NEVER = ("Traceback", "ray::", "127.0.0.1", "sk-stub")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a client was told of one turn."""
+class TurnResponse:
+    """All that a client received of one turn."""
 
     status: int
     body: dict[str, Any]
     """The answer, or `{"error": …}`."""
     took_s: float = 0
     shown: str = ""
-    """All text that was sent, except what was taken back."""
+    """All text that was sent, without what a restart discards."""
     streamed: str | None = None
     """The pieces of the answer, put together; None where it was not streamed."""
 
@@ -33,7 +33,7 @@ class Told:
         return str(self.body["error"]["code"] if "error" in self.body else self.body.get("status"))
 
     def meaning(self, turn: str) -> str:
-        """What two ways of asking for the same reply have in common; `turn` is the name that only this one has."""
+        """Returns what must be equal for a whole and a streamed reply, without the turn's own name."""
         body = self.body
         if "error" in body:
             return f"{self.outcome}, retryable {body['error']['retryable']}"
@@ -43,69 +43,73 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """One kind of reply, asked for in one way, and the message after it."""
+class PlayedTurn:
+    """One turn with a kind of reply, and the next message of its session."""
 
-    kind: Kind
+    kind: ReplyKind
     turn: str
     stream: bool
-    told: Told
-    after: Told
+    response: TurnResponse
+    after: TurnResponse
     deeds: tuple[str, ...] = ()
     tries: int = 0
     refused: tuple[str, ...] = ()
-    """What the provider had against the requests."""
-    beside: list[Told] = field(default_factory=list)
-    """Turns of others meanwhile."""
+    """What was invalid in the requests."""
+    beside: list[TurnResponse] = field(default_factory=list)
+    """Turns of other sessions at the same time."""
 
 
-def complaints(played: Played) -> list[str]:
-    """Each thing that is wrong, in words; empty where the turn is right."""
-    told, kind = played.told, played.kind
+def find_faults(played: PlayedTurn) -> list[str]:
+    """Returns all that is wrong with a turn, in words."""
+    response, kind = played.response, played.kind
     right = (kind.streamed_right or kind.right) if played.stream else kind.right
-    misses = [_misses(each, told, played.deeds) for each in right]
+    misses = [_find_misses(each, response, played.deeds) for each in right]
     found = [] if not all(misses) else [f"outcome: {'; '.join(min(misses, key=len))}"]
-    if told.outcome == "internal" or told.status == 500:
+    if response.outcome == "internal" or response.status == 500:
         found.append("an internal error")
-    if told.took_s > kind.within_s:
-        found.append(f"slow: {told.took_s:.1f} s")
-    found += [f"shown: {word}" for word in (*kind.hidden, *NEVER) if word in told.shown]
+    if response.took_s > kind.within_s:
+        found.append(f"slow: {response.took_s:.1f} s")
+    found += [f"shown: {word}" for word in (*kind.hidden, *NEVER) if word in response.shown]
     found += [f"refused: {each}" for each in played.refused]
     if played.tries > kind.tries:
         found.append(f"asked {played.tries} times")
     if played.after.body.get("result") != NEXT_ANSWER or played.after.outcome != "success":
         found.append(f"next message: {played.after.status} {str(played.after.body)[:120]}")
-    if told.streamed is not None and "result" in told.body and not told.streamed.endswith(told.body["result"]):
-        found.append(f"streamed {told.streamed[-80:]!r}, answered {told.body['result'][-80:]!r}")
-    found += [f"a bystander: {each.outcome} after {each.took_s:.1f} s" for each in played.beside if not _well(each)]
+    if (
+        response.streamed is not None
+        and "result" in response.body
+        and not response.streamed.endswith(response.body["result"])
+    ):
+        found.append(f"streamed {response.streamed[-80:]!r}, answered {response.body['result'][-80:]!r}")
+    found += [f"a bystander: {each.outcome} after {each.took_s:.1f} s" for each in played.beside if not _is_well(each)]
     return [f"{kind.name} {'streamed' if played.stream else 'whole'}: {each}" for each in found]
 
 
-def two_meanings(whole: Played, streamed: Played) -> list[str]:
-    """Whether one reply has two meanings by the way of asking."""
-    first, second = (each.told.meaning(each.turn) for each in (whole, streamed))
+def find_differences(whole: PlayedTurn, streamed: PlayedTurn) -> list[str]:
+    """Returns a difference in meaning between the whole and the streamed reply."""
+    first, second = (each.response.meaning(each.turn) for each in (whole, streamed))
     if whole.kind.streamed_right or first == second:
         return []
     return [f"{whole.kind.name}: two meanings: {first:.200} and {second:.200}"]
 
 
-def _well(told: Told) -> bool:
-    return told.outcome == "success" and told.took_s < 4
+def _is_well(response: TurnResponse) -> bool:
+    return response.outcome == "success" and response.took_s < 4
 
 
-def _misses(right: Right, told: Told, deeds: tuple[str, ...]) -> list[str]:
+def _find_misses(right: ExpectedTurn, response: TurnResponse, deeds: tuple[str, ...]) -> list[str]:
     found = [] if Counter(deeds) == Counter(right.deeds) else [f"deeds {deeds}, not {right.deeds}"]
-    body = told.body
-    if told.outcome not in right.outcomes:
+    body = response.body
+    if response.outcome not in right.outcomes:
         words = body.get("error", body)
-        return [*found, f"{told.outcome}, not {right.outcomes}: {words!s:.200}"]
+        return [*found, f"{response.outcome}, not {right.outcomes}: {words!s:.200}"]
     if "error" in body:
         retryable = body["error"]["retryable"]
         return found if right.retryable in {None, retryable} else [*found, f"retryable {retryable}"]
-    return found + _misses_of_answer(right, body)
+    return found + _find_misses_of_answer(right, body)
 
 
-def _misses_of_answer(right: Right, body: dict[str, Any]) -> list[str]:
+def _find_misses_of_answer(right: ExpectedTurn, body: dict[str, Any]) -> list[str]:
     result = body["result"]
     found = [f"{part!r} is missing from {result!r:.120}" for part in right.contains if part not in result]
     if right.result is not None and result.strip() != right.result:
