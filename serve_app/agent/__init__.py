@@ -1,1 +1,1 @@
-"""The agent: one turn, from the user's message to the answer, with model, tools, memory and answer cache."""
+"""The agent: one turn, from the user's message to the answer."""

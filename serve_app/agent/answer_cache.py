@@ -1,7 +1,8 @@
-"""The answer cache of turns: a get before the turn and a put after it; equal turns at the same time are made once.
+"""The answer cache of turns: a get before the turn and a put after it.
 
-Only an answer is shared that is whole, that no tool with an effect had a part in, and in which nothing personal is
-found. A turn with anything personal before it is not even looked up: its question is hashed into the name of a key.
+Equal turns at the same time are made once. Only an answer is shared that is whole, that no tool with an effect had a
+part in, and in which nothing personal is found. A turn with anything personal before it is not even looked up: its
+question is hashed into the name of a key.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
 from serve_app.agent.messages import to_memory
 from serve_app.agent.prompts import system_prompt
 from serve_app.cache.answer_key import hash_question, hash_settings, normalize_question
-from serve_app.cache.shared_answers import CachedAnswer, Hit, Lead, Question, SharedAnswers
+from serve_app.cache.shared_answers import CachedAnswer, CacheLookup, Hit, Lead, SharedAnswers
 from serve_app.errors import ServeAppError, StoreUnavailable
 from serve_app.memory.exchange import repair_messages, serialize_exchange
 from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
@@ -90,7 +91,10 @@ class AnswerCache:
         return _answer_from(found.answer, run) if isinstance(found, Hit) else found
 
     async def put(self, lead: Lead | None, answer: Answer, progress: TurnProgress) -> None:
-        """Store the answer and give it to the runs that wait; where it is not for others, each answers for itself."""
+        """Store the answer and give it to the runs that wait.
+
+        Where it is not for others, each answers for itself.
+        """
         if lead is None:
             return
         cached = self._cacheable_answer(answer, progress)
@@ -103,7 +107,10 @@ class AnswerCache:
             return  # the lead expires, and another run makes the answer
 
     def release(self, lead: Lead | None, error: BaseException) -> None:
-        """Give the lead up after an error. Another run leads after a cancellation; else each answers for itself."""
+        """Give the lead up after an error. Another run leads after a cancellation.
+
+        Else each answers for itself.
+        """
         if lead is None:
             return
         if isinstance(error, asyncio.CancelledError | NotOurs):
@@ -113,13 +120,13 @@ class AnswerCache:
         else:
             self.answers.stop_renewing(lead)
 
-    async def _question(self, run: Run, history: Sequence[BaseMessage]) -> Question:
+    async def _question(self, run: Run, history: Sequence[BaseMessage]) -> CacheLookup:
         context = [request_options(run.request), hashable_messages(history)]
         digest = hash_question(run.request.user_input, context, self.depends_on, *await self.tools.specs())
-        return Question(AnswerKeys(run.context.tenant, digest, self.collection), run.context.run_id)
+        return CacheLookup(AnswerKeys(run.context.tenant, digest, self.collection), run.context.run_id)
 
     def _is_cacheable_question(self, run: Run, progress: TurnProgress) -> bool:
-        """Whether the turn is like others, nothing of it has happened yet, and nothing before it is personal."""
+        """Whether the turn is new, has no special terms, and holds nothing personal."""
         begun = progress.model_calls or progress.step or progress.has_text
         if begun or run.detached or run.context.faults or run.context.cache == "no-store":
             return False
@@ -157,7 +164,10 @@ def request_options(request: ChatRequest) -> dict[str, Any]:
 
 
 def hashable_messages(messages: Sequence[BaseMessage]) -> list[Any]:
-    """Return the messages as JSON; of the ids of calls, which providers make up, only which result is which call's."""
+    """Return the messages as JSON.
+
+    Of the ids of calls, which providers make up, only which result is which call's.
+    """
     places: dict[str | None, int] = {}
     for message in messages:
         for call in message.tool_calls if isinstance(message, AIMessage) else ():
@@ -180,7 +190,10 @@ def _lookup_result(run: Run, found: Hit | Lead | None) -> LookupResult:
 
 
 def _answer_from(cached: CachedAnswer, run: Run) -> Answer:
-    """Return the cached answer as this run's: sent and remembered as if the turn had been run, and free of charge."""
+    """Return the cached answer as this run's.
+
+    It is sent and remembered as if the turn had been run, and free of charge.
+    """
     if run.request.stream:
         run.stream(Token(text=cached.result))
     messages = [Message(role="user", content=run.request.user_input), *cached.messages]

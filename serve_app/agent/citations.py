@@ -1,4 +1,4 @@
-"""Citations: the passages that an answer rests on, cited by number in any form that models write.
+"""Citations: the passages that an answer cites, in any form that models write.
 
 [1] ［1］ 【1】 〔１〕 [1, 2] [1][2] [1-3] [^1] 【1†source】 [citation:1] name passages.
 A bare number, a link, an index, code and a number that no passage has do not.
@@ -42,7 +42,10 @@ ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
 
 
 def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
-    """Return the passages that `answer` cites by number; where it cites none, those whose words it is made of."""
+    """Return the passages that `answer` cites by number.
+
+    Where it cites none, those whose words it is made of.
+    """
     cited = cited_numbers(answer, len(passages))
     by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
     chosen = by_number or _passages_reused(content_terms(answer), passages)
@@ -53,7 +56,10 @@ def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
 
 
 def _passages_reused(words: frozenset[str], passages: list[Passage]) -> list[Passage]:
-    """Return the passages that share enough words with the answer; one that found nothing shares few with any."""
+    """Return the passages that share enough words with the answer.
+
+    One that found nothing shares few with any.
+    """
     enough = min(ENOUGH_WORDS, ENOUGH_SHARE * len(words))
     return [passage for passage in passages if words and len(words & content_terms(passage.text)) >= enough]
 
@@ -107,7 +113,10 @@ def _is_index(before: str, after: str) -> bool:
 
 
 def _numbers(items: str, count: int) -> set[int]:
-    """Return the numbers in one pair of brackets; none where one has no passage: then they are something else."""
+    """Return the numbers in one pair of brackets.
+
+    None where one has no passage: then they are something else.
+    """
     found: set[int] = set()
     for item in re.findall(rf"{_ITEM}", items):
         ends = [int(number) for number in re.findall(r"\d+", item)]

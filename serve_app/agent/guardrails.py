@@ -1,4 +1,4 @@
-"""Guardrails: the limits at which a turn goes on without tools, and the corrections that the model reads.
+"""Guardrails: limits of a turn, and corrections that the model reads.
 
 Bad output is corrected once: a malformed call and a call of an unknown tool by their results, an empty answer by a
 sentence. When it comes again, the model is asked for the basic answer: what it can say without tools.
@@ -39,9 +39,9 @@ BASIC_ANSWER = (
 def reached_limit(
     progress: TurnProgress, settings: AgentSettings, tools: AbstractSet[str], own_steps: int = 0
 ) -> str | None:
-    """Return the limit that makes the next reply the answer; None while the model may call `tools`.
+    """Return the limit that makes the next reply the answer.
 
-    `own_steps` were made by the service itself and do not count as the model's.
+    None while the model may call `tools`. `own_steps` were made by the service itself and do not count as the model's.
     """
     used = progress.usage.input_tokens + progress.usage.output_tokens
     limits = {
@@ -55,7 +55,10 @@ def reached_limit(
 
 
 def with_correction(history: list[BaseMessage], sentence: str) -> list[BaseMessage]:
-    """Add a sentence for the model to the system prompt: many providers accept it in no other place."""
+    """Add a sentence for the model to the system prompt.
+
+    Many providers accept it in no other place.
+    """
     first, *rest = history
     return [SystemMessage(f"{first.text}\n\n{sentence}"), *rest]
 

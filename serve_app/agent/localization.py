@@ -1,4 +1,6 @@
-"""Localized messages for a turn without an answer; and the ladder, which says how an answer degrades.
+"""Localized messages for a turn without an answer.
+
+An answer degrades rung by rung, and these messages are for the last one:
 
     full          everything answered                                 success
     standby       another tool, endpoint or Milvus stood in           success; the call's status is `standby`
@@ -40,12 +42,12 @@ REFUSAL_IN_CHINESE = "抱歉，模型拒绝回答这个问题，请换一种说�
 
 
 def refusal_message(user_input: str) -> str:
-    """Return what a user reads where the model, or its provider's content filter, refused without a word."""
+    """Return what a user reads where the model refused without a word."""
     return REFUSAL_IN_CHINESE if _HAN.search(user_input) else REFUSAL
 
 
 def localize_error(error: Unavailable, user_input: str) -> Unavailable:
-    """Return the error with its message in the language of the user's message: Chinese or English."""
+    """Return the error with a message in the user's language: Chinese or English."""
     if not _HAN.search(user_input):
         return error
     chinese = next((text for kind, text in IN_CHINESE.items() if isinstance(error, kind)), None)

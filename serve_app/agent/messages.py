@@ -1,4 +1,4 @@
-"""Messages: LangChain's, those that memory keeps, and those of the event log, converted into one another."""
+"""Messages, converted between LangChain, the memory and the event log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def to_memory(messages: Iterable[BaseMessage]) -> list[Message]:
 
 
 def tool_requests(reply: AIMessage) -> list[ToolRequest]:
-    """Return the tool calls of a reply; one whose arguments are no JSON has none, and its result says what is wrong."""
+    """Return the tool calls of a reply.
+
+    One whose arguments are no JSON has none, and its result says what is wrong.
+    """
     calls = [
         *((call["id"], call["name"], call["args"]) for call in reply.tool_calls),
         *((call["id"], call["name"] or "", {}) for call in reply.invalid_tool_calls),
@@ -65,9 +68,10 @@ def usage_of(reply: AIMessage) -> Usage:
 
 
 def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
-    """Return the reply with `requests` as its calls, under the ids of their results, and the malformed ones marked.
+    """Return the reply with `requests` as its calls, malformed ones marked.
 
-    Otherwise the provider's own message goes back to it unchanged: some sign their reasoning.
+    Each call has the id that its result will carry. Otherwise the provider's own message goes back to it unchanged:
+    some sign their reasoning.
     """
     calls = [{"id": each.id, "name": each.name, "args": each.arguments, "type": "tool_call"} for each in requests]
     malformed = list(range(len(reply.tool_calls), len(requests)))
@@ -76,12 +80,15 @@ def with_calls(reply: AIMessage, requests: list[ToolRequest]) -> AIMessage:
 
 
 def malformed_calls(reply: AIMessage) -> frozenset[int]:
-    """Return the places of the calls in a reply of `with_calls` whose arguments were no JSON."""
+    """Return the places of the malformed calls in a reply of `with_calls`."""
     return frozenset(reply.response_metadata.get(_MALFORMED, ()))
 
 
 def assemble_reply(whole: AIMessage) -> AIMessage:
-    """Make the reply of a stream. Unlike LangChain, arguments that break off make a call invalid."""
+    """Make the reply of a stream.
+
+    Unlike LangChain, arguments that break off make a call invalid.
+    """
     if not isinstance(whole, AIMessageChunk):  # of a model that does not stream
         return whole
     calls: list[ToolCall] = []
@@ -98,7 +105,10 @@ def assemble_reply(whole: AIMessage) -> AIMessage:
 
 
 def _parse_object(written: str) -> dict[str, Any] | None:
-    """Parse the JSON object of a model, with line breaks in strings; None where it is none."""
+    """Parse the JSON object of a model, with line breaks in strings.
+
+    None where it is none.
+    """
     try:
         read = json.loads(written, strict=False)
     except ValueError:

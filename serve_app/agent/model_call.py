@@ -1,4 +1,4 @@
-"""One model call of a turn, with its text streamed to the followers as it comes."""
+"""One model call of a turn, streamed to the followers as it comes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def to_function_schema(spec: ToolSpec) -> dict[str, Any]:
 
 
 async def call_model(model: Model, progress: TurnProgress, correction: str) -> AIMessage:
-    """Return the model's reply; a conversation that is too long is shortened until the model reads it.
+    """Return the model's reply.
+
+    A conversation that is too long is shortened until the model reads it.
 
     Raises:
         ContextOverflow: nothing is left to shorten.
@@ -56,7 +58,10 @@ async def call_model(model: Model, progress: TurnProgress, correction: str) -> A
 
 
 async def _call(model: Model, messages: list[BaseMessage], progress: TurnProgress) -> AIMessage:
-    """Call the model once. After an empty reply it must not be empty again: then another model is called."""
+    """Call the model once.
+
+    After an empty reply it must not be empty again: then another model is called.
+    """
     options: dict[str, Any] = {"nonempty": True} if progress.empty_replies else {}
     begun = time.monotonic()
     name = f"step {progress.model_calls + 1}"
@@ -77,9 +82,10 @@ async def _call(model: Model, messages: list[BaseMessage], progress: TurnProgres
 
 @contextmanager
 def _charge_usage(messages: list[BaseMessage], progress: TurnProgress) -> Iterator[CallRecord]:
-    """Charge the turn for a call in the block that brings no whole reply, by what is added to the record.
+    """Charge the turn for a call in the block that brings no whole reply.
 
-    A model that fails before it replies costs nothing; one whose call is cancelled has read its messages.
+    The caller adds to the record what comes. A model that fails before it replies costs nothing; one whose call is
+    cancelled has read its messages.
     """
     record = CallRecord()
     try:

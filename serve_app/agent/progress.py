@@ -1,4 +1,4 @@
-"""The progress of a turn: what it has gathered, and its steps as the event log keeps them.
+"""The progress of a turn, which the event log can restore.
 
 A model step is logged with its reply, a tool step with what the tool brought. What follows from these is not logged: a
 process that adopts a run replays the steps and comes to the same messages.
@@ -38,7 +38,7 @@ SHORTEN_TO = 4
 
 @dataclass(slots=True)
 class Step:
-    """A reply that calls tools, and the outcomes of its calls so far, by their place in the reply."""
+    """A reply that calls tools; `outcomes` are by place in the reply."""
 
     number: int
     reply: AIMessage
@@ -51,7 +51,10 @@ class Step:
         return [index for index in range(len(self.requests)) if index not in self.outcomes]
 
     def begin_events(self, usage: Usage, empty_replies: int) -> list[tuple[EventData, str]]:
-        """Return an event per call for the log; the first has the reply and what was before it as its state."""
+        """Return an event per call for the log.
+
+        The first has the reply and what was before it as its state.
+        """
         state = json.dumps(
             {"reply": serialize_reply(self.reply), "usage": usage.model_dump(), "empty": empty_replies}, default=str
         )
@@ -125,7 +128,10 @@ class TurnProgress:
             self.missing[_MODEL] = _MODEL
 
     def mark_forced(self, *, truncated: bool = False) -> None:
-        """Note that the answer was forced; `truncated`: by calls that were cut off, and so were not made."""
+        """Note that the answer was forced.
+
+        `truncated`: by calls that were cut off, and so were not made.
+        """
         self.missing[_MODEL] = _MODEL
         if truncated:
             self.missing[_TRUNCATED] = _TRUNCATED
@@ -159,9 +165,10 @@ class TurnProgress:
         self.step = None
 
     def shorten(self) -> bool:
-        """Shorten a conversation that is longer than the model reads; False where nothing is left to shorten.
+        """Shorten a conversation that is longer than the model reads.
 
-        The older half of the exchanges goes first; with none left, the longest tool result of the turn is cut.
+        False where nothing is left to shorten. The older half of the exchanges goes first; with none left, the longest
+        tool result of the turn is cut.
         """
         if (history := without_oldest(self.history)) is not None:
             self.history = history
@@ -204,7 +211,10 @@ class TurnProgress:
 
 
 def without_oldest(history: list[BaseMessage]) -> list[BaseMessage] | None:
-    """Return the system prompt and the later half of the exchanges; None where there are none."""
+    """Return the system prompt and the later half of the exchanges.
+
+    None where there are none.
+    """
     first = [message for message in history[:1] if isinstance(message, SystemMessage)]
     rest = history[len(first) :]
     starts = [place for place, message in enumerate(rest) if isinstance(message, HumanMessage)]

@@ -1,4 +1,4 @@
-"""Prompts: the system prompt, the knowledge base as a tool, and passages as the model reads them."""
+"""Prompts: the system prompt, the search tool, passages as the model reads them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ The application that asks adds what follows; where that says otherwise, what sta
 
 
 def system_prompt(prompt: str, instructions: str = "") -> str:
-    """Return the configured prompt, how to read tools and cite passages, and the request's own `instructions`.
+    """Return the system prompt: configured text, rules for tools and citations, the request's instructions.
 
     All in one message: some providers take no second one.
     """
@@ -50,7 +50,10 @@ def knowledge_search_spec(settings: KnowledgeSettings) -> ToolSpec:
 
 
 def format_passages(passages: list[Passage], first: int) -> str:
-    """Return the passages as JSON with numbers from `first` on, so that a number is unique within the turn."""
+    """Return the passages as JSON, numbered from `first` on.
+
+    A number is unique within the turn.
+    """
     rows = [
         {"n": number, "source": passage.source, "title": passage.title, "passage": passage.text}
         for number, passage in enumerate(passages, first)

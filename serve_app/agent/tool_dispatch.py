@@ -1,4 +1,4 @@
-"""Tool dispatch: the tools that the model may call, and each call on its way to the process that runs it."""
+"""Tool dispatch: sends each call to the process that runs the tool."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ class ToolDispatcher:
         self._fresh_until = self._clock() + SPECS_TTL_S
 
     async def _refresh(self) -> None:
-        """Refresh the list beside the turns: a tools process that does not answer must not make them wait."""
+        """Refresh the list beside the turns.
+
+        A tools process that does not answer must not make them wait.
+        """
         try:
             await self._load()
         except ServeAppError as error:
@@ -115,10 +118,11 @@ class ToolDispatcher:
     async def call(
         self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget
     ) -> ToolOutcome:
-        """Make one call; a dependency that is down or hangs is a result that says so.
+        """Make one call.
 
-        A call whose replica dies is sent to another one, under the same key, unless it has an effect. Retries are made
-        on the other side, as far as the request's `budget` grants them.
+        A dependency that is down or hangs is a result that says so. A call whose replica dies is sent to another one,
+        under the same key, unless it has an effect. Retries are made on the other side, as far as the request's
+        `budget` grants them.
         """
         spec = self._spec(request.name)
         begun = time.monotonic()
@@ -136,7 +140,7 @@ class ToolDispatcher:
     async def _call_within_budget(
         self, context: Context, request: ToolRequest, key: IdempotencyKey, budget: RetryBudget
     ) -> ToolOutcome:
-        """Make the call with the retries that the budget grants, and within the time that they may take.
+        """Make the call with the retries that the budget grants, within their time.
 
         Raises:
             TimeoutError: the other side did not answer in time.

@@ -1,4 +1,4 @@
-"""The outcome of a tool call: for the model, for the client, for metrics and for traces. A search is one, too."""
+"""The outcome of a tool call or search, for model, client, metrics and traces."""
 
 from __future__ import annotations
 
@@ -53,14 +53,20 @@ class ToolOutcome:
 
     @property
     def purpose(self) -> str:
-        """What the call was for: the tool with these arguments; all searches have the same purpose."""
+        """What the call was for: the tool with these arguments.
+
+        All searches have the same purpose.
+        """
         if self.request.name == KNOWLEDGE_SEARCH:
             return KNOWLEDGE_SEARCH
         return f"{self.request.name} {json.dumps(self.request.arguments, sort_keys=True)}"
 
     @property
     def missing(self) -> str | None:
-        """What the answer lacks after this call; a wrong argument is the model's fault and lacks nothing."""
+        """What the answer lacks after this call.
+
+        A wrong argument is the model's fault and lacks nothing.
+        """
         result = self.result
         complete = self.succeeded and not self.lexical_only
         if complete or (result.status == "error" and result.attempts == 0):
@@ -78,7 +84,10 @@ class ToolOutcome:
         return self.result.content
 
     def count(self, metrics: Metrics, tool: str) -> None:
-        """Count the call under the label `tool`; a search that was made counts as a retrieval and as no tool call."""
+        """Count the call under the label `tool`.
+
+        A search that was made counts as a retrieval and as no tool call.
+        """
         result = self.result
         if self.request.name == KNOWLEDGE_SEARCH and result.attempts:
             self._count_search(metrics)
@@ -99,7 +108,10 @@ class ToolOutcome:
                 metrics.count(RETRIEVAL_EMPTY)
 
     def record(self, span: Span) -> None:
-        """Record in the span how the call went; its time is that of the process that ran the tool."""
+        """Record in the span how the call went.
+
+        Its time is that of the process that ran the tool.
+        """
         result = self.result
         span.set_attributes(
             tool=self.request.name,
@@ -121,7 +133,7 @@ class ToolOutcome:
 
 
 def share_characters(sizes: list[int], limit: int) -> list[int]:
-    """Return how many characters each of several texts may have, `limit` together: short ones stay whole."""
+    """Share `limit` characters among texts of these sizes; short ones stay whole."""
     shares = [0] * len(sizes)
     left = max(limit, 0)
     by_size = sorted(range(len(sizes)), key=lambda place: sizes[place])

@@ -1,4 +1,4 @@
-"""A turn, from the user's message to the answer: recall -> think <-> act -> remember -> answer.
+"""A turn: recall -> think <-> act -> remember -> answer.
 
 `Turn.run` reads from top to bottom in this order. The loop of thinking and acting (ReAct) is `_think_and_act`. Each
 step is logged before the next one begins, so that another process goes on with the turn where this one dies.
@@ -89,7 +89,10 @@ class Turn:
             raise DeadlineExceeded("The turn did not end within its time") from None
 
     async def _recall(self, run: Run) -> Recalled:
-        """Return what the session remembers, if there is one; while Redis is away the turn runs without."""
+        """Return what the session remembers, if there is one.
+
+        While Redis is away the turn runs without.
+        """
         if not run.context.session_id:
             return Recalled([], complete=True)
         if run.detached:
@@ -100,7 +103,7 @@ class Turn:
             return Recalled([], complete=False)
 
     def _restore_progress(self, run: Run, recalled: Recalled) -> TurnProgress:
-        """Return where the turn stands: at its beginning, or where a process that died has left it."""
+        """Return where the turn stands: at its beginning, or where a dead process left it."""
         request = run.request
         instructions = request.instructions if isinstance(request, TurnRequest) else ""
         earlier = request.history if isinstance(request, TurnRequest) else ()
@@ -116,7 +119,7 @@ class Turn:
         return progress
 
     async def _answer_or_reuse(self, run: Run, progress: TurnProgress, *, use_cache: bool) -> Answer:
-        """Return the cached answer to the same question, or make one and put it into the cache."""
+        """Return the cached answer to the same question, or make and cache one."""
         if run.abandoned:
             raise RunAbandoned("Each process that ran this turn died")
         if self.cache is None or not use_cache:
@@ -158,7 +161,10 @@ class Turn:
         )
 
     async def _think_and_act(self, run: Run, progress: TurnProgress) -> AIMessage:
-        """Call the model and its tools by turns, until the model answers, or has to answer without tools."""
+        """Call the model and its tools by turns, until the model answers.
+
+        At a limit it has to answer without tools.
+        """
         specs = await self.tools.specs()
         known_tools = {spec.name for spec in specs}
         model, model_without_tools = self._bind(run, progress, specs)
@@ -247,7 +253,10 @@ class Turn:
         return outcome
 
     async def _refuse_call(self, run: Run, progress: TurnProgress, step: Step, index: int) -> ToolResult | None:
-        """Return the result of a call that must not be made. A call with an effect is journaled before it is made."""
+        """Return the result of a call that must not be made.
+
+        A call with an effect is journaled before it is made.
+        """
         name = step.requests[index].name
         if index in malformed_calls(step.reply):
             return ToolResult.not_run(f"wrong arguments for {name}: not a JSON object")
@@ -265,28 +274,40 @@ class Turn:
         return None
 
     def _remember_effects(self, run: Run, progress: TurnProgress) -> None:
-        """Remember what the turn did even if no answer comes: a user who asks again must not have it done again."""
+        """Remember what the turn did, even if no answer comes.
+
+        A user who asks again must not have it done again.
+        """
         finished = [call.name for call in progress.calls]
         begun = [request.name for request in progress.step.requests] if progress.step else []
         if any(self.tools.effect(name) != "pure" for name in [*finished, *begun]):
             self._remember(run, progress)
 
     def _remember(self, run: Run, progress: TurnProgress) -> None:
-        """Set what memory keeps of the turn; it is written with the last event of the run."""
+        """Set what memory keeps of the turn.
+
+        It is written with the last event of the run.
+        """
         begun = [progress.step.reply] if progress.step else []
         messages, _ = repair_messages(to_memory([*progress.messages, *begun]))
         run.exchange = serialize_exchange(run.context, run.request, messages)
 
 
 def is_answer(reply: AIMessage) -> bool:
-    """Whether a reply ends the turn: it has text or is a refusal, and has no calls that were cut off."""
+    """Whether a reply ends the turn.
+
+    It has text or is a refusal, and has no calls that were cut off.
+    """
     if read_finish_reason(reply) == "content_filter":
         return True
     return bool(reply.text.strip()) and not reply.response_metadata.get(CUT_CALLS)
 
 
 def _create_stream(run: Run) -> Callable[[Token | Reasoning], None] | None:
-    """Return what sends text to the run's followers; reasoning only to a client that asked for it."""
+    """Return what sends text to the run's followers.
+
+    Reasoning only to a client that asked for it.
+    """
     if not run.request.stream:
         return None
 

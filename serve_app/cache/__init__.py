@@ -1,1 +1,1 @@
-"""The answer cache in Redis: stored answers, and single-flight over all agents for those being made."""
+"""The answer cache in Redis, with single-flight over all agents."""

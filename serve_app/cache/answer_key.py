@@ -39,7 +39,7 @@ def hash_settings(*parts: BaseModel | str) -> str:
 
 
 def hash_question(question: str, context: Any, *parts: BaseModel | str) -> str:
-    """Hash a question, the conversation before it as JSON, and all else that the answer depends on."""
+    """Hash a question, the conversation before it, and what else the answer depends on."""
     return _hash([normalize_question(question), context, hash_settings(*parts)])
 
 

@@ -1,4 +1,4 @@
-"""Answers that the agents share: those that are stored, and those that one of them is making.
+"""Answers that the agents share: stored ones, and those that one is making.
 
 Single-flight: one run at a time leads. It has the right to make the answer to a question, which its process renews, and
 equal questions wait for it. A process waits for all its runs by one blocking read of its inbox stream.
@@ -151,7 +151,7 @@ class CachedAnswer(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CacheLookup:
     """The keys of a question, and the run that asks it."""
 
     keys: AnswerKeys
@@ -168,9 +168,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The right to make an answer, and the version of the documents under which it was given."""
+    """The right to make an answer, under one version of the documents."""
 
-    question: Question
+    question: CacheLookup
     version: str
     begun_us: int = field(compare=False)
     """When it was given: Unix time in microseconds, by Redis's clock."""
@@ -194,7 +194,7 @@ class SharedAnswers:
         loops = (self._reader.read_forever(), self._listen(), self._renew_leads())
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in loops]
 
-    async def get(self, question: Question, *, afresh: bool = False) -> Hit | Lead | None:
+    async def get(self, question: CacheLookup, *, afresh: bool = False) -> Hit | Lead | None:
         """Return the answer, waiting while another run makes it; or the right to make it.
 
         The right is renewed until `put` or `release`. None where the run makes its answer for itself only.
@@ -232,7 +232,10 @@ class SharedAnswers:
         return bool(await self._eval(PUT, lead.question.keys.all, arguments))
 
     def release(self, lead: Lead, *, uncached: bool) -> None:
-        """Give the lead up: another run takes it, or with `uncached` each answers for itself. It never waits."""
+        """Give the lead up: another run takes it, or with `uncached` each answers for itself.
+
+        It never waits.
+        """
         self._leads.discard(lead)
         arguments = (lead.question.run_id, UNCACHED_MS if uncached else 0)
         task = asyncio.create_task(self._release(lead.question.keys.all[:3], arguments), context=contextvars.Context())
@@ -250,8 +253,11 @@ class SharedAnswers:
         await cancel_and_wait(*self._background, *self._releases)
 
     @contextmanager
-    def _subscribe(self, question: Question) -> Iterator[asyncio.Event]:
-        """Set the event when the inbox names the answer; it listens before the first read, so nothing is missed."""
+    def _subscribe(self, question: CacheLookup) -> Iterator[asyncio.Event]:
+        """Set the event when the inbox names the answer.
+
+        It listens before the first read, so nothing is missed.
+        """
         woken, key = asyncio.Event(), question.keys.answer
         self._waiting.setdefault(key, set()).add(woken)
         try:

@@ -133,7 +133,10 @@ class Agent:
         return [*model, *await self._redis_health.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report the number of runs, for a policy that scales by them: calls only follow runs, and are fewer."""
+        """Report the number of runs, for a policy that scales by them.
+
+        Calls only follow runs, and are fewer.
+        """
         return {"runs": float(self._worker.running if self._worker else 0)}
 
     def check_health(self) -> None:
@@ -142,7 +145,10 @@ class Agent:
             self._worker.check()
 
     async def __del__(self) -> None:
-        """End the runs, or hand them over; Serve awaits this within the replica's grace time, after the calls."""
+        """End the runs, or hand them over.
+
+        Serve awaits this within the replica's grace time, after the calls.
+        """
         await self._runtime.close()
 
     def _breakers(self) -> dict[str, str]:

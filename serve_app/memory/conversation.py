@@ -1,4 +1,4 @@
-"""Conversation memory in Redis: what a turn reads of its session, and what it adds to it.
+"""Conversation memory in Redis: a turn reads a window of it, and adds an exchange.
 
 A conversation is a Redis list of exchanges, appended and never rewritten, so a turn costs the same however long the
 conversation is. The model reads the tail of the list again: the window. Memory owns its keys and its part of the
@@ -188,7 +188,9 @@ class ConversationMemory:
         )
 
     async def forget(self, context: Context) -> RunKeys | None:
-        """Delete the conversation, take the session from the run that has it, and return that run.
+        """Delete the conversation, and return the run that had the session.
+
+        That run loses the session, so that it writes nothing more.
 
         Raises:
             NotFound: there is no such conversation.
@@ -205,7 +207,7 @@ class ConversationMemory:
 
 
 def _parse_exchanges(rows: Sequence[str]) -> tuple[list[Exchange], int]:
-    """Return the exchanges that a model can read, and how many messages were added or left out."""
+    """Return the readable exchanges, and how many messages were added or left out."""
     exchanges, repairs = [], 0
     for row in rows:
         try:

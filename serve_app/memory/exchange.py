@@ -32,7 +32,7 @@ def serialize_exchange(context: Context, request: ChatRequest, messages: Sequenc
 
 
 def repair_messages(messages: Sequence[Message]) -> tuple[list[Message], int]:
-    """Return the messages of one exchange in a valid order, and how many were added or left out.
+    """Return valid messages of one exchange, and how many were added or left out.
 
     Messages before the user's are left out; nothing is left where no user speaks.
     """
@@ -42,8 +42,8 @@ def repair_messages(messages: Sequence[Message]) -> tuple[list[Message], int]:
     repaired = list(_pair_calls_with_results(messages[first:]))
     if repaired[-1].role != "assistant":
         repaired.append(Message(role="assistant", content=NO_ANSWER))
-    kept = sum(any(each is one for one in messages) for each in repaired)
-    return repaired, len(messages) - kept + len(repaired) - kept
+    unchanged = sum(any(each is one for one in messages) for each in repaired)
+    return repaired, len(messages) - unchanged + len(repaired) - unchanged
 
 
 def _pair_calls_with_results(messages: Sequence[Message]) -> Iterator[Message]:

@@ -21,7 +21,9 @@ TIME_S = 20.0
 
 
 async def largest_sessions(redis: Redis, context: Context, limit: int) -> SessionSizes:
-    """Return the `limit` largest conversations of the tenant, read in small steps because Redis serves turns too.
+    """Return the `limit` largest conversations of the tenant.
+
+    They are read in small steps, because Redis serves turns meanwhile.
 
     Raises:
         StoreUnavailable: Redis did not answer.

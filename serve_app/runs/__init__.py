@@ -1,1 +1,1 @@
-"""Runs: the durable event log of each turn, the worker that executes runs, and failover to another worker."""
+"""Runs: durable turns, with an event log, workers and failover."""

@@ -1,4 +1,4 @@
-"""The event feed of a run: in-process publish and subscribe, from the worker to the calls that follow the run."""
+"""The event feed of a run: publish and subscribe within a process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class EventFeed:
         self._wake()
 
     async def events(self, after: int, for_s: float) -> AsyncIterator[RunEvent]:
-        """Yield the events after the event `after`: to the last, until the feed is closed, or for `for_s` seconds."""
+        """Yield the events after the event `after`.
+
+        Ends with the last event, when the feed is closed, or after `for_s` seconds.
+        """
         position = 0
         until = asyncio.get_running_loop().time() + for_s
         while True:

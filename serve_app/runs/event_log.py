@@ -1,4 +1,4 @@
-"""The event log of runs: entries in Redis streams, and what any process reads of a run or registers.
+"""The event log of runs: entries in Redis streams, which any process reads.
 
 A run has two streams: one of steps, and one of text, which expires sooner. Event ids are unique over both.
 """
@@ -72,7 +72,7 @@ CONTROL_LENGTH = 1000
 
 @dataclass(frozen=True)
 class LogEntry:
-    """An event of a run, and in `state` what a process that adopts the run needs besides."""
+    """An event of a run; `state` is what an adopting process needs besides."""
 
     event: RunEvent
     state: str = ""
@@ -89,7 +89,9 @@ class LogEntry:
 
 
 def parse_entry(stream_id: str, fields: Mapping[str, str]) -> LogEntry:
-    """Parse an entry of a Redis stream; fields that this version does not know are ignored.
+    """Parse an entry of a Redis stream.
+
+    Fields that this version does not know are ignored.
 
     Raises:
         StoreCorrupt: it cannot be parsed.
@@ -158,9 +160,10 @@ class RunEventLog:
         await self._reader.read_forever()
 
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
-        """Register the run `context.run_id`; where the tenant's `key` came before, the run that it began instead.
+        """Register the run `context.run_id`.
 
-        A run that is registered is run, even if nobody starts it, unless it is withdrawn.
+        Where the tenant's `key` came before, the run that it began instead. A run that is registered is run, even if
+        nobody starts it, unless it is withdrawn.
 
         Raises:
             KeyReused: the key came with another request.
@@ -223,7 +226,7 @@ class RunEventLog:
             raise StoreCorrupt("What Redis keeps of this run cannot be read") from error
 
     async def events(self, context: Context, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        """The run's events that come after the event `after`, to its last one, as they happen.
+        """Yield the run's events after the event `after` as they happen, to the last.
 
         Raises:
             NotFound: the tenant has no such run, or its time is over.
@@ -249,7 +252,9 @@ class RunEventLog:
                 entries = parse_readable(await subscription.get())
 
     async def cancel(self, context: Context, run_id: str) -> RunRecord:
-        """End a run without an answer; one that has ended stays as it is. What became of it.
+        """End a run without an answer; one that has ended stays as it is.
+
+        What became of it.
 
         Raises:
             NotFound: the tenant has no such run, or its time is over.
@@ -293,7 +298,7 @@ def _not_found(run_id: str) -> NotFound:
 
 
 async def read_rows(redis: Any, keys: RunKeys, after: int) -> list[Row]:
-    """Read the entries of both streams of a run after the event `after`, at one moment.
+    """Read both streams of a run after the event `after`, at one moment.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -312,9 +317,10 @@ def registration_arguments(context: Context, request: ChatRequest) -> tuple[str,
 
 
 async def cancel_run(redis: Redis, run: RunKeys, ttl_s: int, metrics: RunMetrics = NO_METRICS) -> bool:
-    """End the run and have its owner stop; False where there is no such run. A run that has ended stays as it is.
+    """End the run and have its owner stop; False where there is no such run.
 
-    The last event is in the log at once, where its followers read it. Whatever the owner still writes is refused.
+    A run that has ended stays as it is. The last event is in the log at once, where its followers read it. Whatever the
+    owner still writes is refused.
 
     Raises:
         StoreUnavailable: Redis did not answer.

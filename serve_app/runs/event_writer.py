@@ -1,4 +1,4 @@
-"""The event writer: writes the events of all runs of a process to Redis, many in one pipeline.
+"""The event writer: writes the events of all runs of a process to Redis.
 
 A step that a turn waits for is written at once; text every 25 ms, so that a token costs a share of a round trip. The
 interval grows so that writing takes a tenth of the time at most. An event is in Redis before a follower gets it. While
@@ -41,7 +41,10 @@ class PendingWrite(NamedTuple):
 
 
 class UnwrittenEnd(NamedTuple):
-    """An end that followers have got and Redis has not; `owner` is the process that must still have the run."""
+    """An end that followers have got and Redis has not.
+
+    `owner` is the process that must still have the run.
+    """
 
     run: Run
     status: RunStatus
@@ -89,14 +92,17 @@ class EventWriter:
             self._urgent.set()
 
     def charge(self, run: Run) -> None:
-        """Charge the tokens of a run that has ended and that no process goes on with."""
+        """Charge the tokens of a run that has ended for good."""
         if run.context.metering and self._meter:
             self._uncharged.append((run.context, run.usage.input_tokens + run.usage.output_tokens))
             self._wanted.set()
 
     @property
     def has_backlog(self) -> bool:
-        """Whether something was published that is not yet written: later events must not be written before it."""
+        """Whether published events are not yet written.
+
+        Later events must not be written before them.
+        """
         return bool(self._backlog)
 
     async def write_forever(self) -> None:
@@ -190,7 +196,10 @@ class EventWriter:
             self._unwritten_ends.append(UnwrittenEnd(pending.run, pending.append.status, last, owner))
 
     def _count_end(self, pending: PendingWrite) -> None:
-        """Count a run that this write ended; after the write, so that no process that adopts it counts it, too."""
+        """Count a run that this write ended.
+
+        After the write, so that no process that adopts it counts it, too.
+        """
         if pending.append.status:
             try:
                 self.metrics.count_end(pending.append.entries[-1].event.data, pending.run.age_s)
@@ -220,7 +229,10 @@ class EventWriter:
             logger.exception("run_not_ended", extra=run.context.ids)
 
     async def _write_appends(self, appends: list[RunAppend]) -> list[WriteResult]:
-        """Write together; where that fails and Redis is there, write each by itself, so that the others are written."""
+        """Write together.
+
+        Where that fails and Redis is there, write each by itself, so that the others are written.
+        """
         try:
             return await self.store.append(appends)
         except Exception as error:
@@ -238,7 +250,7 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _settle(pending: PendingWrite, result: WriteResult) -> None:
-    """Pass the result of a write to the followers of the run, and to its turn."""
+    """Pass the result of a write to the run's followers and its turn."""
     if result == "ok":
         pending.run.feed.add(entry.event for entry in pending.append.entries)
         _wake(pending.waiter, None)
@@ -247,7 +259,7 @@ def _settle(pending: PendingWrite, result: WriteResult) -> None:
 
 
 def _reject(run: Run, result: WriteResult) -> ServeAppError:
-    """Have the run stop or fail after a write that was not made, and return the error for its turn."""
+    """Stop or fail a run whose write was not made; return its error."""
     return run.fail(Internal("The run's events cannot be written")) if result == "failed" else run.lose(result)
 
 

@@ -1,4 +1,4 @@
-"""The execution of one run in this process, from the wait for its session to its last event."""
+"""The execution of one run, from the wait for its session to its last event."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class RunServices:
 
 @dataclass(slots=True)
 class RunExecution:
-    """One run in this process. Followers read `feed`, which ends early where the run goes on elsewhere."""
+    """One run in this process.
+
+    Followers read `feed`, which ends early where the run goes on elsewhere.
+    """
 
     context: Context
     request: ChatRequest
@@ -153,7 +156,10 @@ class RunExecution:
         return await self.services.store.begin(self.context, self.request, self.after)
 
     async def _apply_second_message_policy(self, taken: SessionTaken) -> None:
-        """Wait, reject or interrupt, as configured for a message to a busy session; a run that has begun waits."""
+        """Wait, reject or interrupt, as configured for a message to a busy session.
+
+        A run that has begun waits.
+        """
         settings = self.services.settings
         if taken.last_event_id or settings.second_message == "wait":
             return
@@ -203,7 +209,10 @@ class RunExecution:
         )
 
     def _count_begin(self, run: Run) -> None:
-        """Count a new run, or one from a process that died; one that was handed over has been counted."""
+        """Count a new run, or one from a process that died.
+
+        One that was handed over has been counted.
+        """
         if run.lease.recovered:
             self.services.writer.metrics.count_adoption()
         elif not run.lease.last_event_id and not run.lease.adoptions:
@@ -226,7 +235,7 @@ class RunExecution:
         return await self.services.handle_turn(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:
-        """Log how the run ended: its last event, and one line in the log of this process."""
+        """Write the last event, and the line of the turn in the process log."""
         stopped = AgentUnavailable("The run was stopped") if work.cancelled() else work.exception()
         error = run.failure or stopped
         last = Failed(error=Failure.of(error, self.context.request_id)) if error else work.result()
@@ -241,7 +250,10 @@ class RunExecution:
             self._log_end(published, error)
 
     async def _log_last_event(self, run: Run, last: Answer | Failed) -> Exception | None:
-        """Log the last event. Where that fails, log a failure instead, or at least publish it; return the error."""
+        """Log the last event.
+
+        Where that fails, log a failure instead, or at least publish it; return the error.
+        """
         try:
             await run.end(last, last.status if isinstance(last, Answer) else "failed")
         except NotOurs:

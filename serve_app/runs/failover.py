@@ -1,4 +1,4 @@
-"""Failover: a follower stays with its run when the replica that executes it dies or freezes."""
+"""Failover: a follower stays with its run when the replica dies or freezes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ class FailoverAgent:
     async def _follow_replica(
         self, context: Context, request: ChatRequest, after: int
     ) -> AsyncGenerator[RunEvent, None]:
-        """Yield the events from the replica, until the log is ahead of it: a frozen process looks alive to Ray."""
+        """Yield the events from the replica, until the log is ahead of it.
+
+        A frozen process looks alive to Ray.
+        """
         async with aclosing(self._agent.turn(context, request, after)) as events:
             while True:
                 next_event = asyncio.ensure_future(anext(events, None))

@@ -26,14 +26,19 @@ OTHER: dict[Rating, Rating] = {"up": "down", "down": "up"}
 
 
 class FeedbackStore:
-    """Votes in Redis; question and answer are kept with the vote, longer than the run is."""
+    """Votes in Redis.
+
+    Question and answer are kept with the vote, longer than the run is.
+    """
 
     def __init__(self, redis: Redis, settings: FeedbackSettings) -> None:
         self._redis: Any = redis
         self._ttl_s = settings.ttl_s
 
     async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
-        """Rate a run; a second vote takes the first one's place. What the run was rated before.
+        """Rate a run; a second vote takes the first one's place.
+
+        What the run was rated before.
 
         Raises:
             NotFound: the tenant has no such run, or its time is over.
@@ -55,8 +60,8 @@ class FeedbackStore:
         earlier = _parse_feedback(before)
         return earlier.rating if earlier else None
 
-    async def listed(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
-        """The latest votes, of one rating or of both.
+    async def list_votes(self, context: Context, rating: Rating | None, limit: int) -> FeedbackList:
+        """Return the latest votes, of one rating or of both.
 
         Raises:
             StoreUnavailable: Redis did not answer.

@@ -1,4 +1,7 @@
-"""Metrics of runs. The end of a run is counted once, by the process whose write ended it in Redis."""
+"""Metrics of runs.
+
+The end of a run is counted once, by the process whose write ended it in Redis.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run in the process that executes it: its events on their way into the log, and what its turn may do."""
+"""A run in the process that executes it, with its unwritten events."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ class Run:
         await self._flush()
 
     async def journal_effect(self, step: int, index: int) -> bool:
-        """Record that an effect is about to be made; False where an earlier owner recorded it before it died.
+        """Record that an effect is about to be made.
+
+        False where an earlier owner recorded it before it died.
 
         Raises:
             NotOurs: another process has the run, or it was ended.
@@ -163,7 +165,10 @@ class Run:
         return NotOurs(f"run {self.context.run_id} is {self.stopped}")
 
     def fail(self, error: ServeAppError) -> ServeAppError:
-        """Log nothing more of its work; whatever it logs next raises the error that is returned."""
+        """Log nothing more of its work.
+
+        Whatever it logs next raises the error that is returned.
+        """
         self.failure = self.failure or error
         self._pending, self._status = [], ""
         return self.failure
@@ -179,7 +184,9 @@ class Run:
         return self._written is not None
 
     def take_pending(self) -> RunAppend:
-        """Return what is to be written, numbered and encoded; the writer is responsible for it from now on.
+        """Return what is to be written, numbered and encoded.
+
+        The writer is responsible for it from now on.
 
         Raises:
             Exception: it cannot be encoded, and nothing is taken.

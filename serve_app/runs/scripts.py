@@ -1,4 +1,4 @@
-"""Lua scripts of runs: each changes a run atomically, and only for the process that owns it.
+"""Lua scripts of runs: each changes a run atomically, for its owner only.
 
 The lease of a session carries an epoch: a fencing token. It rises with each run that gets the session and with each
 process that adopts a run. Every write of a run names its epoch and is refused where the session has a later one, so a

@@ -1,4 +1,4 @@
-"""The run store: what the process that runs a run changes in Redis, each change atomic and fenced by its epoch."""
+"""The run store: a worker's changes of runs in Redis, atomic and fenced."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ BeginResult = RunLease | SessionTaken | Literal["elsewhere", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class RunAppend:
-    """Entries for a run's log; with a `status` the run ends, and `exchange` is added to the memory."""
+    """Entries for a run's log.
+
+    With a `status` the run ends, and `exchange` is added to the memory.
+    """
 
     context: Context
     epoch: int
@@ -79,7 +82,10 @@ class RunAppend:
     exchange: str = ""
 
     def without_memory(self) -> RunAppend:
-        """Return the same with an answer that is degraded by `memory`, for while Redis is away."""
+        """Return the same with an answer that is degraded by `memory`.
+
+        For the time in which Redis is away.
+        """
         answer = self.entries[-1].event.data if self.status else None
         if not self.context.session_id or not isinstance(answer, Answer):
             return self
@@ -128,7 +134,9 @@ class RunStore:
         raise StoreCorrupt("A field of the run is missing")
 
     async def append(self, appends: Sequence[RunAppend]) -> list[WriteResult]:
-        """Write to several runs in one round trip, and return each result. One that fails costs no other.
+        """Write to several runs in one round trip, and return each result.
+
+        One that fails costs no other.
 
         Raises:
             StoreUnavailable: Redis did not answer; whatever was written may be written again.
@@ -155,7 +163,10 @@ class RunStore:
         pipe.eval(scripts.APPEND, len(keys), *keys, *arguments, *self._memory.write_arguments(append.exchange))
 
     def _session_ttl_s(self, context: Context) -> int:
-        """How long the lease of a session is kept; a run without a conversation needs it as long as the run."""
+        """How long the lease of a session is kept.
+
+        A run without a conversation needs it as long as the run.
+        """
         return self._memory.ttl_s if context.session_id else self._settings.steps_ttl_s
 
     async def renew(self, leases: Sequence[tuple[Context, int]]) -> list[WriteResult]:
@@ -174,7 +185,9 @@ class RunStore:
         return _results(replies, [context for context, _ in leases], "run_not_renewed")
 
     async def reserve(self, context: Context, epoch: int, call: str) -> WriteResult | Literal["taken"]:
-        """Journal that the call `call` is about to be made; `taken` where an earlier owner has journaled it.
+        """Journal that the call `call` is about to be made.
+
+        `taken` where an earlier owner has journaled it.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -187,7 +200,9 @@ class RunStore:
         return reserved
 
     async def release(self, context: Context, epoch: int, exchange: str) -> None:
-        """Free the session of a run that another process has ended, and add `exchange` to the memory.
+        """Free the session of a run that another process has ended.
+
+        `exchange` is added to the memory.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -210,7 +225,9 @@ class RunStore:
             await self._redis.eval(scripts.HAND_OVER, len(keys), *keys, self.owner, run.member)
 
     async def end(self, context: Context, status: RunStatus, last: EventData, owner: str = "") -> bool:
-        """End a run that has no session yet, or with `owner` one that this process has; return whether this ended it.
+        """End a run that has no session yet; return whether this ended it.
+
+        With `owner`, only a run that this owner has.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -234,7 +251,9 @@ class RunStore:
         return bool(ended[0] == "ok")
 
     async def abandon(self, context: Context, epoch: int) -> None:
-        """Free the session of a run whose end cannot be logged, so that nobody adopts it.
+        """Free the session of a run whose end cannot be logged.
+
+        No process adopts it.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -260,7 +279,10 @@ class RunStore:
         return [run for _, run in found if run]
 
     async def _read_request(self, keys: RunKeys) -> tuple[Context, TurnRequest] | None:
-        """Return context and request of a run, without fields of a later version; None where they cannot be parsed."""
+        """Return context and request of a run, without fields of a later version.
+
+        None where they cannot be parsed.
+        """
         try:
             with translate_redis_errors():
                 context, request = await self._redis.hmget(keys.run, "context", "request")
@@ -293,7 +315,7 @@ def _parse_time(written: str) -> float:
 
 
 def _results(replies: Sequence[Any], contexts: Sequence[Context], event: str) -> list[Any]:
-    """Return what a pipeline replied for each run: `failed` where a key of that run is corrupt.
+    """Return the reply for each run; `failed` where a key of that run is corrupt.
 
     Raises:
         StoreUnavailable: one failed for a reason that concerns every run.

@@ -1,4 +1,4 @@
-"""The run worker: executes the runs of one process, sends their heartbeats, and adopts runs of dead processes.
+"""The run worker: executes runs, sends heartbeats, adopts runs of dead processes.
 
 A run is a task of this process and not of the call that began it: calls only follow it. Four times in the life of a
 lease the worker sends a heartbeat for its runs and looks for runs whose owner is dead. It also listens for its own runs
@@ -60,7 +60,9 @@ class RunWorker:
         self._background = [asyncio.create_task(each, context=contextvars.Context()) for each in loops]
 
     async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
-        """Yield the run's events after the event `after`, for as long as it is run here, and at most for `FOLLOW_S`.
+        """Yield the run's events after the event `after`.
+
+        It ends after `FOLLOW_S`, or where the run goes on elsewhere.
 
         Raises:
             Overloaded: as many runs as may be, of this tenant or of all, are here already.
@@ -95,7 +97,7 @@ class RunWorker:
                 raise Internal("A background task of the run worker has ended")
 
     async def close(self, grace_s: float) -> None:
-        """Take no more runs, wait `grace_s` for those that are here, and hand over the others."""
+        """Take no more runs, wait `grace_s` for those here, hand over the others."""
         self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)

@@ -116,5 +116,5 @@ async def test_a_vote_on_such_a_turn_is_kept_with_its_question(start_agent: Open
     answer = await _told(start_agent(reply("Ann.")))
     book = FeedbackStore(redis, FeedbackSettings())
     await book.vote(context(), FeedbackRequest(run_id=answer.run_id, rating="up"))
-    [vote] = (await book.listed(context(), None, 1)).feedback
+    [vote] = (await book.list_votes(context(), None, 1)).feedback
     assert (vote.question, vote.session_id) == ("Who am I?", "")

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from serve_app.cache import shared_answers
-from serve_app.cache.shared_answers import CachedAnswer, Hit, Lead, Question, SharedAnswers
+from serve_app.cache.shared_answers import CachedAnswer, CacheLookup, Hit, Lead, SharedAnswers
 from serve_app.stores.redis_keys import AnswerKeys, documents_version_key, inbox_stream
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ async def pair(redis: Redis) -> AsyncIterator[tuple[SharedAnswers, SharedAnswers
         await each.close()
 
 
-def asked(keys: AnswerKeys = KEYS) -> Question:
-    return Question(keys, uuid4().hex)
+def asked(keys: AnswerKeys = KEYS) -> CacheLookup:
+    return CacheLookup(keys, uuid4().hex)
 
 
 async def led(one: SharedAnswers, keys: AnswerKeys = KEYS, **given: Any) -> Lead:

@@ -39,7 +39,7 @@ async def run(start: Callable[..., WorkerProcess], run_id: str, tenant: str = "d
 async def test_a_vote_is_kept_with_question_and_answer(book, start, redis) -> None:
     await run(start, "r1")
     assert await book.vote(context(), FeedbackRequest(run_id="r1", rating="down", comment="too short")) is None
-    told = await book.listed(context(), None, 10)
+    told = await book.list_votes(context(), None, 10)
     [vote] = told.feedback
     assert (told.up, told.down) == (0, 1)
     assert (vote.question, vote.answer, vote.rating, vote.comment) == (
@@ -57,7 +57,7 @@ async def test_a_second_vote_takes_the_place_of_the_first(book, start) -> None:
     await run(start, "r1")
     votes = [FeedbackRequest(run_id="r1", rating=rating) for rating in ("down", "down", "up")]
     assert [await book.vote(context(), vote) for vote in votes] == [None, "down", "down"]
-    told = await book.listed(context(), None, 10)
+    told = await book.list_votes(context(), None, 10)
     assert (told.up, told.down, [vote.rating for vote in told.feedback]) == (1, 0, ["up"])
 
 
@@ -67,7 +67,7 @@ async def test_votes_are_listed_latest_first_and_by_rating(book, start) -> None:
         await book.vote(context(), FeedbackRequest(run_id=run_id, rating=rating))
 
     async def listed(rating, limit=10):
-        return [vote.run_id for vote in (await book.listed(context(), rating, limit)).feedback]
+        return [vote.run_id for vote in (await book.list_votes(context(), rating, limit)).feedback]
 
     assert await listed(None) == ["r4", "r3", "r2", "r1"]
     assert await listed("down") == ["r4", "r2"]
@@ -78,7 +78,7 @@ async def test_a_vote_outlives_its_run(book, start, redis) -> None:
     await run(start, "r1")
     await book.vote(context(), FeedbackRequest(run_id="r1", rating="up"))
     await redis.delete(*[key async for key in redis.scan_iter("serve_app:run:*")])
-    assert len((await book.listed(context(), "up", 10)).feedback) == 1
+    assert len((await book.list_votes(context(), "up", 10)).feedback) == 1
     with pytest.raises(NotFound):
         await book.vote(context(), FeedbackRequest(run_id="r1", rating="down"))
 
@@ -88,7 +88,7 @@ async def test_tenants_neither_see_nor_rate_each_others_runs(book, start) -> Non
     with pytest.raises(NotFound):
         await book.vote(context(tenant="red"), FeedbackRequest(run_id="r1", rating="up"))
     await book.vote(context(tenant="blue"), FeedbackRequest(run_id="r1", rating="up"))
-    assert (await book.listed(context(tenant="red"), None, 10)).up == 0
+    assert (await book.list_votes(context(tenant="red"), None, 10)).up == 0
 
 
 async def test_a_run_that_has_not_ended_cannot_be_rated(book, log: RunEventLog) -> None:
@@ -104,7 +104,7 @@ async def test_a_run_that_failed_can_be_rated(book, start) -> None:
     process = start(fail)
     await process.events(context(run_id="r1"), request(text="How?"))
     await book.vote(context(), FeedbackRequest(run_id="r1", rating="down"))
-    [vote] = (await book.listed(context(), None, 10)).feedback
+    [vote] = (await book.list_votes(context(), None, 10)).feedback
     assert (vote.question, vote.answer, vote.status) == ("How?", None, "failed")
 
 
@@ -115,5 +115,5 @@ async def test_votes_that_have_expired_are_neither_listed_nor_counted(redis, sta
     await redis.zadd(FeedbackKeys("default").rated("up"), {"r1": 1})
     await redis.persist(FeedbackKeys("default").rated("up"))
     await redis.delete(FeedbackKeys("default").vote("r1"))
-    told = await book.listed(context(), None, 10)
+    told = await book.list_votes(context(), None, 10)
     assert (told.feedback, told.up) == ((), 0)

@@ -183,7 +183,7 @@ async def test_a_vote_that_cannot_be_read_is_none_and_the_others_are_listed(redi
     for run_id, vote in (("poison", "{"), ("g", good.model_dump_json())):
         await redis.set(keys.vote(run_id), vote)
         await redis.zadd(keys.rated("up"), {run_id: time.time()})
-    assert (await book.listed(context(), None, 10)).feedback == (good,)
+    assert (await book.list_votes(context(), None, 10)).feedback == (good,)
 
 
 async def test_a_session_whose_meta_is_garbage_is_listed_beside_the_others(redis: Any) -> None:

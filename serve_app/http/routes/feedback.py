@@ -57,4 +57,4 @@ async def list_feedback(
     services: ServicesDep, context: ContextDep, query: Annotated[FeedbackQuery, Query()]
 ) -> Response:
     """List ratings with question and answer, for improving prompts and documents."""
-    return json_response(await services.feedback.listed(context, query.rating, query.limit))
+    return json_response(await services.feedback.list_votes(context, query.rating, query.limit))
