@@ -33,6 +33,11 @@
     ├── InvalidConfiguration 500   start-up only: every problem found, one line each
     └── Internal             500   the message stays inside
 
+The `reason` is for the operator and finer than the code. Of a refused turn it is `rate_limited`, `queue_full` (no room
+at this ingress), `wait_expired` (waited for a place in vain), `agents_full` (an agent runs as many turns as it may),
+`backpressure` (Ray Serve queues as many calls as it may), `unauthenticated`, `forbidden`, `invalid` or, where a
+dependency is down, the code.
+
 Every argument after `message` has a default, because these errors cross processes pickled.
 """
 
@@ -48,11 +53,14 @@ class ServeAppError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    default_reason: ClassVar[str] = ""
+    """The reason of an error that names none; the code where it is empty."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s)
+    def __init__(self, message: str, retry_after_s: float | None = None, reason: str = "") -> None:
+        super().__init__(message, retry_after_s, reason)
         self.message = message
         self.retry_after_s = retry_after_s
+        self.reason = reason or self.default_reason or self.code
 
     def __str__(self) -> str:
         return self.message
@@ -63,6 +71,7 @@ class InvalidRequest(ServeAppError):
 
     status = 422
     code = "invalid_request"
+    default_reason = "invalid"
 
 
 class Unauthenticated(InvalidRequest):
@@ -70,6 +79,7 @@ class Unauthenticated(InvalidRequest):
 
     status = 401
     code = "unauthenticated"
+    default_reason = "unauthenticated"
 
 
 class Forbidden(InvalidRequest):
@@ -77,6 +87,7 @@ class Forbidden(InvalidRequest):
 
     status = 403
     code = "forbidden"
+    default_reason = "forbidden"
 
 
 class NotFound(InvalidRequest):
@@ -84,14 +95,16 @@ class NotFound(InvalidRequest):
 
     status = 404
     code = "not_found"
+    default_reason = "not_found"
 
 
 class SessionBusy(InvalidRequest):
-    """Another turn of the session runs, and did not end before this request's time ran out."""
+    """Another turn of the session did not end before this request's time ran out."""
 
     status = 409
     code = "session_busy"
     retryable = True
+    default_reason = "session_busy"
 
 
 class RunUnfinished(InvalidRequest):
@@ -100,6 +113,7 @@ class RunUnfinished(InvalidRequest):
     status = 409
     code = "run_unfinished"
     retryable = True
+    default_reason = "run_unfinished"
 
 
 class RunCancelled(InvalidRequest):
@@ -107,6 +121,7 @@ class RunCancelled(InvalidRequest):
 
     status = 409
     code = "run_cancelled"
+    default_reason = "run_cancelled"
 
 
 class KeyReused(InvalidRequest):
@@ -186,17 +201,18 @@ class Overloaded(ServeAppError):
 
 
 class RateLimited(Overloaded):
-    """The key or its tenant has asked for more turns, or used more tokens, than it may."""
+    """The key or its tenant has used up its turns or tokens per minute."""
 
     status = 429
     code = "rate_limited"
 
 
 class TooManyFailures(Overloaded):
-    """Too many wrong keys came from the address of this one; a right one is let in all the same."""
+    """Too many wrong keys came from this address; a valid key still works."""
 
     status = 429
     code = "too_many_failures"
+    default_reason = "unauthenticated"
 
 
 class DeadlineExceeded(ServeAppError):
@@ -240,7 +256,10 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreCorrupt(StoreUnavailable):
-    """Redis answers, but a key holds what cannot be read; it says nothing of other keys, and a retry does not help."""
+    """Redis answers, but one key holds data that cannot be read.
+
+    Other keys may be fine; a retry does not help.
+    """
 
     code = "store_corrupt"
     retryable = False
@@ -253,19 +272,19 @@ class AgentUnavailable(Unavailable):
 
 
 class RunAbandoned(Unavailable):
-    """The run was taken over as often as it may be, and each process that ran it died."""
+    """Each process that ran the run died, and its failovers are used up."""
 
     code = "run_abandoned"
     retryable = False
 
 
 class Internal(ServeAppError):
-    """A fault of ours; the client sees the code and the request id, never the message."""
+    """A fault of the service; the client never sees its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that would stop the service: what is wrong, where, and how to mend it."""
+    """One problem that stops the start: what is wrong, where, and how to mend it."""
 
     where: str
     what: str

@@ -1,4 +1,4 @@
-"""`serve-app logs`: the log of one run, from all processes."""
+"""`serve-app logs`: the log of one run or request, from all processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click import style
 
 from serve_app.cli.client import open_client, read_response, url_option
 from serve_app.cli.terminal import strip_controls
-from serve_app.values import RunLogLines
+from serve_app.values import RequestLogLines, RunLogLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +25,27 @@ _HIDDEN_FIELDS = (*_HEADER_FIELDS, "application", "logger")
 
 
 @click.command()
-@click.option("--run", "run_id", required=True, help="The run id, from the answer or the first frame.")
+@click.option("--run", "run_id", help="The run id, from the answer or the first frame.")
+@click.option("--request", "request_id", help="The request id, from the header X-Request-Id or the error.")
 @url_option
-def logs(run_id: str, url: str) -> None:
+def logs(run_id: str | None, request_id: str | None, url: str) -> None:
     """Show every step of one run, from all processes, in order.
+
+    With --request, show the run that the request started, or why the request was refused. During a flood of refusals,
+    only a sample of them is logged.
 
     Secret and personal data is masked. The log is stored as long as the run. A new line appears after a quarter of a
     second.
     """
+    if (run_id is None) == (request_id is None):
+        raise click.UsageError("Give one of --run and --request.")
     with open_client(url, TIMEOUT_S) as client:
-        log = read_response(RunLogLines, client.get(f"/admin/runs/{run_id}/logs"))
+        log: RunLogLines | RequestLogLines
+        if run_id:
+            log = read_response(RunLogLines, client.get(f"/admin/runs/{run_id}/logs"))
+        else:
+            log = read_response(RequestLogLines, client.get(f"/admin/requests/{request_id}/logs"))
+            click.echo(f"Run {log.run_id}" if log.run_id else "The request has no run.")
     for line in _format_log(log.lines):
         click.echo(line)
 

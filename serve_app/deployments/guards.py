@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from starlette.middleware import Middleware
 
 from serve_app.deployments.replica_metrics import RayMetrics
@@ -13,6 +15,10 @@ from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.http.middleware.load_shedding import LoadSheddingMiddleware
 from serve_app.http.middleware.request_body import BodyBufferMiddleware
 from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
+from serve_app.observability.logs import SERVE
+
+PROXY_LOGGER = f"{SERVE}.serve_app"
+"""Below Serve's own logger, whose handlers write the proxy's log file."""
 
 
 def guards() -> list[Middleware]:
@@ -21,5 +27,5 @@ def guards() -> list[Middleware]:
         Middleware(ControlHeadersMiddleware),
         Middleware(SlowReaderMiddleware),
         Middleware(BodyBufferMiddleware),
-        Middleware(LoadSheddingMiddleware, metrics=RayMetrics()),
+        Middleware(LoadSheddingMiddleware, metrics=RayMetrics(), log=logging.getLogger(PROXY_LOGGER)),
     ]

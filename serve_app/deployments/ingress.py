@@ -28,6 +28,7 @@ from serve_app.stores.api_key_cache import ApiKeyCache
 from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
 from serve_app.stores.rate_limiter import RateLimiter
+from serve_app.stores.request_log import RequestLogStore
 from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Ingress:
         admin = settings.access.admin_key_env
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, metrics, availability)
         self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)
+        self._requests = RequestLogStore(redis, self._lines, settings.runs.steps_ttl_s)
         self._admission = AdmissionController(settings.admission, self._access, metrics, multi_tenant=bool(admin))
         self._parts = Services(
             agent=FailoverAgent(RemoteAgent(agent), self._runs),
@@ -64,6 +66,7 @@ class Ingress:
             retriever=RemoteRetriever(retriever),
             tools=create_remote_tools(settings.tools, tools),
             run_logs=self._lines,
+            request_logs=self._requests,
             feedback=FeedbackStore(redis, settings.feedback),
             metrics_page=MetricsPage(read_node_pages),
             keys=ApiKeyStore(redis, self._access),
@@ -80,6 +83,7 @@ class Ingress:
         runtime.start_process_metrics()
         runtime.start_task("run_events", self._runs.read_forever())
         runtime.start_task("run_log", self._lines.write_forever(runtime.run_log_handler))
+        runtime.start_task("request_log", self._requests.write_forever())
         runtime.start_task("api_keys", self._access.refresh_forever())
         runtime.start_task("waiting_turns", self._admission.report_waiting())
         redactor = Redactor.from_patterns(self._settings.observability.redact)

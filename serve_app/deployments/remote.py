@@ -185,7 +185,7 @@ def _translate_ray_errors(gone: type[Unavailable]) -> Iterator[None]:
             raise Internal(f"{type(error.cause).__name__} on the other side") from error
         raise DeadlineExceeded("The request's time ran out") from None
     except BackPressureError as error:
-        raise Overloaded("Too many requests wait", retry_after_s=error.retry_after_s) from None
+        raise Overloaded("Too many requests wait", error.retry_after_s, "backpressure") from None
     except GONE as error:
         raise gone(f"The other deployment is not available ({type(error).__name__})") from error
     except Exception as error:  # over gRPC a fault of the other side comes without Ray's wrapper

@@ -47,23 +47,25 @@ class AdmissionController:
         self._most_waiting = 0
 
     def check_room(self, tenant: str) -> None:
-        """Check that a turn of the tenant would get a place or could wait for one now.
+        """Check that a turn of the tenant would have room now.
 
         Raises:
             Overloaded: there is no room.
         """
         if not self._queue.has_room(tenant):
-            raise self._refuse("The service is full")
+            raise self._refuse("queue_full", "The service is full")
 
     def enter(self, tenant: str) -> Ticket:
-        """Take a ticket, which `leave` must give back; while its state is `waits`, the turn must not start.
+        """Take a ticket, which `leave` must give back.
+
+        While its state is `waits`, the turn must not start.
 
         Raises:
             Overloaded: there is no room.
         """
         ticket = self._queue.enter(tenant, self._tenants.tenant_limits(tenant).weight)
         if ticket is None:
-            raise self._refuse("The service is full")
+            raise self._refuse("queue_full", "The service is full")
         if ticket.state == "waits":
             self._waiting[ticket] = asyncio.get_running_loop().create_future()
             self._most_waiting = max(self._most_waiting, self._queue.waiting)
@@ -85,7 +87,7 @@ class AdmissionController:
         if disconnect.done():
             return False
         if ticket.state == "waits":
-            raise self._refuse(f"No place became free within {self._max_wait_s:g} seconds")
+            raise self._refuse("wait_expired", f"No place became free within {self._max_wait_s:g} seconds")
         return True
 
     def leave(self, ticket: Ticket) -> None:
@@ -109,6 +111,7 @@ class AdmissionController:
             self._most_waiting = self._queue.waiting
             await asyncio.sleep(REPORT_EVERY_S)
 
-    def _refuse(self, message: str) -> Overloaded:
+    def _refuse(self, reason: str, message: str) -> Overloaded:
         now = asyncio.get_running_loop().time()
-        return Overloaded(message, retry_after_s=self._throughput.retry_after_s(self._queue.waiting, now))
+        retry_after_s = self._throughput.retry_after_s(self._queue.waiting, now)
+        return Overloaded(message, retry_after_s, reason)

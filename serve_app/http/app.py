@@ -12,6 +12,7 @@ from serve_app.http.errors import DEFAULT_REDACTOR, UnhandledErrorMiddleware, ad
 from serve_app.http.middleware.admission import AdmissionMiddleware, RateLimitMiddleware
 from serve_app.http.middleware.cors import CrossOriginMiddleware
 from serve_app.http.middleware.headers import HeaderLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
+from serve_app.http.middleware.refusals import RefusalLogMiddleware
 from serve_app.http.middleware.request_body import BodyLimitMiddleware, EarlyRejection
 from serve_app.http.middleware.response_metrics import ResponseMetricsMiddleware
 from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
@@ -42,9 +43,9 @@ An agent that answers questions with the help of tools and of your documents, in
 
 * Bodies are JSON in UTF-8, with `Content-Type: application/json`; an unknown field is refused, not ignored.
 * Every response has an `X-Request-Id`: the one you sent (letters, digits, `.`, `_` and `-`, at most 64) or a new one.
-* Every error has the same body: `{"error": {"code", "message", "retryable", "request_id"}}`. Act on `code` and
-  `retryable`; `message` is for people. Below `/v1/` it is OpenAI's, with the same codes. A 429 or
-  503 says in `Retry-After` after how many seconds to come back.
+* Every error has the same body: `{"error": {"code", "message", "retryable", "request_id", "reason"}}`. Act on `code`
+  and `retryable`; `message` is for people, `reason` for the operator. Below `/v1/` it is OpenAI's, with the same codes
+  and reasons. A 429 or 503 says in `Retry-After` after how many seconds to come back.
 * A turn that was sent with an `Idempotency-Key` may be sent again: the service runs it once. A client that leaves stops
   nothing; a stream that broke off goes on at `/agent/runs/{run_id}/events`, after the frame named by `Last-Event-ID`.
 """
@@ -97,6 +98,12 @@ def api_middleware(services: Services, settings: HttpSettings) -> list[Middlewar
         Middleware(ResponseMetricsMiddleware, metrics=services.metrics),
         Middleware(SecurityHeadersMiddleware),
         Middleware(RequestIdMiddleware),
+        Middleware(
+            RefusalLogMiddleware,
+            metrics=services.metrics,
+            store=services.request_logs,
+            keys_required=services.authenticator is not None,
+        ),
         Middleware(HeaderLimitMiddleware, settings=settings),
         Middleware(CrossOriginMiddleware, origins=settings.cors_origins) if settings.cors_origins else None,
         Middleware(UnhandledErrorMiddleware),

@@ -1,4 +1,4 @@
-"""Authentication by API key: who calls, which routes the key opens, and the rate limit of wrong keys."""
+"""Authentication by API key, the scopes of the routes, and the limit of wrong keys."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FAILED = {"application/json": {"schema": {"$ref": "#/components/schemas/Failed"
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """Finds the caller of a request by its key, and checks that the key opens the path."""
+    """Finds the caller by the key, and checks that the key opens the path."""
 
     access: ApiKeyCache
     wrong_keys: LocalRateLimiter
@@ -93,7 +93,7 @@ class Authenticator:
 
 
 class AuthenticationMiddleware:
-    """Sets the caller of a request, and refuses a request without a valid key before its body is read."""
+    """Sets the caller, and refuses a request without a valid key before its body is read."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, reject: EarlyRejection) -> None:
         self._app = app

@@ -15,16 +15,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from serve_app.errors import (
+    DeadlineExceeded,
     Internal,
     InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
+    RunCancelled,
     ServeAppError,
     Unauthenticated,
 )
 from serve_app.http.openai.errors import error_param, is_openai_path, openai_error_response
-from serve_app.http.request_context import request_id_of
+from serve_app.http.request_context import request_id_of, set_failure
 from serve_app.http.responses import json_response
 from serve_app.http.validation import describe_validation_error
 from serve_app.observability.redaction import Redactor
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 DEFAULT_REDACTOR = Redactor()
 DAY_S = 86_400.0
+RUN_EXISTS = (RunCancelled, DeadlineExceeded)
+"""Errors of a request whose run has started: they are no refusals, and the run's log tells of them."""
 
 
 def _error_classes(root: type[ServeAppError]) -> list[type[ServeAppError]]:
@@ -60,7 +64,7 @@ def _own_format(failure: Failure, status: int) -> Response:
 
 
 def failure_response(failure: Failure, body_format: BodyFormat = _own_format) -> Response:
-    """The response to a failure, with the status of its code and the headers that belong to the status."""
+    """The response to a failure, with the status of its code and the headers of the status."""
     status = STATUS_BY_CODE.get(failure.code, Internal.status)
     response = body_format(failure, status)
     if status in {429, 503}:
@@ -72,7 +76,10 @@ def failure_response(failure: Failure, body_format: BodyFormat = _own_format) ->
 
 def error_response(error: Exception, scope: Scope, redactor: Redactor = DEFAULT_REDACTOR) -> Response:
     """The response to an exception, in the body format of the request's path."""
-    failure = _failure_of(_translate(error), request_id_of(scope), redactor)
+    translated = _translate(error)
+    failure = _failure_of(translated, request_id_of(scope), redactor)
+    if not isinstance(translated, RUN_EXISTS):
+        set_failure(scope, failure)
     if is_openai_path(scope):
         return failure_response(failure, partial(openai_error_response, param=error_param(error)))
     return failure_response(failure)
@@ -122,7 +129,10 @@ def add_error_handlers(api: FastAPI, redactor: Redactor) -> None:
 
 
 def _methods_of_path(request: Request) -> list[str]:
-    """The methods of all routes of the path; the framework's own header names those of the first route only."""
+    """The methods of all routes of the path.
+
+    The framework's own header names those of the first route only.
+    """
     at_path = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in at_path for method in route.methods})
 
@@ -146,7 +156,10 @@ def _translate(error: Exception) -> ServeAppError:
 
 
 def _failure_of(error: ServeAppError, request_id: str, redactor: Redactor = DEFAULT_REDACTOR) -> Failure:
-    """The failure that a client sees, its message masked like the logs; an internal error is logged here."""
+    """The failure that a client sees, its message masked like the logs.
+
+    An internal error is logged here.
+    """
     if error.status == Internal.status:
         log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
     failure = Failure.of(error, request_id)

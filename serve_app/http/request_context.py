@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Scope
 
-    from serve_app.values import CacheControl, Metering
+    from serve_app.values import CacheControl, Failure, Metering
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
@@ -49,6 +49,7 @@ _RELOAD = {"no-cache", "max-age=0"}
 _REQUEST_ID_KEY = "serve_app.request_id"
 _CALLER_KEY = "serve_app.caller"
 _METERING_KEY = "serve_app.metering"
+_FAILURE_KEY = "serve_app.failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class RequestContexts:
     def of(
         self, request: Request, session_id: str = "", run_id: str | None = None, min_timeout_s: float = 0.0
     ) -> Context:
-        """Make the context; without `run_id` for a new run, with an empty session id for a turn without a session."""
+        """Make the context, without `run_id` that of a new run.
+
+        An empty session id is for a turn without a session.
+        """
         total_s = max(self.turn_timeout_s, min_timeout_s)
         caller = caller_of(request.scope)
         return Context(
@@ -79,7 +83,7 @@ class RequestContexts:
 
 
 def answer_timeout_s(context: Context) -> float:
-    """How long a route waits for the result of `context`: until its deadline and `GRACE_S` more."""
+    """How long a route waits for a result: until the deadline and `GRACE_S` more."""
     return remaining_s(local_deadline(context)) + GRACE_S
 
 
@@ -108,6 +112,11 @@ def set_request_id(scope: Scope, request_id: str) -> None:
     scope[_REQUEST_ID_KEY] = request_id
 
 
+def is_authenticated(scope: Scope) -> bool:
+    """Whether the request has shown a valid key."""
+    return _CALLER_KEY in scope
+
+
 def caller_of(scope: Scope) -> Caller:
     """The authenticated caller; an anonymous one of the default tenant where no keys are required."""
     caller: Caller = scope.get(_CALLER_KEY, ANONYMOUS)
@@ -130,8 +139,22 @@ def set_metering(scope: Scope, metering: Metering | None) -> None:
     scope[_METERING_KEY] = metering
 
 
+def failure_of(scope: Scope) -> Failure | None:
+    """The error with which the request is answered.
+
+    None without an error, and for a turn whose run exists, also where the run fails.
+    """
+    failure: Failure | None = scope.get(_FAILURE_KEY)
+    return failure
+
+
+def set_failure(scope: Scope, failure: Failure) -> None:
+    """Store the error with which the request is answered."""
+    scope[_FAILURE_KEY] = failure
+
+
 def path_of(scope: Scope) -> str:
-    """The path that routes are matched with, without the prefix at which the application is mounted.
+    """The path that routes are matched with, without the application's prefix.
 
     A line break at the end is removed: the `$` of a route's pattern matches before it too.
     """
@@ -150,7 +173,10 @@ def require_single_header(request: Request, name: str) -> None:
 
 
 def parse_cache_control(values: Iterable[str]) -> CacheControl:
-    """Read `Cache-Control` of a request (RFC 9111), from one or several header lines; other directives are ignored."""
+    """Read `Cache-Control` of a request (RFC 9111), from one or several header lines.
+
+    Other directives are ignored.
+    """
     directives = {each.strip().lower() for each in ",".join(values).split(",")}
     if "no-store" in directives:
         return "no-store"
@@ -163,7 +189,9 @@ def parse_networks(networks: Iterable[str]) -> tuple[Network, ...]:
 
 
 def client_address(scope: Scope, trusted: tuple[Network, ...]) -> str:
-    """The nearest address that is not a trusted proxy; for IPv6 its /64, because a customer owns a whole /64.
+    """The nearest address that is not a trusted proxy.
+
+    For IPv6 it is the /64 network, because a customer owns a whole one.
 
     `scope["client"]` comes from uvicorn. Behind Serve's own proxy it is the peer of the connection, or the last address
     of `X-Forwarded-For` where the peer is this machine. Behind HAProxy it is always HAProxy, which adds no header.

@@ -61,6 +61,7 @@ async def run_turn(
         Internal: the events ended without a last one.
     """
     context, claim = await _claim(services, context, body, key)
+    _link_request(services, context)
     logger.debug("turn_received", extra={**context.ids, "stream": body.stream, "joined": not claim.fresh})
     source = _start(services, context, body, key) if claim.fresh else services.runs.events(context, claim.run_id)
     async with aclosing(source) as events:
@@ -82,10 +83,17 @@ async def run_in_background(services: Services, context: Context, body: ChatRequ
     async with time_limit(answer_timeout_s(context)):
         claim = await services.runs.claim(context, body, key)
         context = context.model_copy(update={"run_id": claim.run_id})
+        _link_request(services, context)
         logger.debug("turn_received", extra={**context.ids, "background": True, "joined": not claim.fresh})
         if claim.fresh:
             await _start_in_background(services, context, body, key)
         return await services.runs.run(context, claim.run_id)
+
+
+def _link_request(services: Services, context: Context) -> None:
+    """Note the run of the request, so that an operator finds the run by the request id."""
+    if services.request_logs:
+        services.request_logs.link_run(context)
 
 
 async def _claim(services: Services, context: Context, body: ChatRequest, key: str | None) -> tuple[Context, Claim]:

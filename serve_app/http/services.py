@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serve_app.stores.api_key_store import ApiKeyStore
     from serve_app.stores.fault_store import FaultStore
     from serve_app.stores.rate_limiter import RateLimiter
+    from serve_app.stores.request_log import RequestLogStore
     from serve_app.stores.run_log import RunLogStore
 
 
@@ -39,6 +40,8 @@ class Services:
     """None where fault injection is off."""
     limiter: RateLimiter | None = None
     """None where there are no rate limits."""
+    request_logs: RequestLogStore | None = None
+    """None where nothing is kept of requests by their id."""
     admission: AdmissionController | None = None
     """None where all turns are served at once."""
     metrics: Metrics = NULL_METRICS

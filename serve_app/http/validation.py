@@ -26,12 +26,15 @@ _MESSAGES = {
 
 
 def describe_validation_error(error: RequestValidationError) -> str:
-    """The first problems, each with the name of its field; never the values that were sent."""
+    """The first problems with the names of their fields, never the values that were sent."""
     return "; ".join(_describe_problem(problem) for problem in _unknown_fields_first(error)[:MAX_PROBLEMS])
 
 
 def first_field(error: RequestValidationError) -> str | None:
-    """The path of the body's field that the message names first; None where it is not a field of the body."""
+    """The path of the body's field that the message names first.
+
+    None where the message names a parameter or a header first.
+    """
     place, *path = _unknown_fields_first(error)[0]["loc"]
     return _join_path(path) or None if place == "body" else None
 

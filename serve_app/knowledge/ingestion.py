@@ -47,7 +47,7 @@ def hold_write_lock(redis: Redis, collection: str, deadline: float) -> AbstractA
         Overloaded: another writer was still at work at the deadline.
         StoreUnavailable: Redis did not answer.
     """
-    busy = Overloaded("Other documents are being indexed", retry_after_s=LEASE_MS / 1000)
+    busy = Overloaded("Other documents are being indexed", retry_after_s=LEASE_MS / 1000, reason="index_busy")
     return hold_lease(redis, Lease(f"{collection}:writer", uuid4().hex), deadline, busy)
 
 

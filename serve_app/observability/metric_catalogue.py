@@ -82,6 +82,12 @@ CACHE_LOOKUPS = Metric(
     "Lookups in the answer cache; outcome is hit, joined, miss or bypassed.",
     ("outcome",),
 )
+TURNS_REFUSED = Metric(
+    "serve_app_turns_refused_total",
+    "counter",
+    "Turns that an ingress refused, or that failed before they had a run; reason is as in the event turn_refused.",
+    ("reason",),
+)
 REQUESTS_SHED = Metric(
     "serve_app_requests_shed_total",
     "counter",

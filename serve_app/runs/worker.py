@@ -114,7 +114,8 @@ class RunWorker:
         if self._closing:
             raise AgentUnavailable("The replica shuts down")
         if self._runs_by_tenant[context.tenant] >= self._max_runs_of_tenant:
-            raise Overloaded("Too many turns are running", self._throughput.retry_after_s(0, time.monotonic()))
+            wait_s = self._throughput.retry_after_s(0, time.monotonic())
+            raise Overloaded("Too many turns are running", wait_s, "agents_full")
         execution = self._executions[context.run_id] = RunExecution(context, request, after, self._services)
         # Serve cancels whatever was started in the context of a call that is cancelled, so the run has one of its own.
         task = asyncio.create_task(self._execute(execution), context=contextvars.Context())

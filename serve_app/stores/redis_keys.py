@@ -8,6 +8,8 @@
                               :steps               stream: the events without the tokens, and what a successor needs
                               :tokens              stream: the tokens; an event's id in both is `N-0`, N its number
                               :lines               stream: the log lines about it, of all processes
+    serve_app:request:{TENANT:REQUEST}             string: the run that a request started or joined
+    serve_app:refusals:{TENANT}                    stream: the latest refused turns; {}: those without a valid key
     serve_app:feedback:{TENANT}:vote:RUN           string: a user's vote on a run, with question and answer
                                :up :down           sorted set: the runs with this rating, by the time of the vote
     serve_app:runs                                 sorted set: the runs that have not ended, by the time (server, ms)
@@ -185,6 +187,16 @@ def inbox_stream(owner: str) -> str:
 def documents_version_key(collection: str, tenant: str) -> str:
     """Return the key of what changes with each change of the tenant's documents."""
     return f"{collection}:{tenant}:version"
+
+
+def request_key(tenant: str, request_id: str) -> str:
+    """Return the key that names the run that a request started or joined."""
+    return f"serve_app:request:{{{tenant}:{request_id}}}"
+
+
+def refusals_key(tenant: str) -> str:
+    """Return the key of a tenant's refused turns; an empty `tenant` is of requests without a valid key."""
+    return f"serve_app:refusals:{{{tenant}}}"
 
 
 def idempotency_key(tenant: str, digest: str) -> str:

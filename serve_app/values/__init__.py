@@ -33,6 +33,7 @@ from serve_app.values.operations import (
     FaultTarget,
     Metric,
     MetricKind,
+    RequestLogLines,
     RunLogLine,
     RunLogLines,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "RateLimits",
     "Rating",
     "Reasoning",
+    "RequestLogLines",
     "RunEvent",
     "RunLogLine",
     "RunLogLines",

@@ -69,6 +69,14 @@ class RunLogLines(Value):
     lines: tuple[RunLogLine, ...]
 
 
+class RequestLogLines(Value):
+    """What became of a request: its run with the run's log lines, or its refusal."""
+
+    request_id: str
+    run_id: str | None = Field(description="The run that the request started or joined; null of a refused turn.")
+    lines: tuple[RunLogLine, ...]
+
+
 MetricKind = Literal["counter", "gauge", "histogram"]
 
 

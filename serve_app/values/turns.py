@@ -206,6 +206,7 @@ class Failure(Value):
     message: str
     retryable: bool
     request_id: str
+    reason: str = Field(default="", description="Why, for the operator: finer than the code, as in the service's logs.")
     retry_after_s: float | None = Field(default=None, exclude=True)
     """For the `Retry-After` header; not part of the body."""
 
@@ -218,10 +219,17 @@ class Failure(Value):
                 message=error.message,
                 retryable=error.retryable,
                 request_id=request_id,
+                reason=error.reason,
                 retry_after_s=error.retry_after_s,
             )
         message = "Something went wrong inside the service; tell the operator this request id"
-        return cls(code=Internal.code, message=message, retryable=Internal.retryable, request_id=request_id)
+        return cls(
+            code=Internal.code,
+            message=message,
+            retryable=Internal.retryable,
+            request_id=request_id,
+            reason=Internal.code,
+        )
 
 
 class Failed(Value):

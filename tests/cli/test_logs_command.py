@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,6 +18,7 @@ from serve_app.stores.redis_keys import RunKeys
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+REQUEST = "request-1"
 IDS = {"session_id": "s1", "request_id": "q1", "application": "serve_app"}
 LINES = (
     {"ts": "2026-11-24T15:00:00.100+00:00", "level": "DEBUG", "event": "turn_received", "deployment": "Ingress"},
@@ -48,7 +50,9 @@ def url(api_redis_url: str) -> Iterator[str]:
 def run_id(url: str, api_redis_url: str) -> str:
     """A run, with lines in its log."""
     chat = {"user_input": "hello\nthere", "session_id": "s1"}
-    run_id = httpx.post(f"{url}/agent/chat", json={**chat, "stream": True}, timeout=10).text.split('"run_id":"')[1][:32]
+    headers = {"X-Request-Id": REQUEST}
+    turn = httpx.post(f"{url}/agent/chat", json={**chat, "stream": True}, headers=headers, timeout=10)
+    run_id = turn.text.split('"run_id":"')[1][:32]
     replicas = {"Ingress": "a", "Agent": "bcd"}
     lines = [json.dumps({**each, "replica": replicas[each["deployment"]], **IDS}) for each in LINES]
     with redis.Redis.from_url(api_redis_url) as client:
@@ -75,6 +79,39 @@ def test_a_run_that_nobody_knows_is_one_line_and_status_one(url: str) -> None:
     code, output = shown("logs", "--run", "none", "--url", url)
     assert (code, output.count("\n")) == (1, 1)
     assert "There is no run none" in output
+
+
+def shown_in_time(*arguments: str) -> str:
+    """The output, as soon as what is asked for was written."""
+    give_up = time.monotonic() + 5
+    while (found := shown(*arguments))[0] != 0 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert found[0] == 0, found[1]
+    return found[1]
+
+
+def test_a_request_leads_to_its_run_or_to_its_refusal(url: str, run_id: str) -> None:
+    assert run_id != REQUEST
+    output = shown_in_time("logs", "--request", REQUEST, "--url", url)
+    head, *log = output.splitlines()
+    assert head == f"Run {run_id}"
+    assert log == shown("logs", "--run", run_id, "--url", url)[1].splitlines()
+    wrong = httpx.post(
+        f"{url}/agent/chat", json={"session_id": "s1"}, headers={"X-Request-Id": "refused-1"}, timeout=10
+    )
+    assert wrong.status_code == 422
+    none, ids, line = shown_in_time("logs", "--request", "refused-1", "--url", url).splitlines()
+    assert (none, ids) == ("The request has no run.", "request_id=refused-1")
+    assert line[12:].startswith("  Ingress  turn_refused  reason=invalid code=invalid_request text=")
+    code, output = shown("logs", "--request", "nothing", "--url", url)
+    assert (code, output.count("\n")) == (1, 1)
+    assert "Nothing is logged of this request" in output
+
+
+def test_one_of_run_and_request_is_asked_for() -> None:
+    for arguments in ((), ("--run", "r", "--request", "q")):
+        code, output = shown("logs", *arguments)
+        assert (code, "Give one of --run and --request." in output) == (2, True), arguments
 
 
 def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> None:

@@ -26,6 +26,7 @@ from serve_app.stores.api_key_cache import ApiKeyCache
 from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
 from serve_app.stores.redis import create_redis_client
+from serve_app.stores.request_log import RequestLogStore
 from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Service:
         self.redis = create_redis_client(RedisSettings(), self.redis_url)
         self.runs = ObservedRuns(self.redis)
         self.run_logs = RunLogStore(self.redis, 60)
+        self.request_logs: Any = RequestLogStore(self.redis, self.run_logs, 60) if self.has_redis else None
         self.feedback = FeedbackStore(self.redis, FeedbackSettings())
         self.key_cache = ApiKeyCache(self.redis, self.operator_key)
         self.keys = ApiKeyStore(self.redis, self.key_cache)
@@ -93,6 +95,7 @@ class Service:
             retriever=self.retriever,
             tools=self.tools,
             run_logs=self.run_logs,
+            request_logs=self.request_logs,
             feedback=self.feedback,
             metrics_page=MetricsPage(self.nodes.pages),
             keys=self.keys,
@@ -112,7 +115,8 @@ class Service:
         tasks = []
         if self.has_redis:
             await self.key_cache.refresh()
-            tasks = [asyncio.create_task(each) for each in (self.runs.read_forever(), self.key_cache.refresh_forever())]
+            loops = (self.runs.read_forever(), self.key_cache.refresh_forever(), self.request_logs.write_forever())
+            tasks = [asyncio.create_task(each) for each in loops]
         try:
             yield
         finally:
@@ -166,6 +170,8 @@ def in_thread(service: Service) -> Iterator[str]:
     thread = threading.Thread(target=asyncio.run, args=[serve()])
     thread.start()
     assert ready.wait(10)
-    yield f"http://127.0.0.1:{service.port}"
-    stop.set()
-    thread.join(10)
+    try:
+        yield f"http://127.0.0.1:{service.port}"
+    finally:
+        stop.set()
+        thread.join(10)

@@ -19,7 +19,7 @@ def _assert_error(response, status: int, code: str, says: str) -> None:
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}
     error = response.json()["error"]
-    assert set(error) == {"code", "message", "retryable", "request_id"}
+    assert set(error) == {"code", "message", "retryable", "request_id", "reason"}
     assert (error["code"], error["request_id"]) == (code, response.headers["x-request-id"])
     assert says in error["message"]
     assert len(error["message"]) < 500

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SECRET = "The vault of Acme opens with the phrase xylophone at midnight."
 QUESTION = "Search the manual: which phrase opens the vault of Acme?"
-SOURCE, SESSION, KEY = "acme-vault.md", "acme-session", "acme-key-1"
+SOURCE, SESSION, KEY, REQUEST = "acme-vault.md", "acme-session", "acme-key-1", "acme-request-1"
 CHAT = {"user_input": QUESTION, "session_id": SESSION}
 Route = tuple[str, str]
 OF_NOBODY: list[Route] = [("get", "/v1/models"), ("get", "/v1/models/{model}")]
@@ -48,6 +48,7 @@ NAMED: dict[Route, dict[str, Any]] = {
     ("post", "/agent/runs/{run_id}/cancel"): {},
     ("post", "/agent/feedback"): {"json": {"run_id": "RUN_ID", "rating": "up"}},
     ("get", "/admin/runs/{run_id}/logs"): {},
+    ("get", "/admin/requests/{request_id}/logs"): {},
     ("get", "/agent/sessions/{session_id}"): {},
     ("delete", "/knowledge/documents/{document_id}"): {},
     ("delete", "/agent/sessions/{session_id}"): {},
@@ -75,17 +76,22 @@ async def owned(redis: Redis, redis_url: str, milvus_url: str) -> AsyncIterator[
         batch = {"documents": [{"source": SOURCE, "text": f"# The vault\n\n{SECRET}"}]}
         added = await service.client.post("/knowledge/documents", json=batch, headers=acme)
         [document] = added.json()["documents"]
-        said = await service.client.post("/agent/chat", json=CHAT, headers={**acme, "Idempotency-Key": KEY})
+        first = {**acme, "Idempotency-Key": KEY, "X-Request-Id": REQUEST}
+        said = await service.client.post("/agent/chat", json=CHAT, headers=first)
         assert (document["status"], said.status_code) == ("added", 200), said.text
         owned = Owned(service, acme, globex, said.json()["run_id"], document["id"])
         vote = {"run_id": owned.run_id, "rating": "down", "comment": "acme's comment"}
         assert (await owned.ask(acme, "post", "/agent/feedback", json=vote)).status_code == 200
+        async with asyncio.timeout(5):
+            while (await owned.ask(acme, "get", f"/admin/requests/{REQUEST}/logs")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         yield owned
 
 
 def filled(owned: Owned, route: Route, **other: str) -> tuple[str, str, dict[str, Any]]:
     """The route with acme's identifiers, or with others."""
-    ids = {"run_id": owned.run_id, "document_id": owned.document_id, "session_id": SESSION, **other}
+    ids = {"run_id": owned.run_id, "document_id": owned.document_id, "session_id": SESSION}
+    ids = {**ids, "request_id": REQUEST, **other}
     method, path = route
     given = {**NAMED[route]}
     if "json" in given:
@@ -105,7 +111,7 @@ async def test_no_identifier_of_another_tenant_is_known_whoever_shows_it(owned: 
     for route in NAMED:
         method, path, given = filled(owned, route)
         guessed = await owned.ask(owned.globex, method, path, **given)
-        nowhere = {"run_id": "0" * 32, "document_id": "0" * 32, "session_id": "nowhere"}
+        nowhere = {"run_id": "0" * 32, "document_id": "0" * 32, "session_id": "nowhere", "request_id": "nothing"}
         _, path_of_nothing, of_nothing = filled(owned, route, **nowhere)
         unknown = await owned.ask(owned.globex, method, path_of_nothing, **of_nothing)
         assert (guessed.status_code, unknown.status_code) == (404, 404), route

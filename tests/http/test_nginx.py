@@ -57,7 +57,7 @@ def front(behind: Service, tmp_path: Path) -> Iterator[Edge]:
 def _assert_error(response: httpx.Response, status: int, code: str) -> None:
     assert response.status_code == status, response.text
     error = response.json()["error"]
-    assert set(error) == {"code", "message", "retryable", "request_id"}
+    assert set(error) == {"code", "message", "retryable", "request_id", "reason"}
     assert error["code"] == code
     assert response.headers.get_list("x-request-id") == [error["request_id"]]
     assert response.headers["content-type"] == "application/json"

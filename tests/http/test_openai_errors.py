@@ -36,7 +36,7 @@ def assert_refused(response, status: int, code: str, param: str | None = None) -
     assert response.headers["x-should-retry"] in {"true", "false"}
     assert set(response.json()) == {"error"}
     error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "reason"}
     assert (error["code"], error["param"]) == (code, param), error
     return error
 

@@ -100,7 +100,7 @@ async def test_a_failure_of_ours_has_its_status_and_its_message(service, failure
     response = await service.client.post("/agent/chat", json={**CHAT, "stream": stream}, headers={"X-Request-Id": "q1"})
     assert response.status_code == status
     expected = {"code": code, "message": error.message, "retryable": error.retryable, "request_id": "q1"}
-    assert response.json() == {"error": expected}
+    assert response.json() == {"error": {**expected, "reason": error.reason}}
     assert ("retry-after" in response.headers) == (status == 503)
 
 

@@ -34,6 +34,7 @@ OUTCOMES = {
     "serve_app_turns_total": ("success", "degraded", "error", "cancelled"),
     "serve_app_turn_seconds": ("success", "degraded", "error", "cancelled"),
     "serve_app_responses_total": ("200", "503"),
+    "serve_app_turns_refused_total": ("queue_full", "rate_limited"),
     "serve_app_model_calls_total": ("ok", "timeout", "rate_limited"),
     "serve_app_tool_calls_total": ("ok", "error", "timeout", "standby", "unknown", "refused"),
     "serve_app_retrievals_total": ("ok", "standby", "lexical_only", "error", "timeout"),

@@ -54,7 +54,7 @@ def test_a_bad_body_is_refused_with_the_error_body(service: Service, body: bytes
         response = client.post("/agent/chat", content=body, headers=JSON)
     assert 400 <= response.status_code < 500
     error = response.json()["error"]
-    assert set(error) == {"code", "message", "retryable", "request_id"}
+    assert set(error) == {"code", "message", "retryable", "request_id", "reason"}
     assert response.headers.get_list("X-Request-Id") == [error["request_id"]]
 
 
@@ -76,7 +76,7 @@ def test_a_wrong_path_or_method_is_refused_with_the_error_body(
     with service.client() as client:
         response = client.request(method, path)
     assert response.status_code == status
-    assert set(response.json()["error"]) == {"code", "message", "retryable", "request_id"}
+    assert set(response.json()["error"]) == {"code", "message", "retryable", "request_id", "reason"}
 
 
 def test_an_unknown_field_is_named(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Admission of turns: room and rate limit before the body is read, a place for the turn after it.
+"""Admission of turns: room and rate limit first, then the body, then a place.
 
 A turn keeps its place until its response has ended. A client that sends its body slowly holds no place meanwhile.
 """
@@ -55,7 +55,7 @@ class RateLimitMiddleware:
 
 
 class AdmissionMiddleware:
-    """Gives each turn a place or lets it wait for one, after its body was read."""
+    """Gives each turn whose body was read a place, or lets it wait."""
 
     def __init__(self, app: ASGIApp, admission: AdmissionController) -> None:
         self._app = app
@@ -97,7 +97,10 @@ class AdmissionMiddleware:
 
 
 class DisconnectWatcher:
-    """Watches for a disconnect while a turn waits, and keeps what the client sends for the application."""
+    """Watches for a disconnect while a turn waits.
+
+    It keeps what the client sends meanwhile for the application.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -122,5 +125,8 @@ def is_turn(scope: Scope) -> bool:
 
 
 async def _refuse(error: Overloaded, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the response and keep the connection open for the next try; the server throws the body away."""
+    """Send the response and keep the connection open for the next try.
+
+    The server throws the body away.
+    """
     await error_response(error, scope)(scope, receive, send)

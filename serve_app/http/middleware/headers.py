@@ -64,7 +64,7 @@ class RequestIdMiddleware:
 
 
 class RequestIdEchoMiddleware:
-    """Removes our request id header where the server, as Ray Serve does, echoes the same one itself."""
+    """Removes our request id header where the server echoes the same one, as Ray Serve does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

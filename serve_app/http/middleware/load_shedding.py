@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from serve_app.http.middleware.headers import RequestIdMiddleware
+from serve_app.http.middleware.refusals import RefusalSampler
 from serve_app.http.request_context import REQUEST_ID, request_id_of
 from serve_app.observability.metric_catalogue import REQUESTS_SHED
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     Sender = tuple[str, str]
     """Path and `Authorization` header."""
 
+logger = logging.getLogger(__name__)
+
 WINDOW_S = 0.1
 ROOM_FROM = 32
 """So many requests pass in one window without a refusal: there is room again."""
@@ -45,14 +49,16 @@ CODES = {"overloaded", "rate_limited"}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refusal of an ingress; an ASGI application that repeats it with the request's own id."""
+    """A refusal of an ingress, which can be repeated to other requests."""
 
     status: int
     headers: Headers
     body: bytes
     code: str
+    reason: str
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def repeat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the refusal with the id of this request."""
         first_id, this_id = self.headers[REQUEST_ID].encode(), request_id_of(scope).encode()
         dropped = {REQUEST_ID.lower(), "content-length"}
         headers = {name: value for name, value in self.headers.items() if name not in dropped}
@@ -61,7 +67,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class SenderState:
-    """The last refusal of a sender, and how many of its requests pass in this window."""
+    """The last refusal of a sender, and its requests that pass in this window."""
 
     refusal: Refusal
     window_ends_at: float
@@ -83,10 +89,18 @@ class SenderState:
 class LoadSheddingMiddleware:
     """Repeats a refusal to a sender that has just been refused, without calling the ingress."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        log: logging.Logger = logger,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._clock = clock
+        self._log = log
+        self._sampler = RefusalSampler(clock)
         self._senders: dict[Sender, SenderState] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +111,8 @@ class LoadSheddingMiddleware:
         state = self._senders.get(sender)
         if state and not state.try_pass(self._clock()):
             self._metrics.count(REQUESTS_SHED, code=state.refusal.code)
-            await RequestIdMiddleware(state.refusal)(scope, receive, send)
+            await RequestIdMiddleware(state.refusal.repeat)(scope, receive, send)
+            self._log_refusal(scope, state.refusal)
             return
         if state and state.may_pass >= ROOM_FROM:
             del self._senders[sender]
@@ -113,12 +128,19 @@ class LoadSheddingMiddleware:
 
         await self._app(scope, receive, send_and_note)
 
+    def _log_refusal(self, scope: Scope, refusal: Refusal) -> None:
+        """Log a sample of the refusals, in words: the handlers of Serve's proxies drop fields."""
+        left_out = self._sampler.sample(refusal.reason)
+        if left_out is not None:
+            fields = refusal.reason, request_id_of(scope), left_out
+            self._log.info("turn_refused reason=%s request_id=%s left_out=%d", *fields)
+
     def _note_refusal(self, sender: Sender, status: int, headers: Headers, body: bytes) -> None:
         """Remember the refusal, unless the response is another error of the same status."""
-        code = _error_code(body)
+        code, reason = _error_code(body)
         if code not in CODES or REQUEST_ID not in headers:
             return
-        now, refusal = self._clock(), Refusal(status, headers, body, code)
+        now, refusal = self._clock(), Refusal(status, headers, body, code, reason)
         if state := self._senders.get(sender):
             state.refuse_again(refusal, now)
         elif len(self._senders) < MAX_SENDERS:
@@ -139,9 +161,10 @@ class LoadSheddingMiddleware:
             del self._senders[sender]
 
 
-def _error_code(body: bytes) -> str:
-    """The code in an error body, ours or OpenAI's."""
+def _error_code(body: bytes) -> tuple[str, str]:
+    """Code and reason in an error body, ours or OpenAI's."""
     try:
-        return str(json.loads(body)["error"]["code"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        error = json.loads(body)["error"]
+        return str(error["code"]), str(error.get("reason", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", ""

@@ -1,4 +1,4 @@
-"""Request bodies: their size limit, the time they may take, and rejection before a body is read."""
+"""Request bodies: size limit, time limit, and rejection before a body is read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EarlyRejection:
         self._lingering = 0
 
     async def __call__(self, error: ServeAppError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response at once; where a body comes, read it for `LINGER_S`, then close the connection."""
+        """Send the response at once, read the body for `LINGER_S`, and close the connection."""
         response = error_response(error, scope)
         if not _has_body(scope):
             await response(scope, receive, send)

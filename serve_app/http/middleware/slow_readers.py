@@ -17,7 +17,7 @@ class _ClientStalled(ConnectionError):
 
 
 class SlowReaderMiddleware:
-    """Gives up a response whose client does not read it, so that its place is free again.
+    """Gives up a response whose client does not read it, to free its place.
 
     The application sees a lost connection, as when the client disconnects. The run goes on.
     """

@@ -34,6 +34,7 @@ class OpenAIError(Value):
     type: str
     param: str | None = Field(default=None, description="The field that is wrong, such as `messages.0.content`.")
     code: str = Field(description="The same codes as everywhere else in this service.")
+    reason: str = Field(default="", description="The same reasons as everywhere else in this service.")
 
 
 class OpenAIErrorBody(Value):
@@ -46,7 +47,9 @@ class OpenAIErrorBody(Value):
         """The body that goes with this status."""
         client_error = status < HTTPStatus.INTERNAL_SERVER_ERROR
         kind = _TYPES.get(status, "invalid_request_error" if client_error else "server_error")
-        return cls(error=OpenAIError(message=failure.message, type=kind, param=param, code=failure.code))
+        return cls(
+            error=OpenAIError(message=failure.message, type=kind, param=param, code=failure.code, reason=failure.reason)
+        )
 
 
 def is_openai_path(scope: Scope) -> bool:

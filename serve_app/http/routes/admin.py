@@ -1,15 +1,16 @@
-"""`GET /admin/sessions` and `GET /admin/runs/{run_id}/logs`: what operators look up."""
+"""What operators look up: the largest sessions, the log of a run, the log of a request."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
+from serve_app.errors import NotFound
 from serve_app.http.dependencies import ContextDep, RunContextDep, ServicesDep
 from serve_app.http.json_body import JsonRoute
 from serve_app.http.responses import error_responses, json_response
-from serve_app.values import RunLogLines, SessionSizes, Value
+from serve_app.values import RequestLogLines, RunLogLines, SessionSizes, Value
 
 router = APIRouter(route_class=JsonRoute, tags=["Admin"])
 
@@ -50,3 +51,26 @@ async def read_run_logs(services: ServicesDep, context: RunContextDep) -> Respon
     A line is there half a second after it was written.
     """
     return json_response(await services.run_logs.read(context, context.run_id))
+
+
+@router.get(
+    "/admin/requests/{request_id}/logs",
+    summary="Read what became of a request",
+    response_model=RequestLogLines,
+    response_description="The request's run with its log lines, or the line of its refusal.",
+    responses=error_responses(404),
+)
+async def read_request_logs(
+    services: ServicesDep,
+    context: ContextDep,
+    request_id: Annotated[
+        str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="As the response's `X-Request-Id` has it.")
+    ],
+) -> Response:
+    """Read the log lines of the run that a request started or joined, or why the request was refused.
+
+    In a flood of refusals only a sample is logged. A line is there half a second after it was written.
+    """
+    if services.request_logs is None:
+        raise NotFound("This service stores no log of requests")
+    return json_response(await services.request_logs.read(context, request_id))
