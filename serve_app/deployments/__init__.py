@@ -1,1 +1,1 @@
-"""What runs as a process of its own: one file per deployment, and the way from one to another."""
+"""The deployments of Ray Serve, one file each, and the way from one to another."""

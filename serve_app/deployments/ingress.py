@@ -54,7 +54,7 @@ class Ingress:
         self._runtime = runtime = ReplicaRuntime(settings.observability)
         metrics, availability = runtime.metrics, runtime.redis_availability
         redis = runtime.open_redis(settings.redis)
-        self._runs = RunEventLog(redis, settings.runs, RunMetrics(metrics))
+        self._runs = RunEventLog(redis, settings.runs, RunMetrics(metrics), availability)
         admin = settings.access.admin_key_env
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, metrics, availability)
         self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)

@@ -1,4 +1,4 @@
-"""The private parts of Ray that this package uses, in one place, each with its reason.
+"""The private parts of Ray that this package uses, each with its reason.
 
 Ray has no public name for any of them; an upgrade of Ray is checked here first.
 """

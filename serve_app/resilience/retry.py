@@ -34,7 +34,7 @@ def backoff_s(attempts: int, min_s: float, max_s: float) -> float:
 
 
 async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, on: tuple[type[Exception], ...]) -> T:
-    """Call at most `attempts` times until it succeeds, with pauses of 2, 4, then 5 seconds.
+    """Call until it succeeds, at most `attempts` times; pause 2, 4, then 5 seconds.
 
     Only errors of the types `on` are retried. A retry whose pause would end after `left_s` is not made. The last error
     is raised.

@@ -148,12 +148,18 @@ def merge_text(steps: Iterable[tuple[EventData, str]]) -> list[tuple[EventData, 
 class RunEventLog:
     """Reads and registers runs in Redis, whichever process runs them."""
 
-    def __init__(self, redis: Redis, settings: RunSettings, metrics: RunMetrics = NO_METRICS) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        settings: RunSettings,
+        metrics: RunMetrics = NO_METRICS,
+        availability: RedisAvailability | None = None,
+    ) -> None:
         self._redis: Any = redis
         self._metrics = metrics
         self._settings = settings
         self._reader = StreamReader(redis, BLOCK_S)
-        self._availability = RedisAvailability()
+        self._availability = availability or RedisAvailability()
 
     async def read_forever(self) -> None:
         """Read the streams of all runs that are followed here, until cancelled."""
