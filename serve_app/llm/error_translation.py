@@ -219,7 +219,7 @@ def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | Non
 
 
 def _is_provider_word(error: Exception, refusal: _ProviderFailure) -> bool:
-    """Returns whether the text is the provider's: an error of this process may have any text."""
+    """Returns whether the text is the provider's, not of an error in this process."""
     from langchain_core.exceptions import ModelError
 
     from serve_app.llm.openai_compatible.provider_error import ProviderError

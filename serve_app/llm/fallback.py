@@ -208,7 +208,7 @@ class FallbackModel(AsyncChatModel):
 def _bind_options(
     candidate: ModelCandidate, messages: list[BaseMessage], kwargs: dict[str, Any]
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
-    """Returns the conversation and the options of a call in the form of one model and its provider."""
+    """Returns conversation and options of a call in the form of one model."""
     others = dict(kwargs)
     tools = others.pop("tools", None)
     if not candidate.takes_tools:

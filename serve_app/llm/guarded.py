@@ -49,7 +49,7 @@ REASON_GIVERS = (
 
 
 class AsyncChatModel(BaseChatModel):
-    """A chat model that takes asynchronous calls only: a blocking call cannot be ended in time."""
+    """A chat model for asynchronous calls only: a blocking call has no time limit."""
 
     def bind_tools(
         self,
@@ -101,7 +101,7 @@ class GuardedModel(AsyncChatModel):
         return "guarded"
 
     def _tool_options(self, tools: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options as the inner model binds them: each provider has its own form for tools.
+        """Returns the options as the inner model binds them, in its provider's form.
 
         Raises:
             ToolsRefused: the class of the inner model takes no tools.
@@ -217,7 +217,7 @@ def _with_info(generation: ChatGeneration) -> BaseMessage:
 
 
 async def _next(stream: AsyncGenerator[ChatGenerationChunk], until: float) -> ChatGenerationChunk | None:
-    """Waits for the next chunk until the loop's time `until`; the reader's time does not count."""
+    """Waits for the next chunk until the loop's time `until`."""
     async with asyncio.timeout_at(until):
         return await anext(stream, None)
 
@@ -234,12 +234,12 @@ def _translate_time_out(deadline: float | None) -> Iterator[None]:
 
 
 async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | None:
-    """Returns a malformed reply where a fault of model `name` wants one: a call of no tool.
+    """Returns a malformed reply, a call of no tool, if a fault of the model wants it.
 
     Raises:
         ConnectionError: a fault wants the call to fail.
     """
-    if not await inject_fault(faults, f"model:{name}", ConnectionError("a fault set on purpose")):
+    if not await inject_fault(faults, f"model:{name}", ConnectionError("an injected fault")):
         return None
     call = tool_call_chunk(name="", args=GARBAGE, id="call_garbage", index=0)
     return AIMessageChunk(content="", tool_call_chunks=[call], response_metadata={"finish_reason": "tool_calls"})

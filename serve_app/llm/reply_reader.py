@@ -197,7 +197,7 @@ class ReplyReader:
             self._calls.append(_PartialCall(name, [arguments], piece["id"] or "", piece["index"]))
 
     def _finish_call(self, call: _PartialCall, place: int, *, has_reason: bool) -> ToolCallChunk:
-        """Returns the call with a known name, a new id, and its arguments as a JSON object.
+        """Returns the call with a known name, a new id, and arguments as JSON.
 
         Invalid arguments become a JSON string. Empty arguments count as `{}` only if the reply has a finish reason.
         """
@@ -208,7 +208,7 @@ class ReplyReader:
         )
 
     def match_tool(self, name: str) -> str:
-        """Returns the tool that a name means; a legal name where there is no such tool."""
+        """Returns the tool that a name means, or a legal name if there is none."""
         if name in self.tools:
             return name
         bare = _PREFIX.sub("", name.strip())
@@ -244,7 +244,7 @@ class ReplyReader:
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
     def _is_call(self, call: TextCall) -> bool:
-        """Returns whether a call in the text is real: of a known tool, and not a quotation."""
+        """Returns whether a call in the text is of a known tool, and no quotation."""
         written = call.written.strip()
         quoted = any(written in message.text for message in self.conversation if message.type != "ai")
         return self.match_tool(call.name) in self.tools and not quoted
@@ -263,7 +263,7 @@ def argumentless_tools(tools: Iterable[Any]) -> frozenset[str]:
 
 
 def _names_and_schemas(tools: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yields name and schema of tools in OpenAI's or Anthropic's form; of objects only the name."""
+    """Yields name and schema of tools; of objects only the name."""
     for tool in tools:
         schema = None
         if isinstance(tool, dict):
@@ -308,7 +308,7 @@ def _json(arguments: dict[str, Any]) -> str:
 
 
 def _strict_json(written: str) -> str:
-    """Returns a whole JSON object as it is; anything else as a JSON string, which no call takes.
+    """Returns a whole JSON object; anything else as a JSON string, which no call takes.
 
     LangChain completes JSON that breaks off: a call would get arguments that the model did not send.
     """

@@ -121,7 +121,7 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_usage(messages: Sequence[BaseMessage], record: CallRecord) -> Usage:
-    """Returns the tokens of a cancelled call with the input `messages`: the provider's counts, else an estimate.
+    """Returns the tokens of a cancelled call: the provider's counts, else an estimate.
 
     Some providers send their counts at the start, when next to nothing is written. Then the text so far counts, if it
     is more.

@@ -93,7 +93,7 @@ class _Simplifier:
         return found | {word: simple[word] for word in ("description", "required") if word in simple}
 
     def _simplify(self, schema: Any, references: tuple[str, ...], depth: int) -> Schema | None:
-        """Returns the simple form: without a type if any value is valid, None if none is."""
+        """Returns the simple form: no type if any value is valid, None if none is."""
         self._nodes -= 1
         if schema is False:
             return None

@@ -1,4 +1,4 @@
-"""Telling a provider's failures apart by its words and codes."""
+"""Failures of providers are recognised by their words and codes."""
 
 from __future__ import annotations
 

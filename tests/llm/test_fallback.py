@@ -1,4 +1,4 @@
-"""Which model answers, and how many calls does it cost, whatever the providers do? On a real server."""
+"""The fallback model over a real server: which model answers, and after how many calls."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_model_that_hangs_costs_one_time_out(stub: Stub, *, streaming: b
 
 
 @BOTH
-async def test_after_an_overflow_only_a_model_that_may_read_more_is_asked(stub: Stub, *, streaming: bool) -> None:
+async def test_after_an_overflow_only_a_model_that_may_read_more_is_called(stub: Stub, *, streaming: bool) -> None:
     pair = Pair(stub, ["too-long"] * 9, breaker_failures=1)
     for _ in range(2):
         await pair.ask(streaming=streaming)
@@ -112,7 +112,7 @@ async def test_after_an_overflow_only_a_model_that_may_read_more_is_asked(stub: 
     assert pair.calls == (3, 2)
 
 
-async def test_an_overflow_of_the_only_model_that_is_well_is_told_as_one(stub: Stub) -> None:
+async def test_an_overflow_of_the_only_model_that_is_well_is_reported_as_one(stub: Stub) -> None:
     pair = Pair(stub, ["broken@0"] * 9, fallback="too-long")
     with pytest.raises(ContextOverflow, match=TOO_LONG):
         await pair.ask()
@@ -120,7 +120,7 @@ async def test_an_overflow_of_the_only_model_that_is_well_is_told_as_one(stub: S
 
 
 @BOTH
-async def test_when_all_fail_the_first_models_error_is_told_with_the_shortest_wait(
+async def test_when_all_fail_the_first_models_error_is_raised_with_the_shortest_wait(
     stub: Stub, *, streaming: bool
 ) -> None:
     pair = Pair(stub, ["rate-limited@60"] * 9, fallback="broken@40")
@@ -179,7 +179,7 @@ async def test_a_call_that_is_cancelled_is_no_failure_of_the_model(stub: Stub) -
     assert pair.calls == (3, 0)
 
 
-async def test_when_no_model_may_be_asked_the_caller_learns_when_to_come_back(stub: Stub) -> None:
+async def test_when_no_model_may_be_called_the_caller_learns_when_to_come_back(stub: Stub) -> None:
     pair = Pair(stub, ["broken@0"] * 9, fallback="broken@0", breaker_failures=1, cool_down_s=9)
     with pytest.raises(ModelUnavailable, match=FAILED):
         await pair.ask()
@@ -190,7 +190,7 @@ async def test_when_no_model_may_be_asked_the_caller_learns_when_to_come_back(st
     assert 8 < refused.value.retry_after_s <= 9
 
 
-async def test_checks_name_each_model_and_require_none_while_another_is_asked(stub: Stub) -> None:
+async def test_checks_name_each_model_and_require_none_while_another_is_called(stub: Stub) -> None:
     pair = Pair(stub, ["broken@0"] * 9, breaker_failures=1, cool_down_s=9)
     names = [f"model:openai:{pair.primary}", f"model:openai:{pair.fallback}"]
     assert [(each.name, each.ok, each.required) for each in pair.chain.checks()] == [
@@ -268,7 +268,7 @@ async def test_a_reply_says_which_model_gave_it(stub: Stub, *, failing: bool, st
 
 
 @BOTH
-async def test_tools_are_bound_for_the_model_that_is_asked(stub: Stub, *, streaming: bool) -> None:
+async def test_tools_are_bound_for_the_model_that_is_called(stub: Stub, *, streaming: bool) -> None:
     pair = Pair(stub, ["wrong-key"])
     function = {"name": "order_query", "description": "Look up an order.", "parameters": {"type": "object"}}
     bound = pair.chain.bind_tools([{"type": "function", "function": function}], tool_choice="any")

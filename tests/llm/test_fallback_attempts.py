@@ -1,4 +1,4 @@
-"""When is a model tried again, and does a call stay within its attempts, its budget and its time? In virtual time."""
+"""Attempts, retry budget and deadline of a call, in virtual time."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_waits_double_from_half_a_second_to_four_seconds() -> None:
     assert at == [0, 0.5, 1.5, 3.5, 7.5, 11.5]
 
 
-async def test_a_provider_that_names_a_time_is_asked_again_then() -> None:
+async def test_a_provider_that_names_a_time_is_called_again_then() -> None:
     one, (at,) = chain([ModelUnavailable("x", 7), ModelUnavailable("x", 0)], attempts=3)
     await one.ainvoke("hello")
     assert at == [0, 7, 7]

@@ -1,4 +1,4 @@
-"""Does a model call end in time and fail in our terms, whatever the provider does?"""
+"""A guarded model ends its calls in time and raises errors of the service."""
 
 from __future__ import annotations
 

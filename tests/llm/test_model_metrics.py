@@ -1,4 +1,4 @@
-"""Is every call of a model counted under what became of it, with its tokens, its retries and who stood in?"""
+"""Each model call is counted by its outcome, with tokens, retries and fallbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a name become a model, and is every reason told why it cannot?"""
+"""A name becomes a model; each problem that prevents it is reported."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
         ("", "no model", "provider:model"),
     ],
 )
-def test_what_is_wrong_with_a_model_is_told_with_how_to_mend_it(name: str, what: str, mend: str) -> None:
+def test_what_is_wrong_with_a_model_is_reported_with_its_cure(name: str, what: str, mend: str) -> None:
     (found,) = find_model_problems(ModelSettings(name=name))
     assert found.where == "model.name"
     assert what in found.what
     assert mend in found.mend
 
 
-def test_a_missing_variable_and_a_missing_package_are_told_at_once() -> None:
+def test_a_missing_variable_and_a_missing_package_are_reported_at_once() -> None:
     settings = ModelSettings(name="anthropic:claude-sonnet-4-5", api_key_env="NO_SUCH_VARIABLE")
     missing, package = find_model_problems(settings)
     assert missing.where == "model.api_key_env"
@@ -149,7 +149,7 @@ def test_a_key_is_never_shown(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> No
     assert "sk-top-secret" not in str(find_model_problems(ModelSettings(name="opnai:x", api_key_env="OUR_KEY")))
 
 
-def test_every_problem_of_every_fallback_is_told_where_it_stands() -> None:
+def test_every_problem_of_every_fallback_is_reported_with_its_place() -> None:
     fallbacks = [
         {"name": "offline"},
         {"name": "opnai:x"},
@@ -167,7 +167,7 @@ def test_every_problem_of_every_fallback_is_told_where_it_stands() -> None:
     assert list(refused.value.problems) == found
 
 
-def test_a_fallback_whose_key_is_missing_is_told_which_key_of_the_file_names_it() -> None:
+def test_a_fallback_whose_key_is_missing_is_reported_with_the_setting_that_names_it() -> None:
     (found,) = find_model_problems(ModelSettings.model_validate({"fallbacks": [{"name": "openai:gpt-4o"}]}))
     assert found.where == "model.fallbacks.0.name"
     assert "model.fallbacks.0.api_key_env" in found.mend
@@ -205,7 +205,7 @@ async def test_a_model_may_be_any_class_by_its_import_path(monkeypatch: pytest.M
     assert cast("Parrot", model.candidates[0].model.inner).secret == SecretStr("sk-parrot")
 
 
-def test_a_class_that_cannot_be_had_is_told_before_the_start() -> None:
+def test_a_class_that_cannot_be_imported_is_reported_before_the_start() -> None:
     for name, what in (
         ("no_such.module:Parrot", "there is no module no_such"),
         ("langchain_core.messages:Parrot", "has no class Parrot"),

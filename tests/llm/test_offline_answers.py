@@ -166,7 +166,7 @@ def test_an_empty_list_of_another_tool_is_no_search() -> None:
     )
 
 
-def test_a_search_that_failed_is_told() -> None:
+def test_a_search_that_failed_is_reported() -> None:
     said = answer("What is zsh?", ("knowledge_search", {"query": "zsh"}, "error: not available now", "error"))
     assert "failed" in said
     assert "found nothing" not in said
@@ -183,7 +183,7 @@ def test_passages_are_known_by_their_form_and_not_by_the_tool() -> None:
     )
 
 
-def test_an_order_and_passages_are_told_in_one_answer() -> None:
+def test_an_order_and_passages_are_in_one_answer() -> None:
     said = answer(
         "Where is OD-1? How do I descale the kettle?",
         _order("OD-1", "OD-1: paid"),

@@ -1,4 +1,4 @@
-"""The offline model calls the tools that its docstring and the README promise, in English and Chinese."""
+"""The offline model calls tools, asks, repeats and searches as its docstring says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offline model is a chat model like any other: streamed, counted, and calm whatever it is sent."""
+"""The offline model streams, counts tokens, and survives any input."""
 
 from __future__ import annotations
 

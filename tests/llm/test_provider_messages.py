@@ -1,4 +1,4 @@
-"""Making a conversation valid for every provider."""
+"""A conversation is made valid for every provider."""
 
 from __future__ import annotations
 

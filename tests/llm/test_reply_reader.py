@@ -1,4 +1,4 @@
-"""Checking replies of any provider, with and without a stream."""
+"""Replies of any provider are checked, whole and streamed."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ odd_text = st.text(st.characters(exclude_categories=()), max_size=30) | st.sampl
 @given(
     st.lists(odd_text, max_size=5), st.sampled_from(["stop", "length", "tool_calls", ""]), st.integers(1, 7), st.data()
 )
-async def test_a_reply_means_the_same_however_it_was_asked_for(
+async def test_a_reply_means_the_same_whole_and_streamed(
     words: list[str], finish: str, size: int, data: st.DataObject
 ) -> None:
     numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -1,4 +1,4 @@
-"""Separating answer, thinking and written calls in a reply's text."""
+"""Answer, thinking and written calls are separated in a reply's text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tool's schema is brought into the form that a provider takes, and asks for no more than it did."""
+"""A tool's schema fits the provider's dialect, and requires no more than before."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_whatever_a_schema_is_the_simple_form_is_one_that_providers_take(junk: A
     json.dumps([full, adapt_schema(schema, "simple")], allow_nan=False, ensure_ascii=False).encode()
 
 
-def test_what_providers_refuse_is_said_in_their_words_or_in_the_description() -> None:
+def test_what_providers_refuse_is_in_their_dialect_or_in_the_description() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",

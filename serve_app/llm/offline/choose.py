@@ -117,7 +117,7 @@ def calls_by_value(text: str, tools: Sequence[BoundTool]) -> list[PlannedCall] |
 
 
 def recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> str:
-    """Answers which value of the earlier calls was first, last or all; empty for other messages."""
+    """Answers which earlier value was the first, the last, or all; empty for other messages."""
     if not (_EARLIER.search(text) and _ASKS.search(text)):
         return ""
     values: dict[str, BoundTool] = {}
