@@ -1,14 +1,15 @@
-"""Every value has JSON that can be read again, whatever a model or a tool has put into it."""
+"""Every value survives JSON, whatever it holds, and pickling between processes of two versions."""
 
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.values import Answer, Token, ToolCall, ToolRequest
+from serve_app.values import Answer, Citation, Context, Token, ToolCall, ToolRequest
 
 ANY_TEXT = st.text(st.characters(categories=["L", "N", "Cs", "Cc"]), max_size=8)
 LEAVES = st.one_of(
@@ -49,3 +50,36 @@ def test_a_value_is_written_and_read_whatever_it_holds(text: str, arguments: dic
 def test_what_json_can_say_stays_the_very_same_value() -> None:
     value = ToolRequest(id="c", name="n", arguments={"a": ["订单", 1.5, None, {"b": True}], "long": "x" * 1000})
     assert value.sanitize() is value
+
+
+CONTEXT = Context(request_id="r", run_id="r", session_id="s", deadline=9.0, timeout_s=7)
+
+
+class Later(Context):
+    """What the next version makes of a context."""
+
+    later: int = 3
+
+
+def _of_another_version(value: Context, kind: type[Context]) -> Context:
+    """As `kind` reads what was pickled as another version of it."""
+    made = kind.__new__(kind)
+    made.__setstate__(pickle.loads(pickle.dumps(value.__getstate__())))
+    return made
+
+
+def test_a_value_is_what_it_was_after_pickling() -> None:
+    assert pickle.loads(pickle.dumps(CONTEXT)) == CONTEXT
+    whole = Citation(source="s", title="t", passage="p", score=1)
+    assert pickle.loads(pickle.dumps(whole)) == whole
+
+
+def test_a_field_that_the_version_before_does_not_know_has_its_default() -> None:
+    read = _of_another_version(CONTEXT, Later)
+    assert isinstance(read, Later)
+    assert (read.later, read.timeout_s) == (3, 7)
+
+
+def test_a_field_that_is_not_known_here_is_left_out() -> None:
+    told = Later(**CONTEXT.model_dump(), later=5)
+    assert _of_another_version(told, Context) == CONTEXT

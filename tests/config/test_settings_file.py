@@ -1,3 +1,5 @@
+"""A settings file gives settings, or problems with their lines."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from settings_files import lines, write
 
 from serve_app.config import (
     HttpSettings,
@@ -15,42 +18,13 @@ from serve_app.config import (
     OrdersSettings,
     RedisSettings,
     Settings,
-    data_dir,
     draft_settings,
     load_settings,
-    read_environment,
-    read_secret,
     read_yaml,
 )
 from serve_app.errors import InvalidConfiguration
 
-ROOT = Path(__file__).parent.parent
-VARIABLES = [
-    "SERVE_APP_CONFIG",
-    "SERVE_APP_DATA_DIR",
-    "SERVE_APP_MODEL",
-    "SERVE_APP_MODEL_BASE_URL",
-    "SERVE_APP_MODEL_API_KEY",
-]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and an environment that says nothing."""
-    monkeypatch.chdir(tmp_path)
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-def lines(path: str | Path = "app.yaml") -> list[str]:
-    return [str(problem) for problem in draft_settings(path).problems]
-
-
-def write(text: str, name: str = "app.yaml") -> Path:
-    file = Path(name)
-    file.write_text(text, encoding="utf-8")
-    return file
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("text", ["", "model:\nagent:\n", "# nothing\n"])
@@ -66,26 +40,6 @@ def test_the_configurations_that_we_ship_are_valid(name: str, monkeypatch: pytes
         monkeypatch.setenv(secret_name, "x" * 32)
     settings = load_settings(ROOT / "configs" / name)
     assert settings.orders.file == ROOT / "configs" / "orders.json"
-
-
-@pytest.mark.parametrize(
-    ("key", "what"),
-    [
-        (None, "is not set. Set it, or put it into .env"),
-        ("short", "holds a key of fewer than 32 characters, which can be guessed. Make one: "),
-        ("k" * 31 + "é", "holds a key with a space or a character that no header can carry. Make one: "),
-        ("k" * 16 + " " + "k" * 16, "holds a key with a space"),
-        ("k" * 32, ""),
-    ],
-)
-def test_the_operators_key_cannot_be_guessed(key: str | None, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if key:
-        monkeypatch.setenv("OPERATORS", key)
-    found = lines(write("access: {admin_key_env: OPERATORS}"))
-    assert len(found) == bool(what)
-    for line in found:
-        assert line.startswith(f"app.yaml:1: access.admin_key_env: the environment variable OPERATORS {what}")
-        assert not key or key not in line
 
 
 def test_proxies_that_are_trusted_are_addresses_and_networks() -> None:
@@ -162,13 +116,6 @@ knowledge:
     with pytest.raises(InvalidConfiguration) as raised:
         load_settings("app.yaml")
     assert [str(problem) for problem in raised.value.problems] == lines()
-
-
-def test_a_wrong_key_and_a_missing_variable_are_told_together() -> None:
-    write("model: {name: 'openai:glm-4', api_key_env: NOT_SET_KEY, tempratur: 1}\nwindoww: 1\n")
-    found = lines()
-    assert len(found) == 3
-    assert "app.yaml:1: model.api_key_env: the environment variable NOT_SET_KEY is not set" in found[-1]
 
 
 def test_a_draft_keeps_what_is_right_beside_what_is_wrong() -> None:
@@ -252,124 +199,21 @@ def test_a_file_that_cannot_be_read_is_one_problem(here: Path) -> None:
     assert lines(".") == [".: cannot be read (Is a directory). Name a readable file"]
 
 
-def test_a_file_and_the_environment_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVE_APP_MODEL", "openai:glm-4")
-    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "open.bigmodel.cn")
-    found = lines("nowhere.yaml")
-    assert len(found) == 2
-    assert found[1].startswith("SERVE_APP_MODEL_BASE_URL: not an http:// or https:// URL")
-
-
-def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    write("memory: {window: 7}\n", "other.yaml")
-    monkeypatch.setenv("SERVE_APP_CONFIG", "other.yaml")
-    assert load_settings("app.yaml").memory.window == 7
-    monkeypatch.setenv("SERVE_APP_CONFIG", "gone.yaml")
-    assert lines()[0].startswith("SERVE_APP_CONFIG=gone.yaml: no such file")
-
-
-def test_another_model_brings_its_own_endpoint_and_key_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    write("model: {name: 'openai:a', base_url: 'http://a/v1', api_key_env: A_KEY, timeout_s: 9}\n")
-    monkeypatch.setenv("SERVE_APP_MODEL", "ollama:b")
-    model = load_settings("app.yaml").model
-    assert (model.name, model.base_url, model.api_key_env, model.timeout_s) == ("ollama:b", None, None, 9)
-    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
-    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
-    model = load_settings("app.yaml").model
-    assert (model.base_url, model.api_key_env) == ("http://b/v1", "SERVE_APP_MODEL_API_KEY")
-
-
-def test_another_model_has_the_same_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVE_APP_MODEL", "openai:other")
-    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "sk-other")
-    settings = load_settings(
-        write("model: {name: 'openai:glm-4', fallbacks: [{name: offline, base_url: 'http://h'}]}\n")
-    )
-    assert settings.model.name == "openai:other"
-    (fallback,) = settings.model.fallbacks
-    assert (fallback.name, fallback.base_url, fallback.api_key_env) == ("offline", "http://h", None)
-
-
-def test_an_endpoint_and_a_key_alone_are_those_of_the_files_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    write("model: {name: 'openai:a'}\n")
-    monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "http://b/v1")
-    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "b")
-    model = load_settings("app.yaml").model
-    assert (model.name, model.base_url, model.api_key_env) == ("openai:a", "http://b/v1", "SERVE_APP_MODEL_API_KEY")
-
-
-def test_a_key_without_a_model_is_told_because_the_answers_would_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    write("")
-    monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "k")
-    (line,) = lines()
-    assert line.startswith("SERVE_APP_MODEL: not set, while SERVE_APP_MODEL_API_KEY is: the model is still 'offline'")
-
-
-def test_empty_variables_as_of_a_copied_env_example_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
-        monkeypatch.setenv(name, "")
-    assert load_settings(write("")).model == Settings().model
-    assert data_dir().name == ".serve_app"
-
-
-@pytest.mark.parametrize(
-    ("value", "fault"),
-    [(None, "is not set"), ("", "is empty"), ("  ", "is empty"), ("sk-1\n", "holds a line break")],
-)
-def test_a_secret_that_cannot_work_is_told_without_being_shown(
-    value: str | None, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write("redis: {url: 'redis://cache', password_env: CACHE_PASSWORD}\n")
-    if value is not None:
-        monkeypatch.setenv("CACHE_PASSWORD", value)
-    (line,) = lines()
-    assert line.startswith(f"app.yaml:1: redis.password_env: the environment variable CACHE_PASSWORD {fault}. ")
-    assert "sk-1" not in line
-
-
-def test_a_secret_that_stands_in_the_file_is_refused_without_being_shown() -> None:
-    write("model: {name: 'openai:a', api_key_env: sk-12345, base_url: 'https//sk-12345'}\n")
-    found = lines()
-    assert len(found) == 2
-    assert "not the name of an environment variable" in " ".join(found)
-    assert "sk-12345" not in " ".join(found)
-
-
-def test_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    write("FROM_FILE=file\nFROM_BOTH=file\n", ".env")
-    monkeypatch.setenv("FROM_BOTH", "process")
-    assert read_environment()["FROM_FILE"] == "file"
-    assert read_secret("FROM_BOTH").get_secret_value() == "process"
-    with pytest.raises(InvalidConfiguration, match="NOT_THERE: the environment variable is not set"):
-        read_secret("NOT_THERE")
-
-
-def test_a_malformed_env_file_is_told_by_line(here: Path) -> None:
-    write("")
-    write("GOOD=1\nno equals sign here\n", ".env")
-    assert lines() == [".env:2: not of the form NAME=value. Correct the line, or put # before it"]
-    (here / ".env").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidConfiguration, match=r"^\.env: cannot be read"):
-        draft_settings("app.yaml")
-
-
-def test_the_data_folder_is_where_the_environment_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert data_dir() == here / ".serve_app"
-    monkeypatch.setenv("SERVE_APP_DATA_DIR", "~/somewhere")
-    assert data_dir() == Path.home() / "somewhere"
-
-
-@pytest.mark.parametrize("url", ["embedded", "redis://h", "redis://:p@h:6379/0", "rediss://[::1]:6380"])
-def test_an_address_of_redis_is_accepted(url: str) -> None:
-    assert RedisSettings(url=url).url == url
-
-
-@pytest.mark.parametrize(
-    "url", ["", "localhost:6379", "redis://", "redis://:6379", "redis://h:port", "redis://h h", "http://h", "redis://["]
-)
-def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
-    with pytest.raises(ValidationError, match="redis://host:6379/0"):
-        RedisSettings(url=url)
+def test_an_address_of_redis_is_embedded_or_a_url() -> None:
+    for url in ("embedded", "redis://h", "redis://:p@h:6379/0", "rediss://[::1]:6380"):
+        assert RedisSettings(url=url).url == url
+    for url in (
+        "",
+        "localhost:6379",
+        "redis://",
+        "redis://:6379",
+        "redis://h:port",
+        "redis://h h",
+        "http://h",
+        "redis://[",
+    ):
+        with pytest.raises(ValidationError, match="redis://host:6379/0"):
+            RedisSettings(url=url)
 
 
 @pytest.mark.parametrize("url", ["vectors:19530", "tcp://vectors:19530", "http://", "http://vectors:99999"])
@@ -405,14 +249,15 @@ milvus: {timeout_s: 1}
 """Every time that a call of another may take."""
 
 
-@pytest.mark.parametrize("place", range(TIMEOUTS.count("timeout_s: 1")))
-@pytest.mark.parametrize("wrong", ["0", "-1", ".inf", "never"])
-def test_a_time_out_is_a_positive_number_of_seconds(place: int, wrong: str) -> None:
-    *before, after = TIMEOUTS.split("timeout_s: 1", place + 1)
-    write("timeout_s: 1".join(before) + f"timeout_s: {wrong}" + after)
-    (line,) = lines()
-    assert "timeout_s: " in line
-    assert line.startswith(f"app.yaml:{''.join(before).count(chr(10)) + 1}: ")
+def test_a_time_out_is_a_positive_number_of_seconds() -> None:
+    for place in range(TIMEOUTS.count("timeout_s: 1")):
+        *before, after = TIMEOUTS.split("timeout_s: 1", place + 1)
+        number = "".join(before).count("\n") + 1
+        for wrong in ("0", "-1", ".inf", "never"):
+            write("timeout_s: 1".join(before) + f"timeout_s: {wrong}" + after)
+            (line,) = lines()
+            assert line.startswith(f"app.yaml:{number}: "), (number, wrong, line)
+            assert "timeout_s: " in line, (number, wrong, line)
 
 
 def test_each_time_out_can_be_set() -> None:
@@ -449,8 +294,14 @@ def test_the_line_of_a_key_is_that_of_its_nearest_enclosing_key() -> None:
 
 
 SECTIONS = ["model", "redis", "tools", "egress", "groups", "http", "private_hosts", "knowledge", "embedding", "orders"]
+
+
 KEYS = st.sampled_from([*SECTIONS, "fallbacks", "name", "url", "function", "mode", "file", "", "x"])
+
+
 TEXTS = st.text(st.characters(exclude_categories=["C"]), max_size=8)
+
+
 TREES = st.recursive(
     st.one_of(
         st.none(),
@@ -473,25 +324,6 @@ def test_any_tree_becomes_settings_or_problems_of_one_line_each(
     found = draft_settings(file)
     assert isinstance(found.settings, Settings)
     assert all("\n" not in str(problem) for problem in found.problems)
-
-
-@pytest.mark.parametrize("name", ["SERVE_APP_MODLE", "SERVE_APP_CONFGI", "SERVE_APP_DATADIR"])
-def test_a_misspelled_variable_is_a_problem_with_the_nearest_name(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "c.yaml").write_text("model: {name: offline}")
-    monkeypatch.setenv(name, "x")
-    problems = draft_settings(tmp_path / "c.yaml").problems
-    assert [problem.where for problem in problems] == [name]
-    assert problems[0].mend.startswith("Did you mean SERVE_APP_")
-
-
-def test_a_secret_that_another_configuration_names_is_no_problem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "c.yaml").write_text("model: {name: offline}")
-    monkeypatch.setenv("SERVE_APP_REDIS_PASSWORD", "x")
-    assert draft_settings(tmp_path / "c.yaml").problems == ()
 
 
 HTTP = "http: {url: 'http://orders/{id}', description: Look up.}"
