@@ -1,1 +1,1 @@
-"""The Ray Serve runtime that teams put under their LangChain agents when they go to production."""
+"""The Ray Serve runtime under LangChain agents in production."""

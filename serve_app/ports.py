@@ -135,10 +135,10 @@ class Tools(Protocol):
         ...
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
-        """Run one tool. Its own failure, wrong arguments included, is a result and not an exception.
+        """Run one tool; its own failure is a result, not an exception.
 
-        `key` names this call of this run; a call that is repeated comes under the same one. `context.retries` is how
-        often it may be tried again here, if the tool may at all.
+        So are wrong arguments. `key` names this call of this run; a call that is repeated comes under the same one.
+        `context.retries` is how often it may be tried again here, if the tool may at all.
 
         Raises:
             ToolUnavailable: no replica answered.
@@ -151,9 +151,9 @@ class Tools(Protocol):
 
 
 class Metrics(Protocol):
-    """Takes observations of the metrics of `observability.metric_catalogue`, each with a value for each of its labels.
+    """Takes observations of the metrics of `observability.metric_catalogue`.
 
-    It costs a few microseconds, and never fails the one who observes.
+    Each has a value for each of its labels. It costs a few microseconds, and never fails the one who observes.
     """
 
     def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
@@ -182,7 +182,7 @@ class Span(Protocol):
         ...
 
     def start_child(self, kind: SpanKind, name: str, inputs: SpanContent | None = None) -> AbstractContextManager[Span]:
-        """Start a child span. It ends with the block, and records the exception that ends the block."""
+        """Start a child span that ends with the block and records its exception."""
         ...
 
     def set_attributes(self, **attributes: AttributeValue) -> None:
@@ -206,7 +206,7 @@ class TurnSpan(Span, Protocol):
     """The root span of a turn."""
 
     def set_outcome(self, outcome: FinalStatus, last: Answer | Failed | None = None) -> None:
-        """Set how the turn has ended. A turn that goes on in another process has no outcome here."""
+        """Set how the turn ended; nothing if another process continues it."""
         ...
 
 

@@ -76,7 +76,7 @@ def terms(text: str) -> list[str]:
 
 
 def content_terms(text: str) -> frozenset[str]:
-    """The distinct terms of `text`; of Han, kana and hangul the pairs, where there are pairs."""
+    """The distinct terms of a text; of Han, kana and hangul the pairs."""
     return frozenset(_terms(_normalize(text), pairs_only=True))
 
 

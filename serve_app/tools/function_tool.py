@@ -124,7 +124,7 @@ def _arguments(name: str, signature: inspect.Signature) -> tuple[type[BaseModel]
 
 
 def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
-    """The type and default of a field; its alias is the parameter's own, or the name."""
+    """The type and default of a field, with the parameter's own alias or its name."""
     default = ... if parameter.default is parameter.empty else parameter.default
     annotations = [*getattr(parameter.annotation, "__metadata__", ()), default]
     if any(isinstance(each, FieldInfo) and (each.alias or each.validation_alias) for each in annotations):

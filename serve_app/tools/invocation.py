@@ -176,7 +176,7 @@ class _ExitRequested(Exception):
 
 
 async def run_contained(call: Coroutine[Any, Any, T]) -> T:
-    """Run a tool's code in its own task, so that it ends only its own call.
+    """Run a tool's code in its own task, so that it ends no other call.
 
     A cancellation from outside cancels that task and is raised again. A task that cancels itself has crashed.
 

@@ -77,7 +77,7 @@ class _ToolPage(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class ListedTool:
+class McpToolEntry:
     """A tool as its server lists it."""
 
     description: str
@@ -114,7 +114,7 @@ class McpServer:
     """One MCP server: the tools that it lists, and the current session."""
 
     def __init__(self, name: str, connect: Connect, connect_timeout_s: float) -> None:
-        self.listed: dict[str, ListedTool] = {}
+        self.tools: dict[str, McpToolEntry] = {}
         """The tools as they were last listed; they stay while the server is away."""
         self._name = name
         self._connect = connect
@@ -259,7 +259,7 @@ class McpServer:
                 current = _Session(session)
                 async with asyncio.timeout(self._connect_timeout_s):
                     await session.initialize()
-                    self.listed = await self._list_tools(session)
+                    self.tools = await self._list_tools(session)
                 started.set_result(current)
                 on_end.append(current.end)
                 await self._watch(current)
@@ -293,7 +293,7 @@ class McpServer:
                 session.list_changed = False
                 try:
                     async with asyncio.timeout(self._connect_timeout_s):
-                        self.listed = await self._list_tools(session.session)
+                        self.tools = await self._list_tools(session.session)
                 except (TimeoutError, McpError, ValidationError) as error:
                     logger.warning("mcp_list_failed", extra={"server": self._name, "error": repr(error)})
             while session.needs_ping and not session.ended.is_set():
@@ -301,7 +301,7 @@ class McpServer:
                 if session.needs_ping and not session.calls:  # a server that is busy with others answers no ping
                     session.end()
 
-    async def _list_tools(self, session: ClientSession) -> dict[str, ListedTool]:
+    async def _list_tools(self, session: ClientSession) -> dict[str, McpToolEntry]:
         """The server's tools; a malformed one is left out alone."""
         entries: list[Any] = []
         cursor: str | None = None
@@ -312,7 +312,7 @@ class McpServer:
             cursor = page.nextCursor if isinstance(page.nextCursor, str) else None
             if not cursor or len(entries) >= MAX_TOOLS:
                 break
-        found: dict[str, ListedTool] = {}
+        found: dict[str, McpToolEntry] = {}
         for each in entries[:MAX_TOOLS]:
             try:
                 found.setdefault(each["name"], _read_entry(each))
@@ -322,14 +322,14 @@ class McpServer:
         return found
 
 
-def _read_entry(tool: dict[str, Any]) -> ListedTool:
+def _read_entry(tool: dict[str, Any]) -> McpToolEntry:
     """The tool of an entry in a server's list."""
     if not isinstance(tool["name"], str):
         raise TypeError("its name is no text")
     description = tool.get("description") or tool.get("title") or ""
     text = truncate(sanitize_text(str(description)), MAX_DESCRIPTION)
     schema = sanitize_json(tool.get("inputSchema") or {"type": "object"})
-    return ListedTool(text, ArgumentsReader(schema))
+    return McpToolEntry(text, ArgumentsReader(schema))
 
 
 async def _answers_ping(session: ClientSession) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from serve_app.config import McpToolSettings, ToolSettings
-    from serve_app.tools.mcp_session import Connect, ListedTool, McpServer
+    from serve_app.tools.mcp_session import Connect, McpServer, McpToolEntry
     from serve_app.values import IdempotencyKey, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -47,24 +47,24 @@ class McpTool:
 
     @property
     def spec(self) -> ToolSpec:
-        listed = self._listed
-        if listed is None:
+        entry = self._tool_entry
+        if entry is None:
             return unavailable_spec(self._name, self._settings)
-        known = spec_of(self._name, self._settings, listed.description, listed.arguments.schema)
+        known = spec_of(self._name, self._settings, entry.description, entry.arguments.schema)
         return known if self._server.available else known.model_copy(update={"ready": False})
 
     @property
-    def _listed(self) -> ListedTool | None:
-        return self._server.listed.get(self._mcp.tool or self._name)
+    def _tool_entry(self) -> McpToolEntry | None:
+        return self._server.tools.get(self._mcp.tool or self._name)
 
     def start(self) -> None:
         self._server.start()
 
     def read_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return self._listed.arguments.read(arguments) if self._listed else arguments
+        return self._tool_entry.arguments.read(arguments) if self._tool_entry else arguments
 
     async def call(self, arguments: Mapping[str, Any], key: IdempotencyKey) -> ToolReply:
-        if self._listed is None:
+        if self._tool_entry is None:
             raise ToolUnreachable
         effect = self._settings.effect
         meta = None if effect == "pure" else {IDEMPOTENCY_KEY: str(key)}
@@ -100,7 +100,7 @@ class McpServerTools:
         self._mcp = mcp
         self._server = server
         self._reserved_names = frozenset(reserved_names)
-        self._known: Mapping[str, ListedTool] = {}
+        self._known: Mapping[str, McpToolEntry] = {}
         self._tools: dict[str, McpTool] = {}
 
     @property
@@ -111,13 +111,13 @@ class McpServerTools:
     @property
     def available(self) -> bool:
         """Whether the server is connected and has tools."""
-        return self._server.available and bool(self._server.listed)
+        return self._server.available and bool(self._server.tools)
 
     @property
     def tools(self) -> dict[str, McpTool]:
         """The tools that the server last listed; a name in use gets a number."""
-        if self._known is not self._server.listed:
-            self._known = self._server.listed
+        if self._known is not self._server.tools:
+            self._known = self._server.tools
             found: dict[str, McpTool] = {}
             for original in sorted(self._known):
                 name = _unused_name(make_tool_name(self._mcp.prefix + original), {*self._reserved_names, *found})

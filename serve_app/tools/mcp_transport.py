@@ -151,7 +151,7 @@ def _error_event(message: bytes) -> bytes:
 
 
 def classify_error(error: ErrorData) -> Fault | None:
-    """What an error means for the session; None if it is a reply to the call."""
+    """What an error means for the session; None for a reply to the call."""
     if isinstance(error.data, dict) and error.data.get("mark") == MARK:
         kind: Fault = error.data["kind"]
         return kind
