@@ -188,6 +188,7 @@ class ScriptedAgent:
         self.check_pause_s = 0.0
         self.listed: SessionSizes | None = None
         self.redis: Redis | None = None
+        self._closed = False
         self._playing: set[asyncio.Task[None]] = set()
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
@@ -227,6 +228,8 @@ class ScriptedAgent:
 
     async def _play(self, run: PlayedRun, context: Context, request: ChatRequest) -> None:
         for step in self._steps(context, request):
+            if self._closed:
+                return
             if isinstance(step, float):
                 await self._pause(run, step)
             elif getattr(step, "run_id", None) == "":
@@ -237,12 +240,13 @@ class ScriptedAgent:
 
     async def _pause(self, run: PlayedRun, pause_s: float) -> None:
         until = time.monotonic() + pause_s
-        while not run.over and (left_s := until - time.monotonic()) > 0:
+        while not (run.over or self._closed) and (left_s := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left_s, POLL_S))
             await run.see_end()
 
     async def close(self) -> None:
-        """Stop what still plays."""
+        """Stop what still plays; the client of Redis may lose a cancellation."""
+        self._closed = True
         for playing in self._playing:
             playing.cancel()
         await asyncio.gather(*self._playing, return_exceptions=True)

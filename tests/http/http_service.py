@@ -154,6 +154,9 @@ async def running(service: Service) -> AsyncIterator[Service]:
             for _ in range(1000):
                 if server.server_state.connections:
                     await asyncio.sleep(0.001)
+            for connection in list(server.server_state.connections):  # of clients that have not left
+                connection.transport.abort()
+            await asyncio.sleep(0)
             await server.lifespan.shutdown()
 
 

@@ -27,9 +27,9 @@ async def _said(service: Any, key: str, retries: int = 0) -> Any:
     ],
 )
 async def test_a_key_that_is_not_known_or_opens_something_else_is_told_in_openais_words(
-    scopes, raises, code, kind
+    api_redis_url, scopes, raises, code, kind
 ) -> None:
-    async with running(keyed()) as service:
+    async with running(keyed(api_redis_url)) as service:
         key = (await key_of(service, *scopes))["Authorization"].split()[1] if scopes else "sk-of-somebody-else"
         with pytest.raises(raises) as refused:
             await _said(service, key)
