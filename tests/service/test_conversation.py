@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    import httpx
     from running_service import Service
 
 MANUAL = """
@@ -104,6 +106,31 @@ def test_a_greeting_calls_nothing_and_names_the_offline_model(service: Service) 
     assert answer["tool_calls"] == []
     assert answer["model"] == "offline"
     assert answer["usage"]["output_tokens"] > 0
+
+
+def test_a_request_id_leads_to_the_run_or_to_why_the_turn_was_refused(service: Service) -> None:
+    turn = {"user_input": "你好", "session_id": "traced"}
+    with service.client() as client:
+        run_id = client.post("/agent/chat", json=turn, headers={"X-Request-Id": "ran"}).json()["run_id"]
+        refused = client.post("/agent/chat", json={**turn, "user_input": ""}, headers={"X-Request-Id": "refused"})
+        assert refused.json()["error"]["reason"] == "invalid"
+        logs = {name: _request_log(client, name) for name in ("ran", "refused")}
+    assert (logs["ran"]["run_id"], logs["refused"]["run_id"]) == (run_id, None)
+    assert "run_ended" in [line["event"] for line in logs["ran"]["lines"]]
+    [line] = logs["refused"]["lines"]
+    assert (line["event"], line["fields"]["reason"]) == ("turn_refused", "invalid")
+
+
+def _request_log(client: httpx.Client, request_id: str) -> dict[str, Any]:
+    """The log of the request, as soon as it is written."""
+    give_up = time.monotonic() + 20
+    while True:
+        response = client.get(f"/admin/requests/{request_id}/logs")
+        log = response.json()
+        if response.status_code == 200 and {"turn_refused", "run_ended"} & {line["event"] for line in log["lines"]}:
+            return log  # type: ignore[no-any-return]
+        assert time.monotonic() < give_up, log
+        time.sleep(0.1)
 
 
 def test_a_session_can_be_read_and_deleted(service: Service) -> None:

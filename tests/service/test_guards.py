@@ -50,6 +50,11 @@ def test_serves_proxies_hold_off_who_steers_drips_or_was_refused(
             assert all(int(each.headers["Retry-After"]) > 30 for each in refused)
             assert [each.json()["error"]["request_id"] for each in refused] == [one for [one] in ids]
             assert len({one for [one] in ids}) == REFUSED
+            assert {each.json()["error"]["reason"] for each in refused} == {"rate_limited"}
+            found = [client.get(f"/admin/requests/{one}/logs") for [one] in ids[:1]]
+            assert found[0].json()["run_id"] is None, found[0].text
+            [line] = found[0].json()["lines"]
+            assert (line["event"], line["fields"]["reason"]) == ("turn_refused", "rate_limited")
             by_proxies, by_ingresses = _counted(client, REFUSED + 1)
     assert by_proxies + by_ingresses == REFUSED + 1
     assert by_proxies >= 1

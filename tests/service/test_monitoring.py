@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 import ray
-from collectors import Collector, Told, langsmith, otlp
+from collectors import Collector, ReceivedSpan, langsmith, otlp
 from dashboard_files import RARE, unanswered
 from debian_monitoring import Prometheus, alertmanager, hurried, prometheus, wait_until
 from rule_files import RULES
@@ -268,7 +268,7 @@ def test_a_turn_is_one_trace_for_langsmith_and_for_any_collector(watched: Watche
         ("otlp", watched.otlp, trace),
     ):
 
-        def spans(collector: Collector = collector, of: str = of) -> list[Told]:
+        def spans(collector: Collector = collector, of: str = of) -> list[ReceivedSpan]:
             return [span for span in collector.spans if span.trace == of]
 
         wait_until(lambda: any(span.name == "serve_app" for span in spans()), 20, "the trace is told")
