@@ -10,12 +10,19 @@ from worker_process import WorkerProcess
 
 from serve_app.config import RunSettings
 from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.runs import worker
 from serve_app.runs.event_log import RunEventLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from redis.asyncio import Redis
+
+
+@pytest.fixture(autouse=True)
+def frequent_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers look for lapsed runs ten times a second, so that no test waits for the next look."""
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.1)
 
 
 @pytest.fixture

@@ -296,7 +296,7 @@ async def test_whoever_follows_a_run_that_nobody_can_read_learns_that_it_failed(
     asked = context()
     await log.claim(asked, request(), None)
     await redis.hset(RunKeys("default", asked.run_id).run, "context", "{")  # type: ignore[misc]  # redis-py types both clients at once
-    start()
+    await start().expire_leases()
     async with asyncio.timeout(ADOPTED_S + 2):
         events = [event async for event in log.events(asked, asked.run_id)]
     assert isinstance(events[-1].data, Failed)
@@ -317,7 +317,7 @@ async def test_a_log_that_a_successor_cannot_read_fails_its_run_and_the_others_a
     await first.die()
     await asyncio.gather(*reading)
     await redis.xadd(RunKeys("default", poison.run_id).steps, {"event": "tool_result", "data": "{"}, id="1-1")
-    start()
+    await start().expire_leases()
     async with asyncio.timeout(ADOPTED_S):
         mine = [event async for event in log.events(poison, poison.run_id)]
         theirs = [event async for event in log.events(other, other.run_id)]

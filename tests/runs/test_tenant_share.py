@@ -92,6 +92,7 @@ async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Sta
     for each in (*left, modest):
         await log.claim(each, request(), None)
     process = start(_greedy, max_runs=16)
+    await process.expire_leases()
     async with asyncio.timeout(ADOPTED_S):
         assert (await process.events(_asked("modest"), request()))[-1].name == "answer"
         events = [event async for event in log.events(modest, modest.run_id)]

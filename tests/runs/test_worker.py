@@ -135,7 +135,8 @@ async def test_a_run_that_nobody_follows_is_adopted_when_its_owner_is_not_heard_
 async def test_two_processes_that_see_a_lapsed_run_adopt_it_once(start: Start, log: RunEventLog, redis: Redis) -> None:
     asked = context()
     await _dead(start, asked)
-    start(), start(), start()
+    others = start(), start(), start()
+    await others[0].expire_leases()
     async with asyncio.timeout(ADOPTED_S):
         names = [event.name async for event in log.events(asked, asked.run_id)]
     assert (names.count("run"), names.count("answer")) == (2, 1)
@@ -154,7 +155,7 @@ async def test_a_run_that_was_registered_is_run_even_if_nobody_starts_it(start: 
     asked = context()
     assert (await log.claim(asked, request(), None)).fresh
     assert (await log.run(asked, asked.run_id)).status == "queued"
-    start()
+    await start().expire_leases()
     async with asyncio.timeout(ADOPTED_S):
         events = [event async for event in log.events(asked, asked.run_id)]
     assert events[-1].name == "answer"

@@ -17,6 +17,8 @@ from serve_app.runs.execution import RunServices
 from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.store import RunStore
 from serve_app.runs.worker import RunWorker
+from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
+from serve_app.stores.redis_keys import UNFINISHED_RUNS
 from serve_app.values import Answer, ChatRequest, Context, RunEvent, Token
 
 if TYPE_CHECKING:
@@ -67,17 +69,26 @@ class WorkerProcess:
     settings: dict[str, Any] = field(default_factory=dict)
     max_runs: int = 100
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
+    max_wait_s: float = MAX_WAIT_S
+    """How long it waits for a Redis that is away."""
 
     def __post_init__(self) -> None:
         runs = RunSettings(**self.settings)
         self.store = RunStore(
             self.redis, runs, ConversationMemory(self.redis, MemorySettings(), self.metrics), uuid4().hex
         )
-        writer = EventWriter(self.store, metrics=RunMetrics(self.metrics, frozenset({"look"})))
+        writer = EventWriter(
+            self.store, RedisAvailability(self.max_wait_s), RunMetrics(self.metrics, frozenset({"look"}))
+        )
         self.worker = RunWorker(RunServices(self.redis, self.store, writer, runs, self.work), self.max_runs)
 
     async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
         return [event async for event in self.worker.follow(asked, request, after)]
+
+    async def expire_leases(self) -> None:
+        """Have the time of its leases be over: whoever looks next finds the runs of a dead process."""
+        for member in await self.redis.zrange(UNFINISHED_RUNS, 0, -1):
+            await self.redis.zadd(UNFINISHED_RUNS, {member: 1})
 
     async def die(self) -> None:
         """What SIGKILL leaves: nothing is released, nothing is told."""
