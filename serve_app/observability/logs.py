@@ -2,7 +2,7 @@
 
 The message of our own records is the name of an event, and its fields are in `extra`:
 
-    logger.warning("run_taken_over", extra={"after": 4})
+    logger.warning("run_adopted", extra={"after": 4})
 
 Its ids (run, request, tenant) come from the `log_context` block around the call. The text of a library's record is a
 sentence and is written as `message`. `RedactingFilter` masks every record before it is written or sent.

@@ -13,6 +13,7 @@ from agent_process import NEVER, DyingStore, Pace, context, dying_store, killed,
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from serve_app.errors import StoreUnavailable
+from serve_app.runs import event_writer
 from serve_app.values import Answer, ChatRequest, RunStarted, Token, ToolCall, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -177,12 +178,16 @@ async def test_a_turn_that_loses_a_process_after_each_step_ends_like_one_that_do
     assert await _remembered(agents[-1], asked) == remembered
 
 
-async def test_a_stream_that_is_cut_after_any_event_tells_the_answer_once(start_agent: Open) -> None:
+async def test_a_stream_that_is_cut_after_any_event_tells_the_answer_once(
+    start_agent: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_writer, "INTERVAL_MIN_S", 0.002)
+    monkeypatch.setattr(event_writer, "INTERVAL_MAX_S", 0.002)
     for last in count(1):
         asked = context(session=f"s{last}")
         request = ChatRequest(user_input="Pay!", session_id=asked.session_id, stream=True)
         first = start_agent(*SCRIPT, store=dying_store(last))
-        first.model.pause_s = 0.03
+        first.model.pause_s = 0.008  # each word is an event of its own
         if not await killed(first, asked, request):
             break
         log = await first.store.read_entries(asked)

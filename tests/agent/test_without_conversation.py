@@ -12,6 +12,7 @@ from serve_app.config import FeedbackSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.runs.feedback import FeedbackStore
 from serve_app.runs.store import RunStore
+from serve_app.stores.redis_keys import UNFINISHED_RUNS
 from serve_app.values import Answer, ChatRequest, FeedbackRequest, Message, TurnRequest
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ async def test_turns_without_a_conversation_do_not_wait_for_one_another(start_ag
     waiting.cancel()
 
 
-async def test_the_history_survives_the_death_of_the_process(start_agent: Open) -> None:
+async def test_the_history_survives_the_death_of_the_process(start_agent: Open, redis: Redis) -> None:
     asked = context(session="")
     steps = [reply("", ("echo", {"text": "a"})), reply("Ann.")]
     first = start_agent(*steps, store=dying_store(3))
     assert await killed(first, asked, REQUEST)
     second = start_agent()
+    for member in await redis.zrange(UNFINISHED_RUNS, 0, -1):
+        await redis.zadd(UNFINISHED_RUNS, {member: 1})  # its lease has expired
     async with asyncio.timeout(8):  # it adopts the run, of which nobody but Redis tells it
         await second.model.hanging.wait()
     said = [(kind, text) for kind, text in _asked(second) if kind == "human"]

@@ -20,12 +20,12 @@ theirs = logging.getLogger("some.library")
 
 
 def test_a_line_has_its_event_its_fields_its_process_and_its_time(told: Told) -> None:
-    ours.warning("run_taken_over", extra={"after": 4})
+    ours.warning("run_adopted", extra={"after": 4})
     [line] = told.lines
     assert line.pop("ts").endswith("+00:00")
-    assert line == {"level": "WARNING", **PROCESS, "event": "run_taken_over", "after": 4}
+    assert line == {"level": "WARNING", **PROCESS, "event": "run_adopted", "after": 4}
     assert told.readable[0].startswith("WARNING ")
-    assert told.readable[0].endswith(" Agent run_taken_over after=4")
+    assert told.readable[0].endswith(" Agent run_adopted after=4")
 
 
 def test_a_librarys_line_is_a_message(told: Told) -> None:
