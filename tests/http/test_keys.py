@@ -48,31 +48,30 @@ async def test_load_balancers_prometheus_and_readers_need_no_key(guarded: Servic
     assert (await guarded.client.get(path)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        [],
-        [("Authorization", "")],
-        [("Authorization", "Bearer")],
-        [("Authorization", f"Bearer {WRONG}")],
-        [("Authorization", WRONG)],
-        [("Authorization", f"Basic {WRONG}")],
-        [("Authorization", "Bearer \xff")],
-        [("Authorization", "Bearer " + "x" * 10_000)],
-    ],
-    ids=lambda given: str(given)[:40],
-)
+UNKNOWN_KEYS = [
+    [],
+    [("Authorization", "")],
+    [("Authorization", "Bearer")],
+    [("Authorization", f"Bearer {WRONG}")],
+    [("Authorization", WRONG)],
+    [("Authorization", f"Basic {WRONG}")],
+    [("Authorization", "Bearer \xff")],
+    [("Authorization", "Bearer " + "x" * 10_000)],
+]
+
+
 @pytest.mark.parametrize("path", ["/agent/chat", "/knowledge/documents", "/admin/keys", "/v1/models", "/nowhere", "/"])
-async def test_without_a_known_key_everything_is_a_401_whether_it_exists_or_not(guarded, given, path) -> None:
-    headers = [(name, value.encode("latin-1")) for name, value in given]
-    response = await guarded.client.post(path, json=CHAT, headers=headers)
-    assert told_in(response) == (401, "unauthenticated")
-    assert response.headers["WWW-Authenticate"] == "Bearer"
-    in_body = {"type"} if path.startswith("/v1/") else {"request_id"}  # OpenAI's errors have no such field
-    assert in_body <= response.json()["error"].keys()
-    assert (
-        response.json()["error"].get("request_id", response.headers["X-Request-Id"]) == response.headers["X-Request-Id"]
-    )
+async def test_without_a_known_key_everything_is_a_401_whether_it_exists_or_not(guarded, path) -> None:
+    for given in UNKNOWN_KEYS:
+        headers = [(name, value.encode("latin-1")) for name, value in given]
+        response = await guarded.client.post(path, json=CHAT, headers=headers)
+        case = str(given)[:60]
+        assert told_in(response) == (401, "unauthenticated"), case
+        assert response.headers["WWW-Authenticate"] == "Bearer", case
+        error, request_id = response.json()["error"], response.headers["X-Request-Id"]
+        # OpenAI's errors have no request id
+        assert ("type" if path.startswith("/v1/") else "request_id") in error, case
+        assert error.get("request_id", request_id) == request_id, case
     assert guarded.agent.calls == 0
 
 

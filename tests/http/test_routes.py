@@ -91,17 +91,17 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure[2])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("as_value", [False, True])
-async def test_a_failure_of_ours_has_its_status_and_its_message(service, failure, stream, as_value):
-    error, status, code = failure
-    service.agent.script = [Failed(error=Failure.of(error, "q1")) if as_value else error]
-    response = await service.client.post("/agent/chat", json={**CHAT, "stream": stream}, headers={"X-Request-Id": "q1"})
-    assert response.status_code == status
-    expected = {"code": code, "message": error.message, "retryable": error.retryable, "request_id": "q1"}
-    assert response.json() == {"error": {**expected, "reason": error.reason}}
-    assert ("retry-after" in response.headers) == (status == 503)
+async def test_a_failure_of_ours_has_its_status_and_its_message(service, stream, as_value):
+    for error, status, code in FAILURES:
+        service.agent.script = [Failed(error=Failure.of(error, "q1")) if as_value else error]
+        sent = {**CHAT, "stream": stream}
+        response = await service.client.post("/agent/chat", json=sent, headers={"X-Request-Id": "q1"})
+        assert response.status_code == status, code
+        expected = {"code": code, "message": error.message, "retryable": error.retryable, "request_id": "q1"}
+        assert response.json() == {"error": {**expected, "reason": error.reason}}
+        assert ("retry-after" in response.headers) == (status == 503), code
 
 
 @pytest.mark.parametrize(("given_s", "told"), [(None, "1"), (0.2, "1"), (2.1, "3")])

@@ -209,11 +209,11 @@ async def test_a_store_that_is_down_is_a_status(service, method, below):
 
 
 @pytest.mark.parametrize(("method", "below"), ROUTES)
-@pytest.mark.parametrize("run_id", ["x" * 65, "a.b", "a%20b", "%E4%BC%9A", "a%0a", "*"])
-async def test_a_run_id_of_another_form_is_refused(service, method, below, run_id):
-    response = await service.client.request(method, f"/agent/runs/{run_id}{below}")
-    assert response.status_code == 422
-    assert response.json()["error"]["message"].startswith("Parameter 'run_id' should match pattern")
+async def test_a_run_id_of_another_form_is_refused(service, method, below):
+    for run_id in ("x" * 65, "a.b", "a%20b", "%E4%BC%9A", "a%0a", "*"):
+        response = await service.client.request(method, f"/agent/runs/{run_id}{below}")
+        assert response.status_code == 422, run_id
+        assert response.json()["error"]["message"].startswith("Parameter 'run_id' should match pattern"), run_id
     assert service.runs.asked == []
 
 
