@@ -93,7 +93,7 @@ class AnswerCache:
     async def put(self, lead: Lead | None, answer: Answer, progress: TurnProgress) -> None:
         """Store the answer and give it to the runs that wait.
 
-        Where it is not for others, each answers for itself.
+        Where the answer is not for others, each run makes its own.
         """
         if lead is None:
             return
@@ -107,9 +107,9 @@ class AnswerCache:
             return  # the lead expires, and another run makes the answer
 
     def release(self, lead: Lead | None, error: BaseException) -> None:
-        """Give the lead up after an error. Another run leads after a cancellation.
+        """Give the lead up after an error.
 
-        Else each answers for itself.
+        After a cancellation another run leads; after an error of ours each run makes its own answer.
         """
         if lead is None:
             return
@@ -166,7 +166,7 @@ def request_options(request: ChatRequest) -> dict[str, Any]:
 def hashable_messages(messages: Sequence[BaseMessage]) -> list[Any]:
     """Return the messages as JSON.
 
-    Of the ids of calls, which providers make up, only which result is which call's.
+    Ids of calls, which providers make up, are replaced by the places of the calls.
     """
     places: dict[str | None, int] = {}
     for message in messages:

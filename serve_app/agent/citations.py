@@ -44,7 +44,7 @@ ENOUGH_WORDS, ENOUGH_SHARE = 8, 0.6
 def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
     """Return the passages that `answer` cites by number.
 
-    Where it cites none, those whose words it is made of.
+    Where it cites none, they are those whose words it is made of.
     """
     cited = cited_numbers(answer, len(passages))
     by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
@@ -58,7 +58,7 @@ def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
 def _passages_reused(words: frozenset[str], passages: list[Passage]) -> list[Passage]:
     """Return the passages that share enough words with the answer.
 
-    One that found nothing shares few with any.
+    An answer that says that nothing was found shares few with any passage.
     """
     enough = min(ENOUGH_WORDS, ENOUGH_SHARE * len(words))
     return [passage for passage in passages if words and len(words & content_terms(passage.text)) >= enough]
@@ -115,7 +115,7 @@ def _is_index(before: str, after: str) -> bool:
 def _numbers(items: str, count: int) -> set[int]:
     """Return the numbers in one pair of brackets.
 
-    None where one has no passage: then they are something else.
+    The set is empty where one of them has no passage: then they are no citation.
     """
     found: set[int] = set()
     for item in re.findall(rf"{_ITEM}", items):

@@ -41,7 +41,8 @@ def reached_limit(
 ) -> str | None:
     """Return the limit that makes the next reply the answer.
 
-    None while the model may call `tools`. `own_steps` were made by the service itself and do not count as the model's.
+    Returns None while the model may call `tools`. `own_steps` were made by the service itself and do not count as the
+    model's.
     """
     used = progress.usage.input_tokens + progress.usage.output_tokens
     limits = {

@@ -43,7 +43,7 @@ def to_memory(messages: Iterable[BaseMessage]) -> list[Message]:
 def tool_requests(reply: AIMessage) -> list[ToolRequest]:
     """Return the tool calls of a reply.
 
-    One whose arguments are no JSON has none, and its result says what is wrong.
+    A call whose arguments are no JSON has none, and its result says what is wrong.
     """
     calls = [
         *((call["id"], call["name"], call["args"]) for call in reply.tool_calls),
@@ -107,7 +107,7 @@ def assemble_reply(whole: AIMessage) -> AIMessage:
 def _parse_object(written: str) -> dict[str, Any] | None:
     """Parse the JSON object of a model, with line breaks in strings.
 
-    None where it is none.
+    Returns None where it is no object.
     """
     try:
         read = json.loads(written, strict=False)

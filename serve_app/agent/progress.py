@@ -130,7 +130,7 @@ class TurnProgress:
     def mark_forced(self, *, truncated: bool = False) -> None:
         """Note that the answer was forced.
 
-        `truncated`: by calls that were cut off, and so were not made.
+        `truncated` says that calls were cut off, and so were not made.
         """
         self.missing[_MODEL] = _MODEL
         if truncated:
@@ -167,8 +167,8 @@ class TurnProgress:
     def shorten(self) -> bool:
         """Shorten a conversation that is longer than the model reads.
 
-        False where nothing is left to shorten. The older half of the exchanges goes first; with none left, the longest
-        tool result of the turn is cut.
+        Returns False where nothing is left to shorten. The older half of the exchanges goes first; with none left, the
+        longest tool result of the turn is cut.
         """
         if (history := without_oldest(self.history)) is not None:
             self.history = history
@@ -213,7 +213,7 @@ class TurnProgress:
 def without_oldest(history: list[BaseMessage]) -> list[BaseMessage] | None:
     """Return the system prompt and the later half of the exchanges.
 
-    None where there are none.
+    Returns None where there are no exchanges.
     """
     first = [message for message in history[:1] if isinstance(message, SystemMessage)]
     rest = history[len(first) :]

@@ -30,7 +30,7 @@ The application that asks adds what follows; where that says otherwise, what sta
 def system_prompt(prompt: str, instructions: str = "") -> str:
     """Return the system prompt: configured text, rules for tools and citations, the request's instructions.
 
-    All in one message: some providers take no second one.
+    It is one message: some providers take no second one.
     """
     text = prompt.rstrip() + "\n" + DATA + "\n" + CITING.format(tool=KNOWLEDGE_SEARCH)
     return text + "\n" + ADDED.format(instructions=instructions) if instructions else text

@@ -306,7 +306,7 @@ def is_answer(reply: AIMessage) -> bool:
 def _create_stream(run: Run) -> Callable[[Token | Reasoning], None] | None:
     """Return what sends text to the run's followers.
 
-    Reasoning only to a client that asked for it.
+    Reasoning is sent only to a client that asked for it.
     """
     if not run.request.stream:
         return None

@@ -197,7 +197,7 @@ class SharedAnswers:
     async def get(self, question: CacheLookup, *, afresh: bool = False) -> Hit | Lead | None:
         """Return the answer, waiting while another run makes it; or the right to make it.
 
-        The right is renewed until `put` or `release`. None where the run makes its answer for itself only.
+        The right is renewed until `put` or `release`. Returns None where the run makes its answer for itself only.
         `afresh` takes no answer that was made before, and waits for none. The caller limits how long it waits.
         """
         arguments = (question.run_id, self._owner, LEAD_MS, "afresh" if afresh else "")
@@ -224,8 +224,8 @@ class SharedAnswers:
     async def put(self, lead: Lead, answer: CachedAnswer) -> bool:
         """Store the answer for all who wait for it, and return whether it is stored.
 
-        It is not where a document has changed meanwhile, or where another run was given the lead later, or has stored
-        its answer.
+        It is not stored where a document has changed meanwhile, or where another run was given the lead later, or has
+        stored its answer.
         """
         self._leads.discard(lead)
         arguments = (lead.question.run_id, lead.version, lead.begun_us, self._ttl_ms, answer.model_dump_json())

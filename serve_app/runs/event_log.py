@@ -168,8 +168,8 @@ class RunEventLog:
     async def claim(self, context: Context, request: ChatRequest, key: str | None) -> Claim:
         """Register the run `context.run_id`.
 
-        Where the tenant's `key` came before, the run that it began instead. A run that is registered is run, even if
-        nobody starts it, unless it is withdrawn.
+        Where the tenant's `key` came before, this returns the run that it began. A run that is registered is run, even
+        if nobody starts it, unless it is withdrawn.
 
         Raises:
             KeyReused: the key came with another request.
@@ -190,8 +190,8 @@ class RunEventLog:
     async def withdraw(self, context: Context, key: str | None, why: Overloaded) -> bool:
         """Take back the run `context.run_id`, claimed with `key`, which the agents refused.
 
-        Whoever joined it meanwhile reads `why`, and the key begins another run the next time. False, and nothing is
-        changed, where a process has taken the run by itself.
+        Requests that joined it meanwhile get `why`, and the key begins another run the next time. Returns False, and
+        nothing is changed, where a process has taken the run by itself.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -260,7 +260,7 @@ class RunEventLog:
     async def cancel(self, context: Context, run_id: str) -> RunRecord:
         """End a run without an answer; one that has ended stays as it is.
 
-        What became of it.
+        Returns the state of the run after that.
 
         Raises:
             NotFound: the tenant has no such run, or its time is over.

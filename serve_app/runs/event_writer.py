@@ -198,7 +198,7 @@ class EventWriter:
     def _count_end(self, pending: PendingWrite) -> None:
         """Count a run that this write ended.
 
-        After the write, so that no process that adopts it counts it, too.
+        This comes after the write, so that a process that adopts the run does not count it, too.
         """
         if pending.append.status:
             try:

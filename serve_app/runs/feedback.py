@@ -38,7 +38,7 @@ class FeedbackStore:
     async def vote(self, context: Context, vote: FeedbackRequest) -> Rating | None:
         """Rate a run; a second vote takes the first one's place.
 
-        What the run was rated before.
+        Returns the earlier rating.
 
         Raises:
             NotFound: the tenant has no such run, or its time is over.

@@ -134,7 +134,7 @@ class Run:
     async def journal_effect(self, step: int, index: int) -> bool:
         """Record that an effect is about to be made.
 
-        False where an earlier owner recorded it before it died.
+        Returns False where an earlier owner recorded it before it died.
 
         Raises:
             NotOurs: another process has the run, or it was ended.

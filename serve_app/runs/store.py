@@ -84,7 +84,7 @@ class RunAppend:
     def without_memory(self) -> RunAppend:
         """Return the same with an answer that is degraded by `memory`.
 
-        For the time in which Redis is away.
+        It is used while Redis is away.
         """
         answer = self.entries[-1].event.data if self.status else None
         if not self.context.session_id or not isinstance(answer, Answer):
@@ -187,7 +187,7 @@ class RunStore:
     async def reserve(self, context: Context, epoch: int, call: str) -> WriteResult | Literal["taken"]:
         """Journal that the call `call` is about to be made.
 
-        `taken` where an earlier owner has journaled it.
+        Returns `taken` where an earlier owner has journaled it.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -281,7 +281,7 @@ class RunStore:
     async def _read_request(self, keys: RunKeys) -> tuple[Context, TurnRequest] | None:
         """Return context and request of a run, without fields of a later version.
 
-        None where they cannot be parsed.
+        Returns None where they cannot be parsed.
         """
         try:
             with translate_redis_errors():

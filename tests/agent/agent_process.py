@@ -1,4 +1,4 @@
-"""How is a turn run in a process of its own, with a model and tools that do as they are told?"""
+"""Test harness: an agent process with a scripted model, fake tools and a fake retriever."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ class AgentProcess:
         return [message.type for message in self.model.asked[step]]
 
     async def die(self) -> None:
-        """What SIGKILL leaves: nothing is released, nothing is told."""
+        """Stop like a process that gets SIGKILL: nothing is released, nobody is notified."""
         tasks = {*self.worker._background, *self.worker._tasks, *(self.answers._background if self.answers else ())}
         for execution in self.worker._executions.values():
             execution.feed.close()

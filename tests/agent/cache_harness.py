@@ -1,4 +1,4 @@
-"""How does a model answer that is asked by many, and counts how often?"""
+"""Test harness: several agent processes that share answers, over one Redis and one model."""
 
 from __future__ import annotations
 

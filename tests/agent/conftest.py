@@ -1,4 +1,4 @@
-"""Which processes do the agent's tests run?"""
+"""Fixtures: agent processes."""
 
 from __future__ import annotations
 

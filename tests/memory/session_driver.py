@@ -1,4 +1,4 @@
-"""How does a test take a session's turn, and leave something in its memory?"""
+"""Test harness: begins and ends turns of sessions, with something for memory to keep."""
 
 from __future__ import annotations
 

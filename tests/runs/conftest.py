@@ -1,4 +1,4 @@
-"""Processes that run runs, and the log that their followers read."""
+"""Fixtures: run workers, and the event log that their followers read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do several processes that run runs stand beside each other in one test?"""
+"""Test harness: a run worker as a process of its own, which can die without releasing anything."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def greet(run: Run) -> Answer:
 
 @dataclass
 class WorkerProcess:
-    """A host as a process of its own would be: it can die without a word."""
+    """A run worker as a process of its own: it can die without releasing anything."""
 
     redis: Redis
     work: Callable[[Run], Awaitable[Answer]] = greet
@@ -91,7 +91,7 @@ class WorkerProcess:
             await self.redis.zadd(UNFINISHED_RUNS, {member: 1})
 
     async def die(self) -> None:
-        """What SIGKILL leaves: nothing is released, nothing is told."""
+        """Stop like a process that gets SIGKILL: nothing is released, nobody is notified."""
         tasks = [*self.worker._background, *self.worker._tasks]
         for execution in self.worker._executions.values():
             execution.feed.close()
