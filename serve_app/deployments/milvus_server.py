@@ -38,7 +38,7 @@ def opened(data_dir: str) -> MilvusLite:
             collection.load()
             collection.flush()  # unflushed rows are searched by a slow scan
         except Exception:
-            logger.exception("collection_not_loaded", extra={"collection": name})  # calls for it fail with the reason
+            logger.exception("collection_not_loaded: %s", name)  # a plain log; calls for it fail with the reason
     return database
 
 
