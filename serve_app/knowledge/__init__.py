@@ -1,1 +1,1 @@
-"""How do documents become passages, and how are passages found?"""
+"""The knowledge base: documents become passages, and a search finds passages."""

@@ -1,4 +1,4 @@
-"""BM25 as an inner product of two sparse vectors, one of a passage and one of a question.
+"""BM25 as an inner product of sparse vectors of a passage and a question.
 
 Any vector index can compute it. A passage's side is tf (k1 + 1) / (tf + k1 (1 - b + b length / average)); a question's
 side is the idf ln(1 + (N - df + 0.5) / (df + 0.5)). The average length is a constant, because chunking bounds passages.
@@ -51,7 +51,7 @@ def term_id(term: str) -> int:
 
 
 def passage_weights(title: str, text: str) -> dict[int, float]:
-    """The passage's side of BM25; `title` is its path of headings, joined by ' > '."""
+    """The passage's side of BM25; `title` joins its path of headings by ' > '."""
     *path, heading = title.split(" > ")
     frequencies = Counter[str]()
     frequencies.update(terms(text))
@@ -73,13 +73,13 @@ def passage_frequencies(vectors: Iterable[dict[int, float]]) -> Counter[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchQuery:
     """The terms of a question, each with its synonyms and their weights."""
 
     concepts: dict[str, dict[str, float]]
 
     @classmethod
-    def parse(cls, text: str) -> Question:
+    def parse(cls, text: str) -> SearchQuery:
         """The concepts of the question `text`."""
         begin = text[:MAX_QUESTION_CHARACTERS]
         distinct = [*dict.fromkeys(terms(begin))][:MAX_QUESTION_TERMS]
@@ -94,7 +94,7 @@ class Question:
         """The ids of all its terms and their synonyms."""
         return {term_id(term) for head, others in self.concepts.items() for term in (head, *others)}
 
-    def weigh(self, passages: int, frequencies: Mapping[int, int]) -> WeightedQuestion:
+    def weigh(self, passages: int, frequencies: Mapping[int, int]) -> WeightedQuery:
         """The question with the weight of each term, when `frequencies` of the `passages` have it."""
 
         def term_weight(term: str) -> float:
@@ -106,7 +106,7 @@ class Question:
             most = term_weight(head)
             weights = {term_id(term): strength * min(most, term_weight(term)) for term, strength in others.items()}
             concepts.append(Concept(most, {**weights, term_id(head): most}))
-        return WeightedQuestion(tuple(concepts), idf(passages, 0))
+        return WeightedQuery(tuple(concepts), idf(passages, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedQuestion:
-    """A question as the documents weigh it; `rarest` is the weight of a term that no passage has."""
+class WeightedQuery:
+    """A question with term weights; `rarest` is that of a term in no passage."""
 
     concepts: tuple[Concept, ...]
     rarest: float
@@ -139,10 +139,10 @@ class WeightedQuestion:
         )
 
     def score(self, passage: Mapping[int, float]) -> float:
-        """The share of the question's weight that the passage carries, 0..1, corrected for how much that is.
+        """The share of the question's weight that the passage carries, corrected, 0..1.
 
-        Half of a question of two common words is little evidence, half of one of six is much: the share is raised to
-        the power of one over the carried weight, counted in rarest terms.
+        Half of a question of two common words is little evidence, half of a question of six is much. So the share is
+        raised to the power of one over the carried weight, counted in rarest terms.
         """
         total = sum(concept.weight for concept in self.concepts)
         carried = sum(

@@ -17,10 +17,10 @@ from serve_app.knowledge.text_lines import (
     CRUMB_CHARACTERS,
     MAX_CHARACTERS,
     PART_CHARACTERS,
-    TextPart,
+    TextFragment,
+    find_rows,
     has_cells,
     is_wrapped,
-    rows,
     sentences,
     starts_item,
 )
@@ -57,7 +57,7 @@ Path = tuple[Heading, ...]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage before it is indexed; `title` is the path of headings that all of `text` stands under."""
+    """A passage before it is indexed; `title` is the headings above all of `text`."""
 
     title: str
     text: str
@@ -65,7 +65,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Lines that stand around each part of a cut block: a table's head, a code fence."""
+    """Lines around each part of a cut block: a table's head, a code fence."""
 
     lead: str = ""
     tail: str = ""
@@ -76,7 +76,10 @@ _NO_FRAME = Frame()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """Text that is not cut; `gap` stands between it and the unit before, `cut` is the price of a cut there."""
+    """Text that is not cut.
+
+    `gap` stands between it and the unit before; `cut` is the price of a cut there.
+    """
 
     text: str
     gap: str
@@ -137,7 +140,7 @@ def _pack(units: Sequence[Unit]) -> list[Sequence[Unit]]:
 
 
 def _joint(before: Unit, unit: Unit) -> tuple[int, float]:
-    """The characters that `unit` adds to a passage after `before`, and the price of the heading between them."""
+    """The characters that `unit` adds after `before`, and the price of headings between them."""
     if before.path == unit.path:
         return len(unit.gap) + (len(unit.text) if before.frame is unit.frame else unit.size), 0.0
     common = len(_common(before.path, unit.path))
@@ -146,12 +149,15 @@ def _joint(before: Unit, unit: Unit) -> tuple[int, float]:
 
 
 def _fits(size: int, longest: int) -> bool:
-    """Whether a passage may be so long: a line longer than a passage takes in what is too short without it."""
+    """Whether a passage may be so long.
+
+    A line that is longer than a passage is joined by neighbours that are too short alone.
+    """
     return size <= MAX_CHARACTERS or (longest > MAX_CHARACTERS and size - longest < MIN_CHARACTERS)
 
 
 def _make_chunk(units: Sequence[Unit], root: Heading) -> Chunk:
-    """The passage, titled by the headings that its units share; the other headings stand in its text."""
+    """The passage under the headings that its units share; other headings stand in its text."""
     path = own = units[0].path
     for unit in units:
         path = _common(path, unit.path)
@@ -181,12 +187,12 @@ def _common(one: Path, other: Path) -> Path:
 
 
 def _headings(before: Path, path: Path) -> str:
-    """The headings that a reader who comes from `before` has not seen, as they stand inside a passage."""
+    """The headings of `path` that are not in `before`, as they stand inside a passage."""
     return "\n\n" + "".join(f"{heading}\n\n" for heading in path[len(_common(before, path)) :])
 
 
 def _section_units(section: Section) -> list[Unit]:
-    """The units of a section, in order; a unit too short to stand alone goes with the next one."""
+    """The units of a section; a very short unit is joined to the next."""
     units: list[Unit] = []
     is_short = sum(len(line) for block in section.blocks for line in block.lines) < MIN_CHARACTERS
     cut = BEFORE_SHORT_SECTION if is_short else 0.0
@@ -209,26 +215,26 @@ def _section_units(section: Section) -> list[Unit]:
 
 
 def _introduces(previous: Block, block: Block) -> bool:
-    """Whether a paragraph says what the list, the table or the code below it is."""
+    """Whether `previous` is a paragraph that introduces a list, a table or code."""
     if previous.kind != "prose" or starts_item(previous.lines[0]):
         return False
     return block.kind != "prose" or starts_item(block.lines[0]) or previous.lines[-1].rstrip().endswith((":", "："))
 
 
-def _block_parts(block: Block, cut: float) -> Iterator[tuple[TextPart, Frame]]:
-    """The parts of a block, each with the gap and the price of the cut before it."""
+def _block_parts(block: Block, cut: float) -> Iterator[tuple[TextFragment, Frame]]:
+    """The fragments of a block, each with the gap and the cut before it."""
     whole = "\n".join(block.lines).strip("\n")
     if len(whole) <= PART_CHARACTERS:
-        yield TextPart(whole, "\n\n", cut), _NO_FRAME
+        yield TextFragment(whole, "\n\n", cut), _NO_FRAME
         return
     gap = "\n\n"
     for part, frame in _prose_parts(block) if block.kind == "prose" else _framed_parts(block):
-        yield TextPart(part.text, gap, cut), frame
+        yield TextFragment(part.text, gap, cut), frame
         gap, cut = part.gap, part.cut
 
 
-def _framed_parts(block: Block) -> Iterator[tuple[TextPart, Frame]]:
-    """The lines of a table or of code, each to be shown between the same frame."""
+def _framed_parts(block: Block) -> Iterator[tuple[TextFragment, Frame]]:
+    """The lines of a table or of code, and the frame around them."""
     lead, body, tail = _frame_lines(block)
     frame = Frame("".join(f"{line}\n" for line in lead), "".join(f"\n{line}" for line in tail))
     room = MAX_CHARACTERS - len(frame.lead) - len(frame.tail)
@@ -239,7 +245,7 @@ def _framed_parts(block: Block) -> Iterator[tuple[TextPart, Frame]]:
             yield from ((part, _NO_FRAME) for part in _item_parts([line], flowing=True))
         else:
             fits_bare = room < len(line) <= MAX_CHARACTERS
-            yield TextPart(line, "\n", BETWEEN_LINES), _NO_FRAME if fits_bare else frame
+            yield TextFragment(line, "\n", BETWEEN_LINES), _NO_FRAME if fits_bare else frame
 
 
 def _frame_lines(block: Block) -> tuple[list[str], list[str], list[str]]:
@@ -254,9 +260,9 @@ def _frame_lines(block: Block) -> tuple[list[str], list[str], list[str]]:
     return lines[:1], lines[1:-1] if closed else lines[1:], lines[-1:] if closed else []
 
 
-def _prose_parts(block: Block) -> Iterator[tuple[TextPart, Frame]]:
-    """Rows, code and list items as they are, and what is longer than a unit in parts."""
-    are_rows = rows(block.lines, block.left)
+def _prose_parts(block: Block) -> Iterator[tuple[TextFragment, Frame]]:
+    """Rows, code lines and list items whole; longer text in fragments."""
+    are_rows = find_rows(block.lines, block.left)
     flowing = is_wrapped([line for line, is_row in zip(block.lines, are_rows, strict=True) if not is_row])
     item: list[str] = []
     for line, is_row in zip([*block.lines, ""], [*are_rows, True], strict=True):
@@ -264,22 +270,25 @@ def _prose_parts(block: Block) -> Iterator[tuple[TextPart, Frame]]:
             yield from ((part, _NO_FRAME) for part in _item_parts(item, flowing=flowing))
             item = []
         if is_row and line and len(line) <= (LINE_CHARACTERS if has_cells(line) else MAX_CHARACTERS):
-            yield TextPart(line, "\n", BETWEEN_LINES), _NO_FRAME
+            yield TextFragment(line, "\n", BETWEEN_LINES), _NO_FRAME
         elif line:
             item.append(line)
     if item:
         yield from ((part, _NO_FRAME) for part in _item_parts(item, flowing=flowing))
 
 
-def _item_parts(lines: list[str], *, flowing: bool) -> Iterator[TextPart]:
-    """Whole, or by the lines that its author ended, or by sentences, lines joined as the author wrapped them."""
+def _item_parts(lines: list[str], *, flowing: bool) -> Iterator[TextFragment]:
+    """The fragments of a list item or a paragraph.
+
+    Short text is whole. Lines that their author ended are cut between lines, wrapped lines between sentences.
+    """
     text = "\n".join(lines)
     if len(text) <= PART_CHARACTERS:
-        yield TextPart(text, "\n", BETWEEN_LINES)
+        yield TextFragment(text, "\n", BETWEEN_LINES)
     elif not flowing and len(lines) > 1:
         for line in lines:
             yield from _item_parts([line], flowing=True)
     else:
         *parts, last = sentences(text)
         yield from parts
-        yield TextPart(last.text, "\n", BETWEEN_LINES)
+        yield TextFragment(last.text, "\n", BETWEEN_LINES)

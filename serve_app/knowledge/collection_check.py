@@ -1,4 +1,4 @@
-"""Checks that the Milvus collection was made with the mode and the embedding that are configured.
+"""Checks that a Milvus collection fits the configured mode and embedding model.
 
 Vectors of one embedding model mean nothing to another, and Milvus does not know which model made them. So Redis holds
 the mode and the embedding of each collection.

@@ -1,4 +1,4 @@
-"""Stores the records of a tenant's documents, and how many passages have each term, in Redis.
+"""Stores in Redis a tenant's document records and the passage frequencies of terms.
 
 A script changes a document's record and the frequencies of its terms in one step, so that they agree whenever a writer
 dies. A document is `unsettled` while Milvus may hold passages of it that the record does not name.
@@ -177,7 +177,7 @@ class DocumentStore:
 
 
 def _parse_record(document_id: str, written: str) -> DocumentRecord | None:
-    """The record; None for one that cannot be read, so that its document can be sent again."""
+    """The record; None where it is unreadable, so that its document can be sent again."""
     try:
         return DocumentRecord(**json.loads(written))
     except (ValueError, TypeError):

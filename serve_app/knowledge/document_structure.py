@@ -49,9 +49,10 @@ class Heading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Adjacent lines that belong together; each item of `lines` is a line, or a table row of several lines.
+    """Adjacent lines that belong together.
 
-    The first `head` lines are the head of a table. Prose is indented by `left` columns.
+    Each item of `lines` is a line, or a table row of several lines. The first `head` items are the head of a table.
+    Prose is indented by `left` columns.
     """
 
     kind: Literal["prose", "table", "code"]
@@ -106,15 +107,15 @@ def _demote_last(sections: list[Section]) -> None:
 def _parts(text: str) -> Iterator[Block | Heading]:
     lines = text.split("\n")
     at = 0
-    for start, end, part in _marked(_PARSER.parse(text), lines):
+    for start, end, part in _find_markup(_PARSER.parse(text), lines):
         yield from _paragraphs(lines[at:start], is_markdown=True)
         yield part
         at = end
     yield from _paragraphs(lines[at:], is_markdown=True)
 
 
-def _marked(tokens: Sequence[Token], lines: list[str]) -> Iterator[tuple[int, int, Block | Heading]]:
-    """The first line, the line after the last, and what they are, of all lines that are not prose."""
+def _find_markup(tokens: Sequence[Token], lines: list[str]) -> Iterator[tuple[int, int, Block | Heading]]:
+    """Headings, tables and code, each with its first line and the line after its last."""
     for at, token in enumerate(tokens):
         if token.map is None:
             continue
@@ -158,7 +159,7 @@ def _paragraph(lines: list[str], left: int) -> Block:
 
 
 def _grid(lines: list[str]) -> Block:
-    """A drawn table; its rows have several lines, or one line each where rules only frame the whole."""
+    """A drawn table; rows have one line each where rules only frame the table."""
     rules = [at for at, line in enumerate(lines) if _GRID_RULE.fullmatch(line)]
     below_head = next((at for at in rules if "=" in lines[at]), 0)
     if not below_head and len(rules) <= _FRAMING_RULES:

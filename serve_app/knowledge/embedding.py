@@ -197,7 +197,7 @@ def _factory_problems(path: str) -> Iterator[Problem]:
 
 
 def _name_problems(name: str, *, has_key: bool) -> Iterator[Problem]:
-    """Problems of a model name, found by constructing the model; a missing key is reported elsewhere."""
+    """Problems of a model's name, found by constructing it; keys are checked elsewhere."""
     from langchain.embeddings import init_embeddings
 
     hint = "Name it provider:model, such as openai:embedding-3, or package.module:Class"

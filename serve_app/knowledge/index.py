@@ -83,7 +83,7 @@ class KnowledgeIndex:
             raise StoreUnavailable("The search took too long") from error
 
     async def warm_up(self) -> None:
-        """Connect and load the collection, so that the first search takes no longer than the next ones."""
+        """Connect and load the collection, so that the first search is fast."""
         try:
             if await self._collection.check():
                 await asyncio.gather(*(replica.passages.warm_up(WARM_UP_S) for replica in self._replicas.all))

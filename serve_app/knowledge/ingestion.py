@@ -69,7 +69,7 @@ class DocumentWriter:
         self._embedder = embedder
 
     async def find_unchanged(self, documents: list[Document]) -> list[IndexingResult] | None:
-        """The results if all documents are indexed as they are and no writer left work undone, else None."""
+        """The results if nothing has to be written, else None."""
         records = await self._documents.records(self._id(each) for each in documents)
         if await self._documents.unsettled() or any(not self._is_unchanged(each, records) for each in documents):
             return None

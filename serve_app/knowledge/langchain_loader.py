@@ -1,4 +1,4 @@
-"""Reads files, or whatever else it reaches, with any LangChain document loader that is named by its import path."""
+"""Reads documents with any LangChain document loader, named by its import path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from serve_app.values import Document
 
 MAX_SOURCE = 1024
-"""Characters that `Document.source` takes."""
+"""The limit of `Document.source`, in characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,10 @@ class PassageStore:
         await self._collection.call(delete, self._timeout_s)
 
     async def flush(self) -> None:
-        """Flush and index what was written: Milvus Lite scans unflushed rows, and indexes flushed rows at a search."""
+        """Flush and index what was written.
+
+        Milvus Lite scans unflushed rows, and indexes flushed rows at a search.
+        """
         name = self._collection.name
 
         async def flush_and_search(client: AsyncMilvusClient) -> None:
@@ -144,7 +147,10 @@ class PassageStore:
         await self._collection.call(upsert, self._timeout_s)
 
     async def _wait_until_visible(self, version: DocumentVersion) -> None:
-        """Wait for the query nodes: a strongly consistent read returns when they have what was written before it."""
+        """Wait until every reader sees the version.
+
+        A strongly consistent read returns when the query nodes have what was written before it.
+        """
         which = f"document_id == {_quote(version.document_id)} and digest == {_quote(version.digest)}"
 
         async def count(client: AsyncMilvusClient) -> None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serve_app.errors import ModelUnavailable, StoreUnavailable
-from serve_app.knowledge.bm25 import Question
+from serve_app.knowledge.bm25 import SearchQuery
 from serve_app.values import Passage, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from serve_app.config import KnowledgeSettings
-    from serve_app.knowledge.bm25 import WeightedQuestion
+    from serve_app.knowledge.bm25 import WeightedQuery
     from serve_app.knowledge.document_store import DocumentStore
     from serve_app.knowledge.embedding import Embedder
     from serve_app.knowledge.passage_store import PassageHit, Vector
@@ -71,7 +71,7 @@ class KnowledgeSearch:
         Raises:
             StoreUnavailable: no store answered, or no embedding model where there is no other way to search.
         """
-        question = Question.parse(query)
+        question = SearchQuery.parse(query)
         total, frequencies = await self._documents.statistics(question.term_ids())
         if not total:
             return SearchResult()
@@ -112,7 +112,7 @@ class KnowledgeSearch:
         return [each for each in candidates if versions.get(each.hit.document_id) == each.hit.digest]
 
 
-def _rank_by_words(hits: list[PassageHit], question: WeightedQuestion) -> list[Candidate]:
+def _rank_by_words(hits: list[PassageHit], question: WeightedQuery) -> list[Candidate]:
     best_first = sorted(hits, key=lambda hit: -question.rank_value(hit.weights))
     return [Candidate(hit, question.score(hit.weights)) for hit in best_first]
 
@@ -152,7 +152,10 @@ def drop_repetitions(candidates: Iterable[Candidate], limit: int) -> list[Candid
 
 
 def _repeats(hit: PassageHit, earlier: PassageHit) -> bool:
-    """Whether `hit` is in `earlier`, or is the same text cut at another place: then at most twice as long."""
+    """Whether `hit` repeats `earlier`.
+
+    It is part of `earlier`, or the same text cut at another place, then at most twice as long.
+    """
     terms, others = len(hit.weights), len(earlier.weights)
     shared = len(hit.weights.keys() & earlier.weights.keys())
     return shared >= DUPLICATE_SHARE * terms or (shared >= DUPLICATE_SHARE * others and terms <= 2 * others)

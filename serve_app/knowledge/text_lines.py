@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_CHARACTERS = 1200
-"""No passage is longer, unless a single line of a table or of code is."""
+"""Limit of a passage; only a single line of a table or of code may be longer."""
 
 PART_CHARACTERS = 400
-"""A block up to this length is never cut; small enough that parts always combine to passages within the bounds."""
+"""A block up to this length is never cut. Fragments so short always combine to passages within the bounds."""
 
 CRUMB_CHARACTERS = 50
-"""A shorter part, such as a caption, stays with what follows it."""
+"""A shorter fragment, such as a caption, stays with what follows it."""
 
 BETWEEN_SENTENCES, BETWEEN_WORDS = 0.25, 0.6
 
@@ -48,28 +48,28 @@ _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class TextPart:
-    """A part of a text, what is between it and the next one, and what cutting there costs."""
+class TextFragment:
+    """A part of a text, the gap after it, and a cut's price there."""
 
     text: str
     gap: str
     cut: float
 
 
-def sentences(text: str) -> Iterator[TextPart]:
-    """The sentences, the short ones together, the long ones in parts."""
+def sentences(text: str) -> Iterator[TextFragment]:
+    """The sentences; short ones are joined, long ones are cut."""
     start = 0
     for mark in _SENTENCE_END.finditer(text):
         if mark.end() - start < CRUMB_CHARACTERS:
             continue
-        yield from _words(text, start, mark.end(), BETWEEN_SENTENCES)
+        yield from _split_words(text, start, mark.end(), BETWEEN_SENTENCES)
         start = mark.end()
     if start < len(text):
-        yield from _words(text, start, len(text), BETWEEN_SENTENCES)
+        yield from _split_words(text, start, len(text), BETWEEN_SENTENCES)
 
 
-def _words(text: str, start: int, end: int, cut: float) -> Iterator[TextPart]:
-    """The text from `start` to `end`, in parts of `PART_CHARACTERS` that end where a word does."""
+def _split_words(text: str, start: int, end: int, cut: float) -> Iterator[TextFragment]:
+    """The text from `start` to `end`, in fragments of `PART_CHARACTERS` of whole words."""
     while end - start > PART_CHARACTERS:
         stop = _word_end(text, start, end)
         yield _part(text[start:stop], BETWEEN_WORDS)
@@ -78,16 +78,16 @@ def _words(text: str, start: int, end: int, cut: float) -> Iterator[TextPart]:
         yield _part(text[start:end], cut)
 
 
-def _part(text: str, cut: float) -> TextPart:
+def _part(text: str, cut: float) -> TextFragment:
     shown = text.rstrip()
     gap = text[len(shown) :]
-    return TextPart(shown, "\n" if "\n" in gap else gap[:1], cut)
+    return TextFragment(shown, "\n" if "\n" in gap else gap[:1], cut)
 
 
 def _word_end(text: str, start: int, end: int) -> int:
-    """Where to cut: after the last line, pause or Chinese character that fits, else after the first word.
+    """The place of a cut: after the last line, pause or wide character that fits.
 
-    What is longer than a passage and has neither is no word, and is cut anywhere.
+    Without these the cut is after the first word. What is longer than a passage and has neither is cut anywhere.
     """
     fits = start + PART_CHARACTERS
     half = start + PART_CHARACTERS // 2
@@ -106,7 +106,7 @@ def _word_end(text: str, start: int, end: int) -> int:
 
 
 def is_wide(character: str) -> bool:
-    """Whether the character is as wide as two Latin ones; most scripts of such characters have no spaces."""
+    """Whether the character is as wide as two Latin ones, as of scripts without spaces."""
     return bool(character) and unicodedata.east_asian_width(character) in "WF"
 
 
@@ -131,9 +131,10 @@ def indentation(line: str) -> int:
     return len(line[: len(line) - len(line.lstrip())].expandtabs(TAB_COLUMNS))
 
 
-def rows(lines: Sequence[str], left: int) -> list[bool]:
-    """Of each line, whether it is a table's row or a line of code; the text around begins in the column `left`.
+def find_rows(lines: Sequence[str], left: int) -> list[bool]:
+    """For each line, whether it is a table row or a line of code.
 
+    The text around the lines begins in the column `left`.
     A bar or a gap may stand in a sentence too: they count where two adjacent lines have them, or most lines do.
     """
     if len(lines) == 1:
@@ -142,13 +143,13 @@ def rows(lines: Sequence[str], left: int) -> list[bool]:
     if sum(celled) * 2 > len(lines):
         return [True] * len(lines)
     adjacent = [False, *(one and other for one, other in pairwise(celled)), False]
-    deep = _deep(lines, left)
+    deep = _find_indented(lines, left)
     is_code = not is_wrapped([line for line, indented in zip(lines, deep, strict=True) if indented])
     return [adjacent[at] or adjacent[at + 1] or (deep[at] and is_code) for at in range(len(lines))]
 
 
-def _deep(lines: Sequence[str], left: int) -> list[bool]:
-    """Of each line, whether it is indented as code in the text or the list item around it."""
+def _find_indented(lines: Sequence[str], left: int) -> list[bool]:
+    """For each line, whether it is indented as code is."""
     found = []
     for line in lines:
         column = margin(line)
@@ -171,16 +172,16 @@ def has_gap(line: str) -> bool:
 
 
 def is_wrapped(lines: Sequence[str]) -> bool:
-    """Whether the right margin has ended most of these lines, and not their author."""
+    """Whether most of these lines were wrapped at the right margin."""
     widths = [text_width(line) for line in lines]
     full = sorted(widths)[len(widths) * 3 // 4] if widths else 0
     pairs = [at for at in range(len(lines) - 1) if not starts_item(lines[at + 1])]
-    own = sum(_ends(lines[at], lines[at + 1], full - widths[at]) for at in pairs)
+    own = sum(_is_ended(lines[at], lines[at + 1], full - widths[at]) for at in pairs)
     return own * 2 <= len(pairs)
 
 
-def _ends(line: str, following: str, room: int) -> bool:
-    """Whether the word that follows would have had room in the line, or both lines begin alike."""
+def _is_ended(line: str, following: str, room: int) -> bool:
+    """Whether the author ended the line: the next word fits, or both begin alike."""
     word, first = _WORD.search(following), _WORD.search(line)
     if word is None or first is None:
         return False

@@ -22,7 +22,7 @@ OTHER_LANGUAGE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Synonyms:
-    """The terms of a word in the question, and the weight of each other term for it."""
+    """The terms of a word, and the weights of the terms of its synonyms."""
 
     terms: list[str]
     others: dict[str, float]
@@ -44,7 +44,7 @@ def read_groups() -> list[list[str]]:
 
 @cache
 def _load() -> tuple[dict[str, dict[str, float]], re.Pattern[str]]:
-    """The other terms of each stem or Chinese word, with their weights; a pattern of all Chinese words."""
+    """The weighted synonyms of each stem or Chinese word; a pattern of all Chinese words."""
     synonyms: dict[str, dict[str, float]] = {}
     for words in read_groups():
         for word in words:
@@ -59,6 +59,6 @@ def _load() -> tuple[dict[str, dict[str, float]], re.Pattern[str]]:
 
 
 def _word_terms(word: str) -> list[str]:
-    """The terms that stand for a word: of a Chinese one its pairs, which tell more than its characters."""
+    """The terms that stand for a word; for a Chinese word its pairs of characters."""
     spelled = terms(word)
     return [term for term in spelled if len(term) > 1] or spelled

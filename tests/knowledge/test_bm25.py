@@ -7,7 +7,7 @@ import pytest
 from serve_app.knowledge.bm25 import (
     AVERAGE_CHARACTERS,
     K1,
-    Question,
+    SearchQuery,
     idf,
     passage_frequencies,
     passage_weights,
@@ -26,7 +26,7 @@ WEIGHTS = [passage_weights(title, text) for title, text in CORPUS]
 
 
 def score(question: str) -> list[float]:
-    weighed = Question.parse(question).weigh(len(CORPUS), passage_frequencies(WEIGHTS))
+    weighed = SearchQuery.parse(question).weigh(len(CORPUS), passage_frequencies(WEIGHTS))
     return [weighed.score(weights) for weights in WEIGHTS]
 
 
@@ -81,7 +81,7 @@ def test_a_question_in_one_language_finds_a_text_in_the_other() -> None:
 
 
 def test_many_words_for_one_thing_are_worth_no_more_than_one() -> None:
-    weighed = Question.parse("erase").weigh(4, passage_frequencies(WEIGHTS))
+    weighed = SearchQuery.parse("erase").weigh(4, passage_frequencies(WEIGHTS))
     one, many = passage_weights("", "erase it"), passage_weights("", "erase wipe")
     assert weighed.rank_value(many) == pytest.approx(weighed.rank_value(one), rel=0.01)
 
@@ -97,4 +97,4 @@ def test_a_question_without_synonyms_has_none() -> None:
 
 
 def test_a_whole_document_sent_as_a_question_is_looked_at_in_part() -> None:
-    assert len(Question.parse(" ".join(f"word{i}" for i in range(5000))).concepts) <= 200
+    assert len(SearchQuery.parse(" ".join(f"word{i}" for i in range(5000))).concepts) <= 200

@@ -1,4 +1,4 @@
-"""Turns an HTML page without its navigation into Markdown."""
+"""Reads an HTML page as Markdown, without its navigation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _MAIN = "main, [role=main], article"
 _ADMONITIONS = ".note > table, .tip > table, .caution > table, .warning > table, .important > table"
 _LAYOUT = ["table", "pre", *_HEADINGS]
 MAX_DEPTH = 100
-"""Of elements inside elements: what lies deeper is text only. People write twenty, and Python's stack holds 250."""
+"""Elements inside elements; deeper ones become text. People write twenty, and Python's stack holds 250."""
 
 _TABLE_PARTS = ["thead", "tbody", "tfoot", "tr", "td", "th", "caption"]
 
 
 def to_markdown(page: str) -> tuple[str, str]:
-    """The page's title, empty where it has none, and its content with headings, lists, tables and code kept.
+    """The page's title, empty where it has none, and its content as Markdown.
 
-    Links are their text only: a passage full of addresses matches every question about addresses.
+    Headings, lists, tables and code stay. Of links only the text stays: a passage full of addresses would match
+    every question about addresses.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML pages are served, and read, as HTML
@@ -53,7 +54,7 @@ def to_markdown(page: str) -> tuple[str, str]:
 
 
 def _bound_depth(soup: BeautifulSoup) -> None:
-    """Replace what lies deeper than `MAX_DEPTH` by its text; without recursion."""
+    """Replace elements deeper than `MAX_DEPTH` by their text, without recursion."""
     depths = {id(soup): 0}
     deepest: list[Tag] = []
     for element in soup.descendants:
@@ -62,7 +63,7 @@ def _bound_depth(soup: BeautifulSoup) -> None:
             depths[id(element)] = depth
             if depth == MAX_DEPTH:
                 deepest.append(element)
-    for element in {id(kept): kept for kept in map(_holder, deepest)}.values():
+    for element in {id(holder): holder for holder in map(_holder, deepest)}.values():
         text = " ".join(element.get_text(" ").split())
         element.clear()
         element.append(NavigableString(text))
@@ -76,13 +77,13 @@ def _holder(element: Tag) -> Tag:
 
 
 def _main(soup: BeautifulSoup) -> Tag:
-    """The one element that the page calls its main content, else all of it."""
+    """The element that the page marks as its main content, else the whole page."""
     marked = [element for element in soup.select(_MAIN) if not element.find_parent(["main", "article"])]
     return marked[0] if len(marked) == 1 and marked[0].get_text(strip=True) else soup
 
 
 def _flatten(content: Tag) -> None:
-    """Turn tables that only place things on the page into the things they place."""
+    """Replace tables that only lay out the page by their contents."""
     for table in content.select(_ADMONITIONS):
         label = table.find("th")
         if label:
@@ -108,7 +109,7 @@ def _tidy(markdown: str) -> str:
 
 
 class _Converter(MarkdownConverter):
-    """Paragraphs and code so that no line of theirs is taken for a heading or for the end of the code."""
+    """Converts paragraphs and code so that no line reads as a heading or a fence."""
 
     def convert_p(self, element: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - its override
         text = text.strip()

@@ -1,7 +1,7 @@
-"""Measures how surely a decoded text is written in a language, to tell a right decoding from a wrong one.
+"""Measures how likely a decoded text is language, to find wrong decodings.
 
-A wrong decoding leaves traces: symbols and capitals inside words, words of two scripts, letters that the language
-around them does not have, characters that hardly anybody writes. Pure functions over text; no I/O.
+A wrong decoding has symbols and capitals inside words, words of two scripts, letters that the language does not have,
+and rare characters. All functions are pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """Its letters beyond ASCII, and its most frequent words."""
+    """A language's letters beyond ASCII, and its most frequent words."""
 
     letters: frozenset[str]
     words: frozenset[str]
@@ -95,50 +95,50 @@ FREQUENT = {
 """Of a script, the characters that a text mostly consists of, and the least share of them in a right decoding."""
 
 SAMPLE_CHARACTERS = 8_000
-"""As much as is looked at: the lines with letters beyond ASCII, from all over a long text."""
+"""Characters that are looked at: lines with letters beyond ASCII, from all over a long text."""
 
 PROBE_CHARACTERS = 800
-"""Of these, most wrong decodings betray themselves, in a tenth of the time."""
+"""Characters that show most wrong decodings, in a tenth of the time."""
 
 STOP_WORD_SHARE = 0.08
-"""Of the words of a running text, the function words by which its language is sure; the lists cover twice that."""
+"""Share of function words by which a language is certain; usual text has twice that."""
 
 SUREST = 3.0
-"""Of two readings that are both sure, the one whose language has more of its words there is the better."""
+"""Highest confidence: of two certain readings, the one with more function words is better."""
 
 ENOUGH_WORDS = 3
-"""Different function words without which no language is sure: one may stand in a text of any."""
+"""Different function words that a certain language needs: single ones occur in any text."""
 
 UNSURE_WORD = 0.2
-"""What each counts where there are fewer."""
+"""Confidence for each function word where there are fewer."""
 
 ODD_WEIGHT = 12.0
-"""How much faster confidence falls than the share of odd characters grows: one in twelve leaves nothing."""
+"""Confidence lost per share of odd characters: one in twelve leaves none."""
 
 FOREIGN_WEIGHT = 4.0
-"""Likewise for letters that the language does not have: names of people and places are a few in a hundred."""
+"""Confidence lost per share of foreign letters: names of people and places are a few in a hundred."""
 
 ENOUGH_SIGNS = 12
-"""Characters of an East Asian script by which it is sure."""
+"""Characters of an East Asian script by which it is certain."""
 
 ENOUGH_LETTERS = 24
-"""Letters beyond ASCII by which a script without stop words is sure; fewer lower the confidence."""
+"""Letters beyond ASCII by which a script without function words is certain; fewer lower the confidence."""
 
 
 CONTROL_FACTOR = 0.6
-"""What a single control character between 0x80 and 0x9F leaves of confidence: only wrong decodings have them."""
+"""Factor for control characters between 0x80 and 0x9F, which only wrong decodings have."""
 
 SOUP_SHARE = 0.08
-"""Of characters that no reader sees, from which a text is not what the page shows."""
+"""Share of invisible characters from which a text is not what the page shows."""
 
 TELLING_LETTERS, TELLING_WORDS = 3, 40
-"""Shorter words are in many languages, fewer words may be names and part numbers."""
+"""Shorter words occur in many languages; fewer words may be names and part numbers."""
 
 LEAST_VOWELS = 0.3
-"""Of the letters of any language; in a cipher of one letter for another a quarter."""
+"""Share of vowels in any language; a substitution cipher has about a quarter."""
 
 ENOUGH_TO_JUDGE = 200
-"""Characters, below which a text may be a list of part numbers."""
+"""Characters; a shorter text may be a list of part numbers."""
 
 _NO_CHARACTER = frozenset({"Co", "Cn", "Cs", "Cc"})
 _GLYPH_NUMBER = re.compile(r"\(cid:\d+\)|/(?:g|G|glyph|uni)[0-9A-Fa-f]{2,4}\b")
@@ -164,9 +164,9 @@ _WIDE = {"kana", "han", "hangul", "jamo", "halfkana"}
 
 
 def confidence(text: str, *, japanese: bool | None = None) -> float:
-    """How surely `text` is decoded right: 0 is wrong, 1 is sure, and more is better still; 1 for ASCII.
+    """The confidence that `text` is decoded right: 0 wrong, 1 certain, up to 3.
 
-    `japanese` says whether the encoding is one of Japan's: Chinese and Korean ones have kana too, in the same place.
+    ASCII has 1. `japanese` says whether the encoding is Japanese: Chinese and Korean ones have kana in the same place.
     """
     sample = _sample(text)
     letters = Counter(script(character) for character in sample if ord(character) > 0x7F)  # noqa: PLR2004 - ASCII
@@ -187,20 +187,20 @@ def confidence(text: str, *, japanese: bool | None = None) -> float:
 
 
 def _is_hopeless(probe: str) -> bool:
-    """Whether the beginning alone is so odd that the rest need not be looked at."""
+    """Whether the beginning is so odd that the rest does not matter."""
     beyond = sum(not character.isascii() for character in probe)
     return beyond > PROBE_CHARACTERS // 10 and _odd(probe) * ODD_WEIGHT / 2 > beyond
 
 
 def oddity(text: str) -> float:
-    """Of the characters beyond ASCII, the share that stands where no writer puts it."""
+    """The share of odd characters among those beyond ASCII."""
     sample = _sample(text)
     beyond = sum(not character.isascii() for character in sample)
     return _odd(sample) / beyond if beyond else 0.0
 
 
 def is_unreadable(text: str) -> bool:
-    """Whether a PDF's text is glyph numbers, private characters or letters in a cipher, and no language."""
+    """Whether a PDF's text is glyph numbers, private characters or a cipher."""
     sample = _spread(text)
     shown = "".join(sample.split())
     bad = sum(character == "\ufffd" or unicodedata.category(character) in _NO_CHARACTER for character in shown)
@@ -241,7 +241,7 @@ def _sample(text: str) -> str:
 
 
 def _odd(text: str) -> float:
-    """How many characters stand where no writer puts them."""
+    """The number of characters in places where no writer puts them."""
     padded = f" {text} "
     places = (at for at, character in enumerate(padded) if not character.isascii())
     odd = sum(_is_odd(padded[at], padded[at - 1], padded[at + 1]) for at in places)
@@ -273,7 +273,7 @@ def _is_odd_sign(character: str, category: str, before: str, after: str) -> bool
 
 
 def _odd_run(run: str) -> float:
-    """What is odd of letters and marks beyond ASCII that stand together, where neither is usual in such numbers."""
+    """The number of odd characters in a run of letters and marks beyond ASCII."""
     kinds = {script(character) for character in run}
     return len(run) if kinds == {"", "latin"} else 0.0
 
@@ -283,7 +283,7 @@ def _narrow(character: str) -> bool:
 
 
 def _odd_word(word: str) -> float:
-    """What is odd of a word as a whole: two alphabets in it, or a heap of accents."""
+    """The number of odd characters in a word of two alphabets or many accents."""
     if word.isascii():
         return 0
     scripts = {"latin" if character.isascii() else script(character) for character in word if character.isalpha()}

@@ -1,4 +1,4 @@
-"""Turns an e-mail (.eml) into Markdown: subject, sender, recipients, date, body, and attachments that can be read."""
+"""Reads an e-mail (.eml) as Markdown, with the attachments that can be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_DEPTH = 3
-"""Of mails attached to mails."""
+"""Mails attached to mails."""
 
 _SHOWN = ("From", "To", "Cc", "Date")
 _HEADING = re.compile(r"^(#{1,6} )", re.MULTILINE)
@@ -24,7 +24,9 @@ _UNDERLINE = re.compile(r"\n(?=[ \t]*[-=]+[ \t]*(?:\n|$))")
 
 
 def read(content: bytes, load: Callable[[str, bytes], str], depth: int = 0) -> tuple[str, str]:
-    """The subject and the text; `load` reads an attachment by its name and bytes, or raises `UnreadableDocument`.
+    """The subject and the text.
+
+    `load` reads an attachment by its name and bytes, or raises `UnreadableDocument`.
 
     Raises:
         UnreadableDocument: it is no mail, or its body is in an encoding that cannot be told.
@@ -84,5 +86,5 @@ def _attached(part: MIMEPart, name: str, load: Callable[[str, bytes], str], dept
 
 
 def _lowered(text: str) -> str:
-    """Its headings two levels lower, so that they stand under that of the attachment."""
+    """The text with headings two levels lower, under the heading of the attachment."""
     return re.sub(r"^(#{1,4}) ", r"##\1 ", text, flags=re.MULTILINE)

@@ -75,7 +75,7 @@ def read(content: bytes, _encoding: str | None) -> tuple[str, str]:
 
 
 def _extract(content: bytes) -> tuple[str, list[str], int, list[OutlineEntry]]:
-    """The title, the text of each page, the number of pages that are pictures, and the outline."""
+    """The title, the text of each page, the number of pictures, and the outline."""
     document = pypdfium2.PdfDocument(content)
     try:
         pages, pictures = [], 0
@@ -142,7 +142,7 @@ def _drop_heads(page: list[str], heads: set[str]) -> list[str]:
 
 
 def _mark_headings(lines: list[str], headings: list[Heading]) -> list[str | Heading]:
-    """The lines of a page; lines of the outline become headings, with the number before them."""
+    """The lines of a page; those in the outline become headings, with their number."""
     parts: list[str | Heading] = []
     at = 0
     for heading in headings:
@@ -160,7 +160,7 @@ def _mark_headings(lines: list[str], headings: list[Heading]) -> list[str | Head
 
 
 def _find_heading(lines: list[str], first: int, wanted: str) -> tuple[int, int] | None:
-    """The first and the last line of the heading `wanted`, which may have a number before it."""
+    """The lines of the heading `wanted`, which may have a number before it."""
     for span in range(1, HEADING_LINES + 1):
         for start in range(first, len(lines) - span + 1):
             text = _letters("".join(lines[start : start + span]))

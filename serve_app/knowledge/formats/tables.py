@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_COLUMNS = 1000
-"""What HTML lets a cell span."""
+"""The most columns that a cell may span in HTML."""
 
 MAX_CELLS = 100_000
-"""Of one table after its spans are filled: a page of a few bytes may ask for billions."""
+"""Cells of a table after its spans are filled: a page of a few bytes may ask for billions."""
 
 Row = list[str]
 
@@ -57,9 +57,9 @@ def escaped(text: str) -> str:
 
 
 def fill_spans(table: Tag) -> None:
-    """Repeat each spanning cell of an HTML table in all places that it covers, and make several head rows one.
+    """Repeat each spanning cell of an HTML table in all places that it covers.
 
-    Captions and titles over the whole width become paragraphs before it.
+    Several head rows become one. Captions and titles over the whole width become paragraphs before the table.
     """
     rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
     _move_out(table)
@@ -83,7 +83,7 @@ def fill_spans(table: Tag) -> None:
 
 
 def _opens_with_title(grid: list[list[Tag | None]], width: int) -> bool:
-    """Whether the first row is one cell over the whole width, and nothing of the rows below."""
+    """Whether the first row is one cell over the whole width."""
     if not grid or width < 2 or len({id(cell) for cell in grid[0]}) > 1:  # noqa: PLR2004 - columns
         return False
     return all(cell is not grid[0][0] for row in grid[1:2] for cell in row)
@@ -125,7 +125,7 @@ def _columns(row: Row | None) -> list[int]:
 
 
 def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
-    """Which cell covers each place."""
+    """The cell that covers each place of the table."""
     grid: list[list[Tag | None]] = [[] for _ in rows]
     left = MAX_CELLS
     for down, row in enumerate(rows):
@@ -144,11 +144,11 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
 
 
 def _narrowed(grid: list[list[Tag | None]]) -> list[list[Tag | None]]:
-    """Without columns that differ nowhere from the one before: a span may claim more than there are."""
+    """The grid without columns that repeat the one before: a span may claim too many."""
     width = max((len(row) for row in grid), default=0)
     full = [[*row, *([None] * (width - len(row)))] for row in grid]
-    kept = [at for at in range(width) if at == 0 or any(row[at] is not row[at - 1] for row in full)]
-    return [[row[at] for at in kept] for row in full]
+    columns = [at for at in range(width) if at == 0 or any(row[at] is not row[at - 1] for row in full)]
+    return [[row[at] for at in columns] for row in full]
 
 
 def _span(cell: Tag, name: str) -> int:
@@ -158,7 +158,7 @@ def _span(cell: Tag, name: str) -> int:
 
 
 def _head_rows(rows: list[Tag], grid: list[list[Tag | None]]) -> int:
-    """How many of the first rows are heads: those in `thead`, or of heading cells only."""
+    """The number of head rows: rows in `thead`, or of heading cells only."""
     count = 0
     for row, cells in zip(rows, grid, strict=True):
         parent = row.parent.name if row.parent else ""

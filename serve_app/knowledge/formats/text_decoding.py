@@ -1,4 +1,4 @@
-"""Decodes the bytes of text files and web pages: right, or not at all.
+"""Decodes the bytes of text files and web pages: correctly, or not at all.
 
 The order: a byte order mark, UTF-8, what the page declares, detection. A detected encoding counts only where the text
 is evidently a language's, and no other encoding gives another text that is as evident.
@@ -18,7 +18,7 @@ DETECTED = (
     "iso8859_7", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "iso8859_5", "iso8859_6", "iso8859_8", "iso8859_15",
     "koi8_u", "cp866", "mac_cyrillic", "mac_roman", "johab", "cp850", "cp852", "cp855",
 )  # fmt: skip
-"""What text without a label may be in, the more usual first."""
+"""Encodings of text without a label, the more usual first."""
 
 MULTI_BYTE = ("gb18030", "cp932", "big5hkscs", "cp949", "euc_jp")
 JAPANESE = frozenset({"cp932", "euc_jp", "iso2022_jp_ext"})
@@ -92,31 +92,31 @@ _LABELS = {
     "x-unicode20utf8": "utf-8",
     "unicode-1-1-utf-8": "utf-8",
 }
-"""Labels that Python does not know, or takes for something else."""
+"""Labels that Python does not know, or maps to another codec."""
 
 FLOOR = 0.7
-"""The confidence below which a detected encoding is not believed. Of 385 texts in 40 encodings it costs eight."""
+"""Least confidence for a detected encoding. Of 385 texts in 40 encodings it loses eight."""
 
 BEYOND_DOUBT = 2.0
-"""The confidence that needs no second opinion: function words of one language all over the text."""
+"""Confidence that needs no second opinion: function words of one language all over the text."""
 
 MARGIN = 0.08
-"""By how much the best reading must surpass the next one that differs."""
+"""The share by which the best reading must exceed the next one that differs."""
 
 DECLARED_FLOOR = 0.3
-"""A declared encoding needs less: it is right unless the text looks wrong."""
+"""Least confidence for a declared encoding: it is right unless the text looks wrong."""
 
 ODD = 0.06
-"""The share of odd characters from which a declared encoding is doubted, whatever the language."""
+"""Share of odd characters from which a declared encoding is in doubt."""
 
 OUT_OF_USE = 0.7
-"""What is left of a confidence in the encodings of DOS, which wrote its last text long ago."""
+"""Factor for the encodings of DOS, which are long out of use."""
 
 BINARY = 20
-"""One zero byte in so many is no text; fewer are damage."""
+"""More zero bytes than one in so many make a file binary; fewer are damage."""
 
 DETECTION_BYTES = 50_000
-"""As many are looked at to find the encoding; the lines beyond ASCII among them decide."""
+"""Bytes that are looked at to find the encoding; lines beyond ASCII decide."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -141,11 +141,11 @@ _MEND = "convert it to UTF-8, or name its encoding with --encoding"
 
 
 class UnreadableDocument(Exception):
-    """The file gives no text; the message says why, for the person who named the file."""
+    """A file without readable text; the message says why, for the file's owner."""
 
 
 def decode_text(content: bytes, encoding: str | None = None) -> str:
-    """The text of a file, in `encoding` where it is given.
+    """The text of a file, in `encoding` if there is one.
 
     Raises:
         UnreadableDocument: it is binary, or its encoding cannot be told for sure.
@@ -161,7 +161,7 @@ def decode_text(content: bytes, encoding: str | None = None) -> str:
 
 
 def decode_page(content: bytes, encoding: str | None = None) -> str:
-    """The markup of a web page, in `encoding` where it is given, else in the one that it declares, if that fits.
+    """The markup of a web page, in `encoding`, else in the declared one.
 
     Raises:
         UnreadableDocument: it is binary, or its encoding cannot be told for sure.
@@ -172,7 +172,7 @@ def decode_page(content: bytes, encoding: str | None = None) -> str:
 
 
 def decode_labelled(content: bytes, label: str | None) -> str:
-    """The text of a part of a mail, whose header names an encoding or none, if that fits.
+    """The text of a part of a mail, in the encoding `label` if that fits.
 
     Raises:
         UnreadableDocument: it is binary, or its encoding cannot be told for sure.
@@ -187,7 +187,7 @@ def _labelled(content: bytes, label: str | None) -> str:
         return decode_text(content)
     text = decode(content, codec)
     few = _faults(text) <= max(2, len(_beyond(text)) // 50)
-    shown = _shown(text)
+    shown = _visible_text(text)
     sure = confidence(shown, japanese=_japanese(codec)) if few else 0.0
     found = _detected(content)
     if found is not None and found.rate > 2 * sure:
@@ -235,13 +235,13 @@ def _wide(content: bytes) -> str | None:
             text = content.decode(name)
         except UnicodeDecodeError:
             continue
-        if not re.search("[\0-\x08\x0e-\x1f]", text) and confidence(text) >= FLOOR and not _exotic(text):
+        if not re.search("[\0-\x08\x0e-\x1f]", text) and confidence(text) >= FLOOR and not _lacks_ascii(text):
             return text
     return None
 
 
-def _exotic(text: str) -> bool:
-    """Whether ASCII's own marks are missing, which text of any script has: spaces, line ends, digits."""
+def _lacks_ascii(text: str) -> bool:
+    """Whether the text has no ASCII: text of any script has spaces."""
     return not any(character.isascii() for character in text)
 
 
@@ -250,7 +250,7 @@ def _declared(content: bytes) -> str | None:
     return (found[1] or found[2]).decode("ascii") if found else None
 
 
-def _shown(markup: str) -> str:
+def _visible_text(markup: str) -> str:
     """About what a reader sees of a page."""
     return unescape(_NOT_TEXT.sub(" ", markup))
 
@@ -269,7 +269,7 @@ class _Reading:
 
 
 def _detected(content: bytes) -> _Reading | None:
-    """The reading that is evidently language, or None where there is none or more than one."""
+    """The reading that is certainly language; None for none or several."""
     sample = _telling(content.replace(b"\0", b""))
     ranked = sorted(_readings(sample), key=lambda each: -each.rate)
     if not ranked or ranked[0].rate < FLOOR:
@@ -297,7 +297,7 @@ def _readings(sample: bytes) -> list[_Reading]:
 def _rate(content: bytes, text: str, codec: str) -> float:
     if codec == "big5hkscs" and not re.search(rb"[\xa1-\xf9][\x40-\x7e]", content):
         return 0.0  # two of five characters of Big5 end so, and none of EUC
-    shown = _shown(text)
+    shown = _visible_text(text)
     rated = confidence(text if shown.isascii() else shown, japanese=_japanese(codec))
     return rated * (OUT_OF_USE if codec in ("cp850", "cp852") else 1.0)
 
@@ -355,7 +355,7 @@ def codec_of(label: str) -> str | None:
 
 
 def decode(content: bytes, codec: str) -> str:
-    """The text of `content`; what is no character in `codec` becomes U+FFFD, a byte or a pair of bytes each."""
+    """The text of `content`; bytes that are no character in `codec` become U+FFFD."""
     if codec == "euc_jp":
         return content.decode(codec, "serve_app.vendor_rows")
     if codec == "big5hkscs":
