@@ -1,4 +1,4 @@
-"""Do errors cross processes whole, and do clients see what they may?"""
+"""Errors cross processes whole, and clients see only what they may."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Authenticator:
 
 
 class AuthenticationMiddleware:
-    """Sets the caller, and refuses a request without a valid key before its body is read."""
+    """Sets the caller; refuses a request without a valid key before its body is read."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, reject: EarlyRejection) -> None:
         self._app = app

@@ -64,7 +64,7 @@ def _own_format(failure: Failure, status: int) -> Response:
 
 
 def failure_response(failure: Failure, body_format: BodyFormat = _own_format) -> Response:
-    """The response to a failure, with the status of its code and the headers of the status."""
+    """The response to a failure, with the status of its code and that status's headers."""
     status = STATUS_BY_CODE.get(failure.code, Internal.status)
     response = body_format(failure, status)
     if status in {429, 503}:

@@ -1,4 +1,4 @@
-"""Are turns refused at once, with a status and a time, and does every turn give its place back?"""
+"""Turns without room are refused at once with a time to retry, and every turn frees its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does each malformed request get a 4xx with the error body, and one sentence that helps?"""
+"""Each malformed request gets a 4xx with the error body and a helpful sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a body that is too large refused before it is read, and politely?"""
+"""A body over the limit is refused before it is read, and the client gets the refusal."""
 
 from __future__ import annotations
 

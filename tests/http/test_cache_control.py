@@ -1,4 +1,4 @@
-"""Is what a client says of caching heard?"""
+"""The service obeys the Cache-Control header of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are too many or too long headers refused, and politely?"""
+"""Too many or too long headers are refused with the error body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in, to what, and what are the others told?"""
+"""Keys open the routes of their scopes, and everybody else is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the documentation true where keys are asked for, and does nothing answer without one that should not?"""
+"""The OpenAPI document is true where keys are required."""
 
 from __future__ import annotations
 

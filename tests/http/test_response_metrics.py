@@ -1,4 +1,4 @@
-"""Is every response counted by its route's template, its status and its error's code?"""
+"""Every response is counted by route template, status and error code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do clients that send or read slowly hold a place for longer than they may?"""
+"""Clients that send or read slowly lose their place in time."""
 
 from __future__ import annotations
 

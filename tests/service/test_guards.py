@@ -1,4 +1,4 @@
-"""Do Serve's own proxies keep steering, slow and refused clients from the replicas, as the README has it?"""
+"""Serve's own proxies keep steering, slow and refused clients from the replicas."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class RequestIdMiddleware:
 
 
 class RequestIdEchoMiddleware:
-    """Removes our request id header where the server echoes the same one, as Ray Serve does."""
+    """Removes our request id header where the server itself echoes it, as Serve does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

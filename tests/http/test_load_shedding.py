@@ -1,4 +1,4 @@
-"""Is a flood of one key refused by the proxy itself, and nobody else with it?"""
+"""The proxy itself refuses a flood of one key, and nobody else."""
 
 from __future__ import annotations
 

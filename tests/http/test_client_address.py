@@ -1,4 +1,4 @@
-"""Is a client's address its own, and not what it says?"""
+"""The address of a client is its own, whatever its headers say."""
 
 from __future__ import annotations
 

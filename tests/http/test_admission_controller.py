@@ -1,4 +1,4 @@
-"""Is a place given to whoever is next, and given back whatever happens?"""
+"""The admission controller gives each place to the next turn, and gets each one back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every response say what a browser has to know, and do pages of other origins stay out unless they are listed?"""
+"""Every response has the security headers, and only listed origins may call."""
 
 from __future__ import annotations
 

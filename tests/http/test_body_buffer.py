@@ -1,4 +1,4 @@
-"""Does a replica hear of a request only when its body is there?"""
+"""A replica gets a request only when its body is there."""
 
 from __future__ import annotations
 
