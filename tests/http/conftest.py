@@ -1,4 +1,4 @@
-"""Which services do the tests of the API speak to?"""
+"""The services that the tests of the API call."""
 
 from __future__ import annotations
 

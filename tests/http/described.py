@@ -1,4 +1,4 @@
-"""How is the API served in a thread of its own, for a client that is synchronous?"""
+"""Serves the API in a thread of its own, for clients that are synchronous."""
 
 from __future__ import annotations
 

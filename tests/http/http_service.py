@@ -1,4 +1,4 @@
-"""How is the API served over real HTTP for a test?"""
+"""Serves the API over real HTTP for tests, over real stores and a scripted agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is everything behind the API run in one process, with real stores and the offline model?"""
+"""Runs everything behind the API in one process, with real stores and the offline model."""
 
 from __future__ import annotations
 
