@@ -1,4 +1,4 @@
-"""Is the image what it has to be, as far as its recipe tells: without root, secrets and tools that build?
+"""The recipe of the image: without root, secrets and build tools.
 
 There is no Docker where the tests run: the recipe is read, and its steps are done in a folder.
 """
