@@ -12,7 +12,7 @@ from serve_app.errors import DeadlineExceeded, Internal, RunCancelled
 from serve_app.http.errors import failure_response
 from serve_app.http.request_context import answer_timeout_s, time_limit
 from serve_app.http.responses import json_response
-from serve_app.http.sse import EventStream, RunFollower, run_frames
+from serve_app.http.sse import EventStreamResponse, RunFollower, run_frames
 from serve_app.values import Answer, Cancelled, Failed
 
 if TYPE_CHECKING:
@@ -92,4 +92,4 @@ async def _open_stream(
         if failed_is_status and first is not None and isinstance(first.data, Failed):
             return failure_response(first.data.error)
         undo.pop_all()
-    return EventStream(run_frames(follower, first, context), follower)
+    return EventStreamResponse(run_frames(follower, first, context), follower)

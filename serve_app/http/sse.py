@@ -131,7 +131,7 @@ async def _next(follower: RunFollower, context: Context, keep_alive_s: float) ->
     return event
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Sends frames until they end or the client disconnects, then closes their source.
 
     Starlette's own streaming response cancels by levels: it interrupts whatever a generator awaits while it closes.

@@ -16,7 +16,7 @@ from serve_app.http.openai.errors import OpenAIErrorBody
 from serve_app.http.openai.response import ID_PREFIX, CompletionUsage, extra_fields
 from serve_app.http.request_context import answer_timeout_s
 from serve_app.http.run_responses import CANCELLED, FIRST_EVENT_S
-from serve_app.http.sse import KEEP_ALIVE, EventStream, RunFollower, run_items
+from serve_app.http.sse import KEEP_ALIVE, EventStreamResponse, RunFollower, run_items
 from serve_app.values import Answer, Cancelled, Failed, Failure, RunStarted, Token
 from serve_app.values.sanitize import sanitize_json
 
@@ -161,7 +161,7 @@ async def stream_completion(
         if first is not None and isinstance(first.data, Failed):
             return to_error_response(first.data.error)
         undo.pop_all()
-    return EventStream(_frames(follower, first, encoder), follower)
+    return EventStreamResponse(_frames(follower, first, encoder), follower)
 
 
 async def _read_first(follower: RunFollower, encoder: ChunkEncoder) -> RunEvent | None:
