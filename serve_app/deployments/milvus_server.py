@@ -1,4 +1,4 @@
-"""How does Milvus Lite serve a folder, so that no call finds a collection closed?
+"""Runs the Milvus Lite server of a folder, with every collection open and loaded.
 
 Run as a program, with the arguments of `milvus-lite`.
 """
