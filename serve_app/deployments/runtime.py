@@ -14,7 +14,6 @@ from serve_app.errors import Internal
 from serve_app.observability.process_metrics import no_breakers, report_process_metrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.availability import RedisAvailability
-from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -46,6 +45,8 @@ class ReplicaRuntime:
 
     def open_redis(self, settings: RedisSettings, retries: int = 1) -> Redis:
         """Return the Redis client of this process; it connects at its first command."""
+        from serve_app.stores.redis import create_redis_client  # not in the processes that run tools
+
         client = create_redis_client(settings, settings.url, retries, self.metrics)
         self.on_close("redis", client.aclose)
         return client

@@ -234,7 +234,7 @@ def _translate_time_out(deadline: float | None) -> Iterator[None]:
 
 
 async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | None:
-    """Returns a malformed reply, a call of no tool, if a fault of the model wants it.
+    """Returns a malformed reply if an injected fault of the model asks for it.
 
     Raises:
         ConnectionError: a fault wants the call to fail.
