@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -38,32 +37,3 @@ async def test_headers_at_the_limit_are_taken(service: Service) -> None:
     assert (await service.raw(_with({**headers, "Connection": "close"}))).startswith(b"HTTP/1.1 200")
     headers = {"X-Long": "x" * 16_000, "Connection": "close"}
     assert (await service.raw(_with(headers))).startswith(b"HTTP/1.1 200")
-
-
-async def test_a_refusal_costs_well_under_a_millisecond(service: Service) -> None:
-    scope: dict[str, Any] = {
-        "type": "http",
-        "method": "GET",
-        "path": "/healthz",
-        "raw_path": b"/healthz",
-        "query_string": b"",
-        "headers": [(b"x-%d" % number, b"1") for number in range(1000)],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 1),
-        "scheme": "http",
-        "http_version": "1.1",
-    }
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    api = service.api
-    await api(dict(scope), None, send)  # type: ignore[arg-type]
-    begun = time.process_time()
-    for _ in range(200):
-        await api(dict(scope), None, send)  # type: ignore[arg-type]
-    each_ms = (time.process_time() - begun) / 200 * 1000
-    print(f"a refused request of 1,000 headers costs {each_ms:.3f} ms")
-    assert sent[0]["status"] == 431
-    assert each_ms < 2  # on a busy machine
