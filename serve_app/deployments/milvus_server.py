@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TAKES_PINGS = (("grpc.http2.max_ping_strikes", 0),)
-"""pymilvus asks an idle connection every 10 s whether it is there; to gRPC's servers that is an abuse, which ends the
-connection every half minute, and with it whatever is called at that moment."""
+ACCEPT_PINGS = (("grpc.http2.max_ping_strikes", 0),)
+"""pymilvus pings an idle connection every 10 s. By default a gRPC server takes that for abuse and closes the connection
+every half minute, together with the calls on it."""
 _server = grpc.server
 
 
-def opened(data_dir: str) -> MilvusLite:
-    """The folder's database, each collection open, loaded and flushed.
+def open_database(data_dir: str) -> MilvusLite:
+    """Open the folder's database; each collection is open, loaded and flushed.
 
-    Milvus Lite opens a collection at the first call for it, and without a lock: calls that come at once open one each,
-    and the last is kept. What is loaded or written in another is gone, and who waits for that load waits in vain.
+    Milvus Lite opens a collection at its first call, without a lock: calls at the same moment open one each, and only
+    the last one stays. What was loaded or written in another is lost, and a call that waits for that load hangs.
     """
     database = MilvusLite(data_dir)
     for name in database.list_collections():
@@ -42,14 +42,14 @@ def opened(data_dir: str) -> MilvusLite:
     return database
 
 
-def patient(*given: Any, options: Iterable[tuple[str, Any]] = (), **named: Any) -> grpc.Server:
-    """A gRPC server that takes such pings."""
-    return _server(*given, options=[*options, *TAKES_PINGS], **named)
+def create_grpc_server(*args: Any, options: Iterable[tuple[str, Any]] = (), **kwargs: Any) -> grpc.Server:
+    """Create a gRPC server that accepts frequent pings."""
+    return _server(*args, options=[*options, *ACCEPT_PINGS], **kwargs)
 
 
 if __name__ == "__main__":
     # Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server.MilvusLite = opened
-    grpc.server = patient
+    server.MilvusLite = open_database
+    grpc.server = create_grpc_server
     main()
