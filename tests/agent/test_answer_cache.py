@@ -219,13 +219,13 @@ async def test_an_answer_that_is_too_large_is_not_kept(start_agent: Open) -> Non
     assert [(await pool.ask(each)).cached for each in ("short", "short", long, long)] == [False, True, False, False]
 
 
-async def test_a_thousand_questions_with_repeats_are_answered_right_and_each_once_by_the_model(
+async def test_hundreds_of_questions_with_repeats_are_answered_right_and_each_once_by_the_model(
     start_agent: Open,
 ) -> None:
     pool = AgentPool(start_agent)
     chance = random.Random(7)
-    distinct = [f"question {number}?" for number in range(700)]
-    questions = [*distinct, *chance.choices(distinct, k=300)]
+    distinct = [f"question {number}?" for number in range(210)]
+    questions = [*distinct, *chance.choices(distinct, k=90)]
     chance.shuffle(questions)
     gate = asyncio.Semaphore(50)
 
@@ -235,10 +235,10 @@ async def test_a_thousand_questions_with_repeats_are_answered_right_and_each_onc
 
     answers = await asyncio.gather(*map(ask, questions))
     assert [each.result for each in answers] == [f"Answer to {question}" for question in questions]
-    assert sum(each.cached for each in answers) == 300
+    assert sum(each.cached for each in answers) == 90
     assert pool.model.asked == dict.fromkeys(distinct, 1)
     lookups = pool.lookups
-    assert (lookups["miss"], lookups["hit"] + lookups.get("joined", 0)) == (700, 300)
+    assert (lookups["miss"], lookups["hit"] + lookups.get("joined", 0)) == (210, 90)
 
 
 async def test_a_hundred_equal_questions_at_once_cost_one_call_of_the_model(start_agent: Open) -> None:
@@ -260,7 +260,7 @@ async def test_those_who_waited_for_an_answer_that_is_not_for_others_ask_at_once
     answers = await asyncio.gather(*(pool.ask("save it: one") for _ in range(20)))
     assert not any(each.cached for each in answers)
     assert pool.model.asked["save it: one"] == 20
-    assert asyncio.get_running_loop().time() - begun < 2
+    assert asyncio.get_running_loop().time() - begun < 5, "one after the other they take eight seconds"
     assert pool.lookups == {"miss": 20}
 
 
@@ -283,7 +283,7 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(start_age
     begun = asyncio.get_running_loop().time()
     await cancel_run(redis, RunKeys("default", asked.run_id), 100)
     await pool.begun("one", 2)
-    assert asyncio.get_running_loop().time() - begun < 1
+    assert asyncio.get_running_loop().time() - begun < shared_answers.LEAD_MS / 1000
     pool.model.gate.set()
     answers = await asyncio.gather(*waiting)
     assert sum(each.cached for each in answers) == 9

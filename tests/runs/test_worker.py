@@ -270,7 +270,7 @@ async def test_a_message_cancels_the_turn_that_runs_where_that_is_wanted(start: 
     begun = time.monotonic()
     events = await start(greet, second_message="cancel_running").events(context(), request())
     assert events[-1].name == "answer"
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < LEASE_MS / 1000
     assert hanging.ended == 1
     assert (await log.run(first, first.run_id)).status == "cancelled"
 
@@ -286,7 +286,7 @@ async def test_a_cancelled_run_stops_within_a_second_and_leaves_its_session(
     begun = time.monotonic()
     assert (await log.cancel(asked, asked.run_id)).status == "cancelled"
     await follower.task
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < LEASE_MS / 1000
     assert hanging.ended == 1
     *_, last = [event async for event in log.events(asked, asked.run_id)]
     assert last.data == Cancelled(run_id=asked.run_id)
