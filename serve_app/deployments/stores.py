@@ -75,5 +75,5 @@ def require_single_node(nodes: int) -> None:
         InvalidConfiguration: the cluster has more than one node.
     """
     if nodes > 1:
-        mend = "Name servers that every node reaches: redis: redis://host:port/0 and milvus: http://host:port"
-        raise InvalidConfiguration((Problem("redis, milvus", f"`embedded` serves one node, not {nodes}", mend),))
+        fix = "Name servers that every node reaches: redis: redis://host:port/0 and milvus: http://host:port"
+        raise InvalidConfiguration((Problem("redis, milvus", f"`embedded` serves one node, not {nodes}", fix),))

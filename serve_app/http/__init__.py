@@ -1,1 +1,1 @@
-"""How does a request become a turn, and a turn's events an answer? FastAPI only, no Ray, no LangChain."""
+"""The HTTP API: middleware, routes and responses; FastAPI without Ray and LangChain."""

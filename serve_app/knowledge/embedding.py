@@ -170,7 +170,7 @@ def _construct(settings: EmbeddingSettings, given: dict[str, str], key: str | No
         raise InvalidConfiguration((Problem(MODEL, f"{path} needs another package", _first_line(error)),)) from error
     except Exception as error:  # a provider's package raises whatever it likes; its message may hold an option's value
         what = f"{path} cannot be constructed ({_reasons(error)})"
-        hint = "Mend knowledge.embedding.options; name the variable of its key in api_key_env or options_env"
+        hint = "Correct knowledge.embedding.options; name the variable of its key in api_key_env or options_env"
         raise InvalidConfiguration((Problem(MODEL, what, hint),)) from error
     return made
 

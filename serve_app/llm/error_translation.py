@@ -259,14 +259,14 @@ def _problem(error: Exception, name: str, where: str) -> Problem:
     text, at = _text_of(error), f"{where}.name"
     provider = name.partition(":")[0]
     if variable := _KEY_VARIABLE.search(text):
-        mend = f"Set it, put it into .env, or name another variable in {where}.api_key_env"
-        return Problem(at, f"{name} has no key: the environment variable {variable.group()} is not set", mend)
+        fix = f"Set it, put it into .env, or name another variable in {where}.api_key_env"
+        return Problem(at, f"{name} has no key: the environment variable {variable.group()} is not set", fix)
     if isinstance(error, ImportError | AttributeError):
         package = _PACKAGE.search(text)
         install = package.group(1) if package else f"langchain-{provider.replace('_', '-')}"
         return Problem(at, f"the package of {name} is not installed", f"pip install {install}")
     if supported := _PROVIDERS.search(text):
         near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
-        mend = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
-        return Problem(at, f"{name} names no provider that is known", mend)
+        fix = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
+        return Problem(at, f"{name} names no provider that is known", fix)
     return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")

@@ -70,8 +70,8 @@ def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     if settings.name == OFFLINE:
         return []
     if not settings.name.strip():
-        mend = "Name it provider:model, such as openai:glm-4, or offline"
-        return [Problem(f"{where}.name", "no model is named", mend)]
+        fix = "Name it provider:model, such as openai:glm-4, or offline"
+        return [Problem(f"{where}.name", "no model is named", fix)]
     missing, key = [], None
     try:
         key = _read_key(settings)
@@ -79,8 +79,8 @@ def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
         missing = [_describe_missing_key(settings, where, each) for each in error.problems]
     unset = [name for name in settings.options_env.values() if not read_environment().get(name)]
     if unset:
-        mend = "Set it, put it into .env, or name another variable"
-        return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", mend) for each in unset]
+        fix = "Set it, put it into .env, or name another variable"
+        return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", fix) for each in unset]
     construct = partial(_construct_model, settings, ANY_KEY if missing else key)
     problem = find_construction_problem(construct, settings.name, where)
     return [*missing, problem] if problem else missing
@@ -186,8 +186,6 @@ def _provider(settings: ModelEndpoint) -> str:
 
 def _describe_missing_key(settings: ModelEndpoint, where: str, found: Problem) -> Problem:
     if settings.api_key_env:
-        return Problem(
-            f"{where}.api_key_env", f"the environment variable {settings.api_key_env} is not set", found.mend
-        )
+        return Problem(f"{where}.api_key_env", f"the environment variable {settings.api_key_env} is not set", found.fix)
     what = f"{settings.name} has no key: the environment variable {_default_key_variable(settings)} is not set"
     return Problem(f"{where}.name", what, f"Set it, put it into .env, or name another variable in {where}.api_key_env")

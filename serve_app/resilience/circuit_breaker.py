@@ -136,7 +136,7 @@ class GuardedCalls:
 
     def make_refusal(self, kind: type[E]) -> E:
         """Return the error for a call that is not let through."""
-        return kind(f"{self.name} has failed again and again; it is left alone for a while", self.retry_after_s)
+        return kind(f"{self.name} has failed repeatedly; its circuit breaker is open", self.retry_after_s)
 
     def _update(self, after: CircuitBreaker) -> None:
         """Take the next state, and log whether the breaker opens or closes."""

@@ -32,10 +32,10 @@ def find_redis_problems(settings: RedisSettings) -> Iterator[Problem]:
         with Redis.from_url(settings.url, password=_secret(settings.password_env), **limits) as client:
             client.ping()
     except (AuthenticationError, NoPermissionError):
-        mend = "Name the variable that holds the right one: redis.password_env"
-        yield Problem("redis.url", "Redis answers, but refuses the password", mend)
+        fix = "Name the variable that holds the right one: redis.password_env"
+        yield Problem("redis.url", "Redis answers, but refuses the password", fix)
     except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: a query string it does not know
-        yield Problem("redis.url", f"Redis does not answer ({_line(error)})", "Start it, or mend the address")
+        yield Problem("redis.url", f"Redis does not answer ({_line(error)})", "Start it, or correct the address")
 
 
 def find_milvus_problems(settings: MilvusSettings) -> Iterator[Problem]:
@@ -55,11 +55,11 @@ def find_milvus_problems(settings: MilvusSettings) -> Iterator[Problem]:
             client.list_collections(timeout=TIMEOUT_S)
     except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
         if _is_refusal(error) or _is_refusal(error.__cause__):
-            mend = "Name the variable that holds the right one, user:password: milvus.token_env"
-            yield Problem("milvus.url", "Milvus answers, but refuses the token", mend)
+            fix = "Name the variable that holds the right one, user:password: milvus.token_env"
+            yield Problem("milvus.url", "Milvus answers, but refuses the token", fix)
         else:
             what = getattr(error, "message", None) or _line(error)
-            yield Problem("milvus.url", f"Milvus does not answer ({what})", "Start it, or mend the address")
+            yield Problem("milvus.url", f"Milvus does not answer ({what})", "Start it, or correct the address")
 
 
 def _secret(name: str | None) -> str | None:

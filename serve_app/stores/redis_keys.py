@@ -195,7 +195,7 @@ def request_key(tenant: str, request_id: str) -> str:
 
 
 def refusals_key(tenant: str) -> str:
-    """Return the key of a tenant's refused turns; without a valid API key it is empty."""
+    """Return the key of a tenant's refused turns; `tenant` may be empty."""
     return f"serve_app:refusals:{{{tenant}}}"
 
 

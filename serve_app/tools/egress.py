@@ -96,8 +96,8 @@ class EgressPolicy:
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         for each in addresses:
             if not self.allows(host, port, ip_address(each)):
-                mend = "list the host in egress.private_hosts"
-                logger.error("address_refused", extra={"host": f"{host}:{port}", "address": each, "mend": mend})
+                fix = "list the host in egress.private_hosts"
+                logger.error("address_refused", extra={"host": f"{host}:{port}", "address": each, "fix": fix})
                 raise EgressRefused(host)
         return addresses
 

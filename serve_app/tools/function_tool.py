@@ -166,8 +166,8 @@ def _supplied(name: str, signature: inspect.Signature, by_type: Mapping[type, ob
 
 
 def _invalid(name: str, what: str) -> InvalidConfiguration:
-    mend = "A tool is an async function with a docstring and typed parameters, named module:function"
-    return InvalidConfiguration((Problem(f"tools.{name}", what, mend),))
+    fix = "A tool is an async function with a docstring and typed parameters, named module:function"
+    return InvalidConfiguration((Problem(f"tools.{name}", what, fix),))
 
 
 def _messages(error: ValidationError) -> str:

@@ -226,8 +226,8 @@ def _query_parameters(rest: Mapping[str, Any]) -> dict[str, str | list[str]]:
 
 
 def _invalid(where: str, what: str) -> InvalidConfiguration:
-    mend = "An http tool has a JSON schema of an object, in which every {parameter} of its URL is required"
-    return InvalidConfiguration((Problem(where, what, mend),))
+    fix = "An http tool has a JSON schema of an object, in which every {parameter} of its URL is required"
+    return InvalidConfiguration((Problem(where, what, fix),))
 
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)\}")

@@ -154,7 +154,7 @@ class ToolInvocation:
         """The result when no attempt was answered; "outcome unknown" if an effect may have happened."""
         name, elapsed = self.request.name, elapsed_ms(self._started)
         if not self.attempts and isinstance(error, ToolUnavailable):
-            return ToolResult.refused(name, "it has failed again and again, and is left alone for a while")
+            return ToolResult.refused(name, "it has failed repeatedly, and its circuit breaker is open")
         if self.attempts and spec.effect == "effect" and not isinstance(error, ToolUnreachable):
             return ToolResult.unknown(name, self.attempts, elapsed)
         if isinstance(error, ToolTimeout | DeadlineExceeded):

@@ -160,7 +160,7 @@ def test_a_misspelled_variable_is_a_problem_with_the_nearest_name(
     monkeypatch.setenv(name, "x")
     problems = draft_settings(tmp_path / "c.yaml").problems
     assert [problem.where for problem in problems] == [name]
-    assert problems[0].mend.startswith("Did you mean SERVE_APP_")
+    assert problems[0].fix.startswith("Did you mean SERVE_APP_")
 
 
 def test_a_secret_that_another_configuration_names_is_no_problem(

@@ -272,7 +272,7 @@ def test_a_data_folder_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyP
         [problem] = caught.value.problems
         assert problem.where == str(tmp_path)
         assert str(os.getpid()) in problem.what
-        assert "SERVE_APP_DATA_DIR" in problem.mend
+        assert "SERVE_APP_DATA_DIR" in problem.fix
         assert first.pids()["redis"] == pid
 
 

@@ -114,7 +114,7 @@ async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what", "mend"),
+    ("name", "what", "fix"),
     [
         ("anthropic:claude-sonnet-4-5", "package", "pip install langchain-anthropic"),
         ("claude-sonnet-4-5", "package", "pip install langchain-anthropic"),
@@ -124,11 +124,11 @@ async def test_the_temperature_is_sent_only_where_it_is_set(stub: Stub) -> None:
         ("", "no model", "provider:model"),
     ],
 )
-def test_what_is_wrong_with_a_model_is_reported_with_its_cure(name: str, what: str, mend: str) -> None:
+def test_what_is_wrong_with_a_model_is_reported_with_its_cure(name: str, what: str, fix: str) -> None:
     (found,) = find_model_problems(ModelSettings(name=name))
     assert found.where == "model.name"
     assert what in found.what
-    assert mend in found.mend
+    assert fix in found.fix
 
 
 def test_a_missing_variable_and_a_missing_package_are_reported_at_once() -> None:
@@ -170,7 +170,7 @@ def test_every_problem_of_every_fallback_is_reported_with_its_place() -> None:
 def test_a_fallback_whose_key_is_missing_is_reported_with_the_setting_that_names_it() -> None:
     (found,) = find_model_problems(ModelSettings.model_validate({"fallbacks": [{"name": "openai:gpt-4o"}]}))
     assert found.where == "model.fallbacks.0.name"
-    assert "model.fallbacks.0.api_key_env" in found.mend
+    assert "model.fallbacks.0.api_key_env" in found.fix
 
 
 async def test_each_model_of_a_chain_has_its_own_endpoint_key_and_temperature(

@@ -1,4 +1,4 @@
-"""What operators look up: the largest sessions, the log of a run, the log of a request."""
+"""The routes for operators: the largest sessions, the logs of a run or request."""
 
 from typing import Annotated
 
