@@ -91,7 +91,7 @@ async def run_in_background(services: Services, context: Context, body: ChatRequ
 
 
 def _link_request(services: Services, context: Context) -> None:
-    """Note the run of the request, so that an operator finds the run by the request id."""
+    """Store which run the request started or joined, for the operator."""
     if services.request_logs:
         services.request_logs.link_run(context)
 

@@ -67,9 +67,9 @@ async def read_request_logs(
         str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="As the response's `X-Request-Id` has it.")
     ],
 ) -> Response:
-    """Read the log lines of the run that a request started or joined, or why the request was refused.
+    """Read the log lines of a request's run, or why the request was refused.
 
-    In a flood of refusals only a sample is logged. A line is there half a second after it was written.
+    A request that joined a run leads to it too. In a flood of refusals only a sample is logged. A line is there half a second after it was written.
     """
     if services.request_logs is None:
         raise NotFound("This service stores no log of requests")
