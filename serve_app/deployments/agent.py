@@ -73,7 +73,6 @@ class Agent:
             self._problem = str(error)
             logger.error("model_misconfigured", extra={"problem": self._problem})  # noqa: TRY400 - it says how to fix it
             return
-        owner, availability = uuid4().hex, runtime.redis_availability
         dispatcher = ToolDispatcher(
             create_remote_tools(settings.tools, tools),
             RemoteRetriever(retriever),
@@ -81,6 +80,12 @@ class Agent:
             time.monotonic,
             metrics,
         )
+        self._worker = self._start_worker(model, dispatcher)
+
+    def _start_worker(self, model: FallbackModel, dispatcher: ToolDispatcher) -> RunWorker:
+        """Start the worker; it, the tracer and the answer cache are closed in this order."""
+        settings, runtime, owner = self._settings, self._runtime, uuid4().hex
+        metrics, availability = runtime.metrics, runtime.redis_availability
         cache: AnswerCache | None = None
         if settings.cache.ttl_s:
             answers = SharedAnswers(self._redis, owner, settings.cache.ttl_s, availability)
@@ -104,9 +109,10 @@ class Agent:
         runtime.on_close("tracer", tracer.shutdown)
         writer = EventWriter(store, availability, self._run_metrics, TokenMeter(self._redis, metrics))
         services = RunServices(self._redis, store, writer, settings.runs, turn.run, tracer)
-        self._worker = RunWorker(services, settings.agent.max_runs)
+        worker = RunWorker(services, settings.agent.max_runs)
         grace_s = settings.runs.grace_s
-        runtime.on_close("runs", partial(self._worker.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
+        runtime.on_close("runs", partial(worker.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
+        return worker
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._get_worker().follow(context, request, after):

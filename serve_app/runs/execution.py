@@ -17,7 +17,7 @@ from serve_app.resilience.retry import poll
 from serve_app.runs.event_feed import EventFeed
 from serve_app.runs.event_log import cancel_run
 from serve_app.runs.run import NotOurs, Run
-from serve_app.runs.store import RunLease, SessionTaken
+from serve_app.runs.store import BusySession, RunLease
 from serve_app.values import Answer, Failed, Failure, RunEvent, RunStarted
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunExecution:
             if self._stopped:
                 return "stopped"
             begun = await availability.call_until(self._begin, remaining_s(self._deadline))
-            if isinstance(begun, SessionTaken):
+            if isinstance(begun, BusySession):
                 if begun.holder != holder:
                     holder = begun.holder
                     await self._apply_second_message_policy(begun)
@@ -150,12 +150,12 @@ class RunExecution:
             await self.services.store.hand_over(self.context)
         return begun if isinstance(begun, RunLease) else None
 
-    async def _begin(self) -> RunLease | SessionTaken | str:
+    async def _begin(self) -> RunLease | BusySession | str:
         if self.services.writer.has_backlog:
             raise StoreUnavailable("Events from the time when Redis was away are not yet written")
         return await self.services.store.begin(self.context, self.request, self.after)
 
-    async def _apply_second_message_policy(self, taken: SessionTaken) -> None:
+    async def _apply_second_message_policy(self, taken: BusySession) -> None:
         """Wait, reject or interrupt, as configured for a message to a busy session.
 
         A run that has begun waits.

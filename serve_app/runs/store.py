@@ -57,7 +57,7 @@ class RunLease:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionTaken:
+class BusySession:
     """Another run has the session."""
 
     holder: RunKeys
@@ -65,7 +65,7 @@ class SessionTaken:
     """Of the run that waits; 0 where nobody ran it before."""
 
 
-BeginResult = RunLease | SessionTaken | Literal["elsewhere", "ended"]
+BeginResult = RunLease | BusySession | Literal["elsewhere", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class RunStore:
             case ["held", epoch, last, adoptions, registered_at, recovered]:
                 return RunLease(epoch, last, adoptions, memory_rows, _parse_time(registered_at), bool(recovered))
             case ["waiting", holder, last]:
-                return SessionTaken(RunKeys.of(holder), last)
+                return BusySession(RunKeys.of(holder), last)
             case ["elsewhere"]:
                 return "elsewhere"
             case ["ended"]:
