@@ -34,7 +34,7 @@ def logs(run_id: str | None, request_id: str | None, url: str) -> None:
     With --request, show the run that the request started, or why the request was refused. During a flood of refusals,
     only a sample of them is logged.
 
-    Secret and personal data is masked. The log is stored as long as the run. A new line appears after a quarter of a
+    Secret and personal data is masked. The log is stored as long as the run. A new line appears after half a
     second.
     """
     if (run_id is None) == (request_id is None):

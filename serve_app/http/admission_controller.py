@@ -1,4 +1,4 @@
-"""AdmissionController control: which turns start now, which wait for a place, which are refused."""
+"""Admission control: which turns start now, which wait for a place, which are refused."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_REFUSAL_CHARACTERS = 2_000
-"""Length of a message log_context wrong arguments: the model wrote them itself and needs no more to correct them."""
+"""Length of a message about wrong arguments. The model wrote them itself and needs no more to correct them."""
 NOT_LOADED = "It did not load; the log of the Tools deployment says why"
 NOT_FOUND = "Its MCP server does not answer, or does not have it; it is asked again and again"
 BREAKER_OPEN = "It has failed repeatedly; its circuit breaker is open"

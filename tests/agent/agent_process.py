@@ -431,7 +431,7 @@ def dying_store(last: int, pace: Pace | None = None) -> type[DyingStore]:
 
 
 async def killed(agent: AgentProcess, asked: Context, request: ChatRequest, after: int = 0) -> bool:
-    """Run the turn until its dying_store process dies; False where the turn ends before."""
+    """Run the turn until its process dies; False where the turn ends before."""
     following = asyncio.create_task(agent.follow(asked, request, after))
     dying = asyncio.create_task(agent.store.dead.wait())  # type: ignore[attr-defined]
     await asyncio.wait({following, dying}, return_when=asyncio.FIRST_COMPLETED, timeout=5)

@@ -1,4 +1,4 @@
-"""Are the largest_sessions conversations found, and only those of the tenant?"""
+"""Are the largest conversations found, and only those of the tenant?"""
 
 from __future__ import annotations
 

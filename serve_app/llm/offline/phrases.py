@@ -13,7 +13,7 @@ SMALL_TALK_CHARACTERS = 60
 ASKING_TERMS = content_terms(
     "please check show look find give help again now repeat rid way able 请 查 看 查询 查看 现在"
 )
-"""Terms of a message that render_phrase nothing of what it is about."""
+"""Terms of a message that do not say what it is about."""
 
 _HAN = re.compile(f"[{HAN}]")
 _LATIN_WORD = re.compile(r"[A-Za-z]+")
