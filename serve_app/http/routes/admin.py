@@ -69,7 +69,8 @@ async def read_request_logs(
 ) -> Response:
     """Read the log lines of a request's run, or why the request was refused.
 
-    A request that joined a run leads to it too. In a flood of refusals only a sample is logged. A line is there half a second after it was written.
+    A request that joined a run leads to it too. In a flood of refusals only a sample is logged. A line is there half a
+    second after it was written.
     """
     if services.request_logs is None:
         raise NotFound("This service stores no log of requests")
