@@ -140,7 +140,7 @@ class Table:
         )
         self.dependencies.are(**row.moods)
 
-    def mend(self) -> float:
+    def restore(self) -> float:
         """Seconds until turns lack nothing."""
         self.break_(Row(fault="none", models=("searches", "well")))
         begun = time.monotonic()
@@ -192,7 +192,7 @@ def table(service: Service, stub: Stub) -> Iterator[Table]:
             client.post("/knowledge/documents", json=documents).raise_for_status()
             table = Table(running, dependencies, upstream, stub)
             yield table
-            table.fix()
+            table.restore()
 
 
 def _settings(dependencies: Dependencies) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _settings(dependencies: Dependencies) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.fault)
 def test_a_fault_costs_an_answer_what_the_table_says(table: Table, row: Row) -> None:
-    table.fix()
+    table.restore()
     table.break_(row)
     before = table.requests()
     with ThreadPoolExecutor() as pool:
@@ -241,11 +241,11 @@ def test_a_fault_costs_an_answer_what_the_table_says(table: Table, row: Row) -> 
         assert told.took_s < row.within_s + NOISE_S
         assert [words for words in NEVER if words in told.body] == []
     assert asked == tuple(2 * each for each in row.requests)
-    assert table.fix() < BACK_WITHIN_S + 1
+    assert table.restore() < BACK_WITHIN_S + 1
 
 
 def test_the_death_of_a_process_of_tools_costs_an_answer_nothing(table: Table) -> None:
-    table.fix()
+    table.restore()
     table.break_(Row(fault="tool process killed", tool="slow"))
     before, replicas = table.requests(), table.replicas()
     with ThreadPoolExecutor() as pool:
@@ -280,7 +280,7 @@ def _kill_one_that_calls(replicas: list[psutil.Process], port: int) -> psutil.Pr
 def test_an_outage_of_redis_costs_turns_their_memory_and_memory_nothing(
     table: Table, mood: Mood, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table.fix()
+    table.restore()
     table.break_(Row(fault="none"))
     begun, ended = [time.monotonic() + after for after in (3, 3 + OUTAGE_S)]
     until = ended + 5
