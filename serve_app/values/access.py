@@ -43,7 +43,7 @@ _Weight = Annotated[float, Field(gt=0, le=1000), BeforeValidator(_reject_text_an
 
 
 class RateLimits(Value):
-    """Rate limits of a tenant or of a key; None means no limit."""
+    """Rate limits of a tenant or of a key. None: no limit."""
 
     turns_per_minute: _Rate | None = Field(default=None, description="Turns in each minute. None: no limit.")
     turns_burst: _Burst | None = Field(default=None, description="Turns at once. None: as many as in a minute.")

@@ -190,3 +190,30 @@ def test_the_snippets_cover_what_they_should() -> None:
 
 def test_a_snippet_is_named_by_its_page_and_line() -> None:
     assert str(Snippet(ROOT / "README.md", 7, "sh", "")) == "README.md:7"
+
+
+def test_ci_runs_the_test_command_of_the_front_page_and_installs_its_programs() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    [_, tests, programs] = [each.text.strip() for each in snippets("sh", [ROOT / "README.md"])[:3]]
+    assert tests in script
+    assert "pytest -m long" in script
+    [installed] = [line for line in script.splitlines() if line.startswith("apt-get install")]
+    assert set(installed.split()) - {"-y", "-qq"} == set(programs.split())
+
+
+def test_the_chinese_front_page_has_the_commands_and_links_of_the_english_one() -> None:
+    english, chinese = ROOT / "README.md", ROOT / "serve_app" / "docs" / "zh.md"
+    for language in ("sh", "console"):
+        both = [
+            [command.partition("#")[0].strip() for each in snippets(language, [page]) for command in commands(each)]
+            for page in (english, chinese)
+        ]
+        assert both[0] == both[1], language
+    linked = [
+        {
+            (page.parent / target).resolve()
+            for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        }
+        for page in (english, chinese)
+    ]
+    assert linked[0] - linked[1] == {chinese}
