@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -201,3 +202,10 @@ def test_every_log_event_of_an_example_is_logged() -> None:
         events |= set(re.findall(r"^\d\d:\d\d:\d\d\.\d{3}  \w+(?: \w{8})?\s+(\w+)", text, re.MULTILINE))
     assert {"run_ended"} <= events
     assert [event for event in events if f'"{event}"' not in _sources()] == []
+
+
+def test_the_layers_of_the_architecture_are_those_that_import_linter_checks() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [contract] = [each for each in project["tool"]["importlinter"]["contracts"] if each["type"] == "layers"]
+    written = " > ".join(f"`{layer}`" for layer in contract["layers"])
+    assert written in _read(DOCS / "architecture.md").replace("\n", " ")
