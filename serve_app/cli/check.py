@@ -56,7 +56,7 @@ def check(config: Path) -> None:
 
     sys.path.insert(0, str(Path.cwd()))  # `serve run` imports a team's own tools from there
     file = read_yaml(config)
-    problems = file.problems or tuple(_check_serve_file(file) if is_serve_file(file) else find_problems(file.path))
+    problems = (*file.problems, *_check_serve_file(file)) if is_serve_file(file) else find_problems(file.path)
     for problem in problems:
         click.echo(str(problem), err=True)
     if problems:

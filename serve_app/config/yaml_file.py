@@ -10,13 +10,13 @@ import yaml
 from serve_app.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """The mapping in a file; empty, with `problems`, if the file cannot be read."""
+    """The mapping in a file, and its problems; empty if the file cannot be read."""
 
     path: Path
     tree: dict[str, Any] = field(default_factory=dict)
@@ -56,11 +56,30 @@ def read_yaml(path: Path) -> YamlFile:
         problem = Problem(str(path), f"not valid YAML ({line})", "Correct the file")
     else:
         if isinstance(tree, dict):
-            return YamlFile(path, tree, root)
+            return YamlFile(path, tree, root, tuple(_find_repeated_keys(path, root)))
         if tree is None:
             return YamlFile(path)
         problem = Problem(str(path), "not a mapping of sections", "Begin with a line such as model:")
     return YamlFile(path, problems=(problem,))
+
+
+def _find_repeated_keys(path: Path, root: yaml.Node | None) -> Iterator[Problem]:
+    """Find the keys that stand twice in a section: YAML itself takes the last one and drops the first in silence."""
+    pending: list[tuple[yaml.Node | None, str]] = [(root, "")]
+    seen: set[int] = set()  # of nodes: an alias is the node of its anchor
+    while pending:
+        node, place = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        first_lines: dict[str, int] = {}
+        for key, line, value in _children(node):
+            where = f"{place}.{key}" if place else key
+            pending.append((value, where))
+            if key in first_lines and key != "<<":
+                what = f"the key stands twice, first in line {first_lines[key]}"
+                yield Problem(f"{path}:{line}: {where}", what, "Keep one, and put the contents of both into it")
+            first_lines.setdefault(key, line)
 
 
 def existing_path(tree: Any, steps: Sequence[Any]) -> tuple[Any, ...]:

@@ -385,3 +385,13 @@ def test_a_wrong_group_or_host_leaves_the_rest_as_it_is() -> None:
         "app.yaml:5: tools.groups.empty.tools: List should have at least 1 item after validation, not 0",
         "app.yaml:6: egress.private_hosts.1: neither host nor host:port",
     ]
+
+
+def test_a_key_that_stands_twice_is_a_problem_and_not_silently_the_last_one() -> None:
+    first, second = "tools:\n  a: {function: 'm:f'}\n", "tools:\n  b: {function: 'm:g'}\n"
+    repeated = f"model: {{name: offline}}\n{first}memory: {{window: 3, window: 4}}\n{second}"
+    found = lines(write(repeated))
+    assert any(":5: tools: the key stands twice, first in line 2." in line for line in found), found
+    assert any(":4: memory.window: the key stands twice, first in line 4." in line for line in found), found
+    anchored = "tools:\n  a: &same {function: 'm:f', attempts: 1}\n  b:\n    <<: *same\n    attempts: 2\n"
+    assert lines(write(anchored)) == []
