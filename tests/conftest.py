@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import mcp.client.stdio  # noqa: F401 - it keeps the stderr of its first import, which must be no test's own
 import pytest
+from captured_logs import CapturedLogs
 from debian_redis import debian_redis
 from listening import free_port, served
 from stub_server import Stub, stub_app
-from told_lines import Told
 
 from serve_app.config import RedisSettings
 from serve_app.deployments.data_folder import choose_ports
@@ -112,9 +112,9 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def captured_logs() -> Iterator[CapturedLogs]:
     """What is logged, down to the last step, as a file would have it."""
-    handler, root, ours = Told(), logging.getLogger(), logging.getLogger("serve_app")
+    handler, root, ours = CapturedLogs(), logging.getLogger(), logging.getLogger("serve_app")
     root.addHandler(handler)
     ours.setLevel(logging.DEBUG)
     yield handler

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent_process import AgentProcess
-    from told_lines import Told
+    from captured_logs import CapturedLogs
 
     Open = Callable[..., AgentProcess]
 
@@ -50,12 +50,12 @@ BROKEN = reply("", ("broken", {"text": "x"}))
     ],
 )
 async def test_the_process_says_in_one_line_how_a_turn_ended(
-    start_agent: Open, told: Told, script: list[Any], store: Any, said: dict[str, Any]
+    start_agent: Open, captured_logs: CapturedLogs, script: list[Any], store: Any, said: dict[str, Any]
 ) -> None:
     agent = start_agent(*script, store=store, max_wait_s=0.1)
     await (agent.fail if said["status"] == "failed" else agent.ask)()
     await asyncio.sleep(0.05)
-    [line] = told.of("run_ended")
+    [line] = captured_logs.of("run_ended")
     assert {name: line[name] for name in said} == said
     assert line["level"] == ("INFO" if said["status"] == "success" else "WARNING")
     assert line["run_id"]

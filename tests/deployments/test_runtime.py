@@ -49,7 +49,7 @@ class Handle:
         return self
 
 
-async def test_what_is_opened_last_is_closed_first_and_a_failure_or_a_hang_stops_nothing(told: Any) -> None:
+async def test_what_is_opened_last_is_closed_first_and_a_failure_or_a_hang_stops_nothing(captured_logs: Any) -> None:
     runtime, closed = _runtime(), []
 
     async def close(name: str) -> None:
@@ -65,7 +65,7 @@ async def test_what_is_opened_last_is_closed_first_and_a_failure_or_a_hang_stops
     await runtime.close()
     await runtime.close()
     assert closed == ["last", "hangs", "fails", "first"]
-    assert [line["resource"] for line in told.of("close_failed")] == ["hangs", "fails"]
+    assert [line["resource"] for line in captured_logs.of("close_failed")] == ["hangs", "fails"]
     assert {task.get_name() for task in asyncio.all_tasks()} == {asyncio.current_task().get_name()}
 
 

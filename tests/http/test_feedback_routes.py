@@ -28,21 +28,21 @@ async def test_a_vote_is_told_back_and_listed(service):
     assert (listed["up"], listed["down"], listed["feedback"][0]["comment"]) == (1, 0, "谢谢")
 
 
-async def test_a_second_vote_takes_the_place_of_the_first_and_one_repeated_is_counted_once(service, told):
+async def test_a_second_vote_takes_the_place_of_the_first_and_one_repeated_is_counted_once(service, captured_logs):
     run_id = await run_id_of(service)
     for each in ("up", "up", "down"):
         assert (await rating(service, run_id=run_id, rating=each)).status_code == 200
-    assert [line["rating"] for line in told.of("feedback_received")] == ["up", "down"]
+    assert [line["rating"] for line in captured_logs.of("feedback_received")] == ["up", "down"]
     assert sum(service.metrics.of(FEEDBACK).values()) == 2
     listed = (await service.client.get("/admin/feedback", params={"rating": "down"})).json()
     assert (listed["up"], listed["down"], len(listed["feedback"])) == (0, 1, 1)
 
 
-async def test_a_comment_is_kept_as_it_is_and_masked_in_the_log(service, told):
+async def test_a_comment_is_kept_as_it_is_and_masked_in_the_log(service, captured_logs):
     run_id = await run_id_of(service)
     await rating(service, run_id=run_id, rating="down", comment="call 13800138000")
     assert (await service.client.get("/admin/feedback")).json()["feedback"][0]["comment"] == "call 13800138000"
-    [line] = told.of("feedback_received")
+    [line] = captured_logs.of("feedback_received")
     assert (line["comment"], line["run_id"]) == ("call [phone]", run_id)
 
 

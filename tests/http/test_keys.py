@@ -83,14 +83,18 @@ async def test_a_key_that_came_twice_is_none(guarded: Service) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
-async def test_a_known_key_is_let_in_and_the_request_is_its_tenants(guarded: Service, told, scheme: str) -> None:
+async def test_a_known_key_is_let_in_and_the_request_is_its_tenants(
+    guarded: Service, captured_logs, scheme: str
+) -> None:
     key = (await key_of(guarded, "chat"))["Authorization"].removeprefix("Bearer ")
     response = await guarded.client.post("/agent/chat", json=CHAT, headers={"Authorization": f"{scheme} {key}"})
     assert response.status_code == 200
     [(context, _)] = guarded.agent.told
     assert (context.tenant, context.key_id) == ("acme", key.split("_")[1])
-    assert {(line["tenant"], line["key_id"]) for line in told.of("turn_received")} == {("acme", context.key_id)}
-    assert key not in str(told.lines)
+    assert {(line["tenant"], line["key_id"]) for line in captured_logs.of("turn_received")} == {
+        ("acme", context.key_id)
+    }
+    assert key not in str(captured_logs.lines)
 
 
 @pytest.mark.parametrize("path", ["/agent/sessions/s", "/v1/models", "/knowledge/documents", "/admin/feedback"])
@@ -155,7 +159,9 @@ async def test_a_service_that_has_not_heard_of_its_keys_yet_asks_to_come_back() 
         assert told_in(await service.client.get("/agent/runs/r"))[0] == 401
 
 
-async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_same(api_redis_url: str, told) -> None:
+async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_same(
+    api_redis_url: str, captured_logs
+) -> None:
     async with running(keyed(api_redis_url, failures_per_minute=1, failures_burst=3)) as service:
         wrong, good = {"Authorization": f"Bearer {WRONG}"}, await key_of(service, "chat")
         tried = [await service.client.get("/agent/runs/r", headers=wrong) for _ in range(5)]
@@ -164,7 +170,7 @@ async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_
         assert 50 < int(tried[-1].headers["Retry-After"]) <= 60
         assert (await service.client.get("/agent/runs/r", headers=good)).status_code == 404
         assert (await service.client.get("/agent/runs/r")).status_code == 401
-    assert [line["address"] for line in told.of("key_refused")] == ["127.0.0.1"] * 3
+    assert [line["address"] for line in captured_logs.of("key_refused")] == ["127.0.0.1"] * 3
 
 
 async def test_behind_a_proxy_that_is_trusted_each_client_has_tries_of_its_own(api_redis_url: str) -> None:
@@ -191,7 +197,7 @@ async def made(service: Service, operators: dict[str, str], **order: Any) -> Any
     return await service.client.post("/admin/keys", json=order, headers=operators)
 
 
-async def test_a_key_is_told_once_and_to_no_cache(guarded: Service, told) -> None:
+async def test_a_key_is_told_once_and_to_no_cache(guarded: Service, captured_logs) -> None:
     operators = await key_of(guarded, "admin", tenant="default")
     response = await made(guarded, operators, name="the shop", limits={"turns_per_minute": 5})
     assert response.status_code == 201
@@ -199,8 +205,8 @@ async def test_a_key_is_told_once_and_to_no_cache(guarded: Service, told) -> Non
     new = NewApiKey.model_validate_json(response.content)
     listed = (await guarded.client.get("/admin/keys", headers=operators)).json()["keys"]
     assert listed[-1] == json.loads(new.model_dump_json(exclude={"key"}))
-    assert new.key not in str(told.lines)
-    assert [line["of"] for line in told.of("key_created")] == ["acme"]
+    assert new.key not in str(captured_logs.lines)
+    assert [line["of"] for line in captured_logs.of("key_created")] == ["acme"]
 
 
 async def test_limits_of_a_key_are_changed_one_by_one_and_a_key_is_ended(guarded: Service) -> None:

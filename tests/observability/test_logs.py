@@ -7,7 +7,7 @@ import io
 import json
 import logging
 
-from told_lines import PROCESS, Told
+from captured_logs import PROCESS, CapturedLogs
 
 from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, hide_in_logs, log_context
 from serve_app.observability.redaction import Redactor
@@ -19,23 +19,23 @@ ours = logging.getLogger("serve_app.somewhere")
 theirs = logging.getLogger("some.library")
 
 
-def test_a_line_has_its_event_its_fields_its_process_and_its_time(told: Told) -> None:
+def test_a_line_has_its_event_its_fields_its_process_and_its_time(captured_logs: CapturedLogs) -> None:
     ours.warning("run_adopted", extra={"after": 4})
-    [line] = told.lines
+    [line] = captured_logs.lines
     assert line.pop("ts").endswith("+00:00")
     assert line == {"level": "WARNING", **PROCESS, "event": "run_adopted", "after": 4}
-    assert told.readable[0].startswith("WARNING ")
-    assert told.readable[0].endswith(" Agent run_adopted after=4")
+    assert captured_logs.readable[0].startswith("WARNING ")
+    assert captured_logs.readable[0].endswith(" Agent run_adopted after=4")
 
 
-def test_a_librarys_line_is_a_message(told: Told) -> None:
+def test_a_librarys_line_is_a_message(captured_logs: CapturedLogs) -> None:
     theirs.warning("%d of %s", 3, "them")
-    [line] = told.lines
+    [line] = captured_logs.lines
     assert (line["logger"], line["message"]) == ("some.library", "3 of them")
     assert "event" not in line
 
 
-async def test_every_record_of_a_block_has_the_ids_of_its_run(told: Told) -> None:
+async def test_every_record_of_a_block_has_the_ids_of_its_run(captured_logs: CapturedLogs) -> None:
     async def run(run_id: str) -> None:
         with log_context({"run_id": run_id}):
             await asyncio.sleep(0.01)
@@ -45,7 +45,7 @@ async def test_every_record_of_a_block_has_the_ids_of_its_run(told: Told) -> Non
 
     await asyncio.gather(run("a"), run("b"))
     ours.warning("outside")
-    assert sorted((line.get("run_id", ""), line.get("request_id", "")) for line in told.lines) == [
+    assert sorted((line.get("run_id", ""), line.get("request_id", "")) for line in captured_logs.lines) == [
         ("", ""),
         ("a", ""),
         ("a", "q"),
@@ -54,39 +54,39 @@ async def test_every_record_of_a_block_has_the_ids_of_its_run(told: Told) -> Non
     ]
 
 
-def test_a_records_own_fields_win_over_those_of_its_context(told: Told) -> None:
+def test_a_records_own_fields_win_over_those_of_its_context(captured_logs: CapturedLogs) -> None:
     with log_context({"run_id": "around"}):
         ours.warning("event", extra={"run_id": "own"})
-    assert told.lines[0]["run_id"] == "own"
+    assert captured_logs.lines[0]["run_id"] == "own"
 
 
-def test_text_arguments_fields_and_tracebacks_are_masked(told: Told) -> None:
+def test_text_arguments_fields_and_tracebacks_are_masked(captured_logs: CapturedLogs) -> None:
     try:
         int(f"no such phone {PHONE}")
     except ValueError:
         theirs.exception("call %s", PHONE, extra={"given": {"phone": [PHONE]}, "password": "x", "number": int(PHONE)})
-    text = json.dumps(told.lines) + told.readable[0]
+    text = json.dumps(captured_logs.lines) + captured_logs.readable[0]
     assert PHONE not in text
-    assert "Traceback" in told.lines[0]["exception"]
-    assert told.lines[0]["given"] == {"phone": ["[phone]"]}
-    assert told.lines[0]["password"] == "[secret]"
+    assert "Traceback" in captured_logs.lines[0]["exception"]
+    assert captured_logs.lines[0]["given"] == {"phone": ["[phone]"]}
+    assert captured_logs.lines[0]["password"] == "[secret]"
 
 
-def test_hidden_values_are_masked_at_any_depth_and_only_in_their_block(told: Told) -> None:
+def test_hidden_values_are_masked_at_any_depth_and_only_in_their_block(captured_logs: CapturedLogs) -> None:
     with hide_in_logs([{"pin": ["4711"]}, "Rosebud", True]):
         ours.warning("event", extra={"error": "KeyError('Rosebud')", "pin": 4711, "yes": True})
     ours.warning("event", extra={"error": "Rosebud"})
-    masked, clear = told.lines
+    masked, clear = captured_logs.lines
     assert (masked["error"], masked["pin"], masked["yes"]) == ("KeyError('[sensitive]')", "[sensitive]", True)
     assert clear["error"] == "Rosebud"
 
 
-def test_a_record_whose_arguments_do_not_fit_fails_no_caller(told: Told) -> None:
+def test_a_record_whose_arguments_do_not_fit_fails_no_caller(captured_logs: CapturedLogs) -> None:
     theirs.warning("%d", "three")
-    assert told.lines[0]["message"] == "%d ('three',)"
+    assert captured_logs.lines[0]["message"] == "%d ('three',)"
 
 
-def test_a_record_is_masked_before_a_handler_formats_it(told: Told) -> None:
+def test_a_record_is_masked_before_a_handler_formats_it(captured_logs: CapturedLogs) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "call %s", "args": (PHONE,)})
     with log_context({"run_id": "r"}):
         RedactingFilter(Redactor()).filter(record)

@@ -14,7 +14,7 @@ from serve_app.errors import ModelUnavailable, Unavailable
 from serve_app.resilience.circuit_breaker import BreakerPolicy, CircuitBreaker, GuardedCalls
 
 if TYPE_CHECKING:
-    from told_lines import Told
+    from captured_logs import CapturedLogs
 
 LIMIT = BreakerPolicy(failures=3, cool_down_s=10)
 
@@ -148,7 +148,7 @@ def test_a_call_that_began_before_the_breaker_opened_takes_no_probe_from_another
     assert breaker.on_cancel(11).admits(11)
 
 
-def test_a_breaker_tells_when_it_opens_and_when_it_closes(told: Told) -> None:
+def test_a_breaker_tells_when_it_opens_and_when_it_closes(captured_logs: CapturedLogs) -> None:
     now = [0.0]
     circuit = GuardedCalls("tool", BreakerPolicy(failures=2, cool_down_s=10), lambda: now[0])
     for _ in range(3):
@@ -161,7 +161,7 @@ def test_a_breaker_tells_when_it_opens_and_when_it_closes(told: Told) -> None:
     for _ in range(2):
         with circuit.guard(Unavailable, (ValueError,)):
             pass
-    assert [(line["event"], line["dependency"]) for line in told.lines] == [
+    assert [(line["event"], line["dependency"]) for line in captured_logs.lines] == [
         ("breaker_opened", "tool"),
         ("breaker_closed", "tool"),
     ]

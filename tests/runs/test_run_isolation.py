@@ -17,8 +17,8 @@ from serve_app.values import Answer, Cancelled, Failed, Token, ToolRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from captured_logs import CapturedLogs
     from redis.asyncio import Redis
-    from told_lines import Told
     from worker_process import WorkerProcess
 
     from serve_app.runs.event_log import RunEventLog
@@ -114,14 +114,14 @@ async def beside_others(process: WorkerProcess, poison: Context, several: int = 
     ids=lambda each: each.__name__,
 )
 async def test_a_run_that_cannot_be_written_fails_alone_and_its_session_is_free_at_once(
-    start: Start, redis: Redis, told: Told, work: Callable[[Run], Any]
+    start: Start, redis: Redis, captured_logs: CapturedLogs, work: Callable[[Run], Any]
 ) -> None:
     process, poison = start(poisoned_by(work)), context(POISON)
     events, slowest_s = await beside_others(process, poison)
     assert isinstance(events[-1].data, Failed)
     assert events[-1].data.error.code == "internal"
     assert slowest_s < LATE_S
-    assert any(line.get("exception") for line in told.lines)
+    assert any(line.get("exception") for line in captured_logs.lines)
     assert await redis.zscore(UNFINISHED_RUNS, RunKeys("default", poison.run_id).member) is None
     assert not await redis.exists(SessionKeys("default", POISON).lease)
     again = await start().events(context(POISON), request(POISON))
@@ -147,13 +147,13 @@ class Refuses(RunStore):
         return await super().append(appends)
 
 
-async def test_an_append_that_raises_costs_its_own_run_only(start: Start, told: Told) -> None:
+async def test_an_append_that_raises_costs_its_own_run_only(start: Start, captured_logs: CapturedLogs) -> None:
     process = start()
     process.store.__class__ = Refuses
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Failed)
     assert slowest_s < LATE_S
-    assert told.of("events_not_written")[0]["exception"]
+    assert captured_logs.of("events_not_written")[0]["exception"]
 
 
 @pytest.mark.parametrize("broken", ["lease", "meta"])
@@ -195,7 +195,7 @@ async def test_an_event_that_cannot_be_read_is_left_out_of_its_run_and_of_no_oth
 
 
 async def test_a_last_event_that_cannot_be_read_is_a_failure_and_nobody_waits_for_it(
-    start: Start, redis: Redis, log: RunEventLog, told: Told
+    start: Start, redis: Redis, log: RunEventLog, captured_logs: CapturedLogs
 ) -> None:
     asked = context()
     keys, last = RunKeys("default", asked.run_id), len(await start().events(asked, request()))
@@ -206,7 +206,7 @@ async def test_a_last_event_that_cannot_be_read_is_a_failure_and_nobody_waits_fo
     assert isinstance(events[-1].data, Failed)
     run = await log.run(asked, asked.run_id)
     assert (run.answer, run.error) == (None, events[-1].data.error)
-    assert told.of("event_unreadable")[0]["exception"]
+    assert captured_logs.of("event_unreadable")[0]["exception"]
 
 
 async def test_a_key_that_is_no_stream_costs_its_own_follower_only(
@@ -326,7 +326,7 @@ async def test_a_log_that_a_successor_cannot_read_fails_its_run_and_the_others_a
 
 
 async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard(
-    start: Start, redis: Redis, log: RunEventLog, told: Told
+    start: Start, redis: Redis, log: RunEventLog, captured_logs: CapturedLogs
 ) -> None:
     async def hangs(run: Run) -> Answer:
         await asyncio.sleep(60)
@@ -341,10 +341,12 @@ async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard
     async with asyncio.timeout(LATE_S):
         await reading
     assert process.worker.running == 0
-    assert told.of("control_message_unreadable")[0]["exception"]
+    assert captured_logs.of("control_message_unreadable")[0]["exception"]
 
 
-async def test_a_run_whose_course_breaks_is_told_as_failed_and_the_others_go_on(start: Start, told: Told) -> None:
+async def test_a_run_whose_course_breaks_is_told_as_failed_and_the_others_go_on(
+    start: Start, captured_logs: CapturedLogs
+) -> None:
     class Breaks(RunStore):
         async def begin(self, *given: Any) -> Any:
             begun = await super().begin(*given)
@@ -357,7 +359,7 @@ async def test_a_run_whose_course_breaks_is_told_as_failed_and_the_others_go_on(
     events, slowest_s = await beside_others(process, context(POISON))
     assert isinstance(events[-1].data, Failed)
     assert slowest_s < LATE_S
-    assert told.of("run_broken")[0]["exception"]
+    assert captured_logs.of("run_broken")[0]["exception"]
 
 
 async def test_one_run_that_cannot_be_renewed_keeps_no_other_from_it(start: Start, redis: Redis) -> None:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from serve_app.values import Answer
 
 
-async def test_a_run_tells_of_its_beginning_and_its_end(start, told) -> None:
+async def test_a_run_tells_of_its_beginning_and_its_end(start, captured_logs) -> None:
     asked = context(run_id="r1")
     await start().events(asked, request())
-    [begun], [ended] = told.of("run_begun"), told.of("run_ended")
+    [begun], [ended] = captured_logs.of("run_begun"), captured_logs.of("run_ended")
     for line in (begun, ended):
         assert {name: line[name] for name in asked.ids} == asked.ids
     assert (ended["status"], ended["degraded"], ended["attempts"], ended["level"]) == ("success", [], 0, "INFO")
@@ -26,7 +26,7 @@ async def test_a_run_tells_of_its_beginning_and_its_end(start, told) -> None:
     assert "adoptions" not in ended
 
 
-async def test_a_run_that_fails_tells_its_code_and_of_a_fault_the_traceback(start, told) -> None:
+async def test_a_run_that_fails_tells_its_code_and_of_a_fault_the_traceback(start, captured_logs) -> None:
     async def unavailable(run: Run) -> Answer:
         raise ModelUnavailable("The model did not answer")
 
@@ -35,13 +35,13 @@ async def test_a_run_that_fails_tells_its_code_and_of_a_fault_the_traceback(star
 
     for work in (unavailable, broken):
         await start(work).events(context(), request())
-    expected, fault = told.of("run_ended")
+    expected, fault = captured_logs.of("run_ended")
     assert (expected["status"], expected["code"], expected["level"]) == ("failed", "model_unavailable", "WARNING")
     assert "exception" not in expected
     assert (fault["code"], "[phone]" in fault["exception"]) == ("internal", True)
 
 
-async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
+async def test_a_run_that_is_taken_over_says_so(start, captured_logs) -> None:
     async def dies(run: Run) -> Answer:
         if not run.lease.last_event_id:
             await first.die()
@@ -51,12 +51,12 @@ async def test_a_run_that_is_taken_over_says_so(start, told) -> None:
     asked = context(run_id="r1")
     await first.events(asked, request())
     await second.events(asked, request(), after=1)
-    [line] = told.of("run_adopted")
+    [line] = captured_logs.of("run_adopted")
     assert (line["run_id"], line["adoptions"]) == ("r1", 1)
-    assert told.of("run_ended")[-1]["adoptions"] == 1
+    assert captured_logs.of("run_ended")[-1]["adoptions"] == 1
 
 
-async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(told) -> None:
+async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(captured_logs) -> None:
     availability = RedisAvailability(max_wait_s=0.0)
 
     async def away() -> None:
@@ -69,7 +69,7 @@ async def test_redis_is_told_of_once_when_it_goes_and_once_when_it_comes_back(to
         with pytest.raises(StoreUnavailable):
             await availability.call_until(away)
     assert await availability.call_until(there) == await availability.call_until(there) == 1
-    assert [line["event"] for line in told.lines if line.get("event", "").startswith("redis")] == [
+    assert [line["event"] for line in captured_logs.lines if line.get("event", "").startswith("redis")] == [
         "redis_unavailable",
         "redis_available_again",
     ]

@@ -181,18 +181,20 @@ async def test_tenants_are_listed_with_the_limits_that_were_set_last(book: ApiKe
     assert await book.list_tenants() == (TenantEntry(tenant="a"), TenantEntry(tenant="b", weight=3))
 
 
-async def test_a_row_that_cannot_be_read_costs_none_of_the_others(redis: Redis, book: ApiKeyStore, told) -> None:
+async def test_a_row_that_cannot_be_read_costs_none_of_the_others(
+    redis: Redis, book: ApiKeyStore, captured_logs
+) -> None:
     made = await book.create(ORDER)
     text = await redis.hget(API_KEYS, made.id)
     await redis.hset(API_KEYS, mapping={"0" * 16: "{}", made.id: text.replace("{", '{"of_tomorrow": 1, ', 1)})
     access = ApiKeyCache(redis)
     await access.refresh()
     assert access.find_caller(made.key)
-    assert [line["row"] for line in told.of("access_row_unreadable")][-1] == "0" * 16
+    assert [line["row"] for line in captured_logs.of("access_row_unreadable")][-1] == "0" * 16
 
 
 async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is_told_once(
-    redis_url, redis, told
+    redis_url, redis, captured_logs
 ) -> None:
     metrics = InMemoryMetrics()
     async with proxied(redis_url) as proxy:
@@ -202,14 +204,14 @@ async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is
         async with kept_up(ApiKeyCache(client, metrics=metrics)) as access:
             await until(lambda: access._snapshot is not None)
             proxy.silent = True
-            await until(lambda: bool(told.of("redis_unavailable")), 4)
+            await until(lambda: bool(captured_logs.of("redis_unavailable")), 4)
             await asyncio.sleep(1)
             assert access.find_caller(made.key)
             assert metrics.gauges[ACCESS_AGE_S][()] > 1
             await book.revoke(made.id)
             proxy.silent = False
             await until(lambda: access.find_caller(made.key) is None, 5)
-        assert (len(told.of("redis_unavailable")), len(told.of("redis_available_again"))) == (1, 1)
+        assert (len(captured_logs.of("redis_unavailable")), len(captured_logs.of("redis_available_again"))) == (1, 1)
         await client.aclose()
 
 

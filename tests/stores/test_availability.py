@@ -12,7 +12,7 @@ from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.stores.availability import AWAY_TIMEOUT_S, MAX_WAIT_S, PROBE_EVERY_S, RedisAvailability
 
 if TYPE_CHECKING:
-    from told_lines import Told
+    from captured_logs import CapturedLogs
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -100,13 +100,13 @@ async def test_callers_that_can_do_without_redis_skip_it_but_for_one_in_each_sec
     assert all(availability.admits(failures) for failures in (1, 3))
 
 
-async def test_an_outage_is_one_pair_of_log_events_whoever_meets_it(told: Told) -> None:
+async def test_an_outage_is_one_pair_of_log_events_whoever_meets_it(captured_logs: CapturedLogs) -> None:
     availability, store = RedisAvailability(), Store()
     for call in (availability.call_once, availability.call_until, availability.call_once):
         with pytest.raises(StoreUnavailable):
             await call(store)
     with pytest.raises(StoreCorrupt), availability.observe_call():
         raise StoreCorrupt("an answer")
-    events = [line for line in told.lines if line["event"].startswith("redis")]
+    events = [line for line in captured_logs.lines if line["event"].startswith("redis")]
     assert [line["event"] for line in events] == ["redis_unavailable", "redis_available_again"]
     assert events[1]["away_s"] >= MAX_WAIT_S

@@ -151,7 +151,7 @@ async def test_nothing_is_kept_longer_than_it_matters(redis):
     assert 0 < lives["serve_app:limit:{t}:tokens:600"] <= 2001
 
 
-async def test_while_redis_is_away_all_pass_at_once_and_it_is_counted_and_told_once(redis_url, told):
+async def test_while_redis_is_away_all_pass_at_once_and_it_is_counted_and_told_once(redis_url, captured_logs):
     metrics = InMemoryMetrics()
     async with proxied(redis_url) as proxy:
         redis = create_redis_client(RedisSettings(timeout_s=0.2), f"redis://127.0.0.1:{proxy.port}/0")
@@ -165,7 +165,7 @@ async def test_while_redis_is_away_all_pass_at_once_and_it_is_counted_and_told_o
         await TokenMeter(redis, metrics).charge([(_context(Metering(tenant_per_minute=5)), 3)])
         assert metrics.of(LIMITER_FAILURES) == {"ask": 100, "charge": 1}
         await redis.aclose()
-    assert [each["event"] for each in told.lines if each["event"].startswith(("redis", "tokens"))] == [
+    assert [each["event"] for each in captured_logs.lines if each["event"].startswith(("redis", "tokens"))] == [
         "redis_unavailable",
         "tokens_not_charged",
     ]

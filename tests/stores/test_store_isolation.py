@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from told_lines import PROCESS
+from captured_logs import PROCESS
 
 from serve_app.config import FeedbackSettings, LimitSettings
 from serve_app.errors import NotFound, RateLimited, StoreCorrupt, StoreUnavailable
@@ -30,8 +30,8 @@ from serve_app.stores.stream_reader import StreamReader
 from serve_app.values import ApiKeyRequest, Caller, Context, Fault, Feedback, Metering, RateLimits, TenantLimits
 
 if TYPE_CHECKING:
+    from captured_logs import CapturedLogs
     from redis.asyncio import Redis
-    from told_lines import Told
 
 ORDER = ApiKeyRequest(tenant="acme", scopes=frozenset({"chat"}))
 HALF = "\ud83d"
@@ -72,7 +72,9 @@ async def test_a_failure_says_whether_redis_is_away_or_one_key_is_corrupt(redis:
         assert not isinstance(caught.value, StoreCorrupt)
 
 
-async def test_one_key_of_access_that_is_corrupt_leaves_the_others_and_the_loop_going(redis: Any, told: Told) -> None:
+async def test_one_key_of_access_that_is_corrupt_leaves_the_others_and_the_loop_going(
+    redis: Any, captured_logs: CapturedLogs
+) -> None:
     access = ApiKeyCache(redis)
     book = ApiKeyStore(redis, access)
     made = await book.create(ORDER)
@@ -90,7 +92,7 @@ async def test_one_key_of_access_that_is_corrupt_leaves_the_others_and_the_loop_
         await book.update_limits("garbage", {})
     assert not going_on.done()
     await cancel_and_wait(going_on)
-    assert told.of("access_row_unreadable")
+    assert captured_logs.of("access_row_unreadable")
 
 
 async def test_a_fault_that_cannot_be_read_is_none_and_the_others_are_in_force(redis: Any) -> None:
@@ -118,12 +120,12 @@ async def test_an_allowance_that_is_corrupt_lets_its_own_turns_pass_and_nobody_e
         await limiter.take_turn(Caller(tenant="other"))
 
 
-async def test_tokens_that_cannot_be_charged_keep_no_others_from_it(redis: Any, told: Told) -> None:
+async def test_tokens_that_cannot_be_charged_keep_no_others_from_it(redis: Any, captured_logs: CapturedLogs) -> None:
     metering = Metering(tenant_per_minute=1000)
     await redis.set(rate_limit_key("poison", "", "tokens", 1000), "much")
     await TokenMeter(redis).charge([(context(name, metering=metering), 100) for name in ("poison", "other")])
     assert float(await redis.get(rate_limit_key("other", "", "tokens", 1000))) > 0
-    assert [line["tenant"] for line in told.of("tokens_not_charged")] == ["poison"]
+    assert [line["tenant"] for line in captured_logs.of("tokens_not_charged")] == ["poison"]
 
 
 class Raises:
@@ -136,7 +138,7 @@ class Raises:
 
 
 async def test_lines_that_cannot_be_told_or_written_cost_no_other(
-    redis: Any, monkeypatch: pytest.MonkeyPatch, told: Told
+    redis: Any, monkeypatch: pytest.MonkeyPatch, captured_logs: CapturedLogs
 ) -> None:
     monkeypatch.setattr(run_log, "WRITE_EVERY_S", 0.01)
     trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
@@ -164,7 +166,7 @@ async def test_lines_that_cannot_be_told_or_written_cost_no_other(
     assert len(found) == 4
     assert not writing.done()
     await cancel_and_wait(writing)
-    dropped = told.of("run_lines_dropped")[0]["count"]
+    dropped = captured_logs.of("run_lines_dropped")[0]["count"]
     assert dropped >= 8
 
 

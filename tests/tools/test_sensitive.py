@@ -16,7 +16,7 @@ from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, Sensitive, ToolRequest
 
 if TYPE_CHECKING:
-    from told_loaded import Told
+    from captured_logs import CapturedLogs
 
 KEY = IdempotencyKey("run:0:0")
 ASKED = Context(request_id="q", run_id="r", session_id="s", deadline=4e9)
@@ -48,24 +48,24 @@ async def test_the_mark_is_in_the_schema_that_every_process_reads() -> None:
     assert type(spec).model_validate_json(spec.model_dump_json()).sensitive == spec.sensitive
 
 
-async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback(told: Told) -> None:
+async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback(captured_logs: CapturedLogs) -> None:
     result = await runner().call(ASKED, request(), KEY)
     assert result.status == "error"
-    text = json.dumps(told.lines) + "".join(told.readable)
+    text = json.dumps(captured_logs.lines) + "".join(captured_logs.readable)
     assert "paying with [sensitive]" in text
     assert "is not known for 3" in text
     for secret in ("rosebud", "xy-77-88", "Kane"):
         assert secret not in text
-    assert all(line["run_id"] == "r" for line in told.lines)
+    assert all(line["run_id"] == "r" for line in captured_logs.lines)
 
 
 @pytest.mark.parametrize("arguments", [ARGUMENTS, {**ARGUMENTS, "pin": 4711}], ids=["valid", "invalid"])
-async def test_the_agent_tells_of_the_call_without_it(told: Told, arguments: dict[str, Any]) -> None:
+async def test_the_agent_tells_of_the_call_without_it(captured_logs: CapturedLogs, arguments: dict[str, Any]) -> None:
     belt = ToolDispatcher(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
     await belt.specs()
     await belt.call(ASKED, request(arguments), KEY, RetryBudget(0))
-    [line] = told.of("tool_called")
+    [line] = captured_logs.of("tool_called")
     masked = "[sensitive]"
     assert line["arguments"] == {"pin": masked, "card": masked, "amount": 3, "short": masked}
-    assert "rosebud" not in json.dumps(told.lines)
-    assert "4711" not in json.dumps(told.lines)
+    assert "rosebud" not in json.dumps(captured_logs.lines)
+    assert "4711" not in json.dumps(captured_logs.lines)

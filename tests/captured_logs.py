@@ -1,4 +1,4 @@
-"""What would the files of the logs hold?"""
+"""The log lines of a process, redacted and formatted as a replica writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_app.observability.redaction import Redactor
 PROCESS = {"deployment": "Agent", "replica": "x1"}
 
 
-class Told(logging.Handler):
+class CapturedLogs(logging.Handler):
     """Keeps the lines of this process, screened and formatted as a replica's are."""
 
     def __init__(self) -> None:
