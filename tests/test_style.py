@@ -156,3 +156,28 @@ def test_a_process_imports_no_package_that_it_does_not_use() -> None:
         code = f"import sys, {module}; print([name for name in {forbidden!r} if name in sys.modules])"
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert ran.stdout.strip() == "[]", module
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Not even for types: what two modules need of each other stands in a third."""
+    imports = {_module(path): _imports(path, tree) for path, tree in MODULES.items()}
+    remaining = dict(imports)
+    while leaves := [name for name, needed in remaining.items() if not needed & remaining.keys()]:
+        for name in leaves:
+            del remaining[name]
+    assert sorted(remaining) == []
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path: Path, tree: ast.Module) -> set[str]:
+    """The modules of ours that a module imports; of a package, the module that is named."""
+    modules, own, found = {_module(each) for each in MODULES}, _module(path), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                found.add(inner if inner in modules else node.module)
+    return {each for each in found & modules if each != own and not own.startswith(f"{each}.")}

@@ -64,7 +64,10 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def _find_repeated_keys(path: Path, root: yaml.Node | None) -> Iterator[Problem]:
-    """Find the keys that stand twice in a section: YAML itself takes the last one and drops the first in silence."""
+    """Find the keys that stand twice in a section.
+
+    YAML itself takes the last one and drops the first in silence.
+    """
     pending: list[tuple[yaml.Node | None, str]] = [(root, "")]
     seen: set[int] = set()  # of nodes: an alias is the node of its anchor
     while pending:
