@@ -247,6 +247,7 @@ def test_every_panel_of_every_dashboard_has_something_to_show(watched: Watched) 
     with watched.service.client() as client:
         vote = {"run_id": watched.turn()["run_id"], "rating": "up"}
         client.post("/agent/feedback", json=vote).raise_for_status()
+        assert client.post("/agent/chat", json={"session_id": "refused"}).status_code == 422
     watched.counts(votes=81)
     time.sleep(10)
     assert unanswered(watched.prometheus, but=RARE) == []
