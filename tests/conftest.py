@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mcp.client.stdio  # noqa: F401 - it keeps the stderr of its first import, which must be no test's own
@@ -21,40 +20,13 @@ from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from redis.asyncio import Redis
 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
-
-
-WITH_RAY = {"service", "deployments"}
-"""Folders whose tests start a Ray: one worker runs them all."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one worker, because they share its fixtures."""
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("ray" if file.parts[0] in WITH_RAY else str(file)))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Hostile text in a report is escaped: a worker sends its reports as UTF-8."""
-    report = yield
-    report.sections = [(name, _escape(text)) for name, text in report.sections]
-    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
-        text = str(report.longrepr)
-        if (escaped := _escape(text)) != text:
-            report.longrepr = escaped
-    return report
-
-
-def _escape(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
