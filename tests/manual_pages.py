@@ -45,11 +45,9 @@ def snippets(language: str, pages: list[Path] = PAGES) -> list[Snippet]:
 
 def commands(snippet: Snippet) -> list[str]:
     """The commands of a shell block; of a console block, those after the prompt, without what they print."""
-    joined = snippet.text.replace("\\\n", " ")
-    lines = joined.splitlines()
     if snippet.language == "console":
-        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-    return [line for line in lines if line.strip()]
+        return [command for command, _ in console_outputs(snippet)]
+    return [line for line in snippet.text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def console_outputs(snippet: Snippet) -> list[tuple[str, str]]:
