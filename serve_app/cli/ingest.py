@@ -20,7 +20,7 @@ from serve_app.values import Document, DocumentList, DocumentSummary, IndexingRe
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-    from serve_app.knowledge.langchain_loader import LangChainLoader
+    from serve_app.knowledge.document_reader import LangChainLoader
 
 INDEX_TIMEOUT_S = 330.0
 """For one batch: a little longer than the limit of the service."""
@@ -121,7 +121,7 @@ def _loader(path: str, arguments: Iterable[str]) -> LangChainLoader:
     """Return the loader with its arguments. Their values are YAML: numbers, true, lists, or text."""
     import yaml
 
-    from serve_app.knowledge.langchain_loader import LangChainLoader
+    from serve_app.knowledge.document_reader import LangChainLoader
 
     values: dict[str, Any] = {}
     for argument in arguments:

@@ -10,9 +10,9 @@ import ray
 from ray import serve
 
 from serve_app.deployments.runtime import ReplicaRuntime
+from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex
-from serve_app.knowledge.index_entries import make_index_entries
-from serve_app.knowledge.replicas import MilvusReplicas
+from serve_app.knowledge.passage_store import MilvusReplicas
 from serve_app.observability.logs import log_context
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.stores.redis import RETRIES_DURING_RESTART
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from serve_app.config import Settings
-    from serve_app.knowledge.index_entries import IndexEntry
+    from serve_app.knowledge.chunking import IndexEntry
     from serve_app.values import (
         Context,
         DependencyCheck,

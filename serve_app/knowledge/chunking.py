@@ -1,4 +1,4 @@
-"""Splits a document into passages of 200 to 1200 characters, by its structure.
+"""Splits a document into passages of 200 to 1200 characters, and weighs their terms.
 
 A document becomes units that are not cut, each with the price of a cut before it. One packer then finds the cheapest
 partition: passages near the target length, cut where it hurts least, across headings only where a passage would be too
@@ -12,15 +12,18 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
 
-from serve_app.knowledge.document_structure import Heading, parse_markdown, parse_text
-from serve_app.knowledge.text_lines import (
+from serve_app.knowledge.bm25 import passage_weights
+from serve_app.knowledge.document_structure import (
     CRUMB_CHARACTERS,
     MAX_CHARACTERS,
     PART_CHARACTERS,
+    Heading,
     TextFragment,
     find_rows,
     has_cells,
     is_wrapped,
+    parse_markdown,
+    parse_text,
     sentences,
     starts_item,
 )
@@ -51,6 +54,9 @@ It more than doubles for each level of headings that the two sections do not sha
 
 TOO_SHORT = 100.0
 """Price of a passage below the minimum: more than any heading and any number of bad cuts."""
+
+ENTRY_CHARACTERS = 16_000
+"""Milvus takes 64 KB in a text field, at most four bytes a character. Only a single line can be longer."""
 
 Path = tuple[Heading, ...]
 
@@ -91,6 +97,29 @@ class Unit:
     def size(self) -> int:
         """Characters of a passage of this unit alone."""
         return len(self.frame.lead) + len(self.text) + len(self.frame.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A passage with its weights, ready to be stored."""
+
+    title: str
+    text: str
+    weights: dict[int, float]
+
+
+def make_index_entries(document: Document) -> list[IndexEntry]:
+    """The entries of `document`, without passages that have no term.
+
+    This takes CPU time: do not call it on an event loop.
+    """
+    pieces = [
+        (piece.title[:ENTRY_CHARACTERS], piece.text[start : start + ENTRY_CHARACTERS])
+        for piece in split_document(document)
+        for start in range(0, len(piece.text), ENTRY_CHARACTERS)
+    ]
+    weighed = [IndexEntry(title, text, passage_weights(title, text)) for title, text in pieces]
+    return [entry for entry in weighed if entry.weights]
 
 
 def split_document(document: Document) -> list[Chunk]:

@@ -1,29 +1,35 @@
-"""The knowledge base: passages in Milvus, documents and frequencies of terms in Redis."""
+"""The knowledge base: passages in Milvus, documents and frequencies of terms in Redis.
+
+Vectors of one embedding model mean nothing to another, and Milvus does not know which model made them. So Redis holds
+the mode and the embedding of each collection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from dataclasses import asdict, dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import ServeAppError, StoreUnavailable
-from serve_app.knowledge.collection_check import CollectionCheck
+from serve_app.errors import InvalidConfiguration, Problem, ServeAppError, StoreUnavailable
 from serve_app.knowledge.document_store import DocumentStore
 from serve_app.knowledge.embedding import Embedder
 from serve_app.knowledge.ingestion import DocumentWriter, MakeEntries, hold_write_lock
 from serve_app.knowledge.search import KnowledgeSearch
 from serve_app.resilience.deadline import call_timeout_s, local_deadline
+from serve_app.stores.redis import translate_redis_errors
 from serve_app.values import DependencyCheck, DocumentList, SearchResult
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from langchain_core.embeddings import Embeddings
     from redis.asyncio import Redis
 
     from serve_app.config import KnowledgeSettings
-    from serve_app.knowledge.replicas import MilvusReplicas
+    from serve_app.knowledge.passage_store import MilvusReplicas, PassageStore
     from serve_app.resilience.circuit_breaker import GuardedCalls
     from serve_app.values import Context, Document, DocumentSummary, IndexingResult
 
@@ -178,3 +184,76 @@ async def _run_check(name: str, check: Awaitable[object], circuit: GuardedCalls 
     if circuit is not None and circuit.state == "open":
         reasons.append(f"searches failed again and again and go without it for {circuit.retry_after_s:.0f} s")
     return DependencyCheck(name=name, ok=not reasons, reason="; ".join(reasons) or None, required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionOrigin:
+    """The mode and the embedding that a collection was made with."""
+
+    mode: str
+    embedding: str | None
+
+
+class CollectionCheck:
+    """Compares one collection with the configuration; once right, it stays right."""
+
+    def __init__(self, settings: KnowledgeSettings, redis: Redis) -> None:
+        self._redis: Any = redis
+        self.dimension: int | None = None
+        """Length of the collection's dense vectors; None while unknown."""
+        self._key = f"{settings.collection}:layout"
+        self._key_of_dimension = f"{settings.collection}:dimension"
+        self._collection = settings.collection
+        named = settings.embedding
+        self._wanted = CollectionOrigin(settings.mode, named.identity if named and settings.mode != "lexical" else None)
+        self._right = False
+
+    async def check(self) -> bool:
+        """Whether there is a collection.
+
+        Raises:
+            InvalidConfiguration: it was made for another mode or another embedding.
+            StoreUnavailable: Redis did not answer.
+        """
+        if self._right:
+            return True
+        with translate_redis_errors():
+            stored, dimension = await self._redis.mget(self._key, self._key_of_dimension)
+        if stored is None:
+            return False
+        made = CollectionOrigin(**json.loads(stored))
+        if made != self._wanted:
+            raise InvalidConfiguration((self._problem(made),))
+        self.dimension = int(dimension) if dimension else None
+        self._right = True
+        return True
+
+    async def ensure_collection(
+        self, passages: PassageStore, measure_dimension: Callable[[], Awaitable[int]] | None
+    ) -> None:
+        """Create the collection if there is none; without `measure_dimension` it has no dense vectors.
+
+        Raises:
+            InvalidConfiguration: it was made for another mode or another embedding.
+            ModelUnavailable: the embedding model did not answer.
+            StoreUnavailable: a store did not answer, or Milvus has lost the collection.
+        """
+        stored = await self.check()
+        if stored and await passages.exists():
+            return
+        if stored:
+            raise StoreUnavailable(
+                f"Milvus no longer has the collection {self._collection}: restore it, or name another one"
+            )
+        dimension = await measure_dimension() if measure_dimension else None
+        await passages.create(dimension)
+        of_dense = {self._key_of_dimension: dimension} if dimension else {}
+        with translate_redis_errors():
+            await self._redis.mset({self._key: json.dumps(asdict(self._wanted)), **of_dense})
+        await self.check()
+
+    def _problem(self, made: CollectionOrigin) -> Problem:
+        what = f"collection {self._collection!r} was made for mode {made.mode}"
+        if made.embedding:
+            what += f" and embedding {made.embedding}"
+        return Problem("knowledge", what, "Name a new collection and ingest the documents again, or put the mode back")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from serve_app.errors import ModelUnavailable, NotFound, Overloaded, ServeAppError, StoreCorrupt
 from serve_app.knowledge.bm25 import passage_frequencies
+from serve_app.knowledge.chunking import IndexEntry
 from serve_app.knowledge.document_store import DocumentRecord
-from serve_app.knowledge.index_entries import IndexEntry, digest_document, make_document_id
 from serve_app.knowledge.passage_store import DocumentVersion
 from serve_app.stores.lease import LEASE_MS, Lease, hold_lease
 from serve_app.values import IndexingResult
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 MakeEntries = Callable[["Document"], Awaitable[list[IndexEntry]]]
 """Splits and weighs a document, off the event loop."""
+
+VERSION = 1
+"""Part of every digest. Raise it to have documents indexed again when they are sent again."""
 
 Status = Literal["added", "replaced", "unchanged"]
 
@@ -165,3 +169,14 @@ class DocumentWriter:
 
     def _failure(self, document: Document, reason: str) -> IndexingResult:
         return IndexingResult(id=self._id(document), source=document.source, status="failed", reason=reason)
+
+
+def make_document_id(tenant: str, source: str) -> str:
+    """The id of the document of a tenant and a source."""
+    return sha256(f"{tenant}\0{source}".encode()).hexdigest()[:32]
+
+
+def digest_document(document: Document) -> str:
+    """A digest that changes when the document would be indexed differently."""
+    content = "\0".join([str(VERSION), document.format, document.title, document.text])
+    return sha256(content.encode()).hexdigest()[:32]

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from serve_app.knowledge.bm25 import WeightedQuery
     from serve_app.knowledge.document_store import DocumentStore
     from serve_app.knowledge.embedding import Embedder
-    from serve_app.knowledge.passage_store import PassageHit, Vector
-    from serve_app.knowledge.replicas import MilvusReplicas
+    from serve_app.knowledge.passage_store import MilvusReplicas, PassageHit, Vector
     from serve_app.values import Context
 
 MIN_HITS = 40

@@ -23,9 +23,9 @@ from serve_app.config import (
     ModelSettings,
     RunSettings,
 )
+from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex
-from serve_app.knowledge.index_entries import make_index_entries
-from serve_app.knowledge.replicas import MilvusReplicas
+from serve_app.knowledge.passage_store import MilvusReplicas
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
 from serve_app.memory.session_sizes import largest_sessions
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from serve_app.knowledge.index_entries import IndexEntry
+    from serve_app.knowledge.chunking import IndexEntry
     from serve_app.values import ChatRequest, Context, DependencyCheck, Document, RunEvent, Session, SessionSizes
 
 ALL_SCOPES = frozenset({"chat", "knowledge", "admin"})

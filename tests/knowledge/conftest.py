@@ -11,9 +11,9 @@ import pytest
 from pymilvus import MilvusClient
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
+from serve_app.knowledge.chunking import IndexEntry, make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex
-from serve_app.knowledge.index_entries import IndexEntry, make_index_entries
-from serve_app.knowledge.replicas import MilvusReplicas
+from serve_app.knowledge.passage_store import MilvusReplicas
 from serve_app.values import Context, Document
 
 if TYPE_CHECKING:

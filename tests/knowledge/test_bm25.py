@@ -8,12 +8,13 @@ from serve_app.knowledge.bm25 import (
     AVERAGE_CHARACTERS,
     K1,
     SearchQuery,
+    find_synonyms,
     idf,
     passage_frequencies,
     passage_weights,
+    read_groups,
     term_id,
 )
-from serve_app.knowledge.thesaurus import find_synonyms, read_groups
 from serve_app.terms import terms
 
 CORPUS = [

@@ -17,9 +17,9 @@ from serve_app.cli.ingest import ingest
 from serve_app.config import EmbeddingSettings
 from serve_app.config.class_path import is_class_path, load_class
 from serve_app.errors import InvalidConfiguration
+from serve_app.knowledge.document_reader import LangChainLoader
 from serve_app.knowledge.embedding import Embedder, create_embeddings, find_embedding_problems
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument
-from serve_app.knowledge.langchain_loader import LangChainLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

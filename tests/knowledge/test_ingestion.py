@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.document_store import PASSAGES, DocumentRecord, DocumentStore
-from serve_app.knowledge.index_entries import make_index_entries
 from serve_app.knowledge.ingestion import hold_write_lock
 from serve_app.stores.lease import Lease
 from serve_app.values import Document
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from serve_app.knowledge.chunking import IndexEntry
     from serve_app.knowledge.index import KnowledgeIndex
-    from serve_app.knowledge.index_entries import IndexEntry
     from serve_app.values import Context
 
 WORDS = ["disk", "clock", "printer", "kernel", "password", "磁盘", "时钟", "打印机", "内核", "密码"]

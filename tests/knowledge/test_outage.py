@@ -17,10 +17,9 @@ from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
 from serve_app.deployments.data_folder import choose_ports
 from serve_app.deployments.embedded_stores import EmbeddedStores
 from serve_app.errors import StoreUnavailable
+from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex
-from serve_app.knowledge.index_entries import make_index_entries
-from serve_app.knowledge.passage_store import PassageStore
-from serve_app.knowledge.replicas import MilvusReplicas
+from serve_app.knowledge.passage_store import MilvusReplicas, PassageStore
 from serve_app.stores.redis import create_redis_client
 from serve_app.values import Document
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from serve_app.knowledge.index_entries import IndexEntry
+    from serve_app.knowledge.chunking import IndexEntry
     from serve_app.values import Context
 
 DISK = Document(source="disk", text="Erase the disk with shred.")

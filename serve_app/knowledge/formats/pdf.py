@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pypdfium2
 from pypdfium2 import raw
 
-from serve_app.knowledge.document_structure import HEADING_CHARACTERS, Heading
+from serve_app.knowledge.document_structure import HEADING_CHARACTERS, Heading, is_wide, text_width
 from serve_app.knowledge.formats.language_detection import is_unreadable
 from serve_app.knowledge.formats.text_decoding import UnreadableDocument
-from serve_app.knowledge.text_lines import is_wide, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,7 +14,7 @@ from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings
 from serve_app.errors import StoreUnavailable
-from serve_app.knowledge.replicas import BREAKER, MilvusReplicas
+from serve_app.knowledge.passage_store import BREAKER, MilvusReplicas
 from serve_app.resilience.circuit_breaker import BreakerPolicy
 from serve_app.values import Document, Fault
 
