@@ -9,10 +9,9 @@ from ray.serve import Application
 from serve_app import preflight
 from serve_app.config import EMBEDDED, Settings, data_dir, load_settings
 from serve_app.deployments.agent import Agent
-from serve_app.deployments.bind_address import find_bind_problems
 from serve_app.deployments.data_folder import choose_ports
 from serve_app.deployments.ingress import Ingress
-from serve_app.deployments.ray_private import get_serve_host
+from serve_app.deployments.ray_adapter import get_serve_host
 from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.stores import StoresDeployment, require_single_node
 from serve_app.deployments.tools import bind_tool_groups
@@ -35,7 +34,7 @@ def build(arguments: Arguments) -> Application:
     """
     _raise_problems(preflight.find_problems(arguments.config))
     settings = load_settings(arguments.config)
-    _raise_problems(tuple(find_bind_problems(settings, get_serve_host(), "http_options.host")))
+    _raise_problems(tuple(preflight.find_bind_problems(settings, get_serve_host(), "http_options.host")))
     settings, stores = _embed_stores(settings)
     retriever = Retriever.bind(settings, stores)
     tools = bind_tool_groups(settings)

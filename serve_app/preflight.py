@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from serve_app.config import EMBEDDED, data_dir, draft_settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from serve_app.config import EmbeddingSettings, Settings, ToolsSettings
 
 ORDER_QUERY = "serve_app.tools.orders:order_query"
+HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 def find_problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, ...]:
@@ -47,6 +49,32 @@ def find_problems(path: str | Path, *, stopped: bool = False) -> tuple[Problem, 
         *(each for each in located if each.where not in known),
         *_check_data_folder(settings, stopped=stopped),
     )
+
+
+def find_bind_problems(settings: Settings, host: str | None, where: str) -> Iterator[Problem]:
+    """Yield a problem if other machines could call the service without a key.
+
+    `host` is the address that Serve binds, None where it is not running; `where` names the setting.
+    """
+    from serve_app.deployments.ray_adapter import is_ha_proxy_enabled
+
+    if settings.access.admin_key_env is not None:
+        return
+    fix = "Name the variable that holds the operator's key, access: {admin_key_env: NAME}"
+    if is_ha_proxy_enabled():
+        what = "Serve listens on all addresses in HAProxy mode, and no API keys are required"
+        yield Problem(HA_PROXY, what, f"{fix}, or leave the variable out")
+    elif host is not None and not _is_loopback(host):
+        what = f"{host} can be reached from other machines, and no API keys are required"
+        yield Problem(where, what, f"{fix}, or listen on 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`; other names than `localhost` may mean anything."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_model(settings: Settings) -> Iterator[Problem]:

@@ -65,8 +65,7 @@ def check(config: Path) -> None:
 
 
 def _check_serve_file(file: YamlFile) -> Iterator[Problem]:
-    from serve_app.deployments.bind_address import find_bind_problems
-    from serve_app.preflight import find_problems
+    from serve_app.preflight import find_bind_problems, find_problems
 
     settings = _try_settings(settings_path(file))
     yield from find_serve_problems(file, tuple(settings.tools.groups) if settings else ())

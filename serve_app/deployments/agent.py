@@ -14,7 +14,7 @@ from serve_app.agent.answer_cache import AnswerCache
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.cache.shared_answers import SharedAnswers
-from serve_app.deployments.remote import RemoteRetriever, create_remote_tools
+from serve_app.deployments.remote_calls import RemoteRetriever, create_remote_tools
 from serve_app.deployments.runtime import CLOSE_TIMEOUT_S, ReplicaRuntime
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model

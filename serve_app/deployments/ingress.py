@@ -8,11 +8,10 @@ from ray import serve
 from starlette.middleware import Middleware
 
 from serve_app.config import read_secret
-from serve_app.deployments.client_disconnect import ClientDisconnectMiddleware
-from serve_app.deployments.remote import RemoteAgent, RemoteRetriever, create_remote_tools
+from serve_app.deployments.ray_adapter import ClientDisconnectMiddleware, ServeSpanMiddleware
+from serve_app.deployments.remote_calls import RemoteAgent, RemoteRetriever, create_remote_tools
 from serve_app.deployments.replica_metrics import read_node_pages
 from serve_app.deployments.runtime import ReplicaRuntime
-from serve_app.deployments.serve_spans import ServeSpanMiddleware
 from serve_app.http.admission_controller import AdmissionController
 from serve_app.http.app import create_api
 from serve_app.http.auth import Authenticator

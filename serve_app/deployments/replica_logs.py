@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from serve_app.deployments.ray_private import DROP_ACCESS_LOG
+from serve_app.deployments.ray_adapter import DROP_ACCESS_LOG
 from serve_app.observability.logs import (
     OURS,
     SERVE,

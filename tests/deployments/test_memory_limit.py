@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 GREEDY = """
-from serve_app.deployments.memory_limit import MB, limit_memory
+from serve_app.deployments.tools import MB, limit_memory
 
 limit_memory(256)
 held = []

@@ -11,7 +11,7 @@ import pytest
 from running_service import ENVIRONMENT, START_S, Service, beside
 from serve_run import serve_run
 
-from serve_app.deployments.ray_private import get_serve_host
+from serve_app.deployments.ray_adapter import get_serve_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ray import serve
 
-from serve_app.deployments.remote import RemoteAgent, RemoteRetriever
+from serve_app.deployments.remote_calls import RemoteAgent, RemoteRetriever
 from serve_app.errors import (
     AgentUnavailable,
     DeadlineExceeded,

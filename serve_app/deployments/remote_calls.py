@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from serve_app.deployments.serve_spans import use_trace_context
+from serve_app.deployments.ray_adapter import use_trace_context
 from serve_app.errors import (
     AgentUnavailable,
     DeadlineExceeded,
