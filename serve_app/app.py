@@ -9,7 +9,7 @@ from ray.serve import Application
 from serve_app import preflight
 from serve_app.config import EMBEDDED, Settings, data_dir, load_settings
 from serve_app.deployments.agent import Agent
-from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import choose_ports
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.ray_adapter import get_serve_host
 from serve_app.deployments.retriever import Retriever

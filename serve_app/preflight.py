@@ -161,7 +161,7 @@ def _check_data_folder(settings: Settings, *, stopped: bool) -> Iterator[Problem
 
 
 def _check_lock(folder: Path) -> Iterator[Problem]:
-    from serve_app.deployments.data_folder import lock_data_folder
+    from serve_app.deployments.embedded_stores import lock_data_folder
 
     try:
         lock_data_folder(folder, timeout_s=0).close()

@@ -15,8 +15,7 @@ from listening import free_port, served
 from stub_server import Stub, stub_app
 
 from serve_app.config import RedisSettings
-from serve_app.deployments.data_folder import choose_ports
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import grpc
 import pytest
 
 from serve_app.config import read_environment
-from serve_app.deployments.data_folder import lock_data_folder
-from serve_app.deployments.embedded_stores import find_redis_server
+from serve_app.deployments.embedded_stores import find_redis_server, lock_data_folder
 from serve_app.preflight import find_problems
 
 if TYPE_CHECKING:

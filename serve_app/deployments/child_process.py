@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve_app.deployments.data_folder import is_port_free
 from serve_app.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ LONGEST_DELAY_S = 5.0
 STEADY_S = 10.0
 """A child that lived this long did not fail at its start: the next delay is the first one again."""
 
+LOOPBACK = "127.0.0.1"
 POLL_S = 0.05
 MAX_LOG_BYTES = 10 * 1024 * 1024
 
@@ -155,3 +156,17 @@ class ChildProcess:
     def _last_log_line(self) -> str:
         lines = self.program.log.read_text(errors="replace").split("\n") if self.program.log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "its log is empty")
+
+
+def is_port_free(port: int) -> bool:
+    """Return whether no server listens on `port` of loopback.
+
+    Connections of a server that just died do not count.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

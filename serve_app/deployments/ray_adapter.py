@@ -1,4 +1,4 @@
-"""Adapts Ray Serve to ASGI and to our traces, with the private parts of Ray in use.
+"""Adapts Ray Serve to ASGI and to our traces; uses private parts of Ray.
 
 An upgrade of Ray is checked here first. Ray has no public name for `DROP_ACCESS_LOG` and for what the two functions
 below it read.

@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from serve_app.deployments.replica_logs import redact_logs
-from serve_app.deployments.replica_metrics import create_metrics
+from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.errors import Internal
+from serve_app.observability.null import NULL_METRICS
 from serve_app.observability.process_metrics import no_breakers, report_process_metrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.availability import RedisAvailability
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import ObservabilitySettings, RedisSettings
+    from serve_app.ports import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class ReplicaRuntime:
 
     def __init__(self, settings: ObservabilitySettings) -> None:
         self.run_log_handler = redact_logs(settings)
-        self.metrics = create_metrics(exported=settings.metrics)
+        self.metrics: Metrics = RayMetrics() if settings.metrics else NULL_METRICS
         self.redis_availability = RedisAvailability()
         """Of the client that `open_redis` returns."""
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serve_app.config import ObservabilitySettings
-    from serve_app.deployments.data_folder import StorePorts
+    from serve_app.deployments.embedded_stores import StorePorts
     from serve_app.values import DependencyCheck
 
 STOP_TIMEOUT_S = 4 * STOP_S

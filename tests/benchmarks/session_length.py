@@ -23,8 +23,7 @@ from uuid import uuid4
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
 from serve_app.config import RedisSettings, Settings, ToolSettings
-from serve_app.deployments.data_folder import choose_ports
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
 from serve_app.observability.null import NullTracer

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from serve_app.cli import check as module
 from serve_app.cli.main import main
 from serve_app.config import read_environment
-from serve_app.deployments.data_folder import lock_data_folder
+from serve_app.deployments.embedded_stores import lock_data_folder
 from serve_app.errors import InvalidConfiguration, Problem
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serve_app.deployments.data_folder import LOOPBACK, StorePorts, choose_ports, lock_data_folder
+from serve_app.deployments.embedded_stores import LOOPBACK, StorePorts, choose_ports, lock_data_folder
 from serve_app.errors import InvalidConfiguration
 
 if TYPE_CHECKING:

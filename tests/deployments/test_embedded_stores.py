@@ -19,8 +19,7 @@ from redis import Redis
 
 from serve_app.deployments import embedded_stores
 from serve_app.deployments.child_process import ChildProcess, Program
-from serve_app.deployments.data_folder import LOOPBACK, choose_ports, is_port_free, lock_data_folder
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import LOOPBACK, EmbeddedStores, choose_ports, is_port_free, lock_data_folder
 from serve_app.errors import InvalidConfiguration, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -204,8 +203,7 @@ def test_the_stores_die_with_a_killed_parent_and_its_successor_has_their_data(tm
     source = """
 import sys, time
 from pathlib import Path
-from serve_app.deployments.data_folder import choose_ports
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 
 folder = Path(sys.argv[1])
 stores = EmbeddedStores(folder, choose_ports(folder), redis=True, milvus=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from serve_app.deployments import replica_metrics
-from serve_app.deployments.replica_metrics import FLUSH_EVERY_S, RayMetrics, create_metrics
-from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S, TURNS
+from serve_app.deployments.replica_metrics import FLUSH_EVERY_S, RayMetrics
+from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -109,10 +109,6 @@ def test_nothing_is_lost_between_threads() -> None:
     assert counted == {"s0": 6668, "s1": 6668, "s2": 6664}
     observed = Counter(value for value, _ in metrics.instruments[STORE_S].calls)
     assert observed == {float(number): 4 for number in range(5_000)}
-
-
-def test_a_service_without_metrics_calls_nothing_of_ray() -> None:
-    create_metrics(exported=False).count(TURNS, status="success", variant="stable")
 
 
 @asynccontextmanager

@@ -15,10 +15,12 @@ from serve_app.config import ObservabilitySettings, RedisSettings, Settings
 from serve_app.deployments import runtime as runtime_module
 from serve_app.deployments.agent import Agent
 from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.runtime import ReplicaRuntime
 from serve_app.deployments.tools import ToolsDeployment
 from serve_app.errors import Internal
+from serve_app.observability.null import NULL_METRICS
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.run_log_handler import RunLogHandler
 
@@ -47,6 +49,11 @@ class Handle:
 
     def options(self, **_: Any) -> Handle:
         return self
+
+
+def test_a_service_without_metrics_calls_nothing_of_ray() -> None:
+    assert _runtime().metrics is NULL_METRICS
+    assert isinstance(ReplicaRuntime(ObservabilitySettings()).metrics, RayMetrics)
 
 
 async def test_what_is_opened_last_is_closed_first_and_a_failure_or_a_hang_stops_nothing(captured_logs: Any) -> None:

@@ -13,8 +13,7 @@ from ray import serve
 from redis import Redis
 
 from serve_app.config import ObservabilitySettings
-from serve_app.deployments.data_folder import LOOPBACK, choose_ports
-from serve_app.deployments.embedded_stores import is_milvus_ready, is_redis_ready
+from serve_app.deployments.embedded_stores import LOOPBACK, choose_ports, is_milvus_ready, is_redis_ready
 from serve_app.deployments.stores import StoresDeployment, require_single_node
 from serve_app.errors import InvalidConfiguration
 

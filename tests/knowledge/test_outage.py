@@ -14,8 +14,7 @@ from pymilvus import MilvusClient
 from tcp_proxy import proxied
 
 from serve_app.config import KnowledgeSettings, MilvusSettings, RedisSettings
-from serve_app.deployments.data_folder import choose_ports
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex

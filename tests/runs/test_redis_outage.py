@@ -12,8 +12,7 @@ import pytest
 from worker_process import WorkerProcess, answer, context, request
 
 from serve_app.config import RedisSettings, RunSettings
-from serve_app.deployments.data_folder import choose_ports
-from serve_app.deployments.embedded_stores import EmbeddedStores
+from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.event_log import RunEventLog

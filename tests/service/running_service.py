@@ -17,7 +17,7 @@ import yaml
 from listening import free_port
 from own_ray import own_ray
 
-from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,7 +16,7 @@ from listening import served
 from running_service import ENVIRONMENT, Service, beside
 from stub_server import SECRET_TEXT
 
-from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import choose_ports
 
 if TYPE_CHECKING:
     from running_service import Service

@@ -21,7 +21,7 @@ from running_service import START_S, Service, deploy
 from task_model import DEVICES, TaskModel
 from traced_tools import trace
 
-from serve_app.deployments.data_folder import choose_ports
+from serve_app.deployments.embedded_stores import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
