@@ -1,4 +1,4 @@
-"""BM25, with synonyms, as an inner product of sparse vectors of a passage and a question.
+"""BM25, with synonyms, as an inner product of two sparse vectors.
 
 Any vector index can compute it. A passage's side is tf (k1 + 1) / (tf + k1 (1 - b + b length / average)); a question's
 side is the idf ln(1 + (N - df + 0.5) / (df + 0.5)). The average length is a constant, because chunking bounds passages.
