@@ -13,7 +13,7 @@ from serve_app.agent.guardrails import with_correction
 from serve_app.agent.messages import assemble_reply
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
 from serve_app.llm.error_translation import ContextOverflow
-from serve_app.llm.message_keys import MODEL, REASONING, RESTART, RETRACTED, THINKING
+from serve_app.llm.provider_messages import MODEL, REASONING, RESTART, RETRACTED, THINKING
 from serve_app.llm.telemetry import CallRecord, estimate_usage, to_openai_messages
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Reasoning, Token

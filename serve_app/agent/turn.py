@@ -24,8 +24,7 @@ from serve_app.agent.prompts import KNOWLEDGE_SEARCH, system_prompt
 from serve_app.agent.tool_outcome import ToolOutcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
 from serve_app.llm.error_translation import ToolsRefused
-from serve_app.llm.message_keys import CUT_CALLS, MODEL, TRUNCATED
-from serve_app.llm.provider_messages import new_call_id
+from serve_app.llm.provider_messages import CUT_CALLS, MODEL, TRUNCATED, new_call_id
 from serve_app.llm.reply_reader import read_finish_reason
 from serve_app.memory.conversation import Recalled
 from serve_app.memory.exchange import repair_messages, serialize_exchange

@@ -2,6 +2,9 @@
 
 No answer repeats a provider's text: it may hold the prompt or a part of the key. The log has the text, masked and
 shortened, with status, code and the line that raised it.
+
+The codes and words of each kind of failure come from replies of OpenAI, Azure, Anthropic, Gemini, Zhipu, DashScope,
+Moonshot, DeepSeek, vLLM, llama.cpp, Ollama, Groq and Bedrock.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from serve_app.errors import InvalidConfiguration, InvalidRequest, ModelUnavailable, Problem, ServeAppError
-from serve_app.llm import error_patterns as patterns
 from serve_app.observability.redaction import Redactor
 from serve_app.values.sanitize import sanitize_text
 
@@ -40,6 +42,9 @@ NO_MONEY = "The service's account at the model's provider has no quota left"
 FILTERED = "The model's provider refused what the conversation says"
 NO_TOOLS = "The model takes no tools"
 CUT_OFF = "The model's answer was cut off at its limit"
+
+OVERFLOW_STATUSES = frozenset({None, 400, 413, 422, 500})
+REQUEST_STATUSES = frozenset({400, 413, 422})
 
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
 _PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
@@ -116,8 +121,8 @@ class _ProviderFailure:
             status = int(code)  # an error under 200 names its status itself
         return cls(status if isinstance(status, int) else None, code, text)
 
-    def is_a(self, kind: patterns.ErrorSigns) -> bool:
-        return kind.names(self.code, self.text)
+    def is_a(self, kind: ErrorSigns) -> bool:
+        return self.code.lower() in kind.codes or bool(kind.words.search(self.text.lower()))
 
 
 @contextmanager
@@ -156,10 +161,10 @@ def _to_service_error(error: Exception, refusal: _ProviderFailure) -> ServeAppEr
         return overflow
     if _is_provider_word(error, refusal):
         for kind, ours, message in (
-            (patterns.NO_MONEY, QuotaSpent, NO_MONEY),
-            (patterns.WRONG_KEY, KeyRefused, WRONG_KEY),
-            (patterns.FILTERED, ContentFiltered, FILTERED),
-            (patterns.NO_TOOLS, ToolsRefused, NO_TOOLS),
+            (NO_MONEY_SIGNS, QuotaSpent, NO_MONEY),
+            (WRONG_KEY_SIGNS, KeyRefused, WRONG_KEY),
+            (FILTERED_SIGNS, ContentFiltered, FILTERED),
+            (NO_TOOLS_SIGNS, ToolsRefused, NO_TOOLS),
         ):
             if refusal.is_a(kind):
                 return ours(message)
@@ -175,8 +180,8 @@ def _overflow(error: Exception, refusal: _ProviderFailure) -> ContextOverflow | 
     from langchain_core.exceptions import ContextOverflowError
 
     known = isinstance(error, ContextOverflowError)
-    named = refusal.status in patterns.OVERFLOW_STATUSES and _is_provider_word(error, refusal)
-    return ContextOverflow(TOO_LONG) if known or (named and refusal.is_a(patterns.OVERFLOW)) else None
+    named = refusal.status in OVERFLOW_STATUSES and _is_provider_word(error, refusal)
+    return ContextOverflow(TOO_LONG) if known or (named and refusal.is_a(OVERFLOW_SIGNS)) else None
 
 
 def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppError:
@@ -189,7 +194,7 @@ def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppErr
         (isinstance(error, ReplyIncomplete), ModelIncomplete, INCOMPLETE),
         (isinstance(error, ReplyUnreadable), ModelUnreadable, UNREADABLE),
         (isinstance(error, known.ModelInvalidRequestError), RequestRefused, REFUSED),
-        (refusal.status in patterns.REQUEST_STATUSES, RequestRefused, REFUSED),
+        (refusal.status in REQUEST_STATUSES, RequestRefused, REFUSED),
         (isinstance(error, known.ModelError) or refusal.status is not None, ModelRefused, REFUSED),
         (isinstance(error, ProviderError), ModelUnavailable, FAILED),  # an error under 200 that names no status
         (isinstance(error, ValueError | TypeError | LookupError), ModelUnreadable, UNREADABLE),
@@ -213,9 +218,7 @@ def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | Non
     found = next(
         (words for kinds, statuses, words in rows if isinstance(error, kinds) or refusal.status in statuses), None
     )
-    return (
-        TOO_MANY if found is None and _is_provider_word(error, refusal) and refusal.is_a(patterns.TOO_MANY) else found
-    )
+    return TOO_MANY if found is None and _is_provider_word(error, refusal) and refusal.is_a(TOO_MANY_SIGNS) else found
 
 
 def _is_provider_word(error: Exception, refusal: _ProviderFailure) -> bool:
@@ -270,3 +273,90 @@ def _problem(error: Exception, name: str, where: str) -> Problem:
         fix = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
         return Problem(at, f"{name} names no provider that is known", fix)
     return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSigns:
+    """The codes and words of one kind of failure, all in lower case; codes are compared whole."""
+
+    codes: frozenset[str]
+    words: re.Pattern[str]
+
+
+def _signs(codes: str, *words: str) -> ErrorSigns:
+    return ErrorSigns(frozenset(codes.split()), re.compile("|".join(words)))
+
+
+OVERFLOW_SIGNS = _signs(
+    "context_length_exceeded exceed_context_size_error 1261 model_context_window_exceeded string_above_max_length "
+    "context_window_exceeded request_too_large",
+    r"context[ _](?:length|window|size)",
+    r"maximum context",
+    r"(?:prompt|input|message|request|conversation)s? (?:is|are|was) too (?:long|large)",
+    r"prompt 超长",
+    r"range of input length should be",
+    r"exceeded model token limit",
+    r"input (?:token count|tokens?)[^.]{0,60}exceeds?",
+    r"exceeds? the (?:maximum|available|model'?s?)[^.]{0,40}(?:tokens?|context|input|length)",
+    r"too many (?:input |total |prompt )?tokens",
+    r"reduce the length of the (?:messages|prompt|input)",
+    r"longer than the (?:model'?s context|maximum model length)",
+    r"request too large for model|reduce your message size",
+    r"total (?:number of )?tokens[^.]{0,40}exceed",
+    r"input length and `?max_tokens`? exceed",
+    r"max_total_tokens|max_input_tokens",
+)
+"""The conversation is longer than the model reads."""
+
+NO_MONEY_SIGNS = _signs(
+    "insufficient_quota 1113 arrearage insufficient_balance billing_hard_limit_reached exceeded_current_quota_error "
+    "billing_not_active 30001 allocationquota.freetieronly",
+    r"insufficient[ _](?:balance|quota|credits?|funds)",
+    r"exceeded your current quota(?![^\0]*(?:gemini|generativelanguage|ai\.google))",  # which Gemini says of rates, too
+    r"credit balance is too low",
+    r"余额不足|已欠费|欠费",
+    r"account is in arrears|overdue[- ]payment",
+    r"requires more credits",
+)
+"""The account has no balance or quota left."""
+
+WRONG_KEY_SIGNS = _signs(
+    "invalid_api_key invalidapikey authentication_error invalid_authentication_error incorrect_api_key_error "
+    "unrecognizedclientexception 1004",
+    r"(?:incorrect|invalid|wrong) api[ _-]?key",
+    r"api[ _-]?key (?:is )?(?:not valid|invalid|expired)",
+    r"invalid x-api-key",
+    r"authentication fails",
+    r"invalid authentication",
+)
+"""The provider does not accept the key."""
+
+FILTERED_SIGNS = _signs(
+    "content_filter content_policy_violation 1301 data_inspection_failed datainspectionfailed "
+    "responsibleaipolicyviolation content_filtered moderation_blocked prohibited_content",
+    r"content management policy|content[ _]filter",
+    r"inappropriate content",
+    r"considered high risk",
+    r"不安全或敏感内容|敏感内容",
+    r"blocked by (?:the )?(?:safety|content)",
+    r"data may contain inappropriate",
+)
+"""The provider refuses the content of the conversation."""
+
+NO_TOOLS_SIGNS = _signs(
+    "",
+    r"does ?n[o']t support (?:tools|tool use|function|tool)",
+    r"tool (?:use|calling) is not supported",
+    r"function calling is not (?:supported|enabled)",
+    r'"auto" tool choice requires',
+    r"support(?:s)? for tools is not",
+)
+"""The model takes no tools."""
+
+TOO_MANY_SIGNS = _signs(
+    "429 rate_limit_exceeded rate_limit_error rate_limit_reached_error 1302 1303 1305 throttling throttlingexception "
+    "throttling.ratequota resource_exhausted engine_overloaded_error",
+    r"rate limit",
+    r"too many requests",
+)
+"""The provider limits the rate of requests."""

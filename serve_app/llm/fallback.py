@@ -32,8 +32,7 @@ from serve_app.llm.error_translation import (
     RequestRefused,
 )
 from serve_app.llm.guarded import AsyncChatModel
-from serve_app.llm.message_keys import FALLBACK, FINISH, MODEL, RESTART, TRUNCATED
-from serve_app.llm.provider_messages import strip_tool_messages
+from serve_app.llm.provider_messages import FALLBACK, FINISH, MODEL, RESTART, TRUNCATED, strip_tool_messages
 from serve_app.llm.telemetry import measure_call, split_model_name, to_openai_messages, trace_call
 from serve_app.llm.tool_schema import adapt_schema
 from serve_app.observability.metric_catalogue import MODEL_FALLBACKS, MODEL_RETRIES

@@ -15,8 +15,7 @@ from pydantic import PrivateAttr
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.llm.error_translation import NO_TOOLS, ModelUnreadable, ToolsRefused, translate_errors
-from serve_app.llm.message_keys import CUT_CALLS, RETRACTED
-from serve_app.llm.provider_messages import normalize_messages
+from serve_app.llm.provider_messages import CUT_CALLS, RETRACTED, normalize_messages
 from serve_app.llm.reply_reader import ReplyReader, argumentless_tools, read_finish_reason, tool_names
 from serve_app.resilience.deadline import call_timeout_s, remaining_s
 from serve_app.resilience.fault_injection import GARBAGE, inject_fault

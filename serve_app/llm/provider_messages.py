@@ -1,4 +1,4 @@
-"""Makes a conversation valid for every provider before it is sent.
+"""Makes a conversation valid for every provider, and names our own metadata of messages.
 
 Messages from memory or from a client may break a provider's rules: ids that are too long or come twice, illegal tool
 names, calls without results, results without calls, text that is not Unicode. One such message would make every later
@@ -14,7 +14,6 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from serve_app.llm.message_keys import MODEL, REASONING, THINKING
 from serve_app.values import NO_RESULT, make_tool_name
 from serve_app.values.sanitize import sanitize_json, sanitize_text
 
@@ -22,6 +21,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from langchain_core.messages.tool import ToolCall
+
+REASONING = "reasoning_content"
+"""Of `additional_kwargs`: the thinking that a provider sent in a field of its own, and may want to read again."""
+THINKING = "serve_app_thinking"
+"""Of `additional_kwargs`: the thinking that stood in the text; no provider is sent it."""
+
+MODEL = "serve_app_model"
+"""Of `response_metadata`, as all below: the configured name of the model that replied."""
+FALLBACK = "serve_app_fallback"
+"""Present and true where the reply is not from the first model."""
+RESTART = "serve_app_restart"
+"""Present and true in the chunk with which a stream begins again: discard what came before it."""
+FINISH = "serve_app_finish"
+"""Why the reply ended, as one of `values.FinishReason`."""
+TRUNCATED = "serve_app_truncated"
+"""Present and true where the text is only the beginning of an answer."""
+CUT_CALLS = "serve_app_cut_calls"
+"""The number of tool calls that a cut-off reply had begun; none of them is made."""
+ESTIMATED = "serve_app_estimated"
+"""Present and true where the provider counted no tokens: `usage_metadata` is an estimate."""
+RETRACTED = "serve_app_retracted"
+"""Present and true in a chunk that says that all text before it was thinking."""
 
 NO_TEXT = "(no text)"
 NO_REASONING = "(not recorded)"

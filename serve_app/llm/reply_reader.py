@@ -17,9 +17,17 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
 from serve_app.llm.error_translation import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
-from serve_app.llm.message_keys import CUT_CALLS, ESTIMATED, FINISH, REASONING, RETRACTED, THINKING, TRUNCATED
 from serve_app.llm.openai_compatible.tool_calls import InvalidArguments, read_arguments, write_arguments
-from serve_app.llm.provider_messages import new_call_id
+from serve_app.llm.provider_messages import (
+    CUT_CALLS,
+    ESTIMATED,
+    FINISH,
+    REASONING,
+    RETRACTED,
+    THINKING,
+    TRUNCATED,
+    new_call_id,
+)
 from serve_app.llm.reply_text import TextReader
 from serve_app.llm.telemetry import estimate_tokens
 from serve_app.values import make_tool_name

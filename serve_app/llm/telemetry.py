@@ -14,7 +14,7 @@ from langchain_core.messages.ai import AIMessageChunk, add_ai_message_chunks
 
 from serve_app.errors import DeadlineExceeded, InvalidRequest, ServeAppError
 from serve_app.llm.error_translation import ModelBusy, ModelRefused, ModelTooSlow, ModelUnreadable
-from serve_app.llm.message_keys import ESTIMATED
+from serve_app.llm.provider_messages import ESTIMATED
 from serve_app.observability.metric_catalogue import MODEL_CALLS, MODEL_S, MODEL_TOKENS
 from serve_app.values import Usage
 

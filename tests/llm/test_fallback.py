@@ -18,8 +18,8 @@ from serve_app.errors import DeadlineExceeded, ModelUnavailable
 from serve_app.llm.error_translation import FAILED, TOO_LONG, TOO_MANY, ContextOverflow, ModelRefused, ToolsRefused
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
-from serve_app.llm.message_keys import FALLBACK, MODEL, RESTART
 from serve_app.llm.models import build_model
+from serve_app.llm.provider_messages import FALLBACK, MODEL, RESTART
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.resilience.retry import RetryBudget
 

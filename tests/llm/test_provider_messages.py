@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from serve_app.llm.message_keys import MODEL, REASONING, THINKING
-from serve_app.llm.provider_messages import NO_REASONING, normalize_messages, strip_tool_messages
+from serve_app.llm.provider_messages import (
+    MODEL,
+    NO_REASONING,
+    REASONING,
+    THINKING,
+    normalize_messages,
+    strip_tool_messages,
+)
 from serve_app.values import NO_RESULT
 
 odd = st.text(st.characters(exclude_categories=()), max_size=50)

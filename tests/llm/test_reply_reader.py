@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from serve_app.llm.error_translation import ModelIncomplete, ModelUnreadable
 from serve_app.llm.guarded import GuardedModel
-from serve_app.llm.message_keys import CUT_CALLS, ESTIMATED, FINISH, REASONING, RETRACTED, THINKING, TRUNCATED
+from serve_app.llm.provider_messages import CUT_CALLS, ESTIMATED, FINISH, REASONING, RETRACTED, THINKING, TRUNCATED
 from serve_app.llm.reply_reader import UNKNOWN_TOOL, ReplyReader, read_finish_reason
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
-from serve_app.llm.openai_compatible.event_parser import EventParser, StreamEvent
 from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable, find_error
 from serve_app.llm.openai_compatible.tool_calls import CallAssembler, InvalidArguments, ProviderCall, unique_keys
+from serve_app.llm.openai_compatible.transport import EventParser, StreamEvent
 from serve_app.values.sanitize import REPLACEMENT, sanitize_text
 
 if TYPE_CHECKING:

@@ -1,19 +1,25 @@
-"""HTTP to one endpoint: a pool of connections for each event loop."""
+"""HTTP to one endpoint: pools of connections, and a parser of server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import urllib.request
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
 
-from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut, make_status_error
+from serve_app.llm.openai_compatible.provider_error import (
+    ConnectionFailed,
+    ReplyUnreadable,
+    TimedOut,
+    make_status_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -23,6 +29,8 @@ CONNECT_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 15.0
 """Below the idle time after which common servers close a connection, so that few calls meet a closed one."""
 MAX_ERROR_BYTES = 256 * 1024
+MAX_LINE_CHARACTERS = 8 * 1024 * 1024
+
 LINGER_S = 0.5
 """Sessions outlive their model by this: a loop that ends at the same time closes them itself."""
 _DRAIN_S = 0.2
@@ -160,3 +168,71 @@ def _proxy_of(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
     if not proxy.user:
         return proxy, None
     return proxy.with_user(None), aiohttp.BasicAuth(proxy.user, proxy.password or "")
+
+
+class StreamEvent(NamedTuple):
+    """One event: its name ("" for the usual one) and the lines of its data."""
+
+    name: str
+    data: tuple[str, ...]
+
+
+class EventParser:
+    """Parses bytes that are split anywhere into events, by the WHATWG standard."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._line: list[str] = []
+        self._line_characters = 0
+        self._name = ""
+        self._data: list[str] = []
+        self._started = False
+        self._return = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> list[StreamEvent]:
+        """Takes the next bytes; returns the events that they complete."""
+        text = self._decoder.decode(data, final)
+        if not text:
+            return []
+        if not self._started:
+            self._started = True
+            text = text.removeprefix("\ufeff")
+        if self._return and text.startswith("\n"):  # the other half of a CRLF
+            text = text[1:]
+        self._return = text.endswith("\r") if text else False
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return self._lines(text)
+
+    def close(self) -> list[StreamEvent]:
+        """Ends the stream. An event without its empty line counts too: some providers end so."""
+        return self.feed(b"", final=True) + self._lines("\n\n")
+
+    def _lines(self, text: str) -> list[StreamEvent]:
+        first, *rest = text.split("\n")
+        self._line.append(first)
+        self._line_characters += len(first)
+        if self._line_characters > MAX_LINE_CHARACTERS:
+            raise ReplyUnreadable("a line of the stream is too long")
+        if not rest:
+            return []
+        events: list[StreamEvent] = []
+        lines = ["".join(self._line), *rest]
+        self._line = [lines.pop()]
+        self._line_characters = len(self._line[0])
+        for line in lines:
+            if line:
+                self._field(line)
+            else:
+                if self._data:
+                    events.append(StreamEvent(self._name, tuple(self._data)))
+                    self._data = []
+                self._name = ""
+        return events
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+        elif name == "event":
+            self._name = value.removeprefix(" ")
