@@ -20,7 +20,7 @@ from serve_app.cache.shared_answers import CachedAnswer, CacheLookup, Hit, Lead,
 from serve_app.errors import ServeAppError, StoreUnavailable
 from serve_app.memory.exchange import repair_messages, serialize_exchange
 from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.run import NotOurs
 from serve_app.stores.redis_keys import AnswerKeys

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from serve_app.agent.messages import deserialize_reply, serialize_reply, tool_requests, usage_of
 from serve_app.agent.tool_outcome import ToolOutcome, share_characters
 from serve_app.llm.provider_messages import FALLBACK
-from serve_app.observability.null import NULL_SPAN
+from serve_app.observability.spans import NULL_SPAN
 from serve_app.resilience.retry import RetryBudget
 from serve_app.values import Passage, Token, ToolCall, ToolRequest, ToolResult, Usage
 from serve_app.values.sanitize import sanitize_text, truncate

@@ -14,7 +14,7 @@ from serve_app.agent.tool_outcome import ToolOutcome
 from serve_app.errors import DeadlineExceeded, Overloaded, RetrieverUnavailable, ServeAppError, ToolUnavailable
 from serve_app.observability.logs import hide_in_logs
 from serve_app.observability.metric_catalogue import UNKNOWN
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.redaction import mask_sensitive
 from serve_app.resilience.deadline import elapsed_ms
 from serve_app.resilience.retry import max_duration_s, retry_after

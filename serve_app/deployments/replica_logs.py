@@ -22,10 +22,10 @@ from serve_app.observability.logs import (
     ConsoleLogFormatter,
     JsonLogFormatter,
     RedactingFilter,
+    RunLogHandler,
     current_log_context,
 )
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import RunLogHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from serve_app.deployments.replica_logs import redact_logs
 from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.errors import Internal
-from serve_app.observability.null import NULL_METRICS
-from serve_app.observability.process_metrics import no_breakers, report_process_metrics
+from serve_app.observability.metrics import NULL_METRICS, report_process_metrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.availability import RedisAvailability
 
@@ -61,7 +60,7 @@ class ReplicaRuntime:
         task = self._tasks[name] = asyncio.create_task(work, name=name, context=contextvars.Context())
         self.on_close(name, partial(cancel_and_wait, task))
 
-    def start_process_metrics(self, breakers: Callable[[], Mapping[str, str]] = no_breakers) -> None:
+    def start_process_metrics(self, breakers: Callable[[], Mapping[str, str]] = dict) -> None:
         """Report what the process uses, and the states of its circuit breakers."""
         self.start_task("process_metrics", report_process_metrics(self.metrics, breakers))
 

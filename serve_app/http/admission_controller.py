@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.errors import Overloaded
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, TURNS_WAITING
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.resilience.fair_queue import RESERVED_SHARE, FairQueue, Throughput
 
 if TYPE_CHECKING:

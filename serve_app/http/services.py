@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 
 if TYPE_CHECKING:
     from serve_app.http.admission_controller import AdmissionController

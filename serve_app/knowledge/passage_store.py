@@ -12,7 +12,7 @@ from pymilvus import CollectionSchema, DataType, FieldSchema
 
 from serve_app.errors import StoreUnavailable
 from serve_app.knowledge.chunking import ENTRY_CHARACTERS
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.resilience.fault_injection import GARBAGE, inject_fault
 from serve_app.stores.milvus import CollectionMissing, MilvusCollection, translate_milvus_errors

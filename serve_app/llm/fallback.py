@@ -36,7 +36,8 @@ from serve_app.llm.provider_messages import FALLBACK, FINISH, MODEL, RESTART, TR
 from serve_app.llm.telemetry import measure_call, split_model_name, to_openai_messages, trace_call
 from serve_app.llm.tool_schema import adapt_schema
 from serve_app.observability.metric_catalogue import MODEL_FALLBACKS, MODEL_RETRIES
-from serve_app.observability.null import NULL_METRICS, NULL_SPAN
+from serve_app.observability.metrics import NULL_METRICS
+from serve_app.observability.spans import NULL_SPAN
 from serve_app.ports import Metrics
 from serve_app.resilience.deadline import remaining_s
 from serve_app.resilience.retry import backoff_s

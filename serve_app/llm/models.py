@@ -15,7 +15,7 @@ from serve_app.llm.error_translation import find_construction_problem
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 
 if TYPE_CHECKING:

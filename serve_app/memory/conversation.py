@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from serve_app.errors import NotFound
 from serve_app.memory.exchange import repair_messages
 from serve_app.observability.metric_catalogue import SESSION_BYTES, SESSIONS_REPAIRED
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.stores.redis import is_wrong_type, translate_redis_errors
 from serve_app.stores.redis_keys import RunKeys, SessionKeys
 from serve_app.values import Exchange, Session

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from serve_app.observability.redaction import Redactor
-    from serve_app.observability.turn_recording import RecordedSpan, TurnRecording
+    from serve_app.observability.spans import RecordedSpan, TurnRecording
     from serve_app.ports import AttributeValue, SpanContent, SpanKind
 
     Redact = Callable[[Any], Any]

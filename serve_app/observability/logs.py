@@ -1,4 +1,4 @@
-"""Log records: their context, their redaction, and their form as JSON or for a terminal.
+"""Log records: their context, redaction and form, and those that wait for a run's log.
 
 The message of our own records is the name of an event, and its fields are in `extra`:
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
     from serve_app.observability.redaction import Redactor
 
+    RunLine = tuple[str, str, str]
+    """Tenant, run id and line."""
+
+logger = logging.getLogger(__name__)
+
 OURS, SERVE = "serve_app", "ray.serve"
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _OF_RAY = {
@@ -39,6 +45,10 @@ _IDS = ("run_id", "tenant", "request_id", "session_id")
 _REDACTED = "serve_app_redacted_fields"
 """The attribute of a redacted record that has its fields; no other code uses the name."""
 _NOT_EXTRA = {*_STANDARD, *_OF_RAY, _REDACTED}
+MAX_WAITING = 2_000
+"""Records of runs that wait: those of several seconds in a process that runs a hundred turns."""
+MAX_CHARACTERS = 1_000
+"""Of one field of a run's record; of a traceback, its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,52 @@ class ConsoleLogFormatter(logging.Formatter):
         return sanitize_text(f"{line}\n{record.exc_text}" if record.exc_text else line)
 
 
+class RunLogHandler(logging.Handler):
+    """Keeps the records of runs; a record that finds no place is counted.
+
+    The caller that logs never waits: `drain` redacts and formats the records, not the steps of a turn.
+    """
+
+    def __init__(self, formatter: JsonLogFormatter, redacting: RedactingFilter) -> None:
+        super().__init__(logging.DEBUG)
+        self.dropped = 0
+        self._json = formatter
+        self._redacting = redacting
+        self._waiting: deque[tuple[logging.LogRecord, LogContext]] = deque()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = current_log_context()
+        own = getattr(record, "run_id", None)
+        if not (dict(context.ids).get("run_id") if own is None else own):
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append((record, context))
+
+    def drain(self) -> list[RunLine]:
+        """Take all waiting records as lines; unreadable ones are counted as dropped."""
+        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        return [line for record, context in taken if (line := self._line_or_none(record, context))]
+
+    def _line_or_none(self, record: logging.LogRecord, context: LogContext) -> RunLine | None:
+        try:
+            return self._line(record, context)
+        except Exception:
+            self.dropped += 1
+            logger.exception("log_record_unreadable", extra={"of": record.name})
+            return None
+
+    def _line(self, record: logging.LogRecord, context: LogContext) -> RunLine:
+        self._redacting.redact(record, context)
+        fields = self._json.to_fields(record)
+        tenant = fields.pop("tenant", "default")
+        line = json_line(fields)
+        if len(line) > MAX_CHARACTERS:
+            line = json_line({name: _cut(name, value) for name, value in fields.items()})
+        return str(tenant), str(fields["run_id"]), line
+
+
 _FORMATTER = logging.Formatter()
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -209,3 +265,12 @@ def _message_field(record: logging.LogRecord) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json_line(value)
+
+
+def _cut(name: str, value: Any) -> Any:
+    if not isinstance(value, str | list | dict):
+        return value
+    text = value if isinstance(value, str) else json_line(value)
+    if len(text) <= MAX_CHARACTERS:
+        return value
+    return f"…{text[-MAX_CHARACTERS:]}" if name == "exception" else f"{text[:MAX_CHARACTERS]}…"

@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING
 
 from serve_app.config import read_langsmith_target, read_otlp_target
 from serve_app.observability.exporter import TraceExporter
-from serve_app.observability.null import NULL_SPAN, NullTracer
+from serve_app.observability.spans import NULL_SPAN, NullTracer, start_root_span
 from serve_app.observability.traceparent import (
     is_exported,
     is_sampled,
     trace_origin,
 )
-from serve_app.observability.turn_recording import start_root_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import AgentUnavailable, Internal, SessionBusy, StoreUnavailable
 from serve_app.observability.logs import log_context
-from serve_app.observability.null import NULL_SPAN, NullTracer
+from serve_app.observability.spans import NULL_SPAN, NullTracer
 from serve_app.resilience.deadline import elapsed_ms, local_deadline, remaining_s
 from serve_app.resilience.retry import poll
 from serve_app.runs.event_feed import EventFeed

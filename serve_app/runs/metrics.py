@@ -20,7 +20,7 @@ from serve_app.observability.metric_catalogue import (
     TURNS,
     UNKNOWN,
 )
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.values import Answer, Failed
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.errors import Internal, RunTooLarge, ServeAppError, StoreUnavailable
-from serve_app.observability.null import NULL_SPAN
+from serve_app.observability.spans import NULL_SPAN
 from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.runs.event_log import LogEntry, merge_text
 from serve_app.runs.store import RunAppend

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from serve_app.errors import StoreCorrupt, StoreUnavailable
 from serve_app.observability.metric_catalogue import ACCESS_AGE_S
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.key_hash import StoredKey, equal_keys, parse_key_id, verify_key
 from serve_app.stores.redis import is_key_error, translate_redis_errors

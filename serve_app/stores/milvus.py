@@ -13,9 +13,8 @@ from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException
 
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS, measure_call
 from serve_app.resilience.tasks import SingleFlight
-from serve_app.stores.telemetry import measure_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from serve_app.errors import RateLimited, StoreCorrupt, StoreUnavailable
 from serve_app.observability.metric_catalogue import LIMITER_FAILURES
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.resilience.gcra import MAX_US, MIN_COST_US, SECOND_US, GcraLimit
 from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.redis import is_key_error, translate_redis_errors

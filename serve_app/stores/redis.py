@@ -1,12 +1,13 @@
-"""The Redis client, and the translation of Redis's errors."""
+"""The Redis client, which measures its calls, and the translation of Redis's errors."""
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -14,13 +15,10 @@ from redis.exceptions import DataError, RedisError, ResponseError
 
 from serve_app.config import read_secret
 from serve_app.errors import StoreCorrupt, StoreUnavailable
-from serve_app.observability.null import NULL_METRICS
-from serve_app.stores.telemetry import MeasuredRedis
+from serve_app.observability.metrics import NULL_METRICS, measure_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from redis.asyncio import Redis
 
     from serve_app.config import RedisSettings
     from serve_app.ports import Metrics
@@ -31,6 +29,9 @@ MAX_CONNECTIONS = 64
 RETRY_PAUSE_S = 0.05
 RETRIES_DURING_RESTART = 30
 """For a process that can only wait for an embedded Redis to restart: 1.5 s."""
+
+BLOCKING = {"XREAD"}
+"""Commands that wait on purpose; their time says nothing."""
 
 _OF_ONE_KEY = re.compile(r"WRONGTYPE|user_script|not an integer|not a (?:valid )?float|stream ID|XADD")
 _OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTERDOWN|BUSY|NOPERM|NOAUTH|NOSCRIPT)\b")
@@ -59,6 +60,34 @@ def create_redis_client(settings: RedisSettings, url: str, retries: int = 1, met
     client = MeasuredRedis.from_pool(pool)
     client.metrics = metrics  # type: ignore[attr-defined]  # redis-py says `Redis` of any subclass
     return client
+
+
+class MeasuredRedis(Redis):
+    """A Redis client that measures each round trip."""
+
+    metrics: Metrics = NULL_METRICS
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        execute: Any = super().execute_command
+        if args[0] in BLOCKING:
+            return await execute(*args, **options)
+        with measure_call(self.metrics, "redis"):
+            return await execute(*args, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:  # noqa: FBT001, FBT002 - redis-py's signature
+        pipe = MeasuredPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.metrics = self.metrics
+        return pipe
+
+
+class MeasuredPipeline(Pipeline):
+    """A pipeline, measured as one round trip."""
+
+    metrics: Metrics = NULL_METRICS
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
+        with measure_call(self.metrics, "redis"):
+            return await super().execute(raise_on_error)
 
 
 def is_wrong_type(reply: object) -> bool:

@@ -18,7 +18,7 @@ from serve_app.values import RunLogLine, RunLogLines
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from serve_app.observability.run_log_handler import RunLogHandler
+    from serve_app.observability.logs import RunLogHandler
     from serve_app.values import Context
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,8 @@ from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.memory.conversation import ConversationMemory
-from serve_app.observability.null import InMemoryMetrics, NullTracer
+from serve_app.observability.metrics import InMemoryMetrics
+from serve_app.observability.spans import NullTracer
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices

@@ -22,7 +22,7 @@ from serve_app.values import ChatRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.observability.null import InMemoryMetrics
+    from serve_app.observability.metrics import InMemoryMetrics
 
 
 def calls(metrics: InMemoryMetrics) -> dict[tuple[str, str], float]:

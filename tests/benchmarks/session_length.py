@@ -26,7 +26,7 @@ from serve_app.config import RedisSettings, Settings, ToolSettings
 from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
-from serve_app.observability.null import NullTracer
+from serve_app.observability.spans import NullTracer
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.store import RunStore

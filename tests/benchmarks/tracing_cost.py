@@ -30,8 +30,8 @@ from session_length import hosted, turn
 
 from serve_app.config import ObservabilitySettings, RedisSettings
 from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
-from serve_app.observability.null import NullTracer
 from serve_app.observability.redaction import Redactor
+from serve_app.observability.spans import NullTracer
 from serve_app.observability.tracing import create_tracer, disable_langchain_tracing
 from serve_app.stores.redis import create_redis_client
 

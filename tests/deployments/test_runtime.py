@@ -20,9 +20,9 @@ from serve_app.deployments.retriever import Retriever
 from serve_app.deployments.runtime import ReplicaRuntime
 from serve_app.deployments.tools import ToolsDeployment
 from serve_app.errors import Internal
-from serve_app.observability.null import NULL_METRICS
+from serve_app.observability.logs import RunLogHandler
+from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import RunLogHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ from serve_app.http.errors import error_response
 from serve_app.http.middleware.headers import RequestIdMiddleware
 from serve_app.http.middleware.load_shedding import CHECK_EVERY_S, MAX_SENDERS, WINDOW_S, LoadSheddingMiddleware
 from serve_app.observability.metric_catalogue import REQUESTS_SHED
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

@@ -13,7 +13,7 @@ from serve_app.config import ModelSettings
 from serve_app.errors import ServeAppError
 from serve_app.llm.models import build_model
 from serve_app.observability.metric_catalogue import MODEL_CALLS, MODEL_FALLBACKS, MODEL_RETRIES, MODEL_S, MODEL_TOKENS
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -23,15 +23,15 @@ from serve_app.observability.exporter import (
     redact_trace,
 )
 from serve_app.observability.redaction import Redactor
+from serve_app.observability.spans import start_root_span
 from serve_app.observability.traceparent import TraceOrigin
-from serve_app.observability.turn_recording import start_root_span
 from serve_app.values import ChatRequest, Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from serve_app.observability.exporter import TraceData
-    from serve_app.observability.turn_recording import TurnRecording
+    from serve_app.observability.spans import TurnRecording
 
 REQUEST = ChatRequest(user_input="hello", session_id="s")
 SPANS = 3

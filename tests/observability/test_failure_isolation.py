@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve_app.deployments.replica_metrics import RayMetrics
-from serve_app.observability.logs import ConsoleLogFormatter, JsonLogFormatter, RedactingFilter, log_context
+from serve_app.observability.logs import (
+    ConsoleLogFormatter,
+    JsonLogFormatter,
+    RedactingFilter,
+    RunLogHandler,
+    log_context,
+)
 from serve_app.observability.metric_catalogue import BREAKER_STATE, CPU_S, RESIDENT_BYTES, TURNS
+from serve_app.observability.metrics import REPORT_EVERY_S, InMemoryMetrics, report_process_metrics
 from serve_app.observability.metrics_page import SCRAPE_UP, merge_pages
-from serve_app.observability.null import InMemoryMetrics
-from serve_app.observability.process_metrics import EVERY_S, report_process_metrics
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
@@ -148,7 +152,7 @@ async def test_a_metric_that_fails_does_not_end_the_reports_of_a_process() -> No
 
     metrics = Poisoned()
     reporting = asyncio.create_task(report_process_metrics(metrics, breakers))
-    await asyncio.sleep(2.5 * EVERY_S)
+    await asyncio.sleep(2.5 * REPORT_EVERY_S)
     assert not reporting.done()
     assert set(metrics.of(BREAKER_STATE)) == {"b"}
     assert metrics.of(RESIDENT_BYTES)

@@ -9,9 +9,16 @@ import logging
 
 from captured_logs import PROCESS, CapturedLogs
 
-from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, hide_in_logs, log_context
+from serve_app.observability.logs import (
+    MAX_CHARACTERS,
+    MAX_WAITING,
+    JsonLogFormatter,
+    RedactingFilter,
+    RunLogHandler,
+    hide_in_logs,
+    log_context,
+)
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import MAX_CHARACTERS, MAX_WAITING, RunLogHandler
 
 PHONE = "13800138000"
 

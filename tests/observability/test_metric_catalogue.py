@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.observability import metric_catalogue
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 
 if TYPE_CHECKING:
     from serve_app.values import Metric

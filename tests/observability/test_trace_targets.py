@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.config import ObservabilitySettings, read_langsmith_target, read_otlp_target
-from serve_app.observability.null import NullTracer
 from serve_app.observability.redaction import Redactor
+from serve_app.observability.spans import NullTracer
 from serve_app.observability.tracing import create_tracer
 
 if TYPE_CHECKING:

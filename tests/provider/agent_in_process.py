@@ -28,7 +28,7 @@ from serve_app.config import (
 )
 from serve_app.llm.models import build_model
 from serve_app.memory.conversation import ConversationMemory
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.metrics import RunMetrics

@@ -11,7 +11,7 @@ from worker_process import context, request
 
 from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import TURNS
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.event_feed import EventFeed
 from serve_app.runs.event_writer import INTERVAL_FACTOR, INTERVAL_MAX_S, INTERVAL_MIN_S, EventWriter

@@ -23,7 +23,7 @@ from serve_app.observability.metric_catalogue import (
     TURN_S,
     TURNS,
 )
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.runs.event_log import RunEventLog
 from serve_app.runs.metrics import RunMetrics
 

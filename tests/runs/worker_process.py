@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
 from serve_app.memory.conversation import ConversationMemory
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices

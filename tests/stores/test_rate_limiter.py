@@ -12,7 +12,7 @@ from tcp_proxy import proxied
 from serve_app.config import LimitSettings, RedisSettings
 from serve_app.errors import RateLimited
 from serve_app.observability.metric_catalogue import LIMITER_FAILURES
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.stores.rate_limiter import RateLimiter, TokenMeter
 from serve_app.stores.redis import create_redis_client
 from serve_app.values import Caller, Context, Metering, RateLimits, TenantLimits

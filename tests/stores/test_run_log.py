@@ -12,9 +12,8 @@ from tcp_proxy import proxied
 
 from serve_app.config import RedisSettings
 from serve_app.errors import NotFound
-from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
+from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, RunLogHandler
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores import run_log
 from serve_app.stores.redis import create_redis_client

@@ -13,9 +13,8 @@ from captured_logs import PROCESS
 from serve_app.config import FeedbackSettings, LimitSettings
 from serve_app.errors import NotFound, RateLimited, StoreCorrupt, StoreUnavailable
 from serve_app.memory.session_sizes import largest_sessions
-from serve_app.observability.logs import JsonLogFormatter, RedactingFilter
+from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, RunLogHandler
 from serve_app.observability.redaction import Redactor
-from serve_app.observability.run_log_handler import RunLogHandler
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.feedback import FeedbackStore
 from serve_app.stores import run_log

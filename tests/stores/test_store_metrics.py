@@ -12,10 +12,9 @@ from redis.exceptions import RedisError
 from serve_app.config import MilvusSettings, RedisSettings
 from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import STORE_CALLS, STORE_S
-from serve_app.observability.null import InMemoryMetrics
+from serve_app.observability.metrics import InMemoryMetrics, measure_call
 from serve_app.stores.milvus import CollectionMissing, MilvusCollection
 from serve_app.stores.redis import create_redis_client
-from serve_app.stores.telemetry import measure_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Records the spans of one turn while it runs."""
+"""The spans of one turn: recorded while it runs, or only passed on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from serve_app.observability.traceparent import SPAN_ID_DIGITS, format_traceparent, root_span_id
+from serve_app.observability.traceparent import SPAN_ID_DIGITS, format_traceparent, outgoing_traceparent, root_span_id
 from serve_app.values import Answer
 
 if TYPE_CHECKING:
@@ -113,6 +113,50 @@ def start_root_span(
     root = recording.start_span(own_id, origin.caller_id, "turn", "serve_app", lambda: request.user_input)
     root.set_attributes(stream=request.stream)
     return root
+
+
+@dataclass(frozen=True, slots=True)
+class NullSpan:
+    """Records nothing, but passes a caller's trace on; implements `ports.TurnSpan`."""
+
+    traceparent: str = ""
+
+    def start_child(self, kind: SpanKind, name: str, inputs: SpanContent | None = None) -> NullSpan:  # noqa: ARG002 - see the port
+        return self
+
+    def set_attributes(self, **attributes: AttributeValue) -> None:
+        """Do nothing."""
+
+    def set_outputs(self, outputs: SpanContent) -> None:
+        """Do nothing."""
+
+    def set_error(self, error: str) -> None:
+        """Do nothing."""
+
+    def hide_values(self, values: Iterable[Any]) -> None:
+        """Do nothing."""
+
+    def set_outcome(self, outcome: FinalStatus, last: Answer | Failed | None = None) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> NullSpan:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Do nothing."""
+
+
+NULL_SPAN = NullSpan()
+
+
+class NullTracer:
+    """Records no turn; implements `ports.Tracer`."""
+
+    def start_turn(self, context: Context, request: ChatRequest) -> NullSpan:  # noqa: ARG002 - see the port
+        return NullSpan(outgoing_traceparent(context))
+
+    async def shutdown(self) -> None:
+        """Do nothing."""
 
 
 def _answer_attributes(last: Answer | Failed | None) -> dict[str, AttributeValue]:
