@@ -277,7 +277,10 @@ def _problem(error: Exception, name: str, where: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class ErrorSigns:
-    """The codes and words of one kind of failure, all in lower case; codes are compared whole."""
+    """The codes and words of one kind of failure.
+
+    They are in lower case; codes are compared whole.
+    """
 
     codes: frozenset[str]
     words: re.Pattern[str]
