@@ -94,7 +94,7 @@ def _check_embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
 
 
 def _check_tools(settings: Settings) -> Iterator[Problem]:
-    from serve_app.tools.loader import load_tools
+    from serve_app.tools.registry import load_tools
 
     _, unusable = load_tools(settings.tools.by_name, supplies=[settings.orders])
     yield from unusable.values()

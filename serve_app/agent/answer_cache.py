@@ -15,10 +15,18 @@ from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
 
 from serve_app.agent.messages import to_memory
 from serve_app.agent.prompts import system_prompt
-from serve_app.cache.answer_key import hash_question, hash_settings, normalize_question
-from serve_app.cache.shared_answers import CachedAnswer, CacheLookup, Hit, Lead, SharedAnswers
+from serve_app.cache import (
+    CachedAnswer,
+    CacheLookup,
+    Hit,
+    Lead,
+    SharedAnswers,
+    hash_question,
+    hash_settings,
+    normalize_question,
+)
 from serve_app.errors import ServeAppError, StoreUnavailable
-from serve_app.memory.exchange import repair_messages, serialize_exchange
+from serve_app.memory import repair_messages, serialize_exchange
 from serve_app.observability.metric_catalogue import CACHE_LOOKUPS
 from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.redaction import Redactor

@@ -18,7 +18,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.messages.utils import message_chunk_to_message
 
 from serve_app.llm.provider_messages import ESTIMATED, MODEL, REASONING
-from serve_app.memory.exchange import MAX_REASONING_CHARACTERS, MAX_TOOL_CHARACTERS
+from serve_app.memory import MAX_REASONING_CHARACTERS, MAX_TOOL_CHARACTERS
 from serve_app.values import Message, ToolRequest, Usage
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serve_app.agent.guardrails import with_correction
 from serve_app.agent.messages import assemble_reply
+from serve_app.agent.prompts import with_correction
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
 from serve_app.llm.error_translation import ContextOverflow
 from serve_app.llm.provider_messages import MODEL, REASONING, RESTART, RETRACTED, THINKING

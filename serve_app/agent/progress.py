@@ -1,19 +1,23 @@
-"""The progress of a turn, which the event log can restore.
+"""The progress of a turn: what it has gathered, restored from the log; its limits.
 
 A model step is logged with its reply, a tool step with what the tool brought. What follows from these is not logged: a
 process that adopts a run replays the steps and comes to the same messages.
+
+Bad output is corrected once: a malformed call and a call of an unknown tool by their results, an empty answer by a
+sentence. When it comes again, the model is asked for the basic answer: what it can say without tools.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from serve_app.agent.messages import deserialize_reply, serialize_reply, tool_requests, usage_of
-from serve_app.agent.tool_outcome import ToolOutcome, share_characters
+from serve_app.agent.messages import deserialize_reply, malformed_calls, serialize_reply, tool_requests, usage_of
+from serve_app.agent.tool_dispatch import ToolOutcome
 from serve_app.llm.provider_messages import FALLBACK
 from serve_app.observability.spans import NULL_SPAN
 from serve_app.resilience.retry import RetryBudget
@@ -22,7 +26,9 @@ from serve_app.values.sanitize import sanitize_text, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
+    from serve_app.config import AgentSettings
     from serve_app.ports import Span
     from serve_app.runs.event_log import LogEntry
     from serve_app.values import EventData, Reasoning
@@ -34,6 +40,9 @@ MIN_SHORTENED_CHARACTERS = 400
 """A result that is shortened because the conversation is too long is worth nothing below this."""
 SHORTEN_TO = 4
 """A result is shortened to one in so many characters."""
+MAX_BAD_OUTPUTS = 2
+MAX_SAME_CALLS = 3
+"""A call that is made twice may repeat one that failed; three times is a loop."""
 
 
 @dataclass(slots=True)
@@ -208,6 +217,48 @@ class TurnProgress:
             )
             passages = tuple(Passage.model_validate(each) for each in logged["passages"])
             self.step.outcomes[logged["index"]] = ToolOutcome(request, result, passages, logged["lexical_only"])
+
+
+def reached_limit(
+    progress: TurnProgress, settings: AgentSettings, tools: AbstractSet[str], own_steps: int = 0
+) -> str | None:
+    """Return the limit that makes the next reply the answer.
+
+    Returns None while the model may call `tools`. `own_steps` were made by the service itself and do not count as the
+    model's.
+    """
+    used = progress.usage.input_tokens + progress.usage.output_tokens
+    limits = {
+        "bad output came again": progress.empty_replies + _count_bad(progress.finished_steps, tools) >= MAX_BAD_OUTPUTS,
+        "one call was made again and again": _count_repeated(progress) >= MAX_SAME_CALLS,
+        "max_steps is reached": progress.model_calls - own_steps >= settings.max_steps - 1,
+        "max_tool_calls is reached": len(progress.calls) >= settings.max_tool_calls,
+        "max_tokens is reached": used >= settings.max_tokens,
+    }
+    return next((limit for limit, reached in limits.items() if reached), None)
+
+
+def _count_bad(steps: list[Step], tools: AbstractSet[str]) -> int:
+    return sum(
+        bool(malformed_calls(step.reply)) or any(request.name not in tools for request in step.requests)
+        for step in steps
+    )
+
+
+def _count_repeated(progress: TurnProgress) -> int:
+    calls = Counter((call.name, json.dumps(call.arguments, sort_keys=True)) for call in progress.calls)
+    return max(calls.values(), default=0)
+
+
+def share_characters(sizes: list[int], limit: int) -> list[int]:
+    """Share `limit` characters among texts of these sizes; short ones stay whole."""
+    shares = [0] * len(sizes)
+    left = max(limit, 0)
+    by_size = sorted(range(len(sizes)), key=lambda place: sizes[place])
+    for rank, place in enumerate(by_size):
+        shares[place] = min(sizes[place], left // (len(sizes) - rank))
+        left -= shares[place]
+    return shares
 
 
 def without_oldest(history: list[BaseMessage]) -> list[BaseMessage] | None:

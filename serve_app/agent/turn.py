@@ -15,22 +15,26 @@ from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.messages.tool import tool_call
 
 from serve_app.agent.citations import cite_passages
-from serve_app.agent.guardrails import BASIC_ANSWER, CUT_OFF_CALLS, EMPTY_REPLY, reached_limit
-from serve_app.agent.localization import localize_error, refusal_message
 from serve_app.agent.messages import malformed_calls, to_langchain, to_memory, tool_requests, with_calls
 from serve_app.agent.model_call import call_model, to_function_schema
-from serve_app.agent.progress import TurnProgress
-from serve_app.agent.prompts import KNOWLEDGE_SEARCH, system_prompt
-from serve_app.agent.tool_outcome import ToolOutcome
+from serve_app.agent.progress import TurnProgress, reached_limit
+from serve_app.agent.prompts import (
+    BASIC_ANSWER,
+    CUT_OFF_CALLS,
+    EMPTY_REPLY,
+    localize_error,
+    refusal_message,
+    system_prompt,
+)
+from serve_app.agent.tool_dispatch import ToolOutcome
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, RunAbandoned, StoreUnavailable, Unavailable
 from serve_app.llm.error_translation import ToolsRefused
 from serve_app.llm.provider_messages import CUT_CALLS, MODEL, TRUNCATED, new_call_id
 from serve_app.llm.reply_reader import read_finish_reason
-from serve_app.memory.conversation import Recalled
-from serve_app.memory.exchange import repair_messages, serialize_exchange
+from serve_app.memory import Recalled, repair_messages, serialize_exchange
 from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.resilience.retry import RetryBudget
-from serve_app.values import Answer, IdempotencyKey, Token, ToolResult, TurnRequest
+from serve_app.values import KNOWLEDGE_SEARCH, Answer, IdempotencyKey, Token, ToolResult, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from serve_app.agent.progress import Step
     from serve_app.agent.tool_dispatch import ToolDispatcher
     from serve_app.config import AgentSettings
-    from serve_app.memory.conversation import ConversationMemory
+    from serve_app.memory import ConversationMemory
     from serve_app.ports import SpanKind
     from serve_app.runs.run import Run
     from serve_app.values import Reasoning, ToolSpec

@@ -1,4 +1,4 @@
-"""Loads the settings from a YAML file and the environment."""
+"""Loads the settings from a YAML file and the environment, and explains their problems."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import re
 from copy import copy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import ValidationError
 
 from serve_app.config.environment import DATA_DIR, find_env_file_problems, read_environment
-from serve_app.config.explain import explain_error, key_path
 from serve_app.config.settings import Settings
+from serve_app.config.validators import SettingsSection
 from serve_app.config.yaml_file import YamlFile, existing_path, read_yaml
 from serve_app.errors import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -38,6 +39,8 @@ MIN_KEY_CHARACTERS = 32
 """128 bits in hexadecimal."""
 MIN_SIMILARITY = 0.9
 """A name with one or two letters swapped or missing is at least this similar."""
+MAX_DEFAULT_CHARACTERS = 40
+"""Longer defaults are not shown in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def draft_settings(path: str | Path) -> SettingsDraft:
     tree, variables = _override_model(env, file.tree)
     settings, errors = _validate_tolerantly({key: value for key, value in tree.items() if value is not None})
     draft = SettingsDraft(_resolve_paths(file.path, settings), (), file, variables)
-    of_keys = tuple(explain_error(each, draft.where(".".join(map(str, key_path(each))))) for each in errors)
+    of_keys = tuple(_explain_error(each, draft.where(".".join(map(str, _key_path(each))))) for each in errors)
     of_variables = _find_misspelled(env) + _find_model_problems(env, settings) + _find_secret_problems(env, draft)
     return replace(draft, problems=find_env_file_problems() + file.problems + of_keys + of_variables)
 
@@ -119,7 +122,7 @@ def _validate_tolerantly(tree: dict[str, Any]) -> tuple[Settings, list[ErrorDeta
     except ValidationError as error:
         errors = error.errors()
     rest = tree
-    for steps in [existing_path(tree, key_path(each)) for each in errors]:
+    for steps in [existing_path(tree, _key_path(each)) for each in errors]:
         rest = _without(rest, steps)
     settings, _ = (Settings(), []) if rest == tree else _validate_tolerantly(rest)
     return settings, errors
@@ -147,6 +150,75 @@ def _resolve_paths(path: Path, settings: Settings) -> Settings:
     """Make relative paths relative to the settings file."""
     file = (path.parent / settings.orders.file).resolve()
     return settings.model_copy(update={"orders": settings.orders.model_copy(update={"file": file})})
+
+
+def _key_path(error: ErrorDetails) -> tuple[str | int, ...]:
+    """Return the keys that lead to the wrong value.
+
+    Pydantic marks a wrong key of a mapping with a last step `[key]`, which is not part of the path.
+    """
+    return tuple(step for step in error["loc"] if step != "[key]")
+
+
+def _explain_error(error: ErrorDetails, where: str) -> Problem:
+    """Return the problem of `error`, which is at `where`."""
+    if error["type"] == "extra_forbidden":
+        return Problem(where, "unknown key", _suggest_key(_key_path(error)))
+    if error["type"] == "missing":
+        return Problem(where, "missing", "Add it")
+    if error["type"] == "model_type":
+        return Problem(where, "not a section", "Write its keys below it, indented")
+    what = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return Problem(where, what, _suggest_value(_key_path(error)))
+
+
+def _suggest_key(steps: tuple[str | int, ...]) -> str:
+    *parents, key = steps
+    valid = sorted(_section_at(parents).model_fields)
+    near = get_close_matches(str(key), valid, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    elsewhere = [name for name, section in _sections() if key in section.model_fields]
+    if elsewhere:
+        return f"Did you mean '{elsewhere[0]}.{key}'?"
+    return f"Valid keys: {', '.join(valid)}"
+
+
+def _suggest_value(steps: tuple[str | int, ...]) -> str:
+    *parents, key = steps
+    field = _section_at(parents).model_fields.get(str(key))
+    if field is None or field.is_required():
+        return "Change it"
+    if isinstance(field.default, str | int | float | Path) and len(str(field.default)) <= MAX_DEFAULT_CHARACTERS:
+        return f"Change it, or leave it out for the default, {field.default}"
+    return "Change it, or leave it out"
+
+
+def _sections() -> Iterator[tuple[str, type[SettingsSection]]]:
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
+            yield name, field.annotation
+
+
+def _section_at(steps: list[str | int]) -> type[SettingsSection]:
+    section: type[SettingsSection] = Settings
+    for step in steps:
+        field = section.model_fields.get(str(step))
+        annotation = field.annotation if field else _extra_of(section)
+        section = next(iter(_sections_in(annotation)), section)
+    return section
+
+
+@cache
+def _extra_of(section: type[SettingsSection]) -> Any:
+    """Return the type of a section's entries that the user names, such as tools."""
+    return get_type_hints(section).get("__pydantic_extra__")
+
+
+def _sections_in(annotation: Any) -> list[type[SettingsSection]]:
+    if isinstance(annotation, type) and issubclass(annotation, SettingsSection):
+        return [annotation]
+    return [section for arg in getattr(annotation, "__args__", ()) for section in _sections_in(arg)]
 
 
 def _find_misspelled(env: Mapping[str, str]) -> tuple[Problem, ...]:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
 
+from serve_app.values import KNOWLEDGE_SEARCH
+
 EMBEDDED = "embedded"
 
 
@@ -58,7 +60,7 @@ def _variable_name(value: str) -> str:
 def _tool_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", value):
         raise ValueError("a tool's name is 1-64 letters, digits, _ or -, beginning with a letter or _")
-    if value == "knowledge_search":
+    if value == KNOWLEDGE_SEARCH:
         raise ValueError("the name is taken: it is the retriever's")
     return value
 

@@ -13,13 +13,12 @@ from ray import serve
 from serve_app.agent.answer_cache import AnswerCache
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
-from serve_app.cache.shared_answers import SharedAnswers
+from serve_app.cache import SharedAnswers
 from serve_app.deployments.remote_calls import RemoteRetriever, create_remote_tools
 from serve_app.deployments.runtime import CLOSE_TIMEOUT_S, ReplicaRuntime
 from serve_app.errors import InvalidConfiguration, ModelUnavailable
 from serve_app.llm.models import build_model
-from serve_app.memory.conversation import ConversationMemory
-from serve_app.memory.session_sizes import largest_sessions
+from serve_app.memory import ConversationMemory, largest_sessions
 from serve_app.observability.metric_catalogue import DROPPED_SPANS
 from serve_app.observability.redaction import Redactor
 from serve_app.observability.tracing import create_tracer

@@ -12,7 +12,7 @@ from ray import serve
 from serve_app.deployments.runtime import ReplicaRuntime
 from serve_app.errors import ToolUnavailable
 from serve_app.observability.tracing import disable_langchain_tracing
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -34,28 +34,28 @@ class ToolsDeployment:
         self._runtime = ReplicaRuntime(settings.observability)
         disable_langchain_tracing()
         tools = settings.tools
-        self._runner = ToolRunner(
+        self._registry = ToolRegistry(
             tools.by_name, [settings.orders], settings.egress.private_hosts, tools.names_of_group(group)
         )
-        self._runner.start()
-        self._runtime.on_close("tools", self._runner.close)
+        self._registry.start()
+        self._runtime.on_close("tools", self._registry.close)
         self._runtime.start_process_metrics(self._breakers)
         limit_mb = tools.groups[group].memory_mb if group else None
         if limit_mb:
             limit_memory(limit_mb)
 
     async def specs(self) -> list[ToolSpec]:
-        return await self._runner.specs()
+        return await self._registry.specs()
 
     async def call(self, context: Context, request: ToolRequest, key: IdempotencyKey) -> ToolResult:
-        return await self._runner.call(context, request, key)
+        return await self._registry.call(context, request, key)
 
     async def checks(self) -> list[DependencyCheck]:
-        return await self._runner.checks()
+        return await self._registry.checks()
 
     def check_health(self) -> None:
         """Have Serve replace a process that ran out of memory or lost a background task."""
-        if self._runner.out_of_memory:
+        if self._registry.out_of_memory:
             raise ToolUnavailable("out of memory")
         self._runtime.check_tasks()
 
@@ -63,7 +63,7 @@ class ToolsDeployment:
         await self._runtime.close()
 
     def _breakers(self) -> dict[str, str]:
-        return {name: circuit.state for name, circuit in self._runner.circuits.items()}
+        return {name: circuit.state for name, circuit in self._registry.circuits.items()}
 
 
 def bind_tool_groups(settings: Settings) -> dict[str | None, Application]:

@@ -14,9 +14,8 @@ from serve_app.observability.logs import log_context
 from serve_app.observability.spans import NULL_SPAN, NullTracer
 from serve_app.resilience.deadline import elapsed_ms, local_deadline, remaining_s
 from serve_app.resilience.retry import poll
-from serve_app.runs.event_feed import EventFeed
 from serve_app.runs.event_log import cancel_run
-from serve_app.runs.run import NotOurs, Run
+from serve_app.runs.run import EventFeed, NotOurs, Run
 from serve_app.runs.store import BusySession, RunLease
 from serve_app.values import Answer, Failed, Failure, RunEvent, RunStarted
 

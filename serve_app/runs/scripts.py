@@ -10,7 +10,7 @@ A script may run twice, because the client repeats one whose reply was lost. The
 
 from __future__ import annotations
 
-from serve_app.memory.conversation import REMEMBER
+from serve_app.memory import REMEMBER
 
 _NOW = """
 local time = redis.call('TIME')

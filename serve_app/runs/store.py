@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from serve_app.config import RunSettings
-    from serve_app.memory.conversation import ConversationMemory
+    from serve_app.memory import ConversationMemory
     from serve_app.values import ChatRequest, EventData, RunStatus
 
 logger = logging.getLogger(__name__)

@@ -52,7 +52,7 @@ async def _from_file(orders: OrdersSettings, number: str) -> str | None:
 
 async def _from_backend(url: str, number: str) -> str | None:
     """GET `{url}/{number}`: 200 with `{"status": str}`, or 404."""
-    async with httpx.AsyncClient(timeout=None, verify=tls_context()) as client:  # noqa: S113 - the tool runner sets one
+    async with httpx.AsyncClient(timeout=None, verify=tls_context()) as client:  # noqa: S113 - each attempt has one
         response = await client.get(f"{url.rstrip('/')}/{quote(number)}")
     if response.status_code == httpx.codes.NOT_FOUND:
         return None

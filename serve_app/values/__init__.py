@@ -54,6 +54,7 @@ from serve_app.values.runs import (
     Token,
 )
 from serve_app.values.tools import (
+    KNOWLEDGE_SEARCH,
     NO_RESULT,
     CallStatus,
     Effect,
@@ -89,6 +90,7 @@ from serve_app.values.value import (
 
 __all__ = [
     "DEFAULT_TENANT",
+    "KNOWLEDGE_SEARCH",
     "NO_RESULT",
     "SCOPES",
     "Answer",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NAME_CHARACTERS = 64
+KNOWLEDGE_SEARCH = "knowledge_search"
+"""The name by which the model calls the retriever; no tool may have it."""
 
 Effect = Literal["pure", "idempotent", "effect"]
 """What a second call of a tool does: nothing (`pure`), nothing under the same idempotency key (`idempotent`), or the

@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from serve_app.agent.answer_cache import AnswerCache
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.agent.turn import Turn
-from serve_app.cache.shared_answers import SharedAnswers
+from serve_app.cache import SharedAnswers
 from serve_app.config import (
     AgentSettings,
     CacheSettings,
@@ -29,7 +29,7 @@ from serve_app.config import (
 from serve_app.errors import ModelUnavailable, StoreUnavailable, ToolUnavailable
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.observability.spans import NullTracer
 from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls

@@ -10,7 +10,7 @@ import pytest
 from agent_process import AgentProcess, context
 from cache_harness import KEPT, AgentPool
 
-from serve_app.cache import shared_answers
+from serve_app import cache
 from serve_app.config import CacheSettings
 from serve_app.runs.event_log import cancel_run
 from serve_app.stores.redis_keys import RunKeys
@@ -283,7 +283,7 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(start_age
     begun = asyncio.get_running_loop().time()
     await cancel_run(redis, RunKeys("default", asked.run_id), 100)
     await pool.begun("one", 2)
-    assert asyncio.get_running_loop().time() - begun < shared_answers.LEAD_MS / 1000
+    assert asyncio.get_running_loop().time() - begun < cache.LEAD_MS / 1000
     pool.model.gate.set()
     answers = await asyncio.gather(*waiting)
     assert sum(each.cached for each in answers) == 9
@@ -294,8 +294,8 @@ async def test_another_one_leads_where_the_run_that_leads_is_cancelled(start_age
 @pytest.fixture
 def short_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that leads is dead sooner."""
-    monkeypatch.setattr(shared_answers, "LEAD_MS", 1200)
-    monkeypatch.setattr(shared_answers, "RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(cache, "LEAD_MS", 1200)
+    monkeypatch.setattr(cache, "RENEW_EVERY_S", 0.1)
 
 
 @pytest.mark.usefixtures("short_life")
@@ -365,7 +365,7 @@ async def test_a_leader_is_renewed_for_as_long_as_it_takes(start_agent: Open) ->
 
 async def test_while_redis_is_away_turns_go_on_without(start_agent: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = AgentPool(start_agent)
-    monkeypatch.setattr("serve_app.cache.shared_answers.GET", "return redis.error_reply('away')")
+    monkeypatch.setattr("serve_app.cache.GET", "return redis.error_reply('away')")
     assert [(await pool.ask("one")).cached for _ in range(4)] == [False] * 4
     assert pool.lookups == {"bypassed": 4}
     monkeypatch.undo()

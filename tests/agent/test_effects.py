@@ -9,7 +9,7 @@ import pytest
 from agent_process import Broken, context, dying_store, killed, reply
 
 from serve_app.errors import StoreUnavailable
-from serve_app.memory.exchange import NO_ANSWER, NO_RESULT, repair_messages
+from serve_app.memory import NO_ANSWER, NO_RESULT, repair_messages
 from serve_app.runs.event_log import cancel_run
 from serve_app.runs.store import RunStore
 from serve_app.stores.redis_keys import RunKeys, SessionKeys

@@ -18,7 +18,7 @@ from serve_app.agent.messages import (
     tool_requests,
     with_calls,
 )
-from serve_app.memory.exchange import MAX_TOOL_CHARACTERS, repair_messages
+from serve_app.memory import MAX_TOOL_CHARACTERS, repair_messages
 from serve_app.values import Exchange, ToolRequest
 
 CALL = {"id": "c0", "name": "echo", "args": {"text": "中", "n": [1, None, 2.5]}, "type": "tool_call"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, ToolMessage
 
-from serve_app.agent.progress import TurnProgress
-from serve_app.agent.tool_outcome import ToolOutcome, share_characters
+from serve_app.agent.progress import TurnProgress, share_characters
+from serve_app.agent.tool_dispatch import ToolOutcome
 from serve_app.values import ToolRequest, ToolResult
 
 

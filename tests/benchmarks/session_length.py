@@ -25,14 +25,14 @@ from serve_app.agent.turn import Turn
 from serve_app.config import RedisSettings, Settings, ToolSettings
 from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.llm.models import build_model
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.observability.spans import NullTracer
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.store import RunStore
 from serve_app.runs.worker import RunWorker
 from serve_app.stores.redis import create_redis_client
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry
 from serve_app.values import Answer, ChatRequest, Context
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ async def hosted(redis: Redis, tracer: Tracer | None = None) -> AsyncIterator[Ru
     with tempfile.TemporaryDirectory() as folder:
         orders = settings.orders.model_copy(update={"file": Path(folder) / "orders.json"})
         orders.file.write_text("{}")
-        belt = ToolDispatcher(ToolRunner(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
+        belt = ToolDispatcher(ToolRegistry(ORDERS, [orders]), _NoRetriever(), settings.knowledge, time.monotonic)  # type: ignore[arg-type]
         memory = ConversationMemory(redis, settings.memory)
         turn = Turn(build_model(settings.model), "offline", belt, memory, settings.agent)
         registry = RunStore(redis, settings.runs, memory, owner="benchmark")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.cache.answer_key import hash_question, hash_settings, normalize_question
+from serve_app.cache import hash_question, hash_settings, normalize_question
 from serve_app.config import KnowledgeSettings, ModelSettings
 
 TEXT = st.text(min_size=1, max_size=60)

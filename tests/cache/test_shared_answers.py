@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from serve_app.cache import shared_answers
-from serve_app.cache.shared_answers import CachedAnswer, CacheLookup, Hit, Lead, SharedAnswers
+from serve_app import cache
+from serve_app.cache import CachedAnswer, CacheLookup, Hit, Lead, SharedAnswers
 from serve_app.stores.redis_keys import AnswerKeys, documents_version_key, inbox_stream
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def test_a_right_that_lapsed_is_anothers_and_the_late_answer_of_the_first_
     pair: tuple[SharedAnswers, SharedAnswers], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    monkeypatch.setattr(shared_answers, "LEAD_MS", 100)
+    monkeypatch.setattr(cache, "LEAD_MS", 100)
     late = await led(one)
     await asyncio.sleep(0.15)
     lead = await led(other)
@@ -104,7 +104,7 @@ async def test_a_right_that_lapsed_is_anothers_and_the_late_answer_of_the_first_
 async def test_a_right_that_lapsed_and_that_nobody_took_is_still_good(
     pair: tuple[SharedAnswers, SharedAnswers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_answers, "LEAD_MS", 50)
+    monkeypatch.setattr(cache, "LEAD_MS", 50)
     lead = await led(pair[0])
     await asyncio.sleep(0.1)
     assert await pair[0].put(lead, KEPT)
@@ -144,7 +144,7 @@ async def test_the_answer_of_a_successor_outlives_that_of_a_leader_whose_right_l
     pair: tuple[SharedAnswers, SharedAnswers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    monkeypatch.setattr(shared_answers, "LEAD_MS", 50)
+    monkeypatch.setattr(cache, "LEAD_MS", 50)
     late = await led(one)
     await asyncio.sleep(0.1)
     assert await other.put(await led(other), NEWER)
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_made_anew_takes_the_place_of_the_older_one_thou
 ) -> None:
     one, other = pair
     assert await one.put(await led(one), KEPT)
-    monkeypatch.setattr(shared_answers, "LEAD_MS", 50)
+    monkeypatch.setattr(cache, "LEAD_MS", 50)
     anew = await led(one, afresh=True)
     await asyncio.sleep(0.1)
     assert await one.put(anew, NEWER)
@@ -214,7 +214,7 @@ async def test_a_write_whose_reply_was_lost_may_be_made_again(
     assert [await one.put(lead, KEPT) for _ in range(2)] == [True, True]
     again = await led(one, afresh=True)
     given = (again.question.run_id, 1000)
-    assert [await redis.eval(shared_answers.RELEASE_LEAD, 3, *KEYS.all[:3], *given) for _ in range(2)] == [1, 0]
+    assert [await redis.eval(cache.RELEASE_LEAD, 3, *KEYS.all[:3], *given) for _ in range(2)] == [1, 0]
 
 
 async def test_what_is_to_be_told_is_told_before_the_process_ends(redis: Redis) -> None:
@@ -235,7 +235,7 @@ async def test_what_is_garbage_in_the_inbox_or_cannot_be_renewed_costs_nobody_el
     task = await waiting(other)
     for garbage in ({"nothing": "x"}, {"answer": b"\xff"}):
         await redis.xadd(inbox_stream(other._owner), garbage)  # type: ignore[arg-type]  # what a fault may write
-    await asyncio.sleep(shared_answers.LEAD_MS / 1000 + 0.3)
+    await asyncio.sleep(cache.LEAD_MS / 1000 + 0.3)
     assert await redis.hget(KEYS.lead, "run") == lead.question.run_id  # type: ignore[misc]  # redis-py types both clients at once
     assert await one.put(lead, KEPT)
     assert await asyncio.wait_for(task, SOON_S) == Hit(KEPT, waited=True)

@@ -11,7 +11,7 @@ from http_service import Service, running
 
 from serve_app.config import MemorySettings, RunSettings
 from serve_app.errors import AgentUnavailable, Overloaded
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
 from serve_app.runs.failover import FailoverAgent

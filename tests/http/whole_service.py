@@ -27,8 +27,7 @@ from serve_app.knowledge.chunking import make_index_entries
 from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.passage_store import MilvusReplicas
 from serve_app.llm.models import build_model
-from serve_app.memory.conversation import ConversationMemory
-from serve_app.memory.session_sizes import largest_sessions
+from serve_app.memory import ConversationMemory, largest_sessions
 from serve_app.observability.spans import NullTracer
 from serve_app.runs.event_log import cancel_run
 from serve_app.runs.event_writer import EventWriter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.runs.store import RunAppend, RunLease, RunStore
 from serve_app.values import ChatRequest, Context, Exchange, Message
 

@@ -9,8 +9,7 @@ from session_driver import SessionDriver, context, exchange
 
 from serve_app.config import MemorySettings
 from serve_app.errors import NotFound
-from serve_app.memory.conversation import ConversationMemory, Recalled
-from serve_app.memory.exchange import NO_ANSWER, NO_RESULT
+from serve_app.memory import NO_ANSWER, NO_RESULT, ConversationMemory, Recalled
 from serve_app.observability.metric_catalogue import SESSIONS_REPAIRED
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.stores.redis_keys import RunKeys, SessionKeys

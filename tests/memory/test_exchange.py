@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.memory.exchange import NO_ANSWER, NO_RESULT, repair_messages
+from serve_app.memory import NO_ANSWER, NO_RESULT, repair_messages
 from serve_app.values import Message, ToolRequest
 
 ids = st.sampled_from(["a", "b", "c"])

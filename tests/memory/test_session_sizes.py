@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from session_driver import SessionDriver, context, exchange
 
+from serve_app import memory
 from serve_app.config import MemorySettings
-from serve_app.memory import session_sizes
-from serve_app.memory.conversation import ConversationMemory
-from serve_app.memory.session_sizes import largest_sessions
+from serve_app.memory import ConversationMemory, largest_sessions
 from serve_app.stores.redis_keys import SessionKeys
 
 if TYPE_CHECKING:
@@ -99,6 +98,6 @@ async def test_what_was_not_counted_in_time_is_said_to_be_missing(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _say(redis, "s", "a")
-    monkeypatch.setattr(session_sizes, "TIME_S", 0.2)
+    monkeypatch.setattr(memory, "SCAN_TIMEOUT_S", 0.2)
     found = await largest_sessions(Endless(redis), context(), limit=9)  # type: ignore[arg-type]
     assert ([each.session_id for each in found.sessions], found.counted, found.complete) == (["s"], 1, False)

@@ -27,7 +27,7 @@ from serve_app.config import (
     ToolSettings,
 )
 from serve_app.llm.models import build_model
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.runs.event_writer import EventWriter
 from serve_app.runs.execution import RunServices
@@ -36,7 +36,7 @@ from serve_app.runs.store import RunStore
 from serve_app.runs.worker import RunWorker
 from serve_app.stores.availability import MAX_WAIT_S, RedisAvailability
 from serve_app.stores.redis import create_redis_client
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry
 from serve_app.values import Answer, ChatRequest, Context, Failed, SearchResult, Token
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def open_agent(redis_url: str, provider: StrictProvider, **model: Any) -> 
     metrics = InMemoryMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
     chain = build_model(ModelSettings(**odd | model), metrics)
-    tools = ToolRunner({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
+    tools = ToolRegistry({name: ToolSettings(**each) for name, each in TOOLS.items()}, [])
     tools.start()
     belt = ToolDispatcher(tools, NoDocuments(), KnowledgeSettings(), time.monotonic, metrics)
     memory = ConversationMemory(redis, MemorySettings(), metrics)

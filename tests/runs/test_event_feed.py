@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from serve_app.runs.event_feed import EventFeed
+from serve_app.runs.run import EventFeed
 from serve_app.values import RunEvent, Token
 
 

@@ -13,10 +13,9 @@ from serve_app.errors import StoreUnavailable
 from serve_app.observability.metric_catalogue import TURNS
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.runs.event_feed import EventFeed
 from serve_app.runs.event_writer import INTERVAL_FACTOR, INTERVAL_MAX_S, INTERVAL_MIN_S, EventWriter
 from serve_app.runs.metrics import RunMetrics
-from serve_app.runs.run import Run
+from serve_app.runs.run import EventFeed, Run
 from serve_app.runs.store import RunLease
 from serve_app.stores.availability import MAX_WAIT_S
 from serve_app.values import Answer, Token, ToolRequest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from serve_app.config import MemorySettings, RunSettings
-from serve_app.memory.conversation import ConversationMemory
+from serve_app.memory import ConversationMemory
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.event_writer import EventWriter

@@ -12,7 +12,7 @@ from captured_logs import PROCESS
 
 from serve_app.config import FeedbackSettings, LimitSettings
 from serve_app.errors import NotFound, RateLimited, StoreCorrupt, StoreUnavailable
-from serve_app.memory.session_sizes import largest_sessions
+from serve_app.memory import largest_sessions
 from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, RunLogHandler
 from serve_app.observability.redaction import Redactor
 from serve_app.resilience.tasks import cancel_and_wait

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from listening import free_port
 
 from serve_app.config import McpToolSettings, ToolSettings
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def mcp_settings(timeout_s: float = 10, **mcp: Any) -> ToolSettings:
 
 
 @asynccontextmanager
-async def running(tools: dict[str, ToolSettings]) -> AsyncIterator[ToolRunner]:
-    runner = ToolRunner(tools, [], ["127.0.0.1"])
-    runner.start()
+async def running(tools: dict[str, ToolSettings]) -> AsyncIterator[ToolRegistry]:
+    registry = ToolRegistry(tools, [], ["127.0.0.1"])
+    registry.start()
     try:
-        yield runner
+        yield registry
     finally:
-        await runner.close()
+        await registry.close()
 
 
 @asynccontextmanager
@@ -61,23 +61,23 @@ def started_server() -> Iterator[str]:
         process.wait()
 
 
-async def ready(runner: ToolRunner, *, wanted: bool = True, patience_s: float = 30) -> None:
+async def ready(registry: ToolRegistry, *, wanted: bool = True, patience_s: float = 30) -> None:
     """Wait until all tools are there, or none is."""
     until = time.monotonic() + patience_s
-    while any(spec.ready != wanted for spec in await runner.specs()):
+    while any(spec.ready != wanted for spec in await registry.specs()):
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
 
 
-async def call(runner: ToolRunner, called: str, /, **arguments: Any) -> ToolResult:
+async def call(registry: ToolRegistry, called: str, /, **arguments: Any) -> ToolResult:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
-    return await runner.call(context, ToolRequest(id="c", name=called, arguments=arguments), KEY)
+    return await registry.call(context, ToolRequest(id="c", name=called, arguments=arguments), KEY)
 
 
-async def answered(runner: ToolRunner, called: str, /, **arguments: Any) -> ToolResult:
+async def answered(registry: ToolRegistry, called: str, /, **arguments: Any) -> ToolResult:
     """What the tool says once its server has started; none of the calls before was taken."""
     for _ in range(10):
-        result = await call(runner, called, **arguments)
+        result = await call(registry, called, **arguments)
         if result.status == "ok":
             break
         assert result.status in {"error", "refused"}

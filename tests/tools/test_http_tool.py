@@ -12,8 +12,7 @@ import pytest
 
 from serve_app.config import HttpToolSettings, ToolSettings
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.tools.loader import load_tools
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry, load_tools
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 if TYPE_CHECKING:
@@ -106,13 +105,13 @@ def _settings(url: str, tool: dict[str, Any] | None = None, **http: Any) -> Tool
 async def _call(
     settings: ToolSettings, arguments: dict[str, Any] | None = None, private: tuple[str, ...] = ("127.0.0.1",)
 ) -> ToolResult:
-    runner = ToolRunner({"it": settings}, [], private)
+    registry = ToolRegistry({"it": settings}, [], private)
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     request = ToolRequest(id="c", name="it", arguments={"id": "a"} if arguments is None else arguments)
     try:
-        return await runner.call(context, request, KEY)
+        return await registry.call(context, request, KEY)
     finally:
-        await runner.close()
+        await registry.close()
 
 
 async def test_arguments_go_into_the_url_and_the_rest_into_the_query(server: Server) -> None:
@@ -134,10 +133,10 @@ async def test_what_is_not_in_the_url_is_the_body_of_a_post(server: Server) -> N
 
 async def test_the_call_s_trace_is_passed_on(server: Server) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    runner = ToolRunner({"it": _settings(server.url)}, [], ("127.0.0.1",))
+    registry = ToolRegistry({"it": _settings(server.url)}, [], ("127.0.0.1",))
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
-    await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
-    await runner.close()
+    await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
+    await registry.close()
     assert server.asked[0].headers["traceparent"] == traceparent
 
 
@@ -155,12 +154,12 @@ async def test_an_environments_proxy_and_a_servers_cookies_are_left_alone(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.answers = [answer(set_cookie="session=1")]
-    runner = ToolRunner({"it": _settings(server.url + "/{id}")}, [], ["127.0.0.1"])
+    registry = ToolRegistry({"it": _settings(server.url + "/{id}")}, [], ["127.0.0.1"])
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     for _ in range(2):
-        result = await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
+        result = await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
         assert result.status == "ok"
-    await runner.close()
+    await registry.close()
     assert "cookie" not in server.asked[1].headers
 
 
@@ -325,12 +324,12 @@ async def test_each_endpoint_has_a_breaker_of_its_own(server: Server, other: Ser
     settings = _settings(
         server.url + "/{id}", {"breaker": {"failures": 2, "cool_down_s": 60}}, standby_url=other.url + "/{id}"
     )
-    runner = ToolRunner({"it": settings}, [], ["127.0.0.1"])
+    registry = ToolRegistry({"it": settings}, [], ["127.0.0.1"])
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
     for attempts in (2, 2, 1, 1):
-        result = await runner.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
+        result = await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
         assert (result.status, result.attempts) == ("standby", attempts)
-    await runner.close()
+    await registry.close()
     assert (len(server.asked), len(other.asked)) == (2, 4)
 
 

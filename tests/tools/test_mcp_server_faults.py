@@ -151,20 +151,20 @@ async def test_a_server_that_has_forgotten_the_session_is_joined_anew_and_each_c
     kind: str, free_port: int
 ) -> None:
     server = Server(no_session=NO_SESSION[kind])
-    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as runner:
-        await ready(runner)
+    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as registry:
+        await ready(registry)
         server.restart()
-        results = await asyncio.gather(*(call(runner, "act", n=number) for number in range(5)))
+        results = await asyncio.gather(*(call(registry, "act", n=number) for number in range(5)))
         assert [result.status for result in results] == ["ok"] * 5, results
         assert sorted(deed["n"] for deed in server.deeds) == [0, 1, 2, 3, 4]
 
 
 async def test_a_real_server_that_is_restarted_is_joined_anew(free_port: int) -> None:
     url = f"http://127.0.0.1:{free_port}/mcp"
-    async with running({"greet": _tool(url, "effect")}) as runner:
+    async with running({"greet": _tool(url, "effect")}) as registry:
         for _ in range(2):
             async with served(free_port):
-                assert (await answered(runner, "greet", name="x")).content == "hello x"
+                assert (await answered(registry, "greet", name="x")).content == "hello x"
 
 
 @pytest.mark.parametrize(("effect", "status", "deeds"), [("pure", "error", 2), ("effect", "unknown", 1)])
@@ -180,23 +180,23 @@ async def test_a_connection_that_breaks_after_the_call_was_taken_makes_no_deed_t
             return None
 
     server.reply = Cut
-    async with serving(server, free_port) as url, running({"act": _tool(url, effect)}) as runner:
-        await ready(runner)
-        result = await call(runner, "act", n=1)
+    async with serving(server, free_port) as url, running({"act": _tool(url, effect)}) as registry:
+        await ready(registry)
+        result = await call(registry, "act", n=1)
         assert (result.status, len(server.deeds)) == (status, deeds)
         server.reply = lambda: {"content": [{"type": "text", "text": "done"}]}
-        assert (await call(runner, "act", n=1)).status == "ok"
+        assert (await call(registry, "act", n=1)).status == "ok"
 
 
 async def test_calls_side_by_side_survive_a_lost_session_a_cancellation_and_an_error_of_one(free_port: int) -> None:
     server = Server(hold_s=0.5)
-    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as runner:
-        await ready(runner)
-        slow = [asyncio.create_task(call(runner, "act", n=number)) for number in range(3)]
+    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as registry:
+        await ready(registry)
+        slow = [asyncio.create_task(call(registry, "act", n=number)) for number in range(3)]
         await asyncio.sleep(0.2)
         server.restart()
         slow[0].cancel()
-        assert (await call(runner, "act", n=9)).status == "ok"
+        assert (await call(registry, "act", n=9)).status == "ok"
         results = await asyncio.gather(*slow[1:])
         assert [result.status for result in results] == ["ok", "ok"]
         assert sorted(deed["n"] for deed in server.deeds) == [0, 1, 2, 9]
@@ -232,20 +232,20 @@ async def test_what_a_server_answers_is_said_as_well_as_it_can_be(free_port: int
         ({"error": {"code": -32000, "message": "table is locked"}}, "error", "table is locked"),
     ]
     server = Server()
-    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as runner:
-        await ready(runner)
+    async with serving(server, free_port) as url, running({"act": _tool(url, "effect")}) as registry:
+        await ready(registry)
         for reply, status, content in cases:
             server.reply = lambda reply=reply: reply
-            result = await call(runner, "act", n=1)
+            result = await call(registry, "act", n=1)
             assert (result.status, content in result.content) == (status, True), (reply, result)
             result.content.encode()
             assert len(result.content) <= 100_000
         assert server.begun == 1
         assert len(server.deeds) == len(cases)
         server.reply = lambda: web.Response(text="<html>", content_type="text/html")
-        assert (await call(runner, "act", n=1)).status == "unknown"
+        assert (await call(registry, "act", n=1)).status == "unknown"
         server.reply = lambda: web.Response(status=500)
-        assert (await call(runner, "act", n=1)).status == "unknown"
+        assert (await call(registry, "act", n=1)).status == "unknown"
 
 
 async def _listed(grouped: GroupedTools, count: int) -> dict[str, ToolSpec]:
@@ -271,39 +271,39 @@ async def test_all_tools_of_a_server_are_offered_as_it_lists_them(free_port: int
     async with serving(server, free_port) as url:
         entry = _tool(url, "idempotent", tools="all", prefix="t_", effects={"act": "effect"})
         other = ToolSettings(function="test_unusual_tools:order")
-        async with running({"tickets": entry, "t_act": other}) as runner:
-            grouped = GroupedTools(ToolGroup(runner, {"tickets": entry, "t_act": other}))
+        async with running({"tickets": entry, "t_act": other}) as registry:
+            grouped = GroupedTools(ToolGroup(registry, {"tickets": entry, "t_act": other}))
             specs = await _listed(grouped, 5)
             assert {"t_act", "t_act_2", "t_read_file", "t_read_file_2"} < specs.keys()
             assert all(name.isascii() for name in specs)
             assert (specs["t_act_2"].effect, specs["t_act_2"].attempts) == ("effect", 1)
             assert specs["t_read_file"].effect == "idempotent"
-            assert (await call(runner, "t_act_2", n=3)).status == "ok"
-            assert "no such argument" in (await call(runner, "t_act_2", m=3)).content or server.deeds[-1] == {"n": 3}
-            assert "there is no tool tickets" in (await call(runner, "tickets")).content
-            assert {check.name: check.ok for check in await runner.checks()} == {
+            assert (await call(registry, "t_act_2", n=3)).status == "ok"
+            assert "no such argument" in (await call(registry, "t_act_2", m=3)).content or server.deeds[-1] == {"n": 3}
+            assert "there is no tool tickets" in (await call(registry, "tickets")).content
+            assert {check.name: check.ok for check in await registry.checks()} == {
                 "tool:tickets": True,
                 "tool:t_act": True,
             }
             await asyncio.wait_for(server.listening.wait(), 5)
             await server.change([TOOL])
             assert (await _listed(grouped, 2)).keys() == {"t_act", "t_act_2"}
-            assert len(runner.circuits) == 2
+            assert len(registry.circuits) == 2
 
 
 async def test_tools_of_a_server_that_is_away_are_known_and_not_there(free_port: int) -> None:
     server = Server()
-    async with running({"tickets": _tool(f"http://127.0.0.1:{free_port}/mcp", tools="all")}) as runner:
-        (spec,) = await runner.specs()
+    async with running({"tickets": _tool(f"http://127.0.0.1:{free_port}/mcp", tools="all")}) as registry:
+        (spec,) = await registry.specs()
         assert (spec.name, spec.ready, spec.parameters) == ("tickets", False, {})
         async with serving(server, free_port):
-            await ready(runner)
-        assert (await call(runner, "act", n=1)).status == "error"
-        await ready(runner, wanted=False)
-        (spec,) = await runner.specs()
+            await ready(registry)
+        assert (await call(registry, "act", n=1)).status == "error"
+        await ready(registry, wanted=False)
+        (spec,) = await registry.specs()
         assert (spec.name, spec.ready, bool(spec.parameters)) == ("act", False, True)
-        assert [check.ok for check in await runner.checks()] == [False]
-        assert (await call(runner, "act", n=1)).status == "refused"
+        assert [check.ok for check in await registry.checks()] == [False]
+        assert (await call(registry, "act", n=1)).status == "refused"
 
 
 PROGRAM = """
@@ -325,9 +325,9 @@ async def test_a_program_that_says_lone_surrogates_and_other_lines_is_understood
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, "utf-8")
     settings = ToolSettings(mcp=McpToolSettings(command=[sys.executable, str(program)]), attempts=1)
-    async with running({"act": settings}) as runner:
-        await ready(runner)
-        results = await asyncio.gather(*(call(runner, "act") for _ in range(3)))
+    async with running({"act": settings}) as registry:
+        await ready(registry)
+        results = await asyncio.gather(*(call(registry, "act") for _ in range(3)))
         assert [result.content for result in results] == ["file \ufffd name"] * 3
 
 

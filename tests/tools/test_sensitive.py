@@ -12,7 +12,7 @@ from pydantic import Field
 from serve_app.agent.tool_dispatch import ToolDispatcher
 from serve_app.config import KnowledgeSettings, ToolSettings
 from serve_app.resilience.retry import RetryBudget
-from serve_app.tools.tool_runner import ToolRunner
+from serve_app.tools.registry import ToolRegistry
 from serve_app.values import Context, IdempotencyKey, Sensitive, ToolRequest
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ async def pay(
     raise ValueError(f"card {card['number']} of {card['name']} with {pin} is not known for {amount}")
 
 
-def runner() -> ToolRunner:
-    return ToolRunner({"pay": ToolSettings(function=f"{__name__}:pay")}, [])
+def registry() -> ToolRegistry:
+    return ToolRegistry({"pay": ToolSettings(function=f"{__name__}:pay")}, [])
 
 
 def request(arguments: dict[str, Any] = ARGUMENTS) -> ToolRequest:
@@ -43,13 +43,13 @@ def request(arguments: dict[str, Any] = ARGUMENTS) -> ToolRequest:
 
 
 async def test_the_mark_is_in_the_schema_that_every_process_reads() -> None:
-    [spec] = await runner().specs()
+    [spec] = await registry().specs()
     assert spec.sensitive == {"pin", "card", "short"}
     assert type(spec).model_validate_json(spec.model_dump_json()).sensitive == spec.sensitive
 
 
 async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback(captured_logs: CapturedLogs) -> None:
-    result = await runner().call(ASKED, request(), KEY)
+    result = await registry().call(ASKED, request(), KEY)
     assert result.status == "error"
     text = json.dumps(captured_logs.lines) + "".join(captured_logs.readable)
     assert "paying with [sensitive]" in text
@@ -61,7 +61,7 @@ async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback
 
 @pytest.mark.parametrize("arguments", [ARGUMENTS, {**ARGUMENTS, "pin": 4711}], ids=["valid", "invalid"])
 async def test_the_agent_tells_of_the_call_without_it(captured_logs: CapturedLogs, arguments: dict[str, Any]) -> None:
-    belt = ToolDispatcher(runner(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
+    belt = ToolDispatcher(registry(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
     await belt.specs()
     await belt.call(ASKED, request(arguments), KEY, RetryBudget(0))
     [line] = captured_logs.of("tool_called")

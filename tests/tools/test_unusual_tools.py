@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 from serve_app.config import ToolSettings
 from serve_app.tools.arguments import ArgumentsReader
 from serve_app.tools.function_tool import function_tool
+from serve_app.tools.registry import ToolRegistry
 from serve_app.tools.tool import WrongArguments
-from serve_app.tools.tool_runner import ToolRunner
 from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolResult
 
 KEY = IdempotencyKey("run:0:0")
@@ -113,13 +113,13 @@ async def odd_names(
     return f"{_from} {json} {model_config} {schema}"
 
 
-def _runner(*names: str, **given_settings: Any) -> ToolRunner:
-    return ToolRunner({name: ToolSettings(function=f"{__name__}:{name}", **given_settings) for name in names}, [])
+def _runner(*names: str, **given_settings: Any) -> ToolRegistry:
+    return ToolRegistry({name: ToolSettings(function=f"{__name__}:{name}", **given_settings) for name in names}, [])
 
 
-async def _call(runner: ToolRunner, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+async def _call(registry: ToolRegistry, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30)
-    result = await runner.call(context, ToolRequest(id="c", name=name, arguments=arguments or {}), KEY)
+    result = await registry.call(context, ToolRequest(id="c", name=name, arguments=arguments or {}), KEY)
     json.dumps(result.model_dump_json()).encode()
     return result
 
@@ -147,10 +147,10 @@ def _odd_values() -> list[tuple[Any, str]]:
 
 async def test_a_deed_whose_result_is_odd_is_done_and_said_as_well_as_it_can_be() -> None:
     for effect in ("pure", "effect"):
-        runner = _runner("give", effect=effect, attempts=1)
+        registry = _runner("give", effect=effect, attempts=1)
         for value, said in _odd_values():
             returned.append(value)
-            result = await _call(runner, "give")
+            result = await _call(registry, "give")
             assert result.status == "ok", value
             assert said in result.content
 
@@ -181,16 +181,16 @@ async def test_of_a_long_result_the_head_the_tail_and_the_size_are_told() -> Non
 async def test_whatever_a_tool_raises_ends_its_own_call_only(error: BaseException, of_an_effect: str) -> None:
     returned.append(error)
     for effect, status in (("pure", "error"), ("effect", of_an_effect)):
-        runner = _runner("fail", "order", effect=effect, attempts=1)
-        failed, other = await asyncio.gather(_call(runner, "fail"), _call(runner, "order", {"items": []}))
+        registry = _runner("fail", "order", effect=effect, attempts=1)
+        failed, other = await asyncio.gather(_call(registry, "fail"), _call(registry, "order", {"items": []}))
         assert (failed.status, failed.attempts, other.status) == (status, 1, "ok")
 
 
 async def test_a_tool_that_cancels_itself_or_dives_ends_its_own_call_only() -> None:
-    runner = _runner("cancel_itself", "dive", "order", attempts=1)
-    results = await asyncio.gather(*(_call(runner, name) for name in ("cancel_itself", "dive")))
+    registry = _runner("cancel_itself", "dive", "order", attempts=1)
+    results = await asyncio.gather(*(_call(registry, name) for name in ("cancel_itself", "dive")))
     assert [result.status for result in results] == ["error", "error"]
-    assert (await _call(runner, "order", {"items": []})).status == "ok"
+    assert (await _call(registry, "order", {"items": []})).status == "ok"
 
 
 async def test_a_cancellation_from_outside_ends_the_tool_and_is_a_cancellation() -> None:
@@ -207,9 +207,9 @@ async def test_a_cancellation_from_outside_ends_the_tool_and_is_a_cancellation()
 
 
 async def test_what_a_model_has_put_into_a_string_is_taken_out_where_the_schema_takes_no_string() -> None:
-    runner = _runner("order")
+    registry = _runner("order")
     result = await _call(
-        runner,
+        registry,
         "order",
         {
             "items": '[{"sku": "A", "qty": "2"}]',
@@ -229,7 +229,7 @@ async def test_what_a_model_has_put_into_a_string_is_taken_out_where_the_schema_
 
 
 async def test_arguments_that_cannot_be_meant_are_refused_in_few_and_valid_words() -> None:
-    runner = _runner("order")
+    registry = _runner("order")
     got.clear()
     cases: list[tuple[dict[str, Any], str]] = [
         ({"items": [], "ratio": math.nan}, "ratio: NaN"),
@@ -247,7 +247,7 @@ async def test_arguments_that_cannot_be_meant_are_refused_in_few_and_valid_words
         ({"items": "[1"}, "items"),
     ]
     for arguments, what in cases:
-        result = await _call(runner, "order", arguments)
+        result = await _call(registry, "order", arguments)
         assert (result.status, result.attempts) == ("error", 0), arguments
         assert result.content.startswith("error: wrong arguments for order: ")
         assert what in result.content
@@ -255,7 +255,7 @@ async def test_arguments_that_cannot_be_meant_are_refused_in_few_and_valid_words
     deep: Any = 1
     for _ in range(500):
         deep = {"a": deep}
-    assert "nested deeper" in (await _call(runner, "order", {"items": [], "extra": deep})).content
+    assert "nested deeper" in (await _call(registry, "order", {"items": [], "extra": deep})).content
     assert got == []
 
 
@@ -265,14 +265,14 @@ async def test_a_name_of_any_length_is_answered_in_few_words() -> None:
 
 
 async def test_arguments_may_have_any_name() -> None:
-    runner = _runner("odd_names")
-    (spec,) = await runner.specs()
+    registry = _runner("odd_names")
+    (spec,) = await registry.specs()
     assert list(spec.parameters["properties"]) == ["_from", "json", "model_config", "class"]
-    result = await _call(runner, "odd_names", {"_from": "a", "json": 1, "model_config": "b", "class": 3})
+    result = await _call(registry, "odd_names", {"_from": "a", "json": 1, "model_config": "b", "class": 3})
     assert result.content == "a 1 b 3"
     assert (
         "class: "
-        in (await _call(runner, "odd_names", {"_from": "a", "json": 1, "model_config": "b", "class": 0})).content
+        in (await _call(registry, "odd_names", {"_from": "a", "json": 1, "model_config": "b", "class": 0})).content
     )
 
 

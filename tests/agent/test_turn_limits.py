@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agent_process import NAMES, context, dying_store, killed, malformed, reply
 
-from serve_app.agent.guardrails import BASIC_ANSWER, EMPTY_REPLY
+from serve_app.agent.prompts import BASIC_ANSWER, EMPTY_REPLY
 from serve_app.values import ChatRequest
 
 if TYPE_CHECKING:

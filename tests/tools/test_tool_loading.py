@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from serve_app.config import OrdersSettings, ToolSettings
-from serve_app.tools.loader import load_tools
+from serve_app.tools.registry import load_tools
 from serve_app.values import IdempotencyKey
 
 

@@ -1,24 +1,28 @@
-"""Runs the tools of one process; implements `ports.Tools`."""
+"""Tools of one process, built from the settings and called by name; implements `ports.Tools`."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from serve_app.errors import InvalidConfiguration
 from serve_app.observability.logs import hide_in_logs, log_context
-from serve_app.tools.invocation import ToolInvocation
-from serve_app.tools.loader import guard_tool, load_tools
-from serve_app.tools.tool import ToolServer, unavailable_spec
-from serve_app.values import DependencyCheck, ToolResult
+from serve_app.resilience.circuit_breaker import BreakerPolicy, GuardedCalls
+from serve_app.tools.egress import EgressPolicy
+from serve_app.tools.function_tool import function_tool
+from serve_app.tools.retry import GuardedTool, ToolInvocation
+from serve_app.tools.tool import ToolServer, errors_of_kinds, unavailable_spec
+from serve_app.values import KNOWLEDGE_SEARCH, DependencyCheck, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from serve_app.config import ToolSettings
-    from serve_app.resilience.circuit_breaker import GuardedCalls
-    from serve_app.tools.invocation import GuardedTool
+    from serve_app.config import McpToolSettings, ToolSettings
+    from serve_app.errors import Problem
+    from serve_app.tools.mcp_session import McpServer
+    from serve_app.tools.tool import Tool
     from serve_app.values import Context, IdempotencyKey, ToolRequest, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -30,7 +34,7 @@ NOT_FOUND = "Its MCP server does not answer, or does not have it; it is asked ag
 BREAKER_OPEN = "It has failed repeatedly; its circuit breaker is open"
 
 
-class ToolRunner:
+class ToolRegistry:
     """The tools of this process."""
 
     def __init__(
@@ -138,3 +142,88 @@ class ToolRunner:
         if not guarded.spec.ready:
             return NOT_FOUND
         return None if guarded.circuit.state == "closed" else BREAKER_OPEN
+
+
+def load_tools(
+    tools: Mapping[str, ToolSettings],
+    supplies: Iterable[object],
+    private_hosts: Iterable[str] = (),
+    clock: Callable[[], float] = time.monotonic,
+    reserved_names: Iterable[str] = (),
+) -> tuple[dict[str, GuardedTool], dict[str, Problem]]:
+    """Build the tools; return those that load and the problems of the others, by name.
+
+    `supplies` are the objects that a function's keyword-only parameters may take, by type. `reserved_names` are the
+    names of tools in other processes.
+    """
+    factory = _ToolFactory(supplies, private_hosts, {*tools, *reserved_names, KNOWLEDGE_SEARCH})
+    loaded: dict[str, GuardedTool] = {}
+    problems: dict[str, Problem] = {}
+    for name, settings in tools.items():
+        try:
+            loaded[name] = guard_tool(name, settings, factory.build(name, settings), clock)
+        except InvalidConfiguration as error:
+            problems[name] = error.problems[0]
+    built = dict(loaded)  # a fallback is called without a standby of its own
+    for name, tool in built.items():
+        if fallback := built.get(tools[name].fallback or ""):
+            loaded[name] = replace(tool, standby=fallback)
+    return loaded, problems
+
+
+class _ToolFactory:
+    """Builds tools from settings; the tools of one MCP server share one session."""
+
+    def __init__(self, supplies: Iterable[object], private_hosts: Iterable[str], names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._supplies_by_type = {type(value): value for value in supplies}
+        self._egress = EgressPolicy(private_hosts)
+        self._servers: dict[str, McpServer] = {}
+
+    def build(self, name: str, settings: ToolSettings) -> list[Tool]:
+        """The tool, followed by the one at its standby URL if there is one.
+
+        Raises:
+            InvalidConfiguration: it cannot be built.
+        """
+        if settings.http:
+            from serve_app.tools.http_tool import http_tools
+
+            return [*http_tools(name, settings.http, settings, self._egress)]
+        if settings.mcp:
+            return [self._build_mcp(name, settings, settings.mcp)]
+        return [function_tool(name, settings.function or "", settings, self._supplies_by_type)]
+
+    def _build_mcp(self, name: str, settings: ToolSettings, mcp: McpToolSettings) -> Tool:
+        from serve_app.tools.mcp_session import McpServer
+        from serve_app.tools.mcp_tool import McpServerTools, McpTool, mcp_connector
+
+        limit = mcp.max_response_bytes if mcp.url else 1  # the limit belongs to a session by URL, not to a program
+        own: dict[str, Any] = {"tool": None, "tools": None, "prefix": "", "effects": {}, "max_response_bytes": limit}
+        server_id = mcp.model_copy(update=own).model_dump_json()
+        try:
+            server = self._servers.get(server_id) or McpServer(
+                mcp.url or " ".join(mcp.command or []), mcp_connector(mcp, self._egress), mcp.connect_timeout_s
+            )
+        except InvalidConfiguration as error:
+            problem = error.problems[0]
+            raise InvalidConfiguration((replace(problem, where=f"tools.{name}.mcp: {problem.where}"),)) from None
+        self._servers[server_id] = server
+        if mcp.tools:
+            return McpServerTools(name, settings, mcp, server, self._names)
+        return McpTool(name, settings, mcp, server)
+
+
+def guard_tool(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> GuardedTool:
+    """The first of `tools`, guarded by its settings; a second one is its standby."""
+    limit = BreakerPolicy(settings.breaker.failures, settings.breaker.cool_down_s)
+    first, *others = [
+        GuardedTool(
+            tool,
+            GuardedCalls(breaker_name, limit, clock),
+            errors_of_kinds(settings.retry_on),
+            max_result_characters=settings.max_result_characters,
+        )
+        for tool, breaker_name in zip(tools, (name, f"{name} at its standby"), strict=False)
+    ]
+    return replace(first, standby=others[0]) if others else first

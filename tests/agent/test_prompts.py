@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.agent.localization import IN_CHINESE, localize_error
+from serve_app.agent.prompts import IN_CHINESE, localize_error
 from serve_app.errors import AgentUnavailable, ModelUnavailable, RunAbandoned, StoreUnavailable, ToolUnavailable
 
 

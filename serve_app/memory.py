@@ -1,13 +1,19 @@
-"""Conversation memory in Redis: a turn reads a window of it, and adds an exchange.
+"""Conversation memory in Redis: exchanges, the window that a turn reads, and sizes.
 
 A conversation is a Redis list of exchanges, appended and never rewritten, so a turn costs the same however long the
 conversation is. The model reads the tail of the list again: the window. Memory owns its keys and its part of the
 scripts of a run: `queue_read` is sent with the script that begins a run, and `REMEMBER` is a part of the scripts that
 end it, so that both take no round trip of their own and are fenced by the run's epoch.
+
+An exchange is one turn, in a form that is valid for every provider. Providers refuse a conversation in which a tool
+call has no result, a result has no call, or a turn has no answer. A session with one such message would fail in every
+later turn, so exchanges are repaired when they are written and read.
 """
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 import logging
 import time
 from dataclasses import dataclass
@@ -17,23 +23,31 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from serve_app.errors import NotFound
-from serve_app.memory.exchange import repair_messages
 from serve_app.observability.metric_catalogue import SESSION_BYTES, SESSIONS_REPAIRED
 from serve_app.observability.metrics import NULL_METRICS
 from serve_app.stores.redis import is_wrong_type, translate_redis_errors
-from serve_app.stores.redis_keys import RunKeys, SessionKeys
-from serve_app.values import Exchange, Session
+from serve_app.stores.redis_keys import SESSION_PATTERN, RunKeys, SessionKeys, parse_session_id
+from serve_app.values import NO_RESULT, Exchange, Message, Session, SessionSize, SessionSizes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from redis.asyncio import Redis
 
     from serve_app.config import MemorySettings
     from serve_app.ports import Metrics
-    from serve_app.values import Context, Message
+    from serve_app.values import ChatRequest, Context
 
 logger = logging.getLogger(__name__)
+
+MAX_TOOL_CHARACTERS = 1_000
+"""Of a tool's output in memory: the answer already holds what mattered of it."""
+MAX_REASONING_CHARACTERS = 8_000
+"""Of the thinking before a tool call. Some providers want it again; they check that it is there, not how it ends."""
+NO_ANSWER = "(This turn ended before it was answered.)"
+SCAN_BATCH = 500
+SCAN_TIMEOUT_S = 20.0
+"""Enough for about a million conversations; with more the result is marked as incomplete."""
 
 REMEMBER = """
 -- Appends one exchange to the conversation; an empty one adds nothing.
@@ -230,3 +244,97 @@ def _without_reasoning(exchange: Exchange) -> Exchange:
 
 def _not_found(context: Context) -> NotFound:
     return NotFound(f"There is no session {context.session_id}")
+
+
+def serialize_exchange(context: Context, request: ChatRequest, messages: Sequence[Message]) -> str:
+    """Return the turn as memory stores it; empty where the turn has no conversation."""
+    if not context.session_id:
+        return ""
+    exchange = Exchange(run_id=context.run_id, at=time.time(), user_id=request.user_id, messages=list(messages))
+    return exchange.model_dump_json()
+
+
+def repair_messages(messages: Sequence[Message]) -> tuple[list[Message], int]:
+    """Return valid messages of one exchange, and how many were added or left out.
+
+    Messages before the user's are left out; nothing is left where no user speaks.
+    """
+    first = next((index for index, each in enumerate(messages) if each.role == "user"), None)
+    if first is None:
+        return [], len(messages)
+    repaired = list(_pair_calls_with_results(messages[first:]))
+    if repaired[-1].role != "assistant":
+        repaired.append(Message(role="assistant", content=NO_ANSWER))
+    unchanged = sum(any(each is one for one in messages) for each in repaired)
+    return repaired, len(messages) - unchanged + len(repaired) - unchanged
+
+
+def _pair_calls_with_results(messages: Sequence[Message]) -> Iterator[Message]:
+    """Put one result behind each call, and leave out results that have no call."""
+    open_calls: list[str] = []
+    for message in messages:
+        if message.role == "tool":
+            if message.tool_call_id in open_calls:
+                open_calls.remove(message.tool_call_id)
+                yield message
+            continue
+        yield from _missing_results(open_calls)
+        yield message
+        open_calls = [call.id for call in message.tool_calls] if message.role == "assistant" else []
+    yield from _missing_results(open_calls)
+
+
+def _missing_results(calls: Sequence[str]) -> Iterator[Message]:
+    for call in calls:
+        yield Message(role="tool", content=NO_RESULT, tool_call_id=call)
+
+
+async def largest_sessions(redis: Redis, context: Context, limit: int) -> SessionSizes:
+    """Return the `limit` largest conversations of the tenant.
+
+    They are read in small steps, because Redis serves turns meanwhile.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    client: Any = redis
+    sizes: dict[str, int] = {}
+    cursor, complete = 0, False
+    with translate_redis_errors():
+        try:
+            async with asyncio.timeout(SCAN_TIMEOUT_S):
+                while not complete:
+                    cursor, keys = await client.scan(cursor, match=SESSION_PATTERN, count=SCAN_BATCH)
+                    sizes.update(await _sizes(client, [key for key in keys if parse_session_id(key, context.tenant)]))
+                    complete = cursor == 0
+        except TimeoutError:
+            complete = False
+        rows = [
+            await _row(client, context.tenant, key, sizes[key])
+            for key in heapq.nlargest(limit, sizes, sizes.__getitem__)
+        ]
+    return SessionSizes(sessions=rows, counted=len(sizes), complete=complete)
+
+
+async def _sizes(client: Any, keys: list[str]) -> dict[str, int]:
+    async with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.memory_usage(key)
+        sizes = await pipe.execute()
+    return {key: size for key, size in zip(keys, sizes, strict=True) if size is not None}
+
+
+async def _row(client: Any, tenant: str, exchanges: str, size: int) -> SessionSize:
+    session_id = parse_session_id(exchanges, tenant) or ""
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.llen(exchanges)
+        pipe.ttl(exchanges)
+        pipe.hget(SessionKeys(tenant, session_id).meta, "repairs")
+        turns, expires_in_s, repairs = await pipe.execute(raise_on_error=False)
+    return SessionSize(
+        session_id=session_id,
+        turns=turns if isinstance(turns, int) else 0,  # a key that is no list is one that a turn sets aside
+        bytes=size,
+        repairs=int(repairs) if isinstance(repairs, str) and repairs.isdecimal() else 0,
+        expires_in_s=max(0, expires_in_s),
+    )

@@ -1,4 +1,9 @@
-"""Answers that the agents share: stored ones, and those that one is making.
+"""The answer cache of all agents: question keys, single-flight, and the answers in Redis.
+
+The key is equal for questions that are the same. Only what a keyboard does is normalised: the width of characters, how
+they are composed, and spaces. A wrong hit is worse than a miss, so that case stays ("US" is not "us"), and so do digits
+in another place (NFKC would read 10² as 102) and the spaces of a text of several lines or with quotation marks, which
+may be code or what is asked about.
 
 Single-flight: one run at a time leads. It has the right to make the answer to a question, which its process renews, and
 equal questions wait for it. A process waits for all its runs by one blocking read of its inbox stream.
@@ -13,7 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
+import json
 import logging
+import re
+import unicodedata
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,12 +40,22 @@ from serve_app.values import Citation, Message, ToolCall, Value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pydantic import BaseModel
     from redis.asyncio import Redis
 
     from serve_app.values import Answer
 
 logger = logging.getLogger(__name__)
 
+FORMAT = "1"
+"""Of the stored values. It is part of their keys, so that a process never reads those of another version."""
+_WIDTHS = {
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in (0x3000, *range(0xFF01, 0xFFEF))
+    if unicodedata.decomposition(chr(code)).startswith(("<wide>", "<narrow>"))
+}
+_LITERAL = re.compile(r"[\n\"'`‘’“”«»「」『』]")
+_SPACES = re.compile(r"\s+")
 LEAD_MS = 2_000
 """How long a run leads whose process does not renew: longer than a healthy process pauses, and no longer than a run
 waits that would be quicker by itself."""
@@ -126,6 +145,26 @@ RENEW_LEAD = """
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+
+
+def normalize_question(question: str) -> str:
+    """Return the one wording that stands for all that are the same."""
+    text = unicodedata.normalize("NFC", question.translate(_WIDTHS)).replace("\r\n", "\n").strip()
+    return text if _LITERAL.search(text) else _SPACES.sub(" ", text)
+
+
+def hash_settings(*parts: BaseModel | str) -> str:
+    """Hash the settings and the like that an answer depends on."""
+    return _hash([FORMAT, *(part if isinstance(part, str) else part.model_dump_json() for part in parts)])
+
+
+def hash_question(question: str, context: Any, *parts: BaseModel | str) -> str:
+    """Hash a question, the conversation before it, and what else the answer depends on."""
+    return _hash([normalize_question(question), context, hash_settings(*parts)])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class CachedAnswer(Value):

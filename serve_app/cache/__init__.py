@@ -1,1 +1,0 @@
-"""The answer cache in Redis, with single-flight over all agents."""
