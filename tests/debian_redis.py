@@ -1,4 +1,4 @@
-"""How is Debian's redis-server started for a test?"""
+"""Starts Debian's redis-server for a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a test get a Ray of its own?"""
+"""Starts a Ray of its own for a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does an OpenAI-compatible server on loopback answer, well and badly? The model's name says which.
+"""An OpenAI-compatible server on loopback; the model's name chooses how it behaves.
 
 `broken@2` is `broken` with a `Retry-After` of 2, and `broken@` with none; `slow@3` answers after 3 s; `calls@NAME`
 calls that tool, and `parrots@NAME` gives it the user's words and says what it brought. A model that is given moods by

@@ -1,4 +1,4 @@
-"""What is between a client and its server when the network is at fault?"""
+"""A TCP proxy between a client and its server, for network faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are words findable in the forms that people write them in?"""
+"""Words are found in the forms that people write them in."""
 
 from __future__ import annotations
 

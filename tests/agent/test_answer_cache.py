@@ -1,4 +1,4 @@
-"""Is an answer given again to the same question, and to no other?"""
+"""The answer cache of turns: a hit for the same question, and for no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a question in another context another question, and in the same one the same?"""
+"""Cache keys of questions: equal in the same context, different in another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what a turn did remembered, and done only where that can be recorded?"""
+"""Effects of a turn: remembered, and made only where they can be recorded."""
 
 from __future__ import annotations
 

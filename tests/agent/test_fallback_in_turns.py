@@ -1,4 +1,4 @@
-"""Does a turn go on with another model, and does its answer say so?"""
+"""Turns that go on with a fallback model, and answers that say so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a message come back from the log and from memory as what it was?"""
+"""Messages come back unchanged from the event log and from memory."""
 
 from __future__ import annotations
 

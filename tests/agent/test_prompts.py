@@ -1,4 +1,4 @@
-"""Is an outage told as one, and in words that the user can read?"""
+"""Errors of an outage, in the language of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a turn go on in another process, after whatever event its own one died, as if nothing had been?"""
+"""A turn goes on in another process, after whichever event its own process died."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is an answer ever given that is older than the documents were when its question was asked?"""
+"""No cached answer is older than the documents were when its question came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every call answered, whatever the other side does? In virtual time."""
+"""Tool dispatch: every call has an outcome, whatever the other side does. In virtual time."""
 
 from __future__ import annotations
 

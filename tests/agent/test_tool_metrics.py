@@ -1,4 +1,4 @@
-"""Is every call of a tool counted by its status, every search as one, and is nothing counted under a made-up name?"""
+"""Metrics of tool calls: each call counted by its status, without labels that models invent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a turn one trace, the same for LangSmith and for OpenTelemetry, whichever processes it runs in?"""
+"""The trace of a turn: one for LangSmith and OpenTelemetry, over all of its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a turn run from message to answer, whatever the tools and the model do?"""
+"""A turn, from message to answer, whatever the tools and the model do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a turn whose model says nothing of use, or does not come to an end?"""
+"""Turns whose model gives no usable reply, or does not come to an end."""
 
 from __future__ import annotations
 

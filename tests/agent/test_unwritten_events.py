@@ -1,4 +1,4 @@
-"""Does the log of the process say in one line how a turn ended?"""
+"""The line of the process log that says how a turn ended."""
 
 from __future__ import annotations
 

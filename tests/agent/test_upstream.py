@@ -1,4 +1,4 @@
-"""How many calls does a turn make upstream, and what does its answer say, whatever a real model endpoint does?
+"""Model calls and answers of a turn, whatever a real model endpoint does.
 
 Each turn is one of two model steps with a tool call between them, where the first model is well.
 """

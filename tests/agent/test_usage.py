@@ -1,4 +1,4 @@
-"""Is a turn charged for its tokens once, however it ends and whoever ends it?"""
+"""The token usage of a turn: charged once, however the turn ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a turn that belongs to no conversation read what it is given, and leave nothing behind?"""
+"""Turns without a conversation: they read their own history and write no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer does one tenant wait when another asks for a hundred times its share?
+"""Measures how much longer one tenant waits while another floods the service.
 
     python tests/benchmarks/fairness.py [--seconds 40] [--rate 300]
 

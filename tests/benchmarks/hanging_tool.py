@@ -1,4 +1,4 @@
-"""What does a tool that hangs for ever cost the turns that do not use it?
+"""Measures what a hanging tool costs the turns that do not use it.
 
     python tests/benchmarks/hanging_tool.py [--turns 600]
 

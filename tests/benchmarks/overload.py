@@ -1,4 +1,4 @@
-"""What becomes of the service when ten times as many turns are asked for as it may run?
+"""Measures the service under ten times as many turns as it may run.
 
     python tests/benchmarks/overload.py [--mode haproxy|default] [--seconds 60] [--rate 300]
 

@@ -1,4 +1,4 @@
-"""What do rude clients cost the polite ones?
+"""Measures what rude clients cost the polite ones.
 
     python tests/benchmarks/rude_clients.py [--turns 400]
 

@@ -1,4 +1,4 @@
-"""How many series does the page of metrics have after many turns and many restarts?
+"""Counts the time series of the metrics page after many turns and many restarts.
 
     python tests/benchmarks/series.py [--turns 10000] [--restarts 50]
 

@@ -1,4 +1,4 @@
-"""Does a turn cost the same in a session of a thousand turns as in a new one?
+"""Compares the thousandth turn of a session with the first turns.
 
     python tests/benchmarks/session_length.py [--turns 1000]
 

@@ -1,4 +1,4 @@
-"""Are only those questions the same that mean the same?"""
+"""Cache keys: equal for questions of the same meaning, and for no others."""
 
 from __future__ import annotations
 

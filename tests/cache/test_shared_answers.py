@@ -1,4 +1,4 @@
-"""Does one run at a time lead, and do those that wait learn at once how it ends?"""
+"""Single-flight: one run leads, and those that wait learn at once how it ends."""
 
 from __future__ import annotations
 

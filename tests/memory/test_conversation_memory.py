@@ -1,4 +1,4 @@
-"""Does a conversation keep what was said, and no longer than it should?"""
+"""Conversation memory stores what was written, for its time to live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can every model read what is left of an exchange, whatever was in it?"""
+"""Repaired exchanges are readable for every model, whatever was in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the largest conversations found, and only those of the tenant?"""
+"""The largest conversations of a tenant, and of no other tenant."""
 
 from __future__ import annotations
 

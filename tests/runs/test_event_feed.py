@@ -1,4 +1,4 @@
-"""Does every follower get every event once, whenever it comes?"""
+"""The event feed gives every follower each event once, whenever it subscribes."""
 
 from __future__ import annotations
 

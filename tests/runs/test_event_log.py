@@ -1,4 +1,4 @@
-"""Does the log tell every reader the same, and nobody what is not theirs?"""
+"""The event log reads the same for every follower, and never across tenants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the events of all runs written soon, in few round trips, and never told before they are written?"""
+"""The event writer: few round trips, and no event is published before it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a follower stay with its run, whatever becomes of the replicas?"""
+"""A follower stays with its run, whatever becomes of the replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a vote kept with question and answer, once a run, for its own tenant?"""
+"""Feedback is stored with question and answer, one vote for each run and tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the log keep an event as it was, and tokens as few?"""
+"""Log entries: events come back unchanged, and neighbouring tokens are merged."""
 
 from __future__ import annotations
 

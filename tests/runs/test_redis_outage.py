@@ -1,4 +1,4 @@
-"""What becomes of runs while Redis is away, and of their log?"""
+"""Runs and their event log while Redis is away."""
 
 from __future__ import annotations
 

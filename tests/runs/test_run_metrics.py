@@ -1,4 +1,4 @@
-"""Is each run counted once, by whoever's write ended it?"""
+"""Metrics of runs: each run is counted once, by the process that ended it."""
 
 from __future__ import annotations
 

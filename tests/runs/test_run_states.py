@@ -1,4 +1,4 @@
-"""Does the log tell of a run's states, one line each, and of Redis going away and coming back?"""
+"""Log lines of a run's states, and of Redis going away and coming back."""
 
 from __future__ import annotations
 

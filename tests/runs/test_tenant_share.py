@@ -1,4 +1,4 @@
-"""How much of a process may one tenant have, and who is begun besides?"""
+"""The share of a process that one tenant may use."""
 
 from __future__ import annotations
 

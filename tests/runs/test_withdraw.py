@@ -1,4 +1,4 @@
-"""Does a run that was registered and then refused leave nothing behind, unless a process has it?"""
+"""A withdrawn run leaves nothing behind, unless a process has it."""
 
 from __future__ import annotations
 

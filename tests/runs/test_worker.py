@@ -1,4 +1,4 @@
-"""Does a run end once, whatever becomes of the processes that run it?"""
+"""A run ends once, whatever becomes of the processes that run it."""
 
 from __future__ import annotations
 

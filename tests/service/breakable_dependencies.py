@@ -1,4 +1,4 @@
-"""What does a service depend on here, and how does each of them fail?
+"""The dependencies of a service, and how each of them fails.
 
 Redis, Milvus, the models, the embedding model and an HTTP tool are each behind a proxy, which may be `well`, `slow` (it
 takes what it is sent and gives no answer) or `down` (it refuses connections). How a model or a tool answers is its own.

@@ -1,4 +1,4 @@
-"""What is answered when more turns are asked for than may be, and how soon?
+"""Sends more turns than the service may run, and measures its answers.
 
     python tests/service/flood.py URL --rate 300 --seconds 60
 

@@ -1,4 +1,4 @@
-"""How does a client keep to its run: it asks again with the same key, and resumes a stream that was cut?"""
+"""A client that follows its run: retries with one key, and resumes a cut stream."""
 
 from __future__ import annotations
 

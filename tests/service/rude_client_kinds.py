@@ -1,4 +1,4 @@
-"""How do rude clients behave, in how many ways?"""
+"""Kinds of rude clients."""
 
 from __future__ import annotations
 

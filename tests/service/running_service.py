@@ -1,4 +1,4 @@
-"""How is the real service started, waited for and asked?"""
+"""Starts the real service, waits for it, and sends it requests."""
 
 from __future__ import annotations
 

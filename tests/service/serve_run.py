@@ -1,4 +1,4 @@
-"""How is `serve run` started in a terminal of its own, and what is left of it afterwards?"""
+"""Runs `serve run` in a terminal of its own, and finds what it leaves behind."""
 
 from __future__ import annotations
 

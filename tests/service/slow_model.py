@@ -1,4 +1,4 @@
-"""Which model takes a second for each answer, and next to no processor?"""
+"""A model endpoint that takes a second for each answer, and little CPU time."""
 
 from __future__ import annotations
 

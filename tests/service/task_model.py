@@ -1,4 +1,4 @@
-"""What does a model do with "task NAME: HOW"? The same each time, from nothing but the conversation it is sent.
+"""A deterministic model for inputs such as "task NAME: HOW".
 
 It asks for two facts at once (and, `with the manual`, for a passage), then books and notifies at once, and then answers
 with what the tools said in exactly this turn. What else it is sent tells whether conversations were mixed up or broken;

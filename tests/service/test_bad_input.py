@@ -1,4 +1,4 @@
-"""Does the running service refuse what is wrong, through Serve's own proxy too, with one error body?"""
+"""The running service refuses bad input with one error body, through Serve's proxy too."""
 
 from __future__ import annotations
 

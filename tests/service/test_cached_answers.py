@@ -1,4 +1,4 @@
-"""Does the running service answer a question again without its model, over two agents, and only what is the same?"""
+"""The running service answers repeated questions without its model, over two agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every turn get its answer, once and its own, while replicas and Redis are killed every few seconds?"""
+"""Every turn gets its own answer once, while replicas and Redis are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can a client steer Ray Serve, and with it other people's turns, by the headers that Serve reads?"""
+"""No client steers Ray Serve by the headers that Serve reads."""
 
 from __future__ import annotations
 

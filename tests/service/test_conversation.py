@@ -1,4 +1,4 @@
-"""Does the running service hold a conversation?"""
+"""The running service holds a conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the service do what the README's fault table says, row by row, in JSON and in a stream?"""
+"""The README's fault table, row by row, in JSON and in a stream."""
 
 from __future__ import annotations
 

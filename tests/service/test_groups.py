@@ -1,4 +1,4 @@
-"""Does a tool that crashes, devours or blocks its process harm its own group alone, and does the group come back?"""
+"""A tool that crashes or blocks its process harms only its own group, which recovers."""
 
 from __future__ import annotations
 

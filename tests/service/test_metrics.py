@@ -1,4 +1,4 @@
-"""Does the running service's `/metrics` say exactly what was done?"""
+"""The running service's `/metrics` says exactly what was done."""
 
 from __future__ import annotations
 

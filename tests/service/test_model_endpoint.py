@@ -1,4 +1,4 @@
-"""Does the service speak with a real model endpoint? A stub on loopback speaks OpenAI's language."""
+"""The service with a model endpoint on loopback that speaks OpenAI's protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does an operator learn of everything that happens, by mail, by dashboard, by trace, and of no secret?"""
+"""An operator learns of every incident by mail, dashboard and trace, and of no secret."""
 
 from __future__ import annotations
 

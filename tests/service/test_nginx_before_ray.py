@@ -1,4 +1,4 @@
-"""Do streams live through nginx before the real service: for five minutes, and over the death of what is behind it?
+"""Streams survive behind nginx: for five minutes, and after the death of an upstream.
 
 The two addresses of nginx's upstream are two doors (`tcp_proxy`) to Serve's one port: closing one is what nginx sees of
 a node that dies. The ingress' process is killed as well.

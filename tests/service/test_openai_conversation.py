@@ -1,4 +1,4 @@
-"""Does the running service hold a conversation with OpenAI's client, with and without a memory of its own?"""
+"""A conversation with OpenAI's client, with and without stored memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the service stay itself when many times as many turns are asked for as it may run?"""
+"""The service under many times as many turns as it may run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the running service open ports that configs/ports.md does not tell of?"""
+"""The running service opens only the ports that configs/ports.md lists."""
 
 from __future__ import annotations
 

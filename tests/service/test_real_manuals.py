@@ -1,4 +1,4 @@
-"""Are real manuals taken in, in both languages, while the service goes on answering?"""
+"""Real manuals in two languages are indexed while the service goes on answering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do Ray's failures arrive as ours? Against real replicas of the running cluster."""
+"""Ray's failures arrive as our errors. Against real replicas of the running cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the real service go on answering polite clients beside rude ones, without nginx, and keep no place for these?"""
+"""The real service answers polite clients beside rude ones, without nginx."""
 
 from __future__ import annotations
 

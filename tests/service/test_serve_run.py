@@ -1,4 +1,4 @@
-"""Does `serve run` start from nothing, keep what it was told, and leave nothing behind?"""
+"""`serve run` starts from nothing, stores conversations and documents, and leaves no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a session take up as much for each turn, however long it is?"""
+"""A session grows by the same size with each turn, however long it is."""
 
 from __future__ import annotations
 

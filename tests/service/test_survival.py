@@ -1,4 +1,4 @@
-"""Do runs outlive their clients and their processes? With two replicas of each deployment."""
+"""Runs outlive their clients and their processes. With two replicas of each deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are tenants apart in the running service, and do all of its ingresses know of a change of keys within two seconds?"""
+"""Tenants are isolated, and every ingress has new keys within two seconds."""
 
 from __future__ import annotations
 

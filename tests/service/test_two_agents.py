@@ -1,4 +1,4 @@
-"""Do two replicas of the agent serve as one, and one of them alone when the other is killed?"""
+"""Two agent replicas serve as one, and one alone after the other is killed."""
 
 from __future__ import annotations
 

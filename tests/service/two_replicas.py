@@ -1,4 +1,4 @@
-"""How does a service with two replicas of each deployment run beside the first one, and lose some of them?"""
+"""Runs a second service with two replicas of each deployment, and kills some of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses may a tool connect to, and which URLs can arguments make?"""
+"""Addresses that a tool may connect to, and URLs that arguments can make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the tools of several processes look like one, and does one that is away take no other with it?"""
+"""Tools of several processes look like one; one that is away affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is an HTTP endpoint called as its settings say, and is what it answers kept within bounds? Against a real server."""
+"""HTTP tools: requests as the settings say, bounded responses. Against a real server."""
 
 from __future__ import annotations
 

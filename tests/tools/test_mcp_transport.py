@@ -1,4 +1,4 @@
-"""Is an MCP server's answer read no further than it may be? Against a server that never stops talking."""
+"""Size limits of an MCP server's messages. Against a server that never stops sending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is an order's state found, in the file and at the backend?"""
+"""The state of an order, from the file and from the backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does an argument that a tool marks as sensitive stand in no line, whatever the tool does with it?"""
+"""Sensitive arguments stand in no log line, whatever the tool does with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often is a tool tried, by whom is it stood in for, and when is it left alone? In virtual time."""
+"""Retries, standby and circuit breaker of a tool. In virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a typed function become a tool, and is a wrong one told apart?"""
+"""Typed functions become tools, and unusable ones become problems."""
 
 from typing import Annotated, Any, Literal
 
