@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from serve_app.http.auth import AuthenticationMiddleware, describe_authentication
+from serve_app.http.auth import AuthenticationMiddleware
 from serve_app.http.errors import DEFAULT_REDACTOR, UnhandledErrorMiddleware, add_error_handlers
 from serve_app.http.middleware.admission import AdmissionMiddleware, RateLimitMiddleware
 from serve_app.http.middleware.cors import CrossOriginMiddleware
@@ -17,6 +17,7 @@ from serve_app.http.middleware.request_body import BodyLimitMiddleware, EarlyRej
 from serve_app.http.middleware.response_metrics import ResponseMetricsMiddleware
 from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
 from serve_app.http.openai import routes as openai
+from serve_app.http.openapi import DESCRIPTION, TAGS, describe_authentication
 from serve_app.http.request_context import RequestContexts
 from serve_app.http.routes import (
     admin,
@@ -38,25 +39,6 @@ if TYPE_CHECKING:
     from serve_app.http.services import Services
     from serve_app.observability.redaction import Redactor
 
-_DESCRIPTION = """\
-An agent that answers questions with the help of tools and of your documents, in the language of the question.
-
-* Bodies are JSON in UTF-8, with `Content-Type: application/json`; an unknown field is refused, not ignored.
-* Every response has an `X-Request-Id`: the one you sent (letters, digits, `.`, `_` and `-`, at most 64) or a new one.
-* Every error has the same body: `{"error": {"code", "message", "retryable", "request_id", "reason"}}`. Act on `code`
-  and `retryable`; `message` is for people, `reason` for the operator. Below `/v1/` it is OpenAI's, with the same codes
-  and reasons. A 429 or 503 says in `Retry-After` after how many seconds to come back.
-* A turn that was sent with an `Idempotency-Key` may be sent again: the service runs it once. A client that leaves stops
-  nothing; a stream that broke off goes on at `/agent/runs/{run_id}/events`, after the frame named by `Last-Event-ID`.
-"""
-_TAGS = [
-    {"name": "Conversations", "description": "Turns, and what is remembered of them."},
-    {"name": "OpenAI", "description": "The same agent, for whatever speaks OpenAI's chat completions."},
-    {"name": "Runs", "description": "Each turn is one run; its events are kept, and outlive the connection."},
-    {"name": "Knowledge", "description": "The documents that answers may cite."},
-    {"name": "Admin", "description": "For those who run the service."},
-    {"name": "Health", "description": "For load balancers and operators."},
-]
 ROUTES = (chat, openai, runs, sessions, knowledge, feedback, admin, fault_injection, api_keys, health, metrics)
 """The modules with routes; each has a `router`."""
 
@@ -72,8 +54,8 @@ def create_api(
     api = FastAPI(
         title="serve_app",
         version="1",
-        description=_DESCRIPTION,
-        openapi_tags=_TAGS,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"operation_spans": False, "metrics": False, "logs": False},  # a span for a request, and no more

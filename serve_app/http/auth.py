@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
 from serve_app.errors import Forbidden, ServeAppError, TooManyFailures, Unauthenticated
 from serve_app.http.request_context import client_address, parse_networks, path_of, set_caller
-from serve_app.http.responses import error_responses
 from serve_app.observability.logs import log_context
 from serve_app.resilience.gcra import GcraLimit, LocalRateLimiter
 from serve_app.values import DEFAULT_TENANT
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Send
     from starlette.types import Scope as Request
 
@@ -38,13 +36,6 @@ MAX_ADDRESSES = 10_000
 """Addresses whose wrong keys are counted, in about one megabyte; a client with more addresses has as many tries."""
 
 _SCHEME = "bearer"
-_SECURITY_SCHEME_NAME = "Key"
-_SECURITY_SCHEME = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "A key as `serve-app keys create` prints it. Its scopes say which routes it opens.",
-}
-_FAILED = {"application/json": {"schema": {"$ref": "#/components/schemas/Failed"}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +115,3 @@ def bearer_key(request: Request) -> str:
     values = Headers(scope=request).getlist("Authorization")
     scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     return key.strip() if scheme.lower() == _SCHEME else ""
-
-
-def describe_authentication(api: FastAPI) -> None:
-    """Add to the OpenAPI document which key each route needs."""
-    make_document = api.openapi
-
-    def with_security() -> dict[str, Any]:
-        first = api.openapi_schema is None
-        document = make_document()
-        if first:
-            document.setdefault("components", {})["securitySchemes"] = {_SECURITY_SCHEME_NAME: _SECURITY_SCHEME}
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    _describe_operation(path, operation)
-        return document
-
-    api.openapi = with_security  # type: ignore[method-assign]
-
-
-def _describe_operation(path: str, operation: dict[str, Any]) -> None:
-    if path in PUBLIC_PATHS:
-        operation["security"] = []
-        return
-    operation["security"] = [{_SECURITY_SCHEME_NAME: [scope] if (scope := scope_of(path)) else []}]
-    for status, entry in error_responses(401, 403, 429).items():
-        rest = {name: value for name, value in entry.items() if name != "model"}
-        operation["responses"].setdefault(str(status), {**rest, "content": _FAILED})

@@ -1,4 +1,4 @@
-"""Strict JSON bodies: UTF-8, unique keys, finite numbers, whole surrogate pairs.
+"""JSON bodies: strict ones of requests (UTF-8, unique keys, finite numbers), pydantic's of responses.
 
 FastAPI's own parser accepts other encodings, NaN, half a surrogate pair, and takes the last of two equal keys.
 `pydantic_core.from_json` refuses all of these except equal keys and objects of thousands of keys, so it cannot replace
@@ -9,23 +9,57 @@ from __future__ import annotations
 
 import json
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
 
 from serve_app.errors import MalformedBody, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from starlette.responses import Response
+    from serve_app.values import Value
 
 _JSON_TYPE = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json", re.IGNORECASE)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
 
 MAX_KEYS = 1_000
 """Keys of one object. Validation needs 0.3 s of the event loop to report 45,000 unknown ones."""
+
+
+class JsonRequest(Request):
+    """A request whose body is parsed before FastAPI reads it."""
+
+    document: Any = None
+
+    async def json(self) -> Any:
+        return self.document
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it has one, is strict JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            parsed = JsonRequest(request.scope, request.receive)
+            if self.body_field is not None:
+                media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+                if not _JSON_TYPE.fullmatch(media_type):
+                    raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
+                parsed.document = parse(await parsed.body())
+            return await handle(parsed)
+
+        return strict
+
+
+def json_response(value: Value, status: int = HTTPStatus.OK) -> Response:
+    """The value as pydantic writes it: several times faster than FastAPI's own encoder."""
+    return Response(value.model_dump_json(), status, media_type="application/json")
 
 
 def parse(body: bytes) -> Any:
@@ -64,30 +98,3 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise MalformedBody(f"The body holds {name}, which JSON does not know; send a number or null")
-
-
-class JsonRequest(Request):
-    """A request whose body is parsed before FastAPI reads it."""
-
-    document: Any = None
-
-    async def json(self) -> Any:
-        return self.document
-
-
-class JsonRoute(APIRoute):
-    """A route whose body, if it has one, is strict JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            parsed = JsonRequest(request.scope, request.receive)
-            if self.body_field is not None:
-                media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
-                if not _JSON_TYPE.fullmatch(media_type):
-                    raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
-                parsed.document = parse(await parsed.body())
-            return await handle(parsed)
-
-        return strict

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from serve_app.errors import DeadlineExceeded, Internal, RunCancelled
 from serve_app.http.errors import failure_response
+from serve_app.http.json_body import json_response
 from serve_app.http.request_context import answer_timeout_s, time_limit
-from serve_app.http.responses import json_response
 from serve_app.http.sse import EventStreamResponse, RunFollower, run_frames
 from serve_app.values import Answer, Cancelled, Failed
 

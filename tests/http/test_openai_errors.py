@@ -19,8 +19,8 @@ from serve_app.errors import (
     SessionBusy,
     StoreUnavailable,
 )
+from serve_app.http.errors import is_openai_path, openai_failure_response
 from serve_app.http.openai.body import MAX_HISTORY, MAX_INPUT
-from serve_app.http.openai.errors import is_openai_path, openai_error_response
 from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.values import Failed, Failure, RunStarted
 
@@ -212,14 +212,14 @@ def test_what_lies_below_v1_speaks_openai_wherever_the_service_is_mounted(scope,
 @pytest.mark.parametrize(
     ("status", "code", "raises", "kind"),
     [
-        (401, "unauthorized", openai.AuthenticationError, "authentication_error"),
+        (401, "unauthenticated", openai.AuthenticationError, "authentication_error"),
         (403, "forbidden", openai.PermissionDeniedError, "permission_error"),
         (429, "rate_limited", openai.RateLimitError, "rate_limit_error"),
     ],
 )
 def test_each_status_has_the_type_that_its_clients_know(status, code, raises, kind):
     failure = Failure(code=code, message="No", retryable=False, request_id="q")
-    response = openai_error_response(failure, status)
+    response = openai_failure_response(failure)
     error = json.loads(response.body)["error"]
     assert (response.status_code, error["type"], error["code"]) == (status, kind, code)
     given = httpx.Response(status, json={"error": error}, request=httpx.Request("POST", "http://there"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.http.openai.streaming import PARAGRAPH_BREAK, SentText
+from serve_app.http.openai.completion import PARAGRAPH_BREAK, SentText
 from serve_app.values import Token
 
 TEXTS = st.text(alphabet="ab\n", max_size=6)

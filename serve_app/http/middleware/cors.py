@@ -9,8 +9,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
 from serve_app.errors import OriginRefused
-from serve_app.http.errors import error_response
-from serve_app.http.openai.errors import SHOULD_RETRY
+from serve_app.http.errors import SHOULD_RETRY, error_response
 from serve_app.http.request_context import CACHE_CONTROL, REQUEST_ID
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from serve_app.errors import ModelNotFound
-from serve_app.http.openai.errors import field_error
 from serve_app.values import Message, SessionId, TurnRequest, Value
 
 if TYPE_CHECKING:
@@ -214,17 +214,22 @@ def _check_messages(body: CompletionRequest, before: list[ChatMessage]) -> None:
     place = len(before)
     last = body.messages[-1]
     if last.role != "user":
-        raise field_error("should be user: the last message is the one that is answered", "messages", place, "role")
+        raise _field_error("should be user: the last message is the one that is answered", "messages", place, "role")
     if not last.text:
-        raise field_error("should have at least 1 character", "messages", place, "content")
+        raise _field_error("should have at least 1 character", "messages", place, "content")
     if len(last.text) > MAX_INPUT:
-        raise field_error(f"should have at most {MAX_INPUT} characters", "messages", place, "content")
+        raise _field_error(f"should have at most {MAX_INPUT} characters", "messages", place, "content")
     if sum(len(message.text) for message in before if message.role in _SYSTEM_ROLES) > MAX_INPUT:
-        raise field_error(f"should have at most {MAX_INPUT} characters in system messages", "messages")
+        raise _field_error(f"should have at most {MAX_INPUT} characters in system messages", "messages")
     if sum(len(message.text) for message in before if message.role not in _SYSTEM_ROLES) > MAX_HISTORY:
-        raise field_error(f"should have at most {MAX_HISTORY} characters before the last message", "messages")
+        raise _field_error(f"should have at most {MAX_HISTORY} characters before the last message", "messages")
     if body.stream_options is not None and not body.stream:
-        raise field_error("is for streams; leave it out, or send stream as true", "stream_options")
+        raise _field_error("is for streams; leave it out, or send stream as true", "stream_options")
+
+
+def _field_error(problem: str, *path: str | int) -> RequestValidationError:
+    """The error of a validation that finds `problem` in the field at `path`."""
+    return RequestValidationError([{"type": "wrong", "loc": ("body", *path), "msg": problem}])
 
 
 def _to_history(before: Iterable[ChatMessage]) -> Iterable[Message]:

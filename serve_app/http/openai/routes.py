@@ -8,18 +8,15 @@ from fastapi import APIRouter, Body, Path
 from starlette.responses import Response
 
 from serve_app.http.dependencies import NewContextDep, ServicesDep
-from serve_app.http.errors import failure_response
-from serve_app.http.json_body import JsonRoute
-from serve_app.http.openai import examples
+from serve_app.http.errors import openai_failure_response
+from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openai.body import CompletionRequest, require_model, to_turn_request
-from serve_app.http.openai.errors import openai_error_response, openai_error_responses
-from serve_app.http.openai.response import Completion, ModelList, OpenAIModel
-from serve_app.http.openai.streaming import ChunkEncoder, stream_completion
-from serve_app.http.responses import json_response
+from serve_app.http.openai.completion import ChunkEncoder, Completion, ModelList, OpenAIModel, stream_completion
+from serve_app.http.openapi import COMPLETION_REQUESTS, COMPLETION_RESPONSE, openai_error_responses
 from serve_app.http.run_responses import add_degraded_header, read_last
 from serve_app.http.run_start import IdempotencyKeyHeader, add_injected_faults, run_turn
 from serve_app.http.services import Services
-from serve_app.values import Failed, Failure
+from serve_app.values import Failed
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
@@ -29,10 +26,10 @@ router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
     summary="Ask for a chat completion",
     response_model=Completion,
     response_description="The completion; with `stream: true`, its chunks as they come.",
-    responses={200: examples.COMPLETION, **openai_error_responses(404, 409, body=True)},
+    responses={200: COMPLETION_RESPONSE, **openai_error_responses(404, 409, body=True)},
 )
 async def create_completion(
-    body: Annotated[CompletionRequest, Body(openapi_examples=examples.REQUESTS)],
+    body: Annotated[CompletionRequest, Body(openapi_examples=COMPLETION_REQUESTS)],
     key: IdempotencyKeyHeader,
     services: ServicesDep,
     new_context: NewContextDep,
@@ -52,7 +49,8 @@ async def create_completion(
     context = await add_injected_faults(new_context(turn.session_id), services.faults)
     events = run_turn(services, context, turn, key)
     created = int(time.time())
-    to_error_response = partial(_run_error_response, key)
+    # A client that sends the same idempotency key again gets the same error, so it should not retry.
+    to_error_response = partial(openai_failure_response, retry=False if key else None)
     if turn.stream:
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await stream_completion(events, ChunkEncoder(turn, context, created, include_usage), to_error_response)
@@ -60,14 +58,6 @@ async def create_completion(
     if isinstance(last, Failed):
         return to_error_response(last.error)
     return add_degraded_header(json_response(Completion.of(last, turn, created)), last)
-
-
-def _run_error_response(key: str | None, failure: Failure) -> Response:
-    """The error response of a failed run.
-
-    A client that sends the same idempotency key again gets the same error, so it should not retry.
-    """
-    return failure_response(failure, partial(openai_error_response, retry=False if key else None))
 
 
 def _agent_model(services: Services) -> OpenAIModel:

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from serve_app.errors import NotFound
 from serve_app.http.dependencies import ContextDep, RunContextDep, ServicesDep
-from serve_app.http.json_body import JsonRoute
-from serve_app.http.responses import error_responses, json_response
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import error_responses
 from serve_app.values import RequestLogLines, RunLogLines, SessionSizes, Value
 
 router = APIRouter(route_class=JsonRoute, tags=["Admin"])

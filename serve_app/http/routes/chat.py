@@ -9,10 +9,9 @@ from fastapi import APIRouter, Body, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http import examples
 from serve_app.http.dependencies import NewContextDep, ServicesDep
-from serve_app.http.json_body import JsonRoute
-from serve_app.http.responses import body_error_responses, json_response
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import CHAT_REQUESTS, CHAT_RESPONSE, RUN_ACCEPTED, body_error_responses
 from serve_app.http.run_responses import answer_response, stream_response
 from serve_app.http.run_start import IdempotencyKeyHeader, add_injected_faults, run_in_background, run_turn
 from serve_app.values import Answer, ChatRequest, RunRecord
@@ -53,10 +52,10 @@ async def _in_background(request: Request, _first: _PreferHeader) -> bool:
     summary="Say something and get the answer",
     response_model=Answer,
     response_description="The answer; with `stream: true`, the run's events as they happen.",
-    responses={200: examples.CHAT, 202: {"model": RunRecord, **examples.ACCEPTED}, **body_error_responses(409, 429)},
+    responses={200: CHAT_RESPONSE, 202: {"model": RunRecord, **RUN_ACCEPTED}, **body_error_responses(409, 429)},
 )
 async def chat(
-    body: Annotated[ChatRequest, Body(openapi_examples=examples.REQUESTS)],
+    body: Annotated[ChatRequest, Body(openapi_examples=CHAT_REQUESTS)],
     key: IdempotencyKeyHeader,
     *,
     in_background: Annotated[bool, Depends(_in_background)],

@@ -8,8 +8,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from serve_app.http.dependencies import ContextDep, ServicesDep
-from serve_app.http.json_body import JsonRoute
-from serve_app.http.responses import body_error_responses, error_responses, json_response
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import body_error_responses, error_responses
 from serve_app.observability.metric_catalogue import FEEDBACK
 from serve_app.values import FeedbackList, FeedbackRequest, Rating, Value
 

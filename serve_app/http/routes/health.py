@@ -11,9 +11,8 @@ from starlette.responses import Response
 
 from serve_app.http.dependencies import ServicesDep
 from serve_app.http.errors import result_or_failure
-from serve_app.http.json_body import JsonRoute
+from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.request_context import request_id_of, time_limit
-from serve_app.http.responses import json_response
 from serve_app.http.services import Services
 from serve_app.values import DependencyCheck, Failed, Value
 

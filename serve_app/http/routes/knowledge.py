@@ -6,11 +6,10 @@ from fastapi import APIRouter, Body, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from serve_app.http import examples
 from serve_app.http.dependencies import ContextDep, NewContextDep, ServicesDep
-from serve_app.http.json_body import JsonRoute
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import DOCUMENT_BATCHES, body_error_responses, error_responses
 from serve_app.http.request_context import answer_timeout_s, time_limit
-from serve_app.http.responses import body_error_responses, error_responses, json_response
 from serve_app.values import Document, DocumentList, DocumentSummary, IndexingResult, Value
 
 INDEXING_S = 300.0
@@ -48,7 +47,7 @@ class DocumentsQuery(Value):
 async def add_documents(
     services: ServicesDep,
     new_context: NewContextDep,
-    batch: Annotated[DocumentBatch, Body(openapi_examples=examples.BATCHES)],
+    batch: Annotated[DocumentBatch, Body(openapi_examples=DOCUMENT_BATCHES)],
 ) -> Response:
     """Index up to 256 documents, each replacing what its `source` held before.
 

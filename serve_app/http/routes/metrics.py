@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from serve_app.http.dependencies import ServicesDep
 from serve_app.http.json_body import JsonRoute
-from serve_app.http.responses import error_responses
+from serve_app.http.openapi import error_responses
 
 _EXAMPLE = 'ray_serve_app_turns_total{application="serve_app",deployment="Agent",status="success",…} 42.0\n'
 

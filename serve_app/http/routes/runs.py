@@ -6,11 +6,10 @@ from fastapi import APIRouter, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http import examples
 from serve_app.http.dependencies import RunContextDep, ServicesDep
-from serve_app.http.json_body import JsonRoute
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import RUN_EVENTS, RUN_OVER, error_responses
 from serve_app.http.request_context import require_single_header
-from serve_app.http.responses import error_responses, json_response
 from serve_app.http.run_responses import resume_stream
 from serve_app.values import RunRecord
 
@@ -53,7 +52,7 @@ async def read_run(services: ServicesDep, context: RunContextDep) -> Response:
     summary="Follow a run, or resume its stream",
     response_class=Response,
     response_description="The events after `Last-Event-ID`, then those that happen, to the run's last one.",
-    responses={200: examples.EVENTS, 204: examples.OVER, **error_responses(404)},
+    responses={200: RUN_EVENTS, 204: RUN_OVER, **error_responses(404)},
 )
 async def follow_run(
     services: ServicesDep, context: RunContextDep, after: Annotated[int, Depends(_last_event_id)]

@@ -7,8 +7,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from serve_app.http.dependencies import ServicesDep, SessionContextDep
-from serve_app.http.json_body import JsonRoute
-from serve_app.http.responses import error_responses, json_response
+from serve_app.http.json_body import JsonRoute, json_response
+from serve_app.http.openapi import error_responses
 from serve_app.values import Session, Value
 
 router = APIRouter(route_class=JsonRoute, tags=["Conversations"])
