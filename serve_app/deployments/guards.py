@@ -11,10 +11,9 @@ import logging
 from starlette.middleware import Middleware
 
 from serve_app.deployments.replica_metrics import RayMetrics
+from serve_app.http.middleware.body_limits import BodyBufferMiddleware, SlowReaderMiddleware
 from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.http.middleware.load_shedding import LoadSheddingMiddleware
-from serve_app.http.middleware.request_body import BodyBufferMiddleware
-from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
 from serve_app.observability.logs import SERVE
 
 PROXY_LOGGER = f"{SERVE}.serve_app"

@@ -12,11 +12,11 @@ from serve_app.deployments.ray_adapter import ClientDisconnectMiddleware, ServeS
 from serve_app.deployments.remote_calls import RemoteAgent, RemoteRetriever, create_remote_tools
 from serve_app.deployments.replica_metrics import read_node_pages
 from serve_app.deployments.runtime import ReplicaRuntime
-from serve_app.http.admission_controller import AdmissionController
+from serve_app.http.admission import AdmissionController
 from serve_app.http.app import create_api
 from serve_app.http.auth import Authenticator
+from serve_app.http.dependencies import Services
 from serve_app.http.middleware.headers import RequestIdEchoMiddleware
-from serve_app.http.services import Services
 from serve_app.observability.metrics_page import MetricsPage
 from serve_app.observability.redaction import Redactor
 from serve_app.runs.event_log import RunEventLog

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from serve_app.http.admission import AdmissionMiddleware, RateLimitMiddleware
 from serve_app.http.auth import AuthenticationMiddleware
 from serve_app.http.errors import DEFAULT_REDACTOR, UnhandledErrorMiddleware, add_error_handlers
-from serve_app.http.middleware.admission import AdmissionMiddleware, RateLimitMiddleware
-from serve_app.http.middleware.cors import CrossOriginMiddleware
-from serve_app.http.middleware.headers import HeaderLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
-from serve_app.http.middleware.refusals import RefusalLogMiddleware
-from serve_app.http.middleware.request_body import BodyLimitMiddleware, EarlyRejection
-from serve_app.http.middleware.response_metrics import ResponseMetricsMiddleware
-from serve_app.http.middleware.slow_readers import SlowReaderMiddleware
+from serve_app.http.middleware.body_limits import BodyLimitMiddleware, EarlyRejection, SlowReaderMiddleware
+from serve_app.http.middleware.headers import (
+    CrossOriginMiddleware,
+    HeaderLimitMiddleware,
+    RequestIdMiddleware,
+    SecurityHeadersMiddleware,
+)
+from serve_app.http.middleware.telemetry import RefusalLogMiddleware, ResponseMetricsMiddleware
 from serve_app.http.openai import routes as openai
 from serve_app.http.openapi import DESCRIPTION, TAGS, describe_authentication
 from serve_app.http.request_context import RequestContexts
 from serve_app.http.routes import (
-    admin,
     api_keys,
     chat,
     fault_injection,
     feedback,
     health,
     knowledge,
-    metrics,
     runs,
     sessions,
 )
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve_app.config import HttpSettings
-    from serve_app.http.services import Services
+    from serve_app.http.dependencies import Services
     from serve_app.observability.redaction import Redactor
 
-ROUTES = (chat, openai, runs, sessions, knowledge, feedback, admin, fault_injection, api_keys, health, metrics)
+ROUTES = (chat, openai, runs, sessions, knowledge, feedback, fault_injection, api_keys, health)
 """The modules with routes; each has a `router`."""
 
 
@@ -62,6 +62,7 @@ def create_api(
         middleware=[*outer, *api_middleware(services, settings)],
     )
     api.state.services = services
+    api.state.startup = health.Startup()
     api.state.contexts = RequestContexts(turn_timeout_s)
     for module in ROUTES:
         # Not `include_router`: it hides the routes' paths and methods from errors and metrics, and matches each twice.

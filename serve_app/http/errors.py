@@ -188,7 +188,7 @@ def is_openai_path(scope: Scope) -> bool:
 
 
 def _openai_param(error: Exception) -> str | None:
-    """The field that `error` is about, as OpenAI names it; None where it is a parameter or a header."""
+    """The field of the body that is wrong, as OpenAI names it."""
     match error:
         case RequestValidationError():
             place, *path = _unknown_fields_first(error)[0]["loc"]

@@ -9,8 +9,8 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from serve_app.errors import DeadlineExceeded, Internal, Overloaded, StoreUnavailable, Unavailable
+from serve_app.http.dependencies import Services
 from serve_app.http.request_context import answer_timeout_s, require_single_header, time_limit
-from serve_app.http.services import Services
 from serve_app.stores.fault_store import FaultStore
 from serve_app.values import ChatRequest, Claim, Context, RunEvent, RunRecord
 

@@ -17,7 +17,7 @@ from http_fakes import ListedNodes, ListedRetriever, NoTools, ObservedRuns, Scri
 from serve_app.config import FeedbackSettings, HttpSettings, RedisSettings
 from serve_app.http.app import create_api
 from serve_app.http.auth import Authenticator
-from serve_app.http.services import Services
+from serve_app.http.dependencies import Services
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.observability.metrics_page import MetricsPage
 from serve_app.resilience.tasks import cancel_and_wait

@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded
-from serve_app.http.admission_controller import REPORT_EVERY_S, AdmissionController
+from serve_app.http.admission import REPORT_EVERY_S, AdmissionController
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S
 from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.resilience.tasks import cancel_and_wait

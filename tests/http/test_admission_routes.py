@@ -18,7 +18,7 @@ from http_service import NO_REDIS, Service, empty, running
 
 from serve_app.config import AdmissionSettings, HttpSettings, LimitSettings, RedisSettings
 from serve_app.errors import Overloaded, RateLimited
-from serve_app.http.admission_controller import AdmissionController
+from serve_app.http.admission import AdmissionController
 from serve_app.http.app import create_api
 from serve_app.observability.metric_catalogue import RESPONSES
 from serve_app.stores.rate_limiter import RateLimiter
@@ -28,7 +28,7 @@ from serve_app.values import Caller, Metering, RateLimits, RunStarted, TenantLim
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from serve_app.http.services import Services
+    from serve_app.http.dependencies import Services
 
 HELLO = {"user_input": "Hello", "session_id": "s1"}
 

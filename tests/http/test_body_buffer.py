@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serve_app.deployments.guards import guards
-from serve_app.http.middleware import request_body
-from serve_app.http.middleware.request_body import BUFFER_BYTES, BodyBufferMiddleware
+from serve_app.http.middleware import body_limits
+from serve_app.http.middleware.body_limits import BUFFER_BYTES, BodyBufferMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -72,7 +72,7 @@ async def test_of_a_client_that_leaves_within_its_body_nothing_is_heard() -> Non
 
 
 async def test_a_body_that_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(body_limits, "BODY_TIMEOUT_S", 0.1)
     behind = Behind()
     start, *bodies = await sent(behind, piece(b"a"))
     assert not behind.heard

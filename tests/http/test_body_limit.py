@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from serve_app.http.middleware import request_body
+from serve_app.http.middleware import body_limits
 
 LIMIT = 8192
 
@@ -70,7 +70,7 @@ async def test_a_client_that_waits_for_permission_is_refused_before_it_sends(ser
 
 
 async def test_a_client_that_goes_on_sending_for_ever_is_cut_off(service, monkeypatch):
-    monkeypatch.setattr(request_body, "LINGER_S", 0.2)
+    monkeypatch.setattr(body_limits, "LINGER_S", 0.2)
     _, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write(b"POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n")
 
@@ -86,8 +86,8 @@ async def test_a_client_that_goes_on_sending_for_ever_is_cut_off(service, monkey
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(service, monkeypatch):
-    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(request_body, "LINGER_S", 0.1)
+    monkeypatch.setattr(body_limits, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(body_limits, "LINGER_S", 0.1)
     answer = await service.raw(b"POST /agent/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"body_timeout" in answer

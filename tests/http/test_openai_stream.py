@@ -12,7 +12,7 @@ from http_service import Service, empty, running
 from openai_clients import HELLO, client_of
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable
-from serve_app.http import sse
+from serve_app.http import run_responses
 from serve_app.http.openai import completion
 from serve_app.values import Cancelled, Failed, Failure, RunStarted, Token, ToolCall, ToolRequest
 
@@ -127,7 +127,7 @@ async def test_a_failure_in_the_midst_is_raised_by_the_client(service, failing):
 
 async def test_silence_is_filled_with_comments_that_clients_pass_over(service, monkeypatch):
     monkeypatch.setattr(completion, "FIRST_EVENT_S", 0.05)
-    monkeypatch.setattr(sse.run_items, "__defaults__", (0.05,))
+    monkeypatch.setattr(run_responses, "KEEP_ALIVE_S", 0.05)
     service.agent.script = [STARTED, 0.15, *SUNNY[:1], 0.15, *SUNNY[1:]]
     frames = await _frames(service)
     assert frames[0] == ": keep-alive"

@@ -21,10 +21,10 @@ from serve_app.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from serve_app.http.admission_controller import AdmissionController
+from serve_app.http.admission import AdmissionController
 from serve_app.http.auth import Authenticator
-from serve_app.http.middleware import refusals
-from serve_app.http.middleware.refusals import RefusalSampler
+from serve_app.http.middleware import telemetry
+from serve_app.http.middleware.telemetry import RefusalSampler
 from serve_app.observability.metric_catalogue import TURNS_REFUSED
 from serve_app.values import Caller, Failed, Failure, Metering, TenantLimits
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from serve_app.http.services import Services
+    from serve_app.http.dependencies import Services
     from serve_app.values import Context, RunLogLine
 
 TURN = {"user_input": "Hello", "session_id": "s1"}
@@ -101,7 +101,7 @@ def logged() -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    logger, handler = refusals.logger, Handler()
+    logger, handler = telemetry.logger, Handler()
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -11,7 +11,7 @@ from http_fakes import answer
 from http_service import Service, running
 
 from serve_app.config import AccessSettings
-from serve_app.http.middleware import request_body, slow_readers
+from serve_app.http.middleware import body_limits
 from serve_app.http.middleware.headers import ControlHeadersMiddleware
 from serve_app.observability.metric_catalogue import RESPONSE_S
 from serve_app.values import RunStarted, Token
@@ -26,8 +26,8 @@ BEGUN = HEAD.format(99).encode() + b"{"
 async def test_of_many_bodies_that_drip_only_so_many_are_waited_for(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_body, "SLOW_AFTER_S", 0.3)
-    monkeypatch.setattr(request_body, "MAX_SLOW_BODIES", 5)
+    monkeypatch.setattr(body_limits, "SLOW_AFTER_S", 0.3)
+    monkeypatch.setattr(body_limits, "MAX_SLOW_BODIES", 5)
     opened = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(20)]
     for _, writer in opened:
         writer.write(BEGUN)
@@ -48,7 +48,7 @@ async def test_of_many_bodies_that_drip_only_so_many_are_waited_for(
 
 
 async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_body, "SLOW_AFTER_S", 0.1)
+    monkeypatch.setattr(body_limits, "SLOW_AFTER_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     body = b'{"user_input": "hello", "session_id": "s1"}'
     writer.write(HEAD.format(len(body)).encode() + body[:20])
@@ -61,8 +61,8 @@ async def test_a_slow_body_among_few_has_its_time(service: Service, monkeypatch:
 async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, api_redis_url: str
 ) -> None:
-    monkeypatch.setattr(request_body, "LINGER_S", 1.5)
-    monkeypatch.setattr(request_body, "MAX_LINGERING", 5)
+    monkeypatch.setattr(body_limits, "LINGER_S", 1.5)
+    monkeypatch.setattr(body_limits, "MAX_LINGERING", 5)
     async with running(Service(api_redis_url, access=AccessSettings())) as guarded:
         for _ in range(2):  # the places of the first are free again
             opened = [await asyncio.open_connection("127.0.0.1", guarded.port) for _ in range(20)]
@@ -80,7 +80,7 @@ async def test_of_many_bodies_that_are_refused_only_so_many_are_waited_for(
 async def test_a_client_that_stops_reading_its_stream_is_given_up_and_the_run_goes_on(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_readers, "SEND_S", 0.3)
+    monkeypatch.setattr(body_limits, "SEND_S", 0.3)
     service.agent.script = [RunStarted(run_id=""), *[Token(text="x" * 10_000)] * 1500, 0.5, answer()]
     with socket.create_connection(("127.0.0.1", service.port)) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -9,7 +9,7 @@ import pytest
 from http_fakes import answer
 
 from serve_app.errors import AgentUnavailable, ModelUnavailable, StoreUnavailable
-from serve_app.http import run_responses, sse
+from serve_app.http import run_responses
 from serve_app.values import Failed, Failure, RunRecord, RunStarted, Token, ToolCall, ToolRequest
 
 CHAT = {"user_input": "hello", "session_id": "s1", "stream": True}
@@ -71,7 +71,7 @@ async def test_a_run_that_goes_on_is_followed_by_any_number_of_readers(service):
     readers = await asyncio.gather(*(_events(service, after) for after in (None, 0, 1, 2)))
     sent = await streaming
     assert [reader.content for reader in readers] == [b"".join(sent[after:]) for after in (0, 0, 1, 2)]
-    for name, value in sse.HEADERS.items():
+    for name, value in run_responses.STREAM_HEADERS.items():
         assert readers[0].headers[name] == value
 
 
@@ -90,20 +90,20 @@ async def test_a_reader_who_claims_to_have_seen_what_is_to_come_gets_the_end_of_
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 0)
     response = await _events(service, 99)
-    assert (response.status_code, response.content) == (200, sse.KEEP_ALIVE)
+    assert (response.status_code, response.content) == (200, run_responses.KEEP_ALIVE)
     await streaming
     assert caplog.records == []
 
 
 async def test_silence_of_a_run_that_is_resumed_is_filled_with_comments(service, monkeypatch):
     monkeypatch.setattr(run_responses, "LOOK_UP_S", 0.05)
-    monkeypatch.setattr(run_responses, "run_frames", lambda *given: sse.run_frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(run_responses, "KEEP_ALIVE_S", 0.05)
     service.agent.script = [RunStarted(run_id=""), 1.5, answer()]
     streaming = asyncio.create_task(_streamed(service))
     await _logged(service, 0)
     resumed = await _events(service, 1)
-    assert 3 <= resumed.content.count(sse.KEEP_ALIVE) <= 31
-    assert resumed.content.replace(sse.KEEP_ALIVE, b"") == (await streaming)[-1]
+    assert 3 <= resumed.content.count(run_responses.KEEP_ALIVE) <= 31
+    assert resumed.content.replace(run_responses.KEEP_ALIVE, b"") == (await streaming)[-1]
 
 
 async def test_a_client_that_leaves_stops_nothing(service):

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import AgentUnavailable
-from serve_app.http import run_responses, sse
-from serve_app.http.sse import RunFollower
+from serve_app.http import run_responses
+from serve_app.http.run_responses import RunFollower
 from serve_app.values import ChatRequest, Context, Failed, Failure, RunEvent, RunStarted, Token, ToolCall, ToolRequest
 
 CHAT = {"user_input": "hello", "session_id": "s1", "stream": True}
@@ -84,7 +84,7 @@ async def test_text_travels_unescaped(service):
 
 @given(st.text())
 def test_any_text_survives_framing(text):
-    sent = sse.encode_frame(RunEvent(id=7, data=Token(text=text)))
+    sent = run_responses.encode_frame(RunEvent(id=7, data=Token(text=text)))
     assert len(sent.splitlines()) == 4  # three fields and the empty line: bytes are split at CR and LF only
     [frame] = _read(sent.decode("utf-8"))
     assert (frame["id"], frame["event"], json.loads(frame["data"])["text"]) == ("7", "token", text)
@@ -122,7 +122,7 @@ async def test_a_run_over_its_deadline_ends_in_an_error(hurried, monkeypatch):
 
 
 async def test_silence_is_filled_with_comments(service, monkeypatch):
-    monkeypatch.setattr(run_responses, "run_frames", lambda *given: sse.run_frames(*given, keep_alive_s=0.05))
+    monkeypatch.setattr(run_responses, "KEEP_ALIVE_S", 0.05)
     service.agent.script = [RunStarted(run_id="r1"), 0.28, answer()]
     response = await service.client.post("/agent/chat", json=CHAT)
     assert 3 <= response.text.count(": keep-alive\n\n") <= 5

@@ -1,19 +1,22 @@
-"""Request and response headers: request ids, size limit, security headers, Ray Serve's control headers."""
+"""Headers: request ids, their size limit, CORS, security headers, Ray Serve's control headers."""
 
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 
-from serve_app.errors import HeadersTooLarge
-from serve_app.http.errors import error_response
-from serve_app.http.request_context import REQUEST_ID, path_of, set_request_id
+from serve_app.errors import HeadersTooLarge, OriginRefused
+from serve_app.http.errors import SHOULD_RETRY, error_response
+from serve_app.http.request_context import CACHE_CONTROL, REQUEST_ID, path_of, set_request_id
 from serve_app.observability.logs import log_context
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import HttpSettings
@@ -38,6 +41,25 @@ _DOCS_POLICY = (
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """For Swagger's page: two files of a CDN, and an inline script that knows the address of `/openapi.json`."""
+_CORS_METHODS = ("GET", "POST", "DELETE")
+_STAINLESS = (
+    *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "OS", "Package-Version", "Poll-Helper"),
+    *("Retry-Count", "Runtime", "Runtime-Version", "Timeout"),
+)
+"""Headers in which OpenAI's client for browsers describes itself."""
+_CORS_REQUEST_HEADERS = (
+    "Authorization",
+    CACHE_CONTROL,
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Prefer",
+    "Traceparent",
+    REQUEST_ID,
+    *(f"X-Stainless-{each}" for each in _STAINLESS),
+)
+_CORS_RESPONSE_HEADERS = ("Location", "Preference-Applied", "Retry-After", "X-Degraded", SHOULD_RETRY, REQUEST_ID)
+_CORS_MAX_AGE_S = 600
 
 
 class RequestIdMiddleware:
@@ -100,6 +122,33 @@ class HeaderLimitMiddleware:
         message = f"Send at most {self._max_headers} headers, of at most {self._max_bytes} bytes together"
         response = error_response(HeadersTooLarge(message), scope)
         response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+
+class CrossOriginMiddleware(CORSMiddleware):
+    """Starlette's CORS for configured origins, without cookies; a refusal has the service's error body."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_RESPONSE_HEADERS,
+            max_age=_CORS_MAX_AGE_S,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" and scope["method"] == "OPTIONS" else {}
+        if "Origin" not in headers or "Access-Control-Request-Method" not in headers:
+            await super().__call__(scope, receive, send)
+            return
+        response: Response = self.preflight_response(Headers(scope=scope))
+        if response.status_code != HTTPStatus.OK:
+            message = (
+                "Pages of this origin may not send this method with these headers; http.cors_origins lists the origins"
+            )
+            response = error_response(OriginRefused(message), scope)
         await response(scope, receive, send)
 
 

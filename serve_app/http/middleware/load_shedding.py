@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from serve_app.http.middleware.headers import RequestIdMiddleware
-from serve_app.http.middleware.refusals import RefusalSampler
+from serve_app.http.middleware.telemetry import RefusalSampler
 from serve_app.http.request_context import REQUEST_ID, request_id_of
 from serve_app.observability.metric_catalogue import REQUESTS_SHED
 

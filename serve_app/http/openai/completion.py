@@ -15,8 +15,14 @@ from serve_app.errors import DeadlineExceeded, RunCancelled
 from serve_app.http.errors import OpenAIErrorBody
 from serve_app.http.openai.body import MODEL
 from serve_app.http.request_context import answer_timeout_s
-from serve_app.http.run_responses import CANCELLED, FIRST_EVENT_S
-from serve_app.http.sse import KEEP_ALIVE, EventStreamResponse, RunFollower, run_items
+from serve_app.http.run_responses import (
+    CANCELLED,
+    FIRST_EVENT_S,
+    KEEP_ALIVE,
+    EventStreamResponse,
+    RunFollower,
+    run_items,
+)
 from serve_app.values import Answer, Cancelled, Failed, Failure, FinishReason, RunStarted, Token, Value
 from serve_app.values.sanitize import sanitize_json
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path
 from starlette.responses import Response
 
-from serve_app.http.dependencies import NewContextDep, ServicesDep
+from serve_app.http.dependencies import NewContextDep, Services, ServicesDep
 from serve_app.http.errors import openai_failure_response
 from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openai.body import CompletionRequest, require_model, to_turn_request
@@ -15,7 +15,6 @@ from serve_app.http.openai.completion import ChunkEncoder, Completion, ModelList
 from serve_app.http.openapi import COMPLETION_REQUESTS, COMPLETION_RESPONSE, openai_error_responses
 from serve_app.http.run_responses import add_degraded_header, read_last
 from serve_app.http.run_start import IdempotencyKeyHeader, add_injected_faults, run_turn
-from serve_app.http.services import Services
 from serve_app.values import Failed
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])

@@ -8,10 +8,9 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from serve_app.errors import NotFound
-from serve_app.http.dependencies import WITHIN_DEADLINE, ServicesDep
+from serve_app.http.dependencies import WITHIN_DEADLINE, Services, ServicesDep
 from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openapi import body_error_responses, error_responses
-from serve_app.http.services import Services
 from serve_app.stores.api_key_store import ApiKeyStore
 from serve_app.values import (
     ApiKey,

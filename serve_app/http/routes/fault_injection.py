@@ -9,10 +9,9 @@ from pydantic import Field
 from starlette.responses import Response
 
 from serve_app.errors import NotFound
-from serve_app.http.dependencies import WITHIN_DEADLINE, ServicesDep
+from serve_app.http.dependencies import WITHIN_DEADLINE, Services, ServicesDep
 from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openapi import body_error_responses, error_responses
-from serve_app.http.services import Services
 from serve_app.stores.fault_store import FaultStore
 from serve_app.values import Fault, FaultList, FaultMode, FaultTarget, Value
 

@@ -1,21 +1,22 @@
-"""The routes below `/agent/runs/{run_id}`: read, follow and cancel a run."""
+"""The routes of runs: read, follow and cancel a run, and read its logs."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.http.dependencies import RunContextDep, ServicesDep
+from serve_app.errors import NotFound
+from serve_app.http.dependencies import ContextDep, RunContextDep, ServicesDep
 from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openapi import RUN_EVENTS, RUN_OVER, error_responses
 from serve_app.http.request_context import require_single_header
 from serve_app.http.run_responses import resume_stream
-from serve_app.values import RunRecord
+from serve_app.values import RequestLogLines, RunLogLines, RunRecord
 
 LAST_EVENT_ID = "Last-Event-ID"
 
-router = APIRouter(route_class=JsonRoute, tags=["Runs"])
+router = APIRouter(route_class=JsonRoute)
 
 _LastEventIdHeader = Annotated[
     str,
@@ -34,6 +35,7 @@ async def _last_event_id(request: Request, last_event_id: _LastEventIdHeader = "
 
 @router.get(
     "/agent/runs/{run_id}",
+    tags=["Runs"],
     summary="Read the state of a run",
     response_model=RunRecord,
     response_description="Its state, with the answer once it has answered, or the error where it failed.",
@@ -49,6 +51,7 @@ async def read_run(services: ServicesDep, context: RunContextDep) -> Response:
 
 @router.get(
     "/agent/runs/{run_id}/events",
+    tags=["Runs"],
     summary="Follow a run, or resume its stream",
     response_class=Response,
     response_description="The events after `Last-Event-ID`, then those that happen, to the run's last one.",
@@ -67,6 +70,7 @@ async def follow_run(
 
 @router.post(
     "/agent/runs/{run_id}/cancel",
+    tags=["Runs"],
     summary="Cancel a run",
     response_model=RunRecord,
     response_description="What became of the run.",
@@ -78,3 +82,44 @@ async def cancel_run(services: ServicesDep, context: RunContextDep) -> Response:
     A run that has ended stays as it is, so that cancelling again does no harm.
     """
     return json_response(await services.runs.cancel(context, context.run_id))
+
+
+@router.get(
+    "/admin/runs/{run_id}/logs",
+    tags=["Admin"],
+    summary="Read what the logs say of a run",
+    response_model=RunLogLines,
+    response_description="The latest two hundred lines, in order.",
+    responses=error_responses(404),
+)
+async def read_run_logs(services: ServicesDep, context: RunContextDep) -> Response:
+    """Read the log lines of a run from all processes.
+
+    A line is there half a second after it was written.
+    """
+    return json_response(await services.run_logs.read(context, context.run_id))
+
+
+@router.get(
+    "/admin/requests/{request_id}/logs",
+    tags=["Admin"],
+    summary="Read what became of a request",
+    response_model=RequestLogLines,
+    response_description="The request's run with its log lines, or the line of its refusal.",
+    responses=error_responses(404),
+)
+async def read_request_logs(
+    services: ServicesDep,
+    context: ContextDep,
+    request_id: Annotated[
+        str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="As the response's `X-Request-Id` has it.")
+    ],
+) -> Response:
+    """Read the log lines of a request's run, or why the request was refused.
+
+    A request that joined a run leads to it too. In a flood of refusals only a sample is logged. A line is there half a
+    second after it was written.
+    """
+    if services.request_logs is None:
+        raise NotFound("This service stores no log of requests")
+    return json_response(await services.request_logs.read(context, request_id))

@@ -1,4 +1,4 @@
-"""Request bodies: size limit, time limit, and rejection before a body is read."""
+"""Limits on bodies: size and time of a request's, unread time of a response's."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ connection and the client would lose the response."""
 MAX_LINGERING = 50
 """Rejected bodies that are read at the same time: each takes one of the calls that a replica serves at once, and the
 client may have no key."""
+SEND_S = 30.0
+"""Give up when the client accepts no data for so long: far longer than a pause of a slow connection."""
 
 METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 
@@ -162,6 +164,42 @@ class BodyBufferMiddleware:
 
     async def _reject_slow(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._reject(body_timeout(), scope, receive, send)
+
+
+class SlowReaderMiddleware:
+    """Gives up a response whose client does not read it, to free its place.
+
+    The application sees a lost connection, as when the client disconnects. The run goes on.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        lost = False
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal lost
+            if lost:
+                raise _ClientStalled
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await send(message)
+            except TimeoutError:
+                lost = True
+                raise _ClientStalled from None
+
+        try:
+            await self._app(scope, receive, send_in_time)
+        except _ClientStalled:
+            return
+
+
+class _ClientStalled(ConnectionError):
+    """The client accepted no data for `SEND_S`."""
 
 
 def body_timeout() -> BodyTimeout:

@@ -1,4 +1,4 @@
-"""Every response has the security headers, and only listed origins may call."""
+"""Every response has the security headers, only listed origins may call, and headers have a limit."""
 
 from __future__ import annotations
 
@@ -108,3 +108,32 @@ async def test_the_headers_cost_microseconds() -> None:
     cost_us = await each_us(SecurityHeadersMiddleware(app)) - await each_us(app)
     print(f"safe headers cost {cost_us:.1f} µs")
     assert cost_us < 50
+
+
+def _request_with(headers: dict[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\n{lines}\r\n".encode()
+
+
+def _is_refused(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"x-request-id: mine" in head.lower()
+    return answer.startswith(b"HTTP/1.1 431") and b'"headers_too_large"' in body and b'"request_id":"mine"' in body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{f"X-{number}": "1" for number in range(99)}, {"X-Long": "x" * 17_000}, {f"X-{n}": "1" for n in range(10_000)}],
+    ids=["101 headers", "17 kB", "10,000 headers"],
+)
+async def test_headers_over_the_limit_are_refused_with_the_error_body(
+    service: Service, headers: dict[str, str]
+) -> None:
+    assert _is_refused(await service.raw(_request_with(headers)))
+
+
+async def test_headers_at_the_limit_are_taken(service: Service) -> None:
+    headers = {f"X-{number}": "1" for number in range(97)}
+    assert (await service.raw(_request_with({**headers, "Connection": "close"}))).startswith(b"HTTP/1.1 200")
+    headers = {"X-Long": "x" * 16_000, "Connection": "close"}
+    assert (await service.raw(_request_with(headers))).startswith(b"HTTP/1.1 200")

@@ -1,4 +1,4 @@
-"""Does a client that cannot take words back end up with the answer?"""
+"""A client that cannot take words back ends up with the answer."""
 
 from __future__ import annotations
 
