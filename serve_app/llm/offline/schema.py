@@ -6,12 +6,13 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from serve_app.terms import content_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_TOKEN_CHARACTERS = 64
 MAX_TOKENS = 400
@@ -21,7 +22,6 @@ MAX_VARIABLE_REPEATS = 3
 
 _TOKEN = re.compile(r"[A-Za-z0-9]+(?:(?:[-_/.:#@+]|://)[A-Za-z0-9]+)*")
 _PART = re.compile(r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*")
-_WITHOUT_HYPHEN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{1,8}) ?(\d{1,20})(?![A-Za-z0-9-])")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,15}(?:\.\d{1,6})?(?![A-Za-z0-9_-])")
 _ORDINARY = (
     *("order", "the", "hello", "where is it", "订单", "ABC", "ABCDE", "7", "12", "123", "2024", "2.6.18", "UTF-8"),
@@ -31,13 +31,11 @@ _ORDINARY = (
 _QUERY_NAME = re.compile(r"(?:^|_)(?:query|question|q|keywords?|search|topic|search_terms?)(?:$|_)", re.IGNORECASE)
 _SEARCHING = re.compile(r"search|find|retriev|look ?up|knowledge|搜索|检索|查找", re.IGNORECASE)
 
-_FIXED_REPEAT = re.compile(r"\{\d{1,3}\}")
 _HUGE_REPEAT = re.compile(r"\{\d{4}")
 _VARIABLE_REPEAT = re.compile(r"[*+?]|\{\d*,\d*\}")
 _ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP_KIND = re.compile(r"\(\?[:=!<]?")
-_REPEATED_GROUP = re.compile(r"\)(?:[*+]|\{)")
-_GROUP_WITH_CHOICE = re.compile(r"\([^()]*(?:[*+?|]|\{\d*,)[^()]*\)")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,6 @@ class ToolParameter:
     name: str
     kind: str
     required: bool
-    many: bool
-    """Whether it takes a list of such values."""
     literals: tuple[str | int | float, ...]
     """Values that a message may name: the enum, and examples that are words."""
     shapes: tuple[re.Pattern[str], ...]
@@ -99,7 +95,7 @@ class BoundTool:
     def query(self) -> ToolParameter | None:
         """The parameter that takes a whole question, where this is a search."""
         required = [each for each in self.parameters if each.required] or list(self.parameters)
-        if len(required) != 1 or not required[0].is_free or required[0].many:
+        if len(required) != 1 or not required[0].is_free:
             return None
         searches = _QUERY_NAME.search(required[0].name) or _SEARCHING.search(self.name)
         return required[0] if searches else None
@@ -113,7 +109,7 @@ class BoundTool:
                 continue
             values = [each for each in parameter.find_values(text) if each not in filled.values()]
             if values:
-                filled[parameter.name] = values if parameter.many else values[0]
+                filled[parameter.name] = values[0]
             elif parameter.required and parameter.kind in {"integer", "number"}:
                 number = next(numbers, None)
                 if number is not None and (parameter.kind == "number" or "." not in number):
@@ -133,12 +129,9 @@ def compile_safe_pattern(pattern: str) -> re.Pattern[str] | None:
     if len(pattern) > MAX_PATTERN_CHARACTERS or _HUGE_REPEAT.search(pattern):
         return None
     bare = _GROUP_KIND.sub("(", _ESCAPE_OR_CLASS.sub("x", pattern))
-    if len(_VARIABLE_REPEAT.findall(bare)) > MAX_VARIABLE_REPEATS:
-        return None
-    if _REPEATED_GROUP.search(bare) and (  # a repeated group with a choice doubles the cost with each character
-        bare.count("(") > 1 or _GROUP_WITH_CHOICE.search(_FIXED_REPEAT.sub("", bare))
-    ):
-        return None
+    variable = len(_VARIABLE_REPEAT.findall(bare))
+    if variable > MAX_VARIABLE_REPEATS or (_REPEATED_GROUP.search(bare) and (variable or "|" in bare)):
+        return None  # a repeated group with a choice doubles the cost with each character
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
@@ -152,7 +145,7 @@ def _read_tool(serialized: str) -> BoundTool:
     schema = _mapping(function.get("parameters"))
     definitions, required = _mapping(schema.get("$defs")), _sequence(schema.get("required"))
     parameters = tuple(
-        _read_parameter(key, _resolved(value, definitions), definitions, required=key in required)
+        _read_parameter(key, _resolve(value, definitions), required=key in required)
         for key, value in _mapping(schema.get("properties")).items()
         if isinstance(value, dict)
     )
@@ -160,56 +153,43 @@ def _read_tool(serialized: str) -> BoundTool:
     return BoundTool(name, description, parameters, content_terms(f"{words} {description}"))
 
 
-def _read_parameter(name: str, schema: dict[str, Any], definitions: dict[str, Any], *, required: bool) -> ToolParameter:
-    many = schema.get("type") == "array"
-    if many:
-        schema = {"examples": schema.get("examples"), **_resolved(_mapping(schema.get("items")), definitions)}
-    kind = schema["type"] if isinstance(schema.get("type"), str) else "string"
+def _read_parameter(name: str, schema: dict[str, Any], *, required: bool) -> ToolParameter:
+    kinds = [schema.get("type"), *_sequence(schema.get("type"))]
+    kind = next((each for each in kinds if isinstance(each, str) and each != "null"), "string")
     listed = [schema["const"]] if "const" in schema else _sequence(schema.get("enum"))
     choices = [each for each in listed if isinstance(each, str | int | float)]
     examples = [str(each) for each in _sequence(schema.get("examples")) if isinstance(each, str | int) and str(each)]
-    shapes: list[re.Pattern[str]] = []
-    if kind == "string" and not choices:
-        written = schema.get("pattern")
-        compiled = compile_safe_pattern(written) if isinstance(written, str) else None
-        if compiled and not any(compiled.fullmatch(word) for word in ("order", "where is it", "订单")):
-            shapes = [compiled]
-        elif not isinstance(written, str):
-            like = [each for each in examples if _TOKEN.fullmatch(each) and any(map(str.isdigit, each))]
-            shapes = [re.compile(re.sub(r"\d+", r"\\d{1,20}", re.escape(each))) for each in like]
-    words = [] if shapes or choices or kind != "string" else examples
-    free = kind == "string" and not (choices or shapes)
-    return ToolParameter(name, kind, required, many, (*choices, *words), tuple(shapes), tuple(examples), free)
+    is_text = kind == "string" and not choices
+    shapes = _read_shapes(schema.get("pattern"), examples) if is_text else []
+    literals = examples if is_text and not shapes else choices
+    return ToolParameter(
+        name, kind, required, tuple(literals), tuple(shapes), tuple(examples), is_free=is_text and not shapes
+    )
 
 
-def _resolved(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 4) -> dict[str, Any]:
+def _read_shapes(pattern: Any, examples: Sequence[str]) -> list[re.Pattern[str]]:
+    """Returns the pattern, else the examples with other digits; none where any word fits."""
+    if isinstance(pattern, str):
+        compiled = compile_safe_pattern(pattern)
+        return [compiled] if compiled and not any(map(compiled.fullmatch, ("order", "where is it", "订单"))) else []
+    like = [each for each in examples if _TOKEN.fullmatch(each) and any(map(str.isdigit, each))]
+    return [re.compile(re.sub(r"\d+", r"\\d{1,20}", re.escape(each))) for each in like]
+
+
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 4) -> dict[str, Any]:
     """Returns the schema with its reference followed, and its first choice but null taken."""
-    if depth == 0:
-        return schema
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        target = _mapping(definitions.get(reference.rpartition("/")[2]))
-        return {**_resolved(target, definitions, depth - 1), **schema}
-    for key in ("anyOf", "oneOf", "allOf"):
-        for choice in map(_mapping, _sequence(schema.get(key))):
-            if choice and choice.get("type") != "null":
-                own = {name: value for name, value in schema.items() if name != key}
-                return {**_resolved(choice, definitions, depth - 1), **own}
-    kinds = [kind for kind in _sequence(schema.get("type")) if kind != "null"]
-    return {**schema, "type": kinds[0]} if kinds else schema
+    target = definitions.get(str(schema.get("$ref")).rpartition("/")[2])
+    choices = [each for key in ("anyOf", "oneOf", "allOf") for each in _sequence(schema.get(key))]
+    inner = next((each for each in [target, *choices] if isinstance(each, dict) and each.get("type") != "null"), None)
+    return {**_resolve(inner, definitions, depth - 1), **schema} if depth and inner else schema
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Yields tokens and their parts; `OD 1` also as `OD-1` and `OD1`."""
-    for count, match in enumerate(_TOKEN.finditer(text)):
-        if count >= MAX_TOKENS:
-            return
+    """Yields tokens, and their parts between other marks than hyphens."""
+    for match in islice(_TOKEN.finditer(text), MAX_TOKENS):
         yield match.group()
         parts = _PART.findall(match.group())
         yield from parts if len(parts) > 1 else ()
-        if spaced := _WITHOUT_HYPHEN.match(text, match.start()):
-            yield f"{spaced[1]}-{spaced[2]}"
-            yield f"{spaced[1]}{spaced[2]}"
 
 
 def _names(text: str, value: str) -> bool:

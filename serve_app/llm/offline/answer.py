@@ -1,4 +1,4 @@
-"""Quotes the sentences of passages that answer a question, with all sources."""
+"""Writes the answer from results of tools: values as they are, passages quoted with sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from serve_app.terms import content_terms
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from serve_app.llm.offline.call_choice import CallResult, ChatTurn
+    from serve_app.llm.offline.schema import BoundTool
 
+RELAYED_CHARACTERS = 2_000
+MAX_SUBJECT_CHARACTERS = 60
 QUOTED_PASSAGES = 3
 QUOTED_SHARE = 0.5
 """Of the best passage's score; a passage below it is named but not quoted."""
@@ -28,13 +32,17 @@ TITLED_SHARE_NEEDED = 0.25
 """The same, where a title has one of them."""
 
 _LATIN = re.compile("[A-Za-z]{2}")
-_FENCE = re.compile(r"^\s*(?:```|~~~)")
-_CODE = re.compile(r"^(?: {4}|\t|\$ |# (?=[a-z./])|> )")
-_ROW = re.compile(r"^\s*\|.*\|\s*$")
+_BLOCK = re.compile(
+    r"(^[ \t]*(?:```|~~~)(?:.|\n)*?(?:^[ \t]*(?:```|~~~).*$|\Z)"  # a fenced block
+    r"|^[ \t]*\|.*\|[ \t]*$"  # a table row
+    r"|^(?: {4}|\t|\$ |# (?=[a-z./])|> ).*$)",  # a line of code, or quoted
+    re.MULTILINE,
+)
 _RULE = re.compile(r"^[\s|:+=-]+$")
 _SENTENCE_END = re.compile(r"(?<=[。！？；])|(?<=[.!?])\s+(?=[A-Z\"'(\[])")
 _FULL_STOPS = ("。", "！", "？", "；")
 _HEADING = re.compile(r"^#{1,6}\s+")
+_EMPTY_LINE = re.compile(r"\n[ \t]*\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,68 @@ class TextUnit:
     is_block: bool
 
 
-def read_passages(content: str) -> list[QuotedPassage] | None:
+def write_answer(turn: ChatTurn, tools: Sequence[BoundTool]) -> str:
+    """Returns a line for each result of the turn's calls, then quotes from all passages."""
+    searches = {tool.name for tool in tools if tool.query}
+    passages: list[QuotedPassage] = []
+    queries: list[str] = []
+    lines: list[str] = []
+    for result in turn.results:
+        is_search = result.call is None or result.call.name in searches  # an unknown call counts as one
+        found = None if result.failed else _read_passages(result.content)
+        if found is None or not (found or is_search):
+            lines.append(_write_line(result, "" if is_search else _describe_call(result), turn.text))
+        else:
+            passages += found
+            texts = [each for each in result.call.arguments.values() if isinstance(each, str)] if result.call else []
+            queries.append(max(texts, key=len, default="") or turn.text)
+    written = ["\n".join(dict.fromkeys(lines))] if lines else []
+    if any(_answers_question(query, passages) for query in queries):
+        written.append(_quote_passages(turn.text, queries, passages))
+    elif queries:
+        written.append(render_phrase("nothing_found", turn.text))
+    return "\n\n".join(written)
+
+
+def _write_line(result: CallResult, subject: str, question: str) -> str:
+    if result.failed or result.content.startswith("error:"):
+        return render_phrase("failed_for", question, subject) if subject else render_phrase("failed", question)
+    text = _make_readable(result.content)
+    if not text:
+        return render_phrase("no_result", question)
+    if subject and subject not in text:
+        return render_phrase("result_for", question, subject, text)
+    return render_phrase("result", question, text)
+
+
+def _describe_call(result: CallResult) -> str:
+    """Returns the arguments of the call; empty where they are long."""
+    subject = ", ".join(map(str, result.call.arguments.values())) if result.call else ""
+    return subject if len(subject) <= MAX_SUBJECT_CHARACTERS else ""
+
+
+def _make_readable(content: str) -> str:
+    """Returns plain text as it is, JSON as lines of names and values."""
+    text = content.strip()
+    if text[:1] in {"{", "[", '"'}:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text[:RELAYED_CHARACTERS]
+        rows = isinstance(value, list) and any(isinstance(each, dict | list) for each in value)
+        text = "\n".join(f"- {_inline(each)}" for each in value) if rows else _inline(value)
+    return text if len(text) <= RELAYED_CHARACTERS else f"{text[:RELAYED_CHARACTERS]} …"
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_inline(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_inline, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_passages(content: str) -> list[QuotedPassage] | None:
     """Returns the passages that a tool's output lists; None where it is something else."""
     if not content.lstrip().startswith("["):
         return None
@@ -76,7 +145,7 @@ def _read_passage(row: dict[str, Any], number: int) -> QuotedPassage:
     return QuotedPassage(number, str(row["source"]), title, text, content_terms(f"{title}\n{text}"))
 
 
-def answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
+def _answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
     """Returns whether the passages are about what is asked.
 
     They come from a search that has its own threshold: only those that share next to nothing with the question are
@@ -93,18 +162,19 @@ def answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
     return shared > 0 and shared >= len(wanted) * (min(needed, TITLED_SHARE_NEEDED) if titled else needed)
 
 
-def quote_passages(question: str, queries: Sequence[str], passages: Sequence[QuotedPassage]) -> Iterator[str]:
-    """Yields the answer in pieces: the best lines, then the sources of all passages."""
+def _quote_passages(question: str, queries: Sequence[str], passages: Sequence[QuotedPassage]) -> str:
+    """Returns the best lines of the best passages, then the sources of all passages."""
     weights = _weigh_terms(" ".join([question, *queries]), passages)
     scores = [_score(passage.terms, weights) for passage in passages]
     ranked = sorted(zip(scores, passages, strict=True), key=lambda scored: -scored[0])[:QUOTED_PASSAGES]
-    yield render_phrase("passages", question)
-    for passage in (passage for score, passage in ranked if score >= QUOTED_SHARE * ranked[0][0]):
-        yield f"\n\n{_add_mark(_excerpt(passage.text, weights), passage.number)}"
-    yield "\n\n" + render_phrase("sources", question)
-    for passage in passages:
-        title = f" — {passage.title}" if passage.title else ""
-        yield f"\n[{passage.number}] {passage.source}{title}"
+    quoted = [passage for score, passage in ranked if score >= QUOTED_SHARE * ranked[0][0]]
+    excerpts = [_add_mark(_excerpt(passage.text, weights), passage.number) for passage in quoted]
+    sources = [
+        f"[{each.number}] {each.source} — {each.title}" if each.title else f"[{each.number}] {each.source}"
+        for each in passages
+    ]
+    sources.insert(0, render_phrase("sources", question))
+    return "\n\n".join([render_phrase("passages", question), *excerpts, "\n".join(sources)])
 
 
 def _weigh_terms(question: str, passages: Sequence[QuotedPassage]) -> dict[str, float]:
@@ -141,45 +211,22 @@ def _join_units(units: list[TextUnit]) -> str:
     """Joins units: blocks on lines of their own, Chinese sentences without a space."""
     text = units[0].text
     for before, unit in pairwise(units):
-        if before.is_block or unit.is_block:
-            text += "\n"
-        elif not before.text.endswith(_FULL_STOPS):
-            text += " "
-        text += unit.text
+        gap = "\n" if before.is_block or unit.is_block else "" if before.text.endswith(_FULL_STOPS) else " "
+        text += gap + unit.text
     return text
 
 
 def _split_units(text: str) -> Iterator[TextUnit]:
-    """Yields sentences; table rows, indented lines and fenced blocks whole."""
-    block: list[str] = []
-    prose: list[str] = []
-    for line in text.splitlines():
-        if _FENCE.match(line) or block:
-            yield from _split_sentences(prose)
-            block.append(line)
-            if _FENCE.match(line) and len(block) > 1:
-                yield TextUnit("\n".join(block), is_block=True)
-                block = []
-        elif _ROW.match(line) or _CODE.match(line):
-            yield from _split_sentences(prose)
-            if not _RULE.match(line):
-                yield TextUnit(line, is_block=True)
-        elif line.strip():
-            prose.append(_HEADING.sub("", line.strip()))
-        else:
-            yield from _split_sentences(prose)
-    if block:
-        yield TextUnit("\n".join(block), is_block=True)
-    yield from _split_sentences(prose)
-
-
-def _split_sentences(lines: list[str]) -> Iterator[TextUnit]:
-    """Yields the sentences of the collected lines, and empties the list."""
-    text = ("" if lines and is_chinese(lines[0]) else " ").join(lines)
-    lines.clear()
-    yield from (
-        TextUnit(sentence.strip(), is_block=False) for sentence in _SENTENCE_END.split(text) if sentence.strip()
-    )
+    """Yields sentences; table rows, lines of code and fenced blocks whole."""
+    for place, part in enumerate(_BLOCK.split(text)):
+        if place % 2:
+            if not _RULE.match(part):
+                yield TextUnit(part, is_block=True)
+            continue
+        for paragraph in _EMPTY_LINE.split(part):
+            lines = [_HEADING.sub("", line.strip()) for line in paragraph.splitlines() if line.strip()]
+            prose = ("" if lines and is_chinese(lines[0]) else " ").join(lines)
+            yield from (TextUnit(each.strip(), is_block=False) for each in _SENTENCE_END.split(prose) if each.strip())
 
 
 def _add_mark(excerpt: str, number: int) -> str:
