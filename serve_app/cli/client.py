@@ -19,6 +19,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 V = TypeVar("V", bound="Value")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 UNAUTHENTICATED = 401
 _HEADER = "Authorization"
@@ -70,6 +71,21 @@ def _headers() -> dict[str, str]:
     return {_HEADER: f"Bearer {key}"} if key else {}
 
 
+def call_service(kind: type[V], url: str, method: str, path: str, timeout_s: float = TIMEOUT_S, **options: Any) -> V:
+    """Send one request, and parse its response; fields of a newer service are ignored.
+
+    Raises:
+        click.ClickException: the service does not answer, refuses, or the body is not a `kind`.
+    """
+    with open_client(url, timeout_s) as client:
+        response = client.request(method, path, **options)
+        try:
+            return kind.model_validate_json(check_response(response).content, extra="ignore")
+        except ValueError as error:
+            what = f"{response.url} sent an answer that cannot be read ({type(error).__name__})"
+            raise click.ClickException(what) from error
+
+
 @contextmanager
 def open_client(url: str, timeout_s: float) -> Iterator[httpx.Client]:
     """Open a client of the service at `url`.
@@ -98,19 +114,6 @@ def check_response(response: httpx.Response) -> httpx.Response:
         return response
     response.read()
     raise click.ClickException(describe_refusal(response))
-
-
-def read_response(kind: type[V], response: httpx.Response) -> V:
-    """Check and parse the response; fields of a newer service are ignored.
-
-    Raises:
-        click.ClickException: the service refuses, or the body is not a `kind`.
-    """
-    try:
-        return kind.model_validate_json(check_response(response).content, extra="ignore")
-    except ValueError as error:
-        what = f"{response.url} sent an answer that cannot be read ({type(error).__name__})"
-        raise click.ClickException(what) from error
 
 
 def describe_refusal(response: httpx.Response) -> str:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from serve_app.cli.client import open_client, read_response, url_option
+from serve_app.cli.client import call_service, url_option
 from serve_app.values import FaultList, FaultMode
 
 if TYPE_CHECKING:
-    import httpx
-
     from serve_app.values import Fault
 
-TIMEOUT_S = 30.0
 _PATH = "/admin/faults"
 _UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
@@ -55,16 +52,14 @@ def fault() -> None:
 @url_option
 def set_fault(*, url: str, **fault: Any) -> None:
     """Make calls of TARGET fail. This replaces an earlier fault of TARGET."""
-    with open_client(url, TIMEOUT_S) as client:
-        _show(client.put(_PATH, json=fault))
+    _show(call_service(FaultList, url, "PUT", _PATH, json=fault))
 
 
 @fault.command("list")
 @url_option
 def list_faults(*, url: str) -> None:
     """List the active faults."""
-    with open_client(url, TIMEOUT_S) as client:
-        _show(client.get(_PATH))
+    _show(call_service(FaultList, url, "GET", _PATH))
 
 
 @fault.command("clear")
@@ -72,15 +67,13 @@ def list_faults(*, url: str) -> None:
 @url_option
 def clear_faults(*, target: str | None, url: str) -> None:
     """Remove the fault of TARGET, or all faults."""
-    with open_client(url, TIMEOUT_S) as client:
-        _show(client.delete(_PATH, params={"target": target} if target else {}))
+    _show(call_service(FaultList, url, "DELETE", _PATH, params={"target": target} if target else {}))
 
 
-def _show(response: httpx.Response) -> None:
-    faults = read_response(FaultList, response).faults
-    if not faults:
+def _show(active: FaultList) -> None:
+    if not active.faults:
         click.echo("There are no active faults.")
-    for each in faults:
+    for each in active.faults:
         click.echo(_format_fault(each))
 
 

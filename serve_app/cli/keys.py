@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from serve_app.cli.client import check_response, open_client, read_response, url_option
+from serve_app.cli.client import TIMEOUT_S, call_service, check_response, open_client, url_option
 from serve_app.cli.terminal import format_table, strip_controls
 from serve_app.values import ApiKey, ApiKeyList, NewApiKey, RateLimits, Scope, TenantEntry, TenantList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import httpx
-
 F = TypeVar("F", bound="Callable[..., Any]")
 
-TIMEOUT_S = 30.0
 KEYS = "/admin/keys"
 TENANTS = "/admin/tenants"
 NO_LIMIT = "none"
@@ -74,8 +71,7 @@ def keys() -> None:
 def create(*, tenant: str, scopes: tuple[str, ...], name: str, url: str, **limits: Any) -> None:
     """Create a key. It is shown once: the service stores only its hash."""
     body = {"tenant": tenant, "scopes": list(dict.fromkeys(scopes)), "name": name, "limits": _changed_limits(limits)}
-    with open_client(url, TIMEOUT_S) as client:
-        key = read_response(NewApiKey, client.post(KEYS, json=body))
+    key = call_service(NewApiKey, url, "POST", KEYS, json=body)
     click.echo(f"Key {key.id} of {key.tenant}, for {_format_scopes(key)}. It is shown only now:", err=True)
     click.echo(key.key)
 
@@ -84,8 +80,7 @@ def create(*, tenant: str, scopes: tuple[str, ...], name: str, url: str, **limit
 @url_option
 def list_keys(*, url: str) -> None:
     """List the keys of all tenants, oldest first."""
-    with open_client(url, TIMEOUT_S) as client:
-        api_keys = read_response(ApiKeyList, client.get(KEYS)).keys
+    api_keys = call_service(ApiKeyList, url, "GET", KEYS).keys
     _show_keys(api_keys)
     if not api_keys:
         click.echo("There are no keys.")
@@ -107,8 +102,7 @@ def revoke(*, key_id: str, url: str) -> None:
 @url_option
 def limit_key(*, key_id: str, url: str, **limits: Any) -> None:
     """Change the given rate limits of the key ID."""
-    with open_client(url, TIMEOUT_S) as client:
-        _show_keys([read_response(ApiKey, client.patch(f"{KEYS}/{key_id}", json=_changed_limits(limits)))])
+    _show_keys([call_service(ApiKey, url, "PATCH", f"{KEYS}/{key_id}", json=_changed_limits(limits))])
 
 
 @click.group()
@@ -120,8 +114,7 @@ def tenants() -> None:
 @url_option
 def list_tenants(*, url: str) -> None:
     """List the tenants with limits of their own."""
-    with open_client(url, TIMEOUT_S) as client:
-        entries = _read_tenants(client)
+    entries = call_service(TenantList, url, "GET", TENANTS).tenants
     _show_tenants(entries)
     if not entries:
         click.echo("No tenant has limits of its own.")
@@ -138,10 +131,10 @@ def list_tenants(*, url: str) -> None:
 @url_option
 def limit_tenant(*, tenant: str, weight: float | None, url: str, **limits: Any) -> None:
     """Change the given rate limits of TENANT, and its weight."""
-    with open_client(url, TIMEOUT_S) as client:
-        old = next((each for each in _read_tenants(client) if each.tenant == tenant), TenantEntry(tenant=tenant))
-        new = {"limits": {**old.limits.model_dump(), **_changed_limits(limits)}, "weight": weight or old.weight}
-        _show_tenants([read_response(TenantEntry, client.put(f"{TENANTS}/{tenant}", json=new))])
+    entries = call_service(TenantList, url, "GET", TENANTS).tenants
+    old = next((each for each in entries if each.tenant == tenant), TenantEntry(tenant=tenant))
+    new = {"limits": {**old.limits.model_dump(), **_changed_limits(limits)}, "weight": weight or old.weight}
+    _show_tenants([call_service(TenantEntry, url, "PUT", f"{TENANTS}/{tenant}", json=new)])
 
 
 def _changed_limits(options: dict[str, Any]) -> dict[str, float | None]:
@@ -163,10 +156,6 @@ def _show_tenants(entries: Iterable[TenantEntry]) -> None:
     rows = [(each.tenant, *_cells(each.limits), f"{each.weight:g}") for each in entries]
     for line in format_table(("tenant", *LIMIT_TITLES, "weight"), rows):
         click.echo(line)
-
-
-def _read_tenants(client: httpx.Client) -> tuple[TenantEntry, ...]:
-    return read_response(TenantList, client.get(TENANTS)).tenants
 
 
 def _cells(limits: RateLimits) -> tuple[str, ...]:

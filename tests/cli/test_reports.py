@@ -1,4 +1,4 @@
-"""Do `serve-app logs` and `serve-app feedback` show what an operator looks for?"""
+"""`serve-app logs` and `serve-app feedback` show what an operator looks for."""
 
 from __future__ import annotations
 
