@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.config import EMBEDDED, data_dir, draft_settings
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.stores.connection_check import find_milvus_problems, find_redis_problems
+from serve_app.stores.store_checks import find_milvus_problems, find_redis_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -229,7 +229,7 @@ def test_stores_that_do_not_answer_are_told(free_port: int) -> None:
 
 
 def test_servers_that_accept_and_stay_silent_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.stores.connection_check.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("serve_app.stores.store_checks.CONNECT_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         redis, milvus = found(f"redis: redis://127.0.0.1:{port}\nmilvus: http://127.0.0.1:{port}\n")

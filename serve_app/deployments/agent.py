@@ -28,9 +28,9 @@ from serve_app.runs.execution import RunServices
 from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.store import RunStore
 from serve_app.runs.worker import HAND_OVER_S, RunWorker
+from serve_app.stores.log_store import RunLogStore
 from serve_app.stores.rate_limiter import TokenMeter
-from serve_app.stores.redis_health import RedisHealth
-from serve_app.stores.run_log import RunLogStore
+from serve_app.stores.store_checks import RedisHealth
 from serve_app.values import DependencyCheck
 
 if TYPE_CHECKING:

@@ -23,12 +23,10 @@ from serve_app.runs.event_log import RunEventLog
 from serve_app.runs.failover import FailoverAgent
 from serve_app.runs.feedback import FeedbackStore
 from serve_app.runs.metrics import RunMetrics
-from serve_app.stores.api_key_cache import ApiKeyCache
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.api_keys import ApiKeyCache, ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.log_store import RequestLogStore, RunLogStore
 from serve_app.stores.rate_limiter import RateLimiter
-from serve_app.stores.request_log import RequestLogStore
-from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -15,8 +15,8 @@ from serve_app.knowledge.index import KnowledgeIndex
 from serve_app.knowledge.passage_store import MilvusReplicas
 from serve_app.observability.logs import log_context
 from serve_app.resilience.deadline import elapsed_ms
+from serve_app.stores.log_store import RunLogStore
 from serve_app.stores.redis import RETRIES_DURING_RESTART
-from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle

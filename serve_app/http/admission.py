@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from serve_app.config import AdmissionSettings
     from serve_app.ports import Metrics
     from serve_app.resilience.fair_queue import Ticket
-    from serve_app.stores.api_key_cache import ApiKeyCache
+    from serve_app.stores.api_keys import ApiKeyCache
     from serve_app.stores.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serve_app.config import AccessSettings
     from serve_app.http.middleware.body_limits import EarlyRejection
     from serve_app.http.request_context import Network
-    from serve_app.stores.api_key_cache import ApiKeyCache
+    from serve_app.stores.api_keys import ApiKeyCache
     from serve_app.values import Caller, Scope
 
 log = logging.getLogger(__name__)

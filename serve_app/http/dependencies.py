@@ -16,11 +16,10 @@ from serve_app.observability.metrics_page import MetricsPage
 from serve_app.ports import Agent, Metrics, Retriever, Tools
 from serve_app.runs.event_log import RunEventLog
 from serve_app.runs.feedback import FeedbackStore
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.api_keys import ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.log_store import RequestLogStore, RunLogStore
 from serve_app.stores.rate_limiter import RateLimiter
-from serve_app.stores.request_log import RequestLogStore
-from serve_app.stores.run_log import RunLogStore
 from serve_app.values import Context, SessionId
 
 

@@ -61,21 +61,20 @@ class RedisAvailability:
             StoreUnavailable: Redis has been away for longer.
         """
         wait_s = max(0.0, min(self._left_s(), max_wait_s))
-        with self.observe_call():
-            try:
-                async with asyncio.timeout(max(AWAY_TIMEOUT_S, wait_s)):
-                    return await retry_until(call, wait_s, StoreUnavailable)
-            except TimeoutError:
-                raise StoreUnavailable("Redis did not answer") from None
+        return await self.call_once(lambda: retry_until(call, wait_s, StoreUnavailable), max(AWAY_TIMEOUT_S, wait_s))
 
-    async def call_once(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call once, without a time-out of its own.
+    async def call_once(self, call: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
+        """Call once; None is no time-out but the client's own.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         with self.observe_call():
-            return await call()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await call()
+            except TimeoutError:
+                raise StoreUnavailable("Redis did not answer") from None
 
     @contextmanager
     def observe_call(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,7 @@ class FaultStore:
             self._fresh_until = self._clock() + FRESH_S  # before the read: one request waits for it, not all
             self._faults = ()
             try:
-                self._faults = await self._availability.call_once(self._list_in_time)
+                self._faults = await self._availability.call_once(self.list_faults, READ_TIMEOUT_S)
             except StoreCorrupt as error:
                 logger.warning("faults_unreadable", extra={"error": error.message})
             except StoreUnavailable:
@@ -84,13 +83,6 @@ class FaultStore:
         with translate_redis_errors():
             await (self._redis.delete(FAULTS) if target is None else self._redis.hdel(FAULTS, target))
         self._fresh_until = float("-inf")
-
-    async def _list_in_time(self) -> tuple[Fault, ...]:
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                return await self.list_faults()
-        except TimeoutError:
-            raise StoreUnavailable("Redis did not answer") from None
 
 
 def _parse_fault(target: str, text: str) -> Fault | None:

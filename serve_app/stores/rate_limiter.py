@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from serve_app.config import LimitSettings
     from serve_app.ports import Metrics
-    from serve_app.stores.api_key_cache import ApiKeyCache
+    from serve_app.stores.api_keys import ApiKeyCache
     from serve_app.values import Caller, Context
 
 logger = logging.getLogger(__name__)

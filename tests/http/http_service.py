@@ -22,12 +22,10 @@ from serve_app.observability.metrics import InMemoryMetrics
 from serve_app.observability.metrics_page import MetricsPage
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.feedback import FeedbackStore
-from serve_app.stores.api_key_cache import ApiKeyCache
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.api_keys import ApiKeyCache, ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.log_store import RequestLogStore, RunLogStore
 from serve_app.stores.redis import create_redis_client
-from serve_app.stores.request_log import RequestLogStore
-from serve_app.stores.run_log import RunLogStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -12,11 +12,10 @@ from tcp_proxy import proxied
 from serve_app.config import RedisSettings
 from serve_app.errors import NotFound
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.stores import request_log
+from serve_app.stores import log_store
+from serve_app.stores.log_store import UNKNOWN_TENANT, RequestLogStore, RunLogStore
 from serve_app.stores.redis import create_redis_client
 from serve_app.stores.redis_keys import RunKeys, refusals_key, request_key
-from serve_app.stores.request_log import UNKNOWN_TENANT, RequestLogStore
-from serve_app.stores.run_log import RunLogStore
 from serve_app.values import Context, RequestLogLines, RunLogLine
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ TTL_S = 60
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_log, "WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr(log_store, "WRITE_EVERY_S", 0.01)
 
 
 def context(tenant: str = "default", request_id: str = "q", run_id: str = "r") -> Context:
@@ -98,7 +97,7 @@ async def test_tenants_read_their_own_and_operators_those_without_a_key_too(redi
 async def test_the_latest_refusals_of_a_tenant_are_kept_and_one_that_nobody_can_read_is_left_out(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_log, "MAX_REFUSALS", 5)
+    monkeypatch.setattr(log_store, "MAX_REFUSALS", 5)
     async with writing(redis) as store:
         for number in range(20):
             store.add_line("default", f"q{number}", refusal(number))

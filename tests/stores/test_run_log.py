@@ -15,10 +15,10 @@ from serve_app.errors import NotFound
 from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, RunLogHandler
 from serve_app.observability.redaction import Redactor
 from serve_app.resilience.tasks import cancel_and_wait
-from serve_app.stores import run_log
+from serve_app.stores import log_store
+from serve_app.stores.log_store import MAX_LINES, RunLogStore
 from serve_app.stores.redis import create_redis_client
 from serve_app.stores.redis_keys import RunKeys
-from serve_app.stores.run_log import MAX_LINES, RunLogStore
 from serve_app.values import Context
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ASKED = Context(request_id="q", run_id="x", session_id="s", deadline=0)
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_log, "WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr(log_store, "WRITE_EVERY_S", 0.01)
 
 
 def tell(trail: RunLogHandler, event: str, at: float = 1, run_id: str = "r", **fields: object) -> None:

@@ -17,16 +17,35 @@ from serve_app.observability.logs import JsonLogFormatter, RedactingFilter, RunL
 from serve_app.observability.redaction import Redactor
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.runs.feedback import FeedbackStore
-from serve_app.stores import run_log
-from serve_app.stores.api_key_cache import ApiKeyCache
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores import log_store
+from serve_app.stores.api_keys import ApiKeyCache, ApiKeyStore
 from serve_app.stores.fault_store import FaultStore
+from serve_app.stores.log_store import RequestLogStore, RunLogStore
 from serve_app.stores.rate_limiter import RateLimiter, TokenMeter
 from serve_app.stores.redis import translate_redis_errors
-from serve_app.stores.redis_keys import API_KEYS, FAULTS, TENANTS, FeedbackKeys, RunKeys, SessionKeys, rate_limit_key
-from serve_app.stores.run_log import RunLogStore
+from serve_app.stores.redis_keys import (
+    API_KEYS,
+    FAULTS,
+    TENANTS,
+    FeedbackKeys,
+    RunKeys,
+    SessionKeys,
+    rate_limit_key,
+    refusals_key,
+    request_key,
+)
 from serve_app.stores.stream_reader import StreamReader
-from serve_app.values import ApiKeyRequest, Caller, Context, Fault, Feedback, Metering, RateLimits, TenantLimits
+from serve_app.values import (
+    ApiKeyRequest,
+    Caller,
+    Context,
+    Fault,
+    Feedback,
+    Metering,
+    RateLimits,
+    RunLogLine,
+    TenantLimits,
+)
 
 if TYPE_CHECKING:
     from captured_logs import CapturedLogs
@@ -139,7 +158,7 @@ class Raises:
 async def test_lines_that_cannot_be_told_or_written_cost_no_other(
     redis: Any, monkeypatch: pytest.MonkeyPatch, captured_logs: CapturedLogs
 ) -> None:
-    monkeypatch.setattr(run_log, "WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr(log_store, "WRITE_EVERY_S", 0.01)
     trail = RunLogHandler(JsonLogFormatter(PROCESS), RedactingFilter(Redactor()))
     writing = asyncio.create_task(RunLogStore(redis, 60).write_forever(trail))
     await redis.set(RunKeys("default", "poison").lines, "no stream")
@@ -167,6 +186,27 @@ async def test_lines_that_cannot_be_told_or_written_cost_no_other(
     await cancel_and_wait(writing)
     dropped = captured_logs.of("run_lines_dropped")[0]["count"]
     assert dropped >= 8
+
+
+async def test_a_corrupt_key_of_refusals_costs_no_other_entry_and_is_counted(
+    redis: Any, monkeypatch: pytest.MonkeyPatch, captured_logs: CapturedLogs
+) -> None:
+    monkeypatch.setattr(log_store, "WRITE_EVERY_S", 0.01)
+    await redis.set(refusals_key("poison"), "no stream")
+    store = RequestLogStore(redis, RunLogStore(redis, 60), 60)
+    line = RunLogLine(ts="1", level="INFO", process="Ingress", event="turn_refused", fields={})
+    for tenant in ("other", "poison", "other", "poison"):
+        store.add_line(tenant, "q", line)
+    store.link_run(context("poison"))
+    writing = asyncio.create_task(store.write_forever())
+    async with asyncio.timeout(5):
+        while not captured_logs.of("request_log_dropped"):  # noqa: ASYNC110 - for want of an event
+            await asyncio.sleep(0.01)
+    await cancel_and_wait(writing)
+    assert [each["count"] for each in captured_logs.of("request_log_dropped")] == [2]
+    assert (await store.read(context("other"), "q")).lines == (line, line)
+    assert await redis.ttl(refusals_key("other")) > 0
+    assert await redis.get(request_key("poison", "q")) == "r"
 
 
 async def test_a_stored_line_that_is_garbage_costs_no_other_line(redis: Any) -> None:

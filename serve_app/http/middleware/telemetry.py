@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.ports import Metrics
-    from serve_app.stores.request_log import RequestLogStore
+    from serve_app.stores.log_store import RequestLogStore
     from serve_app.values import Failure
 
 logger = logging.getLogger(__name__)

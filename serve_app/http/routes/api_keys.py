@@ -11,7 +11,7 @@ from serve_app.errors import NotFound
 from serve_app.http.dependencies import WITHIN_DEADLINE, Services, ServicesDep
 from serve_app.http.json_body import JsonRoute, json_response
 from serve_app.http.openapi import body_error_responses, error_responses
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.api_keys import ApiKeyStore
 from serve_app.values import (
     ApiKey,
     ApiKeyList,

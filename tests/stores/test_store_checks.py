@@ -12,7 +12,7 @@ from tcp_proxy import proxied
 
 from serve_app.config import RedisSettings
 from serve_app.stores.redis import create_redis_client
-from serve_app.stores.redis_health import MAX_CLOCK_SKEW_S, PING_TIMEOUT_S, RedisHealth, check_clock
+from serve_app.stores.store_checks import MAX_CLOCK_SKEW_S, PING_TIMEOUT_S, RedisHealth, check_clock
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

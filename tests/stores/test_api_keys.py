@@ -16,8 +16,7 @@ from serve_app.config import RedisSettings
 from serve_app.errors import NotFound, StoreUnavailable
 from serve_app.observability.metric_catalogue import ACCESS_AGE_S
 from serve_app.observability.metrics import InMemoryMetrics
-from serve_app.stores.api_key_cache import OPERATOR, ApiKeyCache
-from serve_app.stores.api_key_store import ApiKeyStore
+from serve_app.stores.api_keys import OPERATOR, ApiKeyCache, ApiKeyStore
 from serve_app.stores.redis import create_redis_client
 from serve_app.stores.redis_keys import ACCESS_VERSION, API_KEYS
 from serve_app.values import SCOPES, ApiKey, ApiKeyRequest, Caller, RateLimits, TenantEntry, TenantLimits
