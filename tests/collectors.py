@@ -51,7 +51,7 @@ class Collector:
     def traces(self) -> set[str]:
         return {span.trace for span in self.spans}
 
-    def named(self, name: str) -> ReceivedSpan:
+    def span_of(self, name: str) -> ReceivedSpan:
         (found,) = [span for span in self.spans if span.name == name]
         return found
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRIES = 3
-TOLD = ("raylet.err", "raylet.out", "gcs_server.out", "dashboard_agent.log")
+LOG_FILES = ("raylet.err", "raylet.out", "gcs_server.out", "dashboard_agent.log")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def _begin(options: dict[str, Any]) -> None:
                 ray.init(address="local", num_cpus=2, include_dashboard=False, **options)
             except Exception as error:
                 begun = [process for process in psutil.Process().children() if process.pid not in before]
-                _tell(error, begun)
+                _print_logs(error, begun)
                 ray.shutdown()
                 _end(begun)
                 if not left:
@@ -53,9 +53,9 @@ def _begin(options: dict[str, Any]) -> None:
                 return
 
 
-def _tell(error: Exception, begun: list[psutil.Process]) -> None:
+def _print_logs(error: Exception, begun: list[psutil.Process]) -> None:
     print(f"Ray did not begin: {error}", *(f"{each.name()}: {each.status()}" for each in begun), file=sys.stderr)
-    for name in TOLD:
+    for name in LOG_FILES:
         for log in Path("/tmp/ray/session_latest/logs").glob(name):
             lines = log.read_text(errors="replace").splitlines()[-15:]
             print(f"--- {name}", *lines, sep="\n", file=sys.stderr)

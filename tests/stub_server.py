@@ -45,7 +45,7 @@ def stub_app() -> FastAPI:
         body = await request.json()
         app.state.seen.append((dict(request.headers), body))
         moods = app.state.moods.get(body["model"])
-        model, at, after = (moods.pop(0) if moods else _named(body)).partition("@")
+        model, at, after = (moods.pop(0) if moods else _model_name(body)).partition("@")
         if model in REFUSALS:
             status, code = REFUSALS[model]
             error = {"message": SECRET_TEXT, "type": code, "code": code}
@@ -67,14 +67,14 @@ def stub_app() -> FastAPI:
     return app
 
 
-def _named(body: dict[str, Any]) -> str:
+def _model_name(body: dict[str, Any]) -> str:
     """The mood that the model has by its name, or by the user's words."""
     if not body["model"].endswith("-heeding"):
         return str(body["model"])
     roles = [each["role"] for each in body["messages"]]
     asked = len(roles) - 1 - roles[::-1].index("user")
-    told = re.match(r"be ([^:]+)", body["messages"][asked]["content"])
-    moods = told[1].split(", then ") if told else []
+    moods_match = re.match(r"be ([^:]+)", body["messages"][asked]["content"])
+    moods = moods_match[1].split(", then ") if moods_match else []
     step = roles[asked:].count("assistant")
     return moods[step] if step < len(moods) else "well"
 

@@ -41,8 +41,8 @@ def test_every_pin_is_what_is_installed() -> None:
 
 def test_everything_that_the_project_asks_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {_canonical(re.match(r"[A-Za-z0-9._-]+", each)[0]) for each in asked}  # type: ignore[index]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {_canonical(re.match(r"[A-Za-z0-9._-]+", each)[0]) for each in requirements}  # type: ignore[index]
     assert names - _pins().keys() == set()
 
 

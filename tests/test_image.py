@@ -105,7 +105,7 @@ def test_its_steps_make_a_service_that_another_user_can_start(open_folder: Path)
     environment = {"HOME": str(home), "PATH": f"{venv / 'bin'}:/usr/bin:/bin", "SERVE_APP_DATA_DIR": str(home / "data")}
     code = "import os, serve_app, serve_app.app; print(os.getuid(), serve_app.__file__)"
     options: dict[str, Any] = {"cwd": home, "env": environment, "capture_output": True, "text": True, "timeout": 120}
-    said = subprocess.run([*as_user, str(venv / "bin" / "python"), "-c", code], check=False, **options)
-    assert said.stdout.startswith(f"{UID} {venv}"), said.stderr
+    ran = subprocess.run([*as_user, str(venv / "bin" / "python"), "-c", code], check=False, **options)
+    assert ran.stdout.startswith(f"{UID} {venv}"), ran.stderr
     checked = subprocess.run([*as_user, "serve-app", "check"], check=False, **options)
     assert checked.returncode == 0 or "port" in checked.stdout + checked.stderr, checked.stdout + checked.stderr

@@ -36,9 +36,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def found(text: str, *, stopped: bool = False) -> list[str]:
     """The problems of a configuration, as they are printed."""
     Path("app.yaml").write_text(text, encoding="utf-8")
-    told = [str(problem) for problem in find_problems("app.yaml", stopped=stopped)]
-    assert all("\n" not in line and "Traceback" not in line for line in told)
-    return told
+    problems = [str(problem) for problem in find_problems("app.yaml", stopped=stopped)]
+    assert all("\n" not in line and "Traceback" not in line for line in problems)
+    return problems
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_the_shipped_laptop_configuration_has_no_problem() -> None:
 
 
 def test_what_keeps_a_fallback_from_being_asked_is_told_once_at_its_line() -> None:
-    told = found(
+    problems = found(
         """\
 model:
   name: offline
@@ -108,7 +108,7 @@ milvus: http://127.0.0.1:1
 redis: redis://127.0.0.1:1
 """
     )
-    assert [line for line in told if "model" in line] == [
+    assert [line for line in problems if "model" in line] == [
         (
             "app.yaml:5: model.fallbacks.0.api_key_env: the environment variable NOT_SET_KEY is not set. "
             "Set it, or put it into .env"
@@ -127,7 +127,7 @@ def test_problems_of_every_kind_are_told_at_once(here: Path, free_port: int, mon
     monkeypatch.setenv("SERVE_APP_MODEL_BASE_URL", "nowhere")
     monkeypatch.setenv("SERVE_APP_MODEL_API_KEY", "")
     monkeypatch.setenv("SERVE_APP_DATA_DIR", "/dev/null/data")
-    told = found(
+    problems = found(
         f"""\
 modle: {{name: offline}}
 redis: redis://127.0.0.1:{free_port}/0
@@ -152,14 +152,14 @@ knowledge:
         "app.yaml:2: redis.url: Redis does not answer (",
         "/dev/null/data: the data folder cannot be used: /dev/null is not a writable folder.",
     ]
-    assert len(told) == len(beginnings), told
+    assert len(problems) == len(beginnings), problems
     for beginning in beginnings:
-        assert any(line.startswith(beginning) for line in told), beginning
+        assert any(line.startswith(beginning) for line in problems), beginning
 
 
 def test_a_problem_that_two_checks_see_is_told_once() -> None:
-    told = found("model: {name: 'openai:glm-4', api_key_env: NOT_SET_KEY}\n")
-    assert len(told) == 1
+    problems = found("model: {name: 'openai:glm-4', api_key_env: NOT_SET_KEY}\n")
+    assert len(problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_an_unreadable_env_file_is_a_problem_too(here: Path) -> None:
 
 def test_a_name_that_stands_for_no_tool_is_told() -> None:
     Path("team_names.py").write_text("async def tool(number: str) -> str:\n    'Look up.'\n")
-    told = found(
+    problems = found(
         """\
 tools:
   a: {function: "team_names:tool", fallback: b}
@@ -300,7 +300,7 @@ tools:
     two: {tools: [b, a]}
 """
     )
-    assert [line.split(". ")[0] for line in told] == [
+    assert [line.split(". ")[0] for line in problems] == [
         "app.yaml:6: tools.e.http.parameters: {id} stands in the URL, but is no required parameter",
         "app.yaml:2: tools.a.fallback: b has an effect, so that it cannot be a fallback",
         "app.yaml:4: tools.c.fallback: a tool cannot be its own fallback",
@@ -311,9 +311,9 @@ tools:
 
 
 def test_a_live_tool_that_does_not_exist_is_told() -> None:
-    told = found(
+    problems = found(
         "tools: {order_query: {function: 'my:f'}}\ncache: {ttl_s: 60, live_tools: [order_query, order_qurey]}\n"
     )
-    assert [line for line in told if "cache" in line] == [
+    assert [line for line in problems if "cache" in line] == [
         "app.yaml:2: cache.live_tools.1: there is no tool order_qurey. Name a tool of the section tools"
     ]

@@ -112,7 +112,7 @@ class Scripted(BaseChatModel):
     """Gives the replies in turn and remembers what it was asked; after the last one it hangs."""
 
     replies: list[AIMessage]
-    asked: list[list[BaseMessage]]
+    requests: list[list[BaseMessage]]
     tools_bound: list[int]
     faults: list[Any]
     hanging: asyncio.Event
@@ -131,16 +131,16 @@ class Scripted(BaseChatModel):
         raise NotImplementedError
 
     async def _next(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
-        self.asked.append(messages)
+        self.requests.append(messages)
         self.tools_bound.append(len(kwargs.get("tools", [])))
         self.faults.append(kwargs.get("faults"))
-        if len(self.asked) > len(self.replies):
+        if len(self.requests) > len(self.replies):
             await self._hang()
-        given = self.replies[len(self.asked) - 1]
+        given = self.replies[len(self.requests) - 1]
         if isinstance(given, Broken) and not given.text:
             raise ModelUnavailable("It broke off")
         usage = {**USAGE, "input_tokens": self.tokens}
-        return given.model_copy(update={"usage_metadata": usage, "id": given.id or f"m{len(self.asked)}"})
+        return given.model_copy(update={"usage_metadata": usage, "id": given.id or f"m{len(self.requests)}"})
 
     async def _hang(self) -> None:
         self.hanging.set()
@@ -297,14 +297,14 @@ class DyingStore(RunStore):
 
     async def append(self, appends: Sequence[RunAppend]) -> list[WriteResult]:
         await self.alive()
-        kept = await super().append([self._until_death(each) for each in appends])
+        results = await super().append([self._until_death(each) for each in appends])
         entries = [entry for each in appends for entry in each.entries]
         if any(entry.event.id >= self.last for entry in entries):
             self.dead.set()
         if self.pace:
             await self.pace.log(sum(isinstance(each.event.data, ToolCall) for each in entries))
         await self.alive()
-        return kept
+        return results
 
     async def reserve(self, context: Context, epoch: int, call: str) -> Any:
         await self.alive()
@@ -321,7 +321,7 @@ class DyingStore(RunStore):
 
 
 def _scripted(replies: Sequence[AIMessage]) -> Scripted:
-    return Scripted(replies=list(replies), asked=[], tools_bound=[], faults=[], hanging=asyncio.Event())
+    return Scripted(replies=list(replies), requests=[], tools_bound=[], faults=[], hanging=asyncio.Event())
 
 
 def _chain(*models: Scripted) -> FallbackModel:
@@ -387,9 +387,9 @@ class AgentProcess:
         self.worker = RunWorker(RunServices(redis, self.store, writer, self.runs, turn.run, tracer), max_runs)
         self.emitted: list[EventData] = []
 
-    async def follow(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
+    async def follow(self, turn_context: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
         """The run's events, until it ends here."""
-        return [event async for event in self.worker.follow(asked, request, after)]
+        return [event async for event in self.worker.follow(turn_context, request, after)]
 
     async def ask(self, text: str = "hello", seconds: float = 10, **given: Any) -> Answer:
         last = await self._end(text, seconds, **given)
@@ -407,11 +407,11 @@ class AgentProcess:
         return self.emitted[-1]
 
     def tool_messages(self, step: int) -> list[ToolMessage]:
-        return [message for message in self.model.asked[step] if isinstance(message, ToolMessage)]
+        return [message for message in self.model.requests[step] if isinstance(message, ToolMessage)]
 
     def kinds(self, step: int) -> list[str]:
         """What sorts of messages the model was asked with."""
-        return [message.type for message in self.model.asked[step]]
+        return [message.type for message in self.model.requests[step]]
 
     async def die(self) -> None:
         """Stop like a process that gets SIGKILL: nothing is released, nobody is notified."""
@@ -431,9 +431,9 @@ def dying_store(last: int, pace: Pace | None = None) -> type[DyingStore]:
     return type("Dying", (DyingStore,), {"last": last, "pace": pace})
 
 
-async def killed(agent: AgentProcess, asked: Context, request: ChatRequest, after: int = 0) -> bool:
+async def killed(agent: AgentProcess, turn_context: Context, request: ChatRequest, after: int = 0) -> bool:
     """Run the turn until its process dies; False where the turn ends before."""
-    following = asyncio.create_task(agent.follow(asked, request, after))
+    following = asyncio.create_task(agent.follow(turn_context, request, after))
     dying = asyncio.create_task(agent.store.dead.wait())  # type: ignore[attr-defined]
     await asyncio.wait({following, dying}, return_when=asyncio.FIRST_COMPLETED, timeout=5)
     assert following.done() or dying.done()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agent_process import AgentProcess
 
-KEPT = CacheSettings(ttl_s=60, live_tools=("order_query",))
+CACHING = CacheSettings(ttl_s=60, live_tools=("order_query",))
 sessions = itertools.count()
 
 
@@ -33,7 +33,7 @@ class EchoModel(BaseChatModel):
     Its answer ends with what the tool brought. `fails` it answers by an error.
     """
 
-    asked: Counter[str]
+    calls: Counter[str]
     """How often it was asked to begin with a question."""
     pause_s: float = 0.0
     gate: asyncio.Event | None = None
@@ -67,8 +67,8 @@ class EchoModel(BaseChatModel):
         question = next(str(each.content) for each in reversed(messages) if isinstance(each, HumanMessage))
         tool = question.split(" it:")[0] if " it:" in question else ""
         if isinstance(messages[-1], ToolMessage):
-            return _said(f"Answer to {question} by {messages[-1].content}")
-        self.asked[question] += 1
+            return _text_reply(f"Answer to {question} by {messages[-1].content}")
+        self.calls[question] += 1
         if self.gate:
             await self.gate.wait()
         await asyncio.sleep(self.pause_s)
@@ -77,11 +77,11 @@ class EchoModel(BaseChatModel):
         if tool:
             name = "knowledge_search" if tool == "search" else tool
             call = {"id": f"call_{uuid4().hex}", "name": name, "args": {"text": "x", "query": "x"}}
-            return _said("", call)
-        return _said(f"Answer to {question}")
+            return _text_reply("", call)
+        return _text_reply(f"Answer to {question}")
 
 
-def _said(text: str, *calls: dict[str, Any]) -> AIMessage:
+def _text_reply(text: str, *calls: dict[str, Any]) -> AIMessage:
     return AIMessage(text, tool_calls=list(calls), usage_metadata=USAGE)  # type: ignore[arg-type]
 
 
@@ -89,9 +89,13 @@ class AgentPool:
     """Processes that keep answers, over one Redis and with one model."""
 
     def __init__(
-        self, start_agent: Callable[..., AgentProcess], agents: int = 2, cache: CacheSettings = KEPT, **given: Any
+        self,
+        start_agent: Callable[..., AgentProcess],
+        agents: int = 2,
+        cache: CacheSettings = CACHING,
+        **given: Any,
     ):
-        self.model = EchoModel(asked=Counter())
+        self.model = EchoModel(calls=Counter())
         self.agents = [
             start_agent(fallback=_chain(self.model), cache=cache, max_runs=1000, **given)  # type: ignore[arg-type]
             for _ in range(agents)
@@ -107,10 +111,10 @@ class AgentPool:
     async def end(self, text: str, agent: AgentProcess | None = None, **given: Any) -> Answer | Failed:
         """How the turn ends; what is given are fields of its context."""
         session, stream = given.pop("session_id", f"s{next(sessions)}"), given.pop("stream", False)
-        asked = context(session=session).model_copy(update=given)
+        turn_context = context(session=session).model_copy(update=given)
         chosen = agent or next(self._turns)
         request = ChatRequest(user_input=text, session_id=session, stream=stream)
-        events = await chosen.follow(asked, request)
+        events = await chosen.follow(turn_context, request)
         chosen.emitted = [event.data for event in events]
         last: Any = chosen.emitted[-1]
         return last
@@ -126,7 +130,7 @@ class AgentPool:
     async def begun(self, question: str, times: int = 1) -> None:
         """Wait until the model was asked so often."""
         for _ in range(1000):
-            if self.model.asked[question] >= times:
+            if self.model.calls[question] >= times:
                 return
             await asyncio.sleep(0.005)
         raise TimeoutError(question)

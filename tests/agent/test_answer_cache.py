@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agent_process import AgentProcess, context
-from cache_harness import KEPT, AgentPool
+from cache_harness import CACHING, AgentPool
 
 from serve_app import cache
 from serve_app.config import CacheSettings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Open = Callable[..., AgentProcess]
 
 
-async def kept(redis: Redis) -> list[str]:
+async def cached_answers(redis: Redis) -> list[str]:
     """The answers in Redis."""
     keys = await redis.keys("serve_app:answer:*}")
     return [await redis.hget(key, "answer") for key in keys]
@@ -42,7 +42,7 @@ async def test_a_second_equal_question_is_answered_without_the_model(start_agent
     assert first.session_id != second.session_id
     same = {"result", "citations", "tool_calls", "model", "status"}
     assert first.model_dump(include=same) == second.model_dump(include=same)
-    assert (pool.model.asked.total(), pool.lookups) == (1, {"miss": 1, "hit": 1})
+    assert (pool.model.calls.total(), pool.lookups) == (1, {"miss": 1, "hit": 1})
 
 
 async def test_citations_are_kept(start_agent: Open) -> None:
@@ -73,13 +73,13 @@ async def test_a_stream_tells_the_run_the_text_and_the_answer(start_agent: Open)
 async def test_a_conversation_remembers_the_turn_as_if_it_had_been_made(start_agent: Open) -> None:
     pool = AgentPool(start_agent, agents=1)
     first, second = await pool.ask("echo it: one"), await pool.ask("echo  it: one")
-    kept = [
+    exchanges = [
         (await pool.agents[0].memory.session(context(session=each.session_id), 9)).exchanges[0]
         for each in (first, second)
     ]
-    assert kept[1].messages[0].content == "echo  it: one"
-    assert kept[1].messages[1:] == kept[0].messages[1:]
-    assert (kept[1].run_id, len(kept[1].messages)) == (second.run_id, 4)
+    assert exchanges[1].messages[0].content == "echo  it: one"
+    assert exchanges[1].messages[1:] == exchanges[0].messages[1:]
+    assert (exchanges[1].run_id, len(exchanges[1].messages)) == (second.run_id, 4)
 
 
 async def test_the_same_question_after_another_conversation_is_another_question(start_agent: Open) -> None:
@@ -88,7 +88,7 @@ async def test_the_same_question_after_another_conversation_is_another_question(
         await pool.ask(before, session_id=session)
         answer = await pool.ask("and now?", session_id=session)
         assert answer.cached is (session == "c"), session
-    assert pool.model.asked["and now?"] == 2
+    assert pool.model.calls["and now?"] == 2
 
 
 async def test_what_a_tools_call_was_named_by_its_provider_makes_no_other_conversation(start_agent: Open) -> None:
@@ -110,8 +110,8 @@ async def test_an_answer_is_not_kept_that_a_tool_had_a_part_in_which_is_not_pure
     monkeypatch.setattr("serve_app.agent.tool_dispatch.FAILOVER_PAUSES_S", ())
     pool = AgentPool(start_agent)
     assert [(await pool.ask(question)).cached for _ in range(2)] == [False, False]
-    assert pool.model.asked[question] == 2
-    assert await kept(redis) == []
+    assert pool.model.calls[question] == 2
+    assert await cached_answers(redis) == []
 
 
 PLANTED = {
@@ -137,7 +137,7 @@ async def test_nothing_personal_is_kept(
             for agent in pool.agents:
                 monkeypatch.setattr(agent.tools, "call", _telling(agent.tools.call, text))
         assert not (await pool.ask(question, session_id=session)).cached
-    assert await kept(redis) == []
+    assert await cached_answers(redis) == []
 
 
 async def test_an_answer_is_not_kept_where_a_tool_was_given_what_it_marks_as_sensitive(
@@ -147,7 +147,7 @@ async def test_an_answer_is_not_kept_where_a_tool_was_given_what_it_marks_as_sen
     for agent in pool.agents:
         agent.tools.sensitive = {"text"}
     assert [(await pool.ask("echo it: one")).cached for _ in range(2)] == [False, False]
-    assert await kept(redis) == []
+    assert await cached_answers(redis) == []
 
 
 def _telling(call: Any, text: str) -> Any:
@@ -162,7 +162,7 @@ async def test_a_tenant_never_hits_another_ones_answer(start_agent: Open) -> Non
     for tenant in ("a", "b"):
         answers = [await pool.ask("one", tenant=tenant) for _ in range(2)]
         assert [each.cached for each in answers] == [False, True]
-    assert pool.model.asked["one"] == 2
+    assert pool.model.calls["one"] == 2
 
 
 @pytest.mark.parametrize("settings", [{"prompt": "Be brief."}, {"max_steps": 3}], ids=["prompt", "another"])
@@ -181,8 +181,8 @@ async def test_agents_with_other_tools_share_nothing(start_agent: Open) -> None:
 
 async def test_a_faulty_turn_is_neither_answered_from_what_is_kept_nor_kept(start_agent: Open) -> None:
     pool = AgentPool(start_agent)
-    asked = [(await pool.ask("one", faults=faults)).cached for faults in ((FAULT,), (), (FAULT,), ())]
-    assert asked == [False, False, False, True]
+    cached = [(await pool.ask("one", faults=faults)).cached for faults in ((FAULT,), (), (FAULT,), ())]
+    assert cached == [False, False, False, True]
     assert pool.lookups == {"bypassed": 2, "miss": 1, "hit": 1}
 
 
@@ -236,7 +236,7 @@ async def test_hundreds_of_questions_with_repeats_are_answered_right_and_each_on
     answers = await asyncio.gather(*map(ask, questions))
     assert [each.result for each in answers] == [f"Answer to {question}" for question in questions]
     assert sum(each.cached for each in answers) == 90
-    assert pool.model.asked == dict.fromkeys(distinct, 1)
+    assert pool.model.calls == dict.fromkeys(distinct, 1)
     lookups = pool.lookups
     assert (lookups["miss"], lookups["hit"] + lookups.get("joined", 0)) == (210, 90)
 
@@ -248,7 +248,7 @@ async def test_a_hundred_equal_questions_at_once_cost_one_call_of_the_model(star
     assert {each.result for each in answers} == {"Answer to one"}
     assert sum(not each.cached for each in answers) == 1
     assert pool.lookups == {"miss": 1, "joined": 99}
-    assert pool.model.asked == {"one": 1}
+    assert pool.model.calls == {"one": 1}
 
 
 async def test_those_who_waited_for_an_answer_that_is_not_for_others_ask_at_once_and_side_by_side(
@@ -259,7 +259,7 @@ async def test_those_who_waited_for_an_answer_that_is_not_for_others_ask_at_once
     begun = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(pool.ask("save it: one") for _ in range(20)))
     assert not any(each.cached for each in answers)
-    assert pool.model.asked["save it: one"] == 20
+    assert pool.model.calls["save it: one"] == 20
     assert asyncio.get_running_loop().time() - begun < 5, "one after the other they take eight seconds"
     assert pool.lookups == {"miss": 20}
 
@@ -269,25 +269,27 @@ async def test_those_who_waited_for_one_that_fails_ask_at_once_and_side_by_side(
     pool.model.pause_s = 0.3
     ends = await asyncio.gather(*(pool.end("fails") for _ in range(4)))
     assert all(isinstance(each, Failed) for each in ends)
-    assert pool.model.asked["fails"] == 4
+    assert pool.model.calls["fails"] == 4
 
 
 async def test_another_one_leads_where_the_run_that_leads_is_cancelled(start_agent: Open, redis: Redis) -> None:
     pool = AgentPool(start_agent)
     pool.model.gate = asyncio.Event()
-    asked = context(session="leader")
-    leading = asyncio.create_task(pool.agents[0].follow(asked, ChatRequest(user_input="one", session_id="leader")))
+    turn_context = context(session="leader")
+    leading = asyncio.create_task(
+        pool.agents[0].follow(turn_context, ChatRequest(user_input="one", session_id="leader"))
+    )
     await pool.begun("one")
     waiting = [asyncio.create_task(pool.ask("one")) for _ in range(10)]
     await asyncio.sleep(0.1)
     begun = asyncio.get_running_loop().time()
-    await cancel_run(redis, RunKeys("default", asked.run_id), 100)
+    await cancel_run(redis, RunKeys("default", turn_context.run_id), 100)
     await pool.begun("one", 2)
     assert asyncio.get_running_loop().time() - begun < cache.LEAD_MS / 1000
     pool.model.gate.set()
     answers = await asyncio.gather(*waiting)
     assert sum(each.cached for each in answers) == 9
-    assert pool.model.asked["one"] == 2
+    assert pool.model.calls["one"] == 2
     await leading
 
 
@@ -318,7 +320,7 @@ async def test_another_one_leads_where_the_process_that_leads_dies(start_agent: 
     assert (
         sum(not each.cached for each in answers) <= 2
     )  # the run of the dead one is taken over, too, and asks with them
-    assert pool.model.asked["one"] <= 3
+    assert pool.model.calls["one"] <= 3
     leading.cancel()
 
 
@@ -360,7 +362,7 @@ async def test_a_leader_is_renewed_for_as_long_as_it_takes(start_agent: Open) ->
     pool.model.pause_s = 2
     answers = await asyncio.gather(*(pool.ask("one") for _ in range(10)))
     assert sum(each.cached for each in answers) == 9
-    assert pool.model.asked["one"] == 1
+    assert pool.model.calls["one"] == 1
 
 
 async def test_while_redis_is_away_turns_go_on_without(start_agent: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,4 +376,4 @@ async def test_while_redis_is_away_turns_go_on_without(start_agent: Open, monkey
 
 def test_what_is_kept_by_default_is_nothing() -> None:
     assert CacheSettings().ttl_s is None
-    assert KEPT.ttl_s
+    assert CACHING.ttl_s

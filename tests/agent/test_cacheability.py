@@ -40,8 +40,8 @@ def test_all_else_that_the_model_reads_does() -> None:
         "another answer": [*turn()[:-1], AIMessage("It is 1.")],
         "by another role": [*turn()[:-1], HumanMessage("It is one.")],
     }
-    told = [hashable_messages(turn()), *(hashable_messages(each) for each in others.values())]
-    assert all(one != other for place, one in enumerate(told) for other in told[:place])
+    hashes = [hashable_messages(turn()), *(hashable_messages(each) for each in others.values())]
+    assert all(one != other for place, one in enumerate(hashes) for other in hashes[:place])
 
 
 def test_which_result_is_which_calls_counts() -> None:

@@ -36,11 +36,11 @@ class Unrecorded(RunStore):
         raise StoreUnavailable("Redis did not answer")
 
 
-async def _cancelled(agent: AgentProcess, asked: Context) -> list[RunEvent]:
+async def _cancelled(agent: AgentProcess, turn_context: Context) -> list[RunEvent]:
     """What is seen of a run that a client cancels, until it has ended in its process."""
-    following = asyncio.create_task(agent.follow(asked, REQUEST))
+    following = asyncio.create_task(agent.follow(turn_context, REQUEST))
     await agent.tools.begun.wait()
-    assert await cancel_run(agent.redis, RunKeys("default", asked.run_id), 100)
+    assert await cancel_run(agent.redis, RunKeys("default", turn_context.run_id), 100)
     return await asyncio.wait_for(following, 2)
 
 
@@ -63,15 +63,15 @@ async def test_an_effect_that_cannot_be_recorded_is_not_made(start_agent: Open) 
     assert [(call.status, call.attempts) for call in answer.tool_calls] == [("refused", 0), ("ok", 1), ("ok", 1)]
     assert (answer.status, set(answer.degraded) - {"memory"}) == ("degraded", {"tool:pay"})
     assert sorted(text for text, _ in agent.tools.made) == ["y", "z"]
-    told = agent.tool_messages(1)[0]
-    assert (told.status, "was not called" in told.text) == ("error", True)
+    result = agent.tool_messages(1)[0]
+    assert (result.status, "was not called" in result.text) == ("error", True)
 
 
 async def test_tools_only_look_where_the_requests_key_cannot_be_kept(start_agent: Open) -> None:
     calls = (("pay", {"text": "x"}), ("save", {"text": "y"}), ("echo", {"text": "z"}))
     agent = start_agent(reply("", *calls), reply("Not paid."))
-    asked = context().model_copy(update={"effects": False})
-    *_, last = await agent.follow(asked, ChatRequest(user_input="first", session_id="s"))
+    turn_context = context().model_copy(update={"effects": False})
+    *_, last = await agent.follow(turn_context, ChatRequest(user_input="first", session_id="s"))
     assert isinstance(last.data, Answer)
     assert [call.status for call in last.data.tool_calls] == ["refused", "refused", "ok"]
     assert [text for text, _ in agent.tools.made] == ["z"]
@@ -134,12 +134,12 @@ async def test_a_turn_whose_time_runs_out_during_an_effect_is_remembered_without
 
 
 async def test_a_turn_that_is_cancelled_during_an_effect_is_remembered_without_its_outcome(start_agent: Open) -> None:
-    agent, asked = start_agent(reply("", ("pay", {"text": "x"})), reply("Two.")), context()
+    agent, turn_context = start_agent(reply("", ("pay", {"text": "x"})), reply("Two.")), context()
     agent.tools.hang = True
-    assert not any(event.last for event in await _cancelled(agent, asked))
+    assert not any(event.last for event in await _cancelled(agent, turn_context))
     assert await _remembered(agent) == [_paid(NO_RESULT)]
-    log = await agent.store.read_entries(asked)
-    assert [each.event.data for each in log][-1] == Cancelled(run_id=asked.run_id)
+    log = await agent.store.read_entries(turn_context)
+    assert [each.event.data for each in log][-1] == Cancelled(run_id=turn_context.run_id)
     await agent.ask("second")
     assert agent.kinds(1) == ["system", "human", "ai", "tool", "ai", "human"]
 
@@ -153,10 +153,10 @@ async def test_a_turn_that_is_cancelled_without_an_effect_is_not_remembered(star
 
 
 async def test_a_turn_that_is_cancelled_after_an_effect_stops_its_model_and_is_remembered(start_agent: Open) -> None:
-    agent, asked = start_agent(reply("", ("pay", {"text": "x"}))), context()
-    following = asyncio.create_task(agent.follow(asked, REQUEST))
+    agent, turn_context = start_agent(reply("", ("pay", {"text": "x"}))), context()
+    following = asyncio.create_task(agent.follow(turn_context, REQUEST))
     await agent.model.hanging.wait()
-    await cancel_run(agent.redis, RunKeys("default", asked.run_id), 100)
+    await cancel_run(agent.redis, RunKeys("default", turn_context.run_id), 100)
     await asyncio.wait_for(following, 1.5)
     assert agent.model.stopped
     assert await _remembered(agent) == [_paid("x")]
@@ -171,15 +171,15 @@ STEPS_AT = {2: 1, 3: 1, 4: 2, 5: 2}
 async def test_an_effect_is_remembered_though_its_process_died_and_the_turn_does_not_end_well(
     start_agent: Open, last: int, end: str
 ) -> None:
-    asked = context()
+    turn_context = context()
     script = [reply("", ("pay", {"text": "x"})), reply("", ("echo", {"text": "y"}))]
     first = start_agent(*script, store=dying_store(last))
-    assert await killed(first, asked, REQUEST)
+    assert await killed(first, turn_context, REQUEST)
     second = start_agent(*script[STEPS_AT[last] :], *([NO_MORE] if end == "failed" else []))
-    following = asyncio.create_task(second.follow(asked, REQUEST, last))
+    following = asyncio.create_task(second.follow(turn_context, REQUEST, last))
     if end == "cancelled":
         await second.model.hanging.wait()
-        await cancel_run(second.redis, RunKeys("default", asked.run_id), 100)
+        await cancel_run(second.redis, RunKeys("default", turn_context.run_id), 100)
     await asyncio.wait_for(following, 2)
     assert await _remembered(second) == [[*_paid("x")[:3], ("assistant", ""), ("tool", "y"), ("assistant", NO_ANSWER)]]
 
@@ -188,19 +188,19 @@ async def test_an_effect_is_remembered_though_its_process_died_and_the_turn_does
 async def test_a_turn_whose_session_is_forgotten_stops_and_leaves_nothing(
     start_agent: Open, redis: Redis, name: str
 ) -> None:
-    agent, asked = (
+    agent, turn_context = (
         start_agent(reply("Hi."), reply("", (name, {"text": "x"})), reply("Never."), reply("Three.")),
         context(),
     )
     await agent.ask("before")
     agent.tools.hang = True
-    following = asyncio.create_task(agent.follow(asked, REQUEST))
+    following = asyncio.create_task(agent.follow(turn_context, REQUEST))
     await agent.tools.begun.wait()
     holder = await agent.memory.forget(context())
-    assert holder == RunKeys("default", asked.run_id)
+    assert holder == RunKeys("default", turn_context.run_id)
     await cancel_run(redis, holder, 100)
     await asyncio.wait_for(following, 2)
-    assert (len(agent.model.asked), await redis.exists(KEYS.exchanges, KEYS.lease)) == (2, 0)
+    assert (len(agent.model.requests), await redis.exists(KEYS.exchanges, KEYS.lease)) == (2, 0)
     agent.model.replies.pop(2)
     assert (await agent.ask("after")).result == "Three."
     assert agent.kinds(2) == ["system", "human"]
@@ -221,6 +221,6 @@ async def test_a_turn_whose_session_is_forgotten_goes_no_further_than_its_next_s
     ending.set()
     events = await asyncio.wait_for(following, 2)
     assert [event.name for event in events] == ["run", "tool_call"]
-    assert ([text for text, _ in agent.tools.made], len(agent.model.asked)) == (["x"], 1)
+    assert ([text for text, _ in agent.tools.made], len(agent.model.requests)) == (["x"], 1)
     assert await _remembered(agent) == []
     assert not any(isinstance(event.data, Answer) for event in events)

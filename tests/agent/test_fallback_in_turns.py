@@ -41,11 +41,11 @@ async def test_a_fallback_that_made_an_earlier_step_degrades_the_answer_too(star
 
 
 async def test_another_process_knows_that_a_fallback_made_a_step(start_agent: Open) -> None:
-    asked = context()
+    turn_context = context()
     first = start_agent(Broken(""), fallback=[CALLING], store=dying_store(3))
-    assert await killed(first, asked, REQUEST)
+    assert await killed(first, turn_context, REQUEST)
     second = start_agent(reply("Hi."), fallback=[])
-    answer = (await second.follow(asked, REQUEST, after=3))[-1].data
+    answer = (await second.follow(turn_context, REQUEST, after=3))[-1].data
     assert (answer.model, answer.degraded) == ("m0", ["model"])
 
 

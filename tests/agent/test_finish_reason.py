@@ -29,7 +29,7 @@ class Provider(BaseChatModel):
     """Answers as `answering` says, whole and in a stream of one chunk."""
 
     answering: Any
-    asked: list[list[BaseMessage]]
+    requests: list[list[BaseMessage]]
 
     @property
     def _llm_type(self) -> str:
@@ -42,7 +42,7 @@ class Provider(BaseChatModel):
         raise NotImplementedError
 
     def _reply(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
-        self.asked.append(messages)
+        self.requests.append(messages)
         reply: AIMessage = self.answering(messages, kwargs)
         return reply.model_copy(update={"usage_metadata": USAGE})
 
@@ -59,7 +59,7 @@ class Provider(BaseChatModel):
 def _agent(
     start_agent: Open, *answering: Answering, max_steps: int = 6, **link: Any
 ) -> tuple[AgentProcess, list[Provider]]:
-    providers = [Provider(answering=each, asked=[]) for each in answering]
+    providers = [Provider(answering=each, requests=[]) for each in answering]
     limit = BreakerPolicy(failures=1, cool_down_s=10)
     links = [
         ModelCandidate(
@@ -104,21 +104,21 @@ async def test_a_refusal_is_told_once_and_in_the_user_s_language(start_agent: Op
         assert [each.status for each in (english, chinese)] == ["success"] * 2
         assert english.result != chinese.result or english.result == "I will not."
         assert "".join(each.text for each in agent.emitted if isinstance(each, Token)) == chinese.result
-        assert len(provider.asked) == 2
+        assert len(provider.requests) == 2
 
 
 async def test_a_refusal_opens_no_circuit_breaker(start_agent: Open) -> None:
     agent, (provider,) = _agent(start_agent, lambda *_: _raise(ContentFiltered("filtered")))
     for _ in range(4):
         await agent.ask()
-    assert len(provider.asked) == 4
+    assert len(provider.requests) == 4
 
 
 async def test_a_wrong_key_stays_not_retryable_and_is_named_by_its_variable(start_agent: Open) -> None:
     agent, (provider,) = _agent(start_agent, lambda *_: _raise(KeyRefused("no")), key_env="OUR_KEY")
     for _ in range(3):
         assert not (await agent.fail()).retryable
-    assert len(provider.asked) == 3
+    assert len(provider.requests) == 3
     chain = FallbackModel(
         candidates=(
             ModelCandidate(
@@ -144,7 +144,7 @@ async def test_calls_that_were_cut_off_are_told_to_the_model_and_not_made(start_
     agent, (provider,) = _agent(start_agent, answering)
     answer = await agent.ask()
     assert (answer.result, answer.degraded, answer.tool_calls) == ("No.", ["model", "truncated"], [])
-    assert "cut off" in provider.asked[1][0].text
+    assert "cut off" in provider.requests[1][0].text
     assert agent.tools.made == []
 
 
@@ -154,7 +154,7 @@ async def test_of_calls_that_were_cut_off_the_fallback_is_asked_first(start_agen
     for stream in (False, True):
         answer = await agent.ask(stream=stream)
         assert (answer.result, answer.degraded) == ("The second.", ["model"])
-    assert (len(first.asked), agent.tools.made) == (2, [])
+    assert (len(first.requests), agent.tools.made) == (2, [])
 
 
 async def test_calls_of_a_filtered_reply_are_a_refusal(start_agent: Open) -> None:
@@ -172,7 +172,7 @@ async def test_thinking_is_shown_to_who_asks_and_never_remembered(start_agent: O
     assert not [each for each in agent.emitted if isinstance(each, Reasoning)]
     assert (await agent.ask(stream=True, reasoning=True)).result == "Hello."
     assert "".join(each.text for each in agent.emitted if isinstance(each, Reasoning)) == "more a plan"
-    assert [each.text for each in provider.asked[-1] if isinstance(each, AIMessage)] == ["Hello."]
+    assert [each.text for each in provider.requests[-1] if isinstance(each, AIMessage)] == ["Hello."]
     session = await agent.memory.session(context(), 10)
     assert "plan" not in session.model_dump_json()
 
@@ -188,7 +188,7 @@ async def test_a_provider_s_thinking_comes_back_with_its_calls_in_later_turns_to
     agent, (provider,) = _agent(start_agent, answering)
     for _ in range(2):
         assert (await agent.ask()).result == "Done."
-    assert len(provider.asked[-1]) == 8
+    assert len(provider.requests[-1]) == 8
     assert "a plan" not in (await agent.memory.session(context(), 10)).model_dump_json()
 
 
@@ -231,7 +231,7 @@ async def test_after_an_overflow_a_model_that_reads_more_is_asked_first(start_ag
         start_agent, lambda *_: _raise(ContextOverflow("x")), lambda *_: AIMessage("The large one.")
     )
     answer = await agent.ask()
-    assert (answer.result, answer.degraded, len(second.asked)) == ("The large one.", ["model"], 1)
+    assert (answer.result, answer.degraded, len(second.requests)) == ("The large one.", ["model"], 1)
 
 
 async def test_a_model_that_refuses_tools_answers_without(start_agent: Open) -> None:
@@ -270,4 +270,4 @@ async def test_a_turn_that_failed_after_a_deed_leaves_a_session_that_is_answered
     events = await agent.follow(context(), ChatRequest(user_input="hello", session_id="s"))
     answer = events[-1].data
     assert isinstance(answer, Answer)
-    assert "5" in [each.text for each in provider.asked[-1] if isinstance(each, ToolMessage)]
+    assert "5" in [each.text for each in provider.requests[-1] if isinstance(each, ToolMessage)]

@@ -51,9 +51,9 @@ def _through_the_log(reply: AIMessage) -> AIMessage:
     ids=["text", "usage", "signed thinking", "a list of text", "the provider's own fields", "metadata"],
 )
 def test_a_reply_comes_back_from_the_log_with_all_that_its_provider_put_in(reply: AIMessage) -> None:
-    asked = with_calls(reply, tool_requests(reply))
-    again = _through_the_log(asked)
-    assert again == asked
+    restored = with_calls(reply, tool_requests(reply))
+    again = _through_the_log(restored)
+    assert again == restored
     assert (again.content, again.additional_kwargs, again.usage_metadata) == (
         reply.content,
         reply.additional_kwargs,

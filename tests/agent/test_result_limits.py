@@ -33,9 +33,9 @@ def test_of_all_results_of_a_turn_no_more_is_told_than_the_setting_says() -> Non
             result = ToolResult(content=content, status="ok", attempts=1, elapsed_ms=1)
             step.outcomes[index] = ToolOutcome(requests[index], result)
         progress.finish_step()
-    told = [message.text for message in progress.messages if isinstance(message, ToolMessage)]
-    assert told[1] == "x" * 99 + "\ufffd"
-    assert sum(map(len, told[:3])) <= 10_000
-    assert 4_000 < len(told[0]) <= 5_000
-    assert len(told[3]) <= 200
-    assert all("characters left out" in told[index] for index in (0, 2, 3))
+    results = [message.text for message in progress.messages if isinstance(message, ToolMessage)]
+    assert results[1] == "x" * 99 + "\ufffd"
+    assert sum(map(len, results[:3])) <= 10_000
+    assert 4_000 < len(results[0]) <= 5_000
+    assert len(results[3]) <= 200
+    assert all("characters left out" in results[index] for index in (0, 2, 3))

@@ -54,7 +54,7 @@ class Tools(Other):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        self.spec_calls = 0
         self.granted: list[int | None] = []
         self.result = ToolResult(content="done", status="ok", attempts=1, elapsed_ms=1)
         self.standby_s: float | None = None
@@ -63,7 +63,7 @@ class Tools(Other):
         self.absent: ServeAppError | None = None
 
     async def specs(self) -> list[ToolSpec]:
-        self.asked += 1
+        self.spec_calls += 1
         if self.absent:
             raise self.absent
         tools: list[tuple[str, int, Effect]] = [("look", 2, "pure"), ("save", 2, "idempotent"), ("deed", 1, "effect")]
@@ -238,11 +238,11 @@ async def test_the_list_is_asked_for_once_by_all_turns_of_a_while() -> None:
     tools = Tools()
     dispatcher = _dispatcher(tools)
     await asyncio.gather(*(dispatcher.specs() for _ in range(20)))
-    assert tools.asked == 1
+    assert tools.spec_calls == 1
     await asyncio.sleep(SPECS_TTL_S)
     await asyncio.gather(*(dispatcher.specs() for _ in range(20)))
     await asyncio.sleep(0)
-    assert tools.asked == 2
+    assert tools.spec_calls == 2
 
 
 async def test_no_turn_waits_for_a_list_that_is_told_late() -> None:
@@ -364,4 +364,4 @@ async def test_a_list_of_tools_that_cannot_be_read_leaves_the_last_one_and_is_as
         await asyncio.sleep(SPECS_TTL_S + 1)
         assert await dispatcher.specs() == known
         await asyncio.sleep(0.1)
-    assert tools.asked == 3
+    assert tools.spec_calls == 3

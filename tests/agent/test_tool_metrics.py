@@ -105,11 +105,11 @@ async def test_a_step_that_a_dead_process_has_finished_is_not_counted_again(
     start_agent: Callable[..., AgentProcess],
 ) -> None:
     steps = [reply("", ("echo", {"text": "a"})), reply("", ("echo", {"text": "b"})), reply("Done.")]
-    asked, request = context(), ChatRequest(user_input="hello", session_id="s")
+    turn_context, request = context(), ChatRequest(user_input="hello", session_id="s")
     first = start_agent(*steps, store=dying_store(3))  # the run, the first call, its end
-    assert await killed(first, asked, request)
+    assert await killed(first, turn_context, request)
     second = start_agent(*steps[1:])
-    await second.follow(asked, request, after=3)
+    await second.follow(turn_context, request, after=3)
     assert calls(first.metrics) == {("echo", "ok"): 1}
     assert calls(second.metrics) == {("echo", "ok"): 1}
     assert [sum(each.metrics.of(TURNS).values()) for each in (first, second)] == [0, 1]

@@ -68,8 +68,8 @@ class Sinks:
         self.tracers.append(made)
         return made
 
-    async def told(self) -> None:
-        """Wait until everything is told."""
+    async def flush(self) -> None:
+        """Wait until every span is exported."""
         for each in self.tracers:
             await each.shutdown()
 
@@ -98,7 +98,7 @@ class _environment_read_anew:  # noqa: N801 - a context manager
         langsmith_package.configure(enabled=None)
 
 
-def _asked(traceparent: str = "") -> Context:
+def _traced_context(traceparent: str = "") -> Context:
     return context().model_copy(update={"traceparent": traceparent})
 
 
@@ -111,24 +111,24 @@ def _request(*, stream: bool = False) -> ChatRequest:
 async def test_a_turn_with_a_tool_a_search_and_a_fallback_is_one_tree_in_both_places(
     start_agent: Open, sinks: Sinks, traceparent: str, *, stream: bool
 ) -> None:
-    asked = _asked(traceparent)
+    turn_context = _traced_context(traceparent)
     agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await agent.follow(asked, _request(stream=stream))
-    await sinks.told()
+    await agent.follow(turn_context, _request(stream=stream))
+    await sinks.flush()
     assert sinks.langsmith.shape() == sinks.otlp.shape() == WHOLE
-    assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
-    assert sinks.otlp.traces() == {CALLER.split("-")[1] if traceparent else asked.run_id}
+    assert sinks.langsmith.traces() == {str(UUID(turn_context.run_id))}
+    assert sinks.otlp.traces() == {CALLER.split("-")[1] if traceparent else turn_context.run_id}
     assert {UUID(each.id).hex[:16] for each in sinks.langsmith.spans} == {each.id for each in sinks.otlp.spans}
-    assert sinks.otlp.named("serve_app").parent == (CALLER.split("-")[2] if traceparent else None)
+    assert sinks.otlp.span_of("serve_app").parent == (CALLER.split("-")[2] if traceparent else None)
     assert not sinks.dropped.counted
 
 
 async def test_langchain_tells_nothing_of_its_own(start_agent: Open, sinks: Sinks) -> None:
-    asked = _asked()
-    await start_agent(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(asked, _request())
-    await sinks.told()
+    turn_context = _traced_context()
+    await start_agent(reply("Done."), fallback=[], tracer=sinks.tracer()).follow(turn_context, _request())
+    await sinks.flush()
     await asyncio.to_thread(wait_for_all_tracers)
-    assert sinks.langsmith.traces() == {str(UUID(asked.run_id))}
+    assert sinks.langsmith.traces() == {str(UUID(turn_context.run_id))}
     assert len(sinks.langsmith.bodies) == 1
 
 
@@ -140,8 +140,8 @@ async def test_each_try_of_a_real_endpoint_is_a_span_with_its_tokens_or_its_erro
     stub.moods[names[0]], stub.moods[names[1]] = ["broken@0"] * 9, ["well"] * 9
     models = [{"name": f"openai:{name}", "base_url": stub.url} for name in names]
     chain = build_model(ModelSettings.model_validate({**models[0], "fallbacks": models[1:]}))
-    await start_agent(fallback=chain, tracer=sinks.tracer()).follow(_asked(), _request(stream=stream))
-    await sinks.told()
+    await start_agent(fallback=chain, tracer=sinks.tracer()).follow(_traced_context(), _request(stream=stream))
+    await sinks.flush()
     step = [(names[0], ()), (names[0], ()), (names[1], ())]
     assert sinks.langsmith.shape() == sinks.otlp.shape()
     assert [inner for name, inner in sinks.otlp.shape()[1] if name.startswith("step")] == [tuple(step)] * 2
@@ -157,27 +157,27 @@ async def test_the_spans_tell_of_models_tokens_fallbacks_tools_and_passages(
     start_agent: Open, sinks: Sinks, *, stream: bool
 ) -> None:
     agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await agent.follow(_asked(), _request(stream=stream))
-    await sinks.told()
+    await agent.follow(_traced_context(), _request(stream=stream))
+    await sinks.flush()
     tree = sinks.otlp
     failed = next(each for each in tree.spans if each.name == "m0" and each.error)
     assert failed.error.startswith("ModelUnavailable")
-    model = tree.named("m1").fields
+    model = tree.span_of("m1").fields
     assert model["gen_ai.operation.name"] == "chat"
     assert (model["gen_ai.request.model"], model["serve_app.fallback"], model["serve_app.attempt"]) == ("m1", True, 1)
     assert (model["gen_ai.usage.input_tokens"], model["gen_ai.usage.output_tokens"]) == (10, 2)
-    said = json.loads(model["gen_ai.output.messages"])[0]["parts"]
-    assert [(each["type"], each["name"]) for each in said if each["type"] == "tool_call"] == [
+    parts = json.loads(model["gen_ai.output.messages"])[0]["parts"]
+    assert [(each["type"], each["name"]) for each in parts if each["type"] == "tool_call"] == [
         ("tool_call", "echo"),
         ("tool_call", "knowledge_search"),
     ]
-    tool = tree.named("echo").fields
+    tool = tree.span_of("echo").fields
     assert (tool["gen_ai.operation.name"], tool["gen_ai.tool.name"]) == ("execute_tool", "echo")
     assert json.loads(tool["gen_ai.tool.call.arguments"]) == {"text": "x"}
     assert (tool["gen_ai.tool.call.result"], tool["serve_app.attempts"]) == ("x", 1)
-    search = tree.named("knowledge_search").fields
+    search = tree.span_of("knowledge_search").fields
     assert (search["gen_ai.operation.name"], search["serve_app.passages"]) == ("retrieval", 2)
-    root = tree.named("serve_app").fields
+    root = tree.span_of("serve_app").fields
     assert (root["gen_ai.operation.name"], root["gen_ai.conversation.id"]) == ("invoke_agent", "s")
     assert (root["serve_app.status"], root["serve_app.degraded"], root["service.name"]) == (
         "degraded",
@@ -189,17 +189,17 @@ async def test_the_spans_tell_of_models_tokens_fallbacks_tools_and_passages(
 async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_own_names(
     start_agent: Open, sinks: Sinks
 ) -> None:
-    asked = _asked()
+    turn_context = _traced_context()
     agent = start_agent(Broken(""), reply("Done [1]."), fallback=[CALLING], tracer=sinks.tracer())
-    await agent.follow(asked, _request())
-    await sinks.told()
-    root = sinks.langsmith.named("serve_app").fields
+    await agent.follow(turn_context, _request())
+    await sinks.flush()
+    root = sinks.langsmith.span_of("serve_app").fields
     assert (root["run_type"], root["session_name"], root["tags"]) == ("chain", "agent", ["degraded", "model"])
     assert root["inputs"] == {"input": "hello"}
     assert root["outputs"] == {"output": "Done [1]."}
     assert {each.fields["extra"]["metadata"]["session_id"] for each in sinks.langsmith.spans} == {"s"}
-    assert root["extra"]["metadata"]["run_id"] == asked.run_id
-    model = sinks.langsmith.named("m1").fields
+    assert root["extra"]["metadata"]["run_id"] == turn_context.run_id
+    model = sinks.langsmith.span_of("m1").fields
     assert model["run_type"] == "llm"
     assert model["outputs"]["usage_metadata"] == {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
     assert [each["role"] for each in model["inputs"]["messages"]] == ["system", "user"]
@@ -212,39 +212,39 @@ async def test_langsmith_is_told_the_thread_the_tags_and_the_tokens_under_its_ow
 async def test_a_turn_without_a_conversation_is_told_without_one(start_agent: Open, sinks: Sinks) -> None:
     agent = start_agent(reply("Done."), tracer=sinks.tracer())
     await agent.follow(context(session=""), TurnRequest(user_input="hello"))
-    await sinks.told()
-    assert "session_id" not in sinks.langsmith.named("serve_app").fields["extra"]["metadata"]
-    assert "gen_ai.conversation.id" not in sinks.otlp.named("serve_app").fields
+    await sinks.flush()
+    assert "session_id" not in sinks.langsmith.span_of("serve_app").fields["extra"]["metadata"]
+    assert "gen_ai.conversation.id" not in sinks.otlp.span_of("serve_app").fields
 
 
 async def test_a_run_that_another_process_takes_over_is_the_same_trace(start_agent: Open, sinks: Sinks) -> None:
-    asked = _asked(CALLER)
+    turn_context = _traced_context(CALLER)
     first = start_agent(CALLING, store=dying_store(4), tracer=sinks.tracer())
-    assert await killed(first, asked, _request())
+    assert await killed(first, turn_context, _request())
     second = start_agent(reply("Done [1]."), tracer=sinks.tracer())
-    await second.follow(asked, _request(), after=4)
-    await sinks.told()
+    await second.follow(turn_context, _request(), after=4)
+    await sinks.flush()
     assert sinks.otlp.traces() == {CALLER.split("-")[1]}
     assert sinks.langsmith.shape() == sinks.otlp.shape()
-    root = sinks.otlp.named("serve_app")
-    assert (root.id, root.parent) == (root_span_id(asked.run_id), CALLER.split("-")[2])
+    root = sinks.otlp.span_of("serve_app")
+    assert (root.id, root.parent) == (root_span_id(turn_context.run_id), CALLER.split("-")[2])
     assert (root.fields["serve_app.recovered"], root.fields["serve_app.events_before"]) == (True, 4)
     assert [each.name for each in sinks.otlp.spans if each.name.startswith("step")] == ["step 2"]
 
 
 async def test_tools_are_told_the_trace_and_the_span_of_their_call(start_agent: Open, sinks: Sinks) -> None:
     agent = start_agent(reply("", ("echo", {"text": "x"})), reply("Done."), tracer=sinks.tracer())
-    await agent.follow(_asked(CALLER), _request())
-    await sinks.told()
-    assert agent.tools.traceparents == [f"00-{CALLER.split('-')[1]}-{sinks.otlp.named('echo').id}-01"]
+    await agent.follow(_traced_context(CALLER), _request())
+    await sinks.flush()
+    assert agent.tools.traceparents == [f"00-{CALLER.split('-')[1]}-{sinks.otlp.span_of('echo').id}-01"]
 
 
 async def test_without_tracing_tools_are_told_the_caller_s_trace(start_agent: Open) -> None:
-    asked = _asked()
+    turn_context = _traced_context()
     agent = start_agent(*[reply("", ("echo", {"text": "x"})), reply("Done.")] * 2)
-    await agent.follow(asked, _request())
-    await agent.follow(_asked(CALLER), _request())
-    assert agent.tools.traceparents == [f"00-{asked.run_id}-{root_span_id(asked.run_id)}-00", CALLER]
+    await agent.follow(turn_context, _request())
+    await agent.follow(_traced_context(CALLER), _request())
+    assert agent.tools.traceparents == [f"00-{turn_context.run_id}-{root_span_id(turn_context.run_id)}-00", CALLER]
 
 
 @pytest.mark.parametrize(
@@ -256,28 +256,28 @@ async def test_of_the_turns_that_are_not_sampled_those_that_failed_or_lacked_som
     start_agent: Open, sinks: Sinks, monkeypatch: pytest.MonkeyPatch, replies: list[Any], end: str
 ) -> None:
     monkeypatch.setattr(tool_dispatch, "FAILOVER_PAUSES_S", (0.01,))
-    await start_agent(*replies, tracer=sinks.tracer(share=0)).follow(_asked(CALLER), _request())
-    await sinks.told()
-    told = [each.fields["serve_app.status"] for each in sinks.otlp.spans if each.name == "serve_app"]
-    assert told == ([] if end == "success" else [end])
+    await start_agent(*replies, tracer=sinks.tracer(share=0)).follow(_traced_context(CALLER), _request())
+    await sinks.flush()
+    statuses = [each.fields["serve_app.status"] for each in sinks.otlp.spans if each.name == "serve_app"]
+    assert statuses == ([] if end == "success" else [end])
 
 
 async def test_a_turn_whose_caller_keeps_the_trace_is_kept(start_agent: Open, sinks: Sinks) -> None:
     sampled = CALLER.removesuffix("00") + "01"
-    await start_agent(reply("Hi."), tracer=sinks.tracer(share=0)).follow(_asked(sampled), _request())
-    await sinks.told()
-    assert sinks.otlp.named("serve_app").parent == CALLER.split("-")[2]
+    await start_agent(reply("Hi."), tracer=sinks.tracer(share=0)).follow(_traced_context(sampled), _request())
+    await sinks.flush()
+    assert sinks.otlp.span_of("serve_app").parent == CALLER.split("-")[2]
 
 
 async def test_a_turn_that_a_client_ends_is_told_as_cancelled(start_agent: Open, sinks: Sinks) -> None:
-    asked = _asked()
+    turn_context = _traced_context()
     agent = start_agent(tracer=sinks.tracer())
-    following = asyncio.create_task(agent.follow(asked, _request()))
+    following = asyncio.create_task(agent.follow(turn_context, _request()))
     await asyncio.wait_for(agent.model.hanging.wait(), 5)
-    agent.worker._executions[asked.run_id].stop("ended")
+    agent.worker._executions[turn_context.run_id].stop("ended")
     await asyncio.wait_for(following, 5)
-    await sinks.told()
-    assert sinks.otlp.named("serve_app").error == "cancelled"
+    await sinks.flush()
+    assert sinks.otlp.span_of("serve_app").error == "cancelled"
     assert sinks.langsmith.shape() == sinks.otlp.shape()
 
 
@@ -290,8 +290,8 @@ async def test_nothing_that_is_to_be_redacted_is_told(
     agent = start_agent(*replies, tracer=sinks.tracer(1, "PLANTED"))
     for stream in (False, True):
         request = ChatRequest(user_input="PLANTED-1", session_id="s", stream=stream)
-        await agent.follow(_asked(), request)
-    await sinks.told()
+        await agent.follow(_traced_context(), request)
+    await sinks.flush()
     for collector in (sinks.langsmith, sinks.otlp):
         written = b"".join(collector.bodies)
         assert b"[redacted]-1" in written
@@ -306,8 +306,8 @@ async def test_what_a_tool_marks_as_sensitive_is_told_nowhere_in_the_trace(start
     agent = start_agent(*replies, *replies, tracer=sinks.tracer())
     agent.tools.sensitive.add("pin")
     for stream in (False, True):
-        await agent.follow(_asked(), ChatRequest(user_input="It is 4-8-15-16", session_id="s", stream=stream))
-    await sinks.told()
+        await agent.follow(_traced_context(), ChatRequest(user_input="It is 4-8-15-16", session_id="s", stream=stream))
+    await sinks.flush()
     for collector in (sinks.langsmith, sinks.otlp):
         written = b"".join(collector.bodies)
         assert b"my words" in written

@@ -49,14 +49,14 @@ async def test_bad_output_that_comes_again_leads_to_the_basic_answer(
     answer = await agent.ask(stream=stream)
     assert (answer.result.strip(), answer.status, answer.degraded) == ("What I know.", "degraded", ["model"])
     assert agent.model.tools_bound == [TOOLS, TOOLS, 0]
-    assert agent.model.asked[2][0].text.endswith(BASIC_ANSWER)
-    assert not agent.model.asked[1][0].text.endswith(BASIC_ANSWER)
+    assert agent.model.requests[2][0].text.endswith(BASIC_ANSWER)
+    assert not agent.model.requests[1][0].text.endswith(BASIC_ANSWER)
 
 
 async def test_an_empty_answer_is_told_in_the_next_call_only(start_agent: Open) -> None:
     agent = start_agent(reply(""), reply("", ("echo", {"text": "x"})), reply("Good."))
     await agent.ask()
-    assert [asked[0].text.endswith(EMPTY_REPLY) for asked in agent.model.asked] == [False, True, False]
+    assert [messages[0].text.endswith(EMPTY_REPLY) for messages in agent.model.requests] == [False, True, False]
     assert agent.kinds(1) == ["system", "human"]
 
 
@@ -90,21 +90,21 @@ async def test_a_call_whose_arguments_break_off_is_malformed_though_a_part_of_th
 
 
 async def test_a_malformed_call_is_not_made_by_another_process_either(start_agent: Open) -> None:
-    asked = context()
+    turn_context = context()
     first = start_agent(malformed("broken"), store=dying_store(2))
-    assert await killed(first, asked, REQUEST)
+    assert await killed(first, turn_context, REQUEST)
     second = start_agent(unknown(), BASICALLY)
-    answer = (await second.follow(asked, REQUEST, after=2))[-1].data
+    answer = (await second.follow(turn_context, REQUEST, after=2))[-1].data
     assert [call.attempts for call in answer.tool_calls] == [0, 0]
     assert (answer.result, answer.degraded) == ("What I know.", ["model"])
 
 
 async def test_an_empty_answer_counts_in_another_process_too(start_agent: Open) -> None:
-    asked = context()
+    turn_context = context()
     first = start_agent(reply(" "), reply("", ("echo", {"text": "x"})), store=dying_store(2))
-    assert await killed(first, asked, REQUEST)
+    assert await killed(first, turn_context, REQUEST)
     second = start_agent(reply(""), BASICALLY)
-    answer = (await second.follow(asked, REQUEST, after=2))[-1].data
+    answer = (await second.follow(turn_context, REQUEST, after=2))[-1].data
     assert (answer.result, answer.degraded) == ("What I know.", ["model"])
     assert second.model.tools_bound == [TOOLS, 0]
     assert answer.usage.input_tokens == 40, "the empty answers are counted"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Open = Callable[..., AgentProcess]
 
 
-class Leaving(RunStore):
+class LostAtTheEnd(RunStore):
     """A Redis that is gone when the answer comes."""
 
     async def append(self, appends: Any) -> Any:
@@ -40,22 +40,22 @@ BROKEN = reply("", ("broken", {"text": "x"}))
 
 
 @pytest.mark.parametrize(
-    ("script", "store", "said"),
+    ("script", "store", "fields"),
     [
         ([reply("Hi.")], RunStore, {"status": "success", "degraded": []}),
         ([BROKEN, reply("Hi.")], RunStore, {"status": "degraded", "degraded": ["tool:broken"]}),
-        ([BROKEN, reply("Hi.")], Leaving, {"status": "degraded", "degraded": ["memory", "tool:broken"]}),
+        ([BROKEN, reply("Hi.")], LostAtTheEnd, {"status": "degraded", "degraded": ["memory", "tool:broken"]}),
         ([reply("Hi.")], Away, {"status": "degraded", "degraded": ["memory"]}),
         ([reply("")] * 3, RunStore, {"status": "failed", "code": "model_unavailable"}),
     ],
 )
 async def test_the_process_says_in_one_line_how_a_turn_ended(
-    start_agent: Open, captured_logs: CapturedLogs, script: list[Any], store: Any, said: dict[str, Any]
+    start_agent: Open, captured_logs: CapturedLogs, script: list[Any], store: Any, fields: dict[str, Any]
 ) -> None:
     agent = start_agent(*script, store=store, max_wait_s=0.1)
-    await (agent.fail if said["status"] == "failed" else agent.ask)()
+    await (agent.fail if fields["status"] == "failed" else agent.ask)()
     await asyncio.sleep(0.05)
     [line] = captured_logs.of("run_ended")
-    assert {name: line[name] for name in said} == said
-    assert line["level"] == ("INFO" if said["status"] == "success" else "WARNING")
+    assert {name: line[name] for name in fields} == fields
+    assert line["level"] == ("INFO" if fields["status"] == "success" else "WARNING")
     assert line["run_id"]

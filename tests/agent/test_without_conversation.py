@@ -27,21 +27,21 @@ HISTORY = (Message(role="user", content="I am Ann."), Message(role="assistant", 
 REQUEST = TurnRequest(user_input="Who am I?", instructions="Speak like a pirate.", history=HISTORY)
 
 
-async def _told(agent: AgentProcess, request: ChatRequest = REQUEST, session: str = "") -> Answer:
+async def _run_turn(agent: AgentProcess, request: ChatRequest = REQUEST, session: str = "") -> Answer:
     [*_, last] = await agent.follow(context(session=session), request)
     assert isinstance(last.data, Answer), last
     return last.data
 
 
-def _asked(agent: AgentProcess) -> list[tuple[str, str]]:
-    return [(message.type, message.text) for message in agent.model.asked[-1]]
+def _last_request(agent: AgentProcess) -> list[tuple[str, str]]:
+    return [(message.type, message.text) for message in agent.model.requests[-1]]
 
 
 async def test_the_model_reads_the_history_that_the_request_gives_and_one_system_message(start_agent: Open) -> None:
     agent = start_agent(reply("Ann."))
-    answer = await _told(agent)
-    (kind, prompt), *said = _asked(agent)
-    assert said == [("human", "I am Ann."), ("ai", "Hello Ann."), ("human", "Who am I?")]
+    answer = await _run_turn(agent)
+    (kind, prompt), *messages = _last_request(agent)
+    assert messages == [("human", "I am Ann."), ("ai", "Hello Ann."), ("human", "Who am I?")]
     assert kind == "system"
     assert prompt.startswith("You are a helpful assistant.")
     assert prompt.endswith("\nSpeak like a pirate.")
@@ -49,7 +49,7 @@ async def test_the_model_reads_the_history_that_the_request_gives_and_one_system
 
 
 async def test_nothing_is_kept_of_the_turn_but_the_run(start_agent: Open, redis: Redis) -> None:
-    answer = await _told(start_agent(reply("", ("pay", {"text": "x"})), reply("Ann.")))
+    answer = await _run_turn(start_agent(reply("", ("pay", {"text": "x"})), reply("Ann.")))
     assert await redis.keys("*:exchanges") == []
     assert await redis.keys("*:lease") == []
     [meta] = await redis.keys("*:meta")
@@ -61,26 +61,26 @@ async def test_turns_without_a_conversation_do_not_wait_for_one_another(start_ag
     agent = start_agent(
         reply("", ("echo", {"text": "a", "sleep_s": 0.5})), reply("", ("echo", {"text": "b"})), reply("Done.")
     )
-    waiting = asyncio.create_task(_told(agent))
+    waiting = asyncio.create_task(_run_turn(agent))
     await agent.tools.begun.wait()
     async with asyncio.timeout(0.3):
-        await _told(agent)
+        await _run_turn(agent)
     waiting.cancel()
 
 
 async def test_the_history_survives_the_death_of_the_process(start_agent: Open, redis: Redis) -> None:
-    asked = context(session="")
+    turn_context = context(session="")
     steps = [reply("", ("echo", {"text": "a"})), reply("Ann.")]
     first = start_agent(*steps, store=dying_store(3))
-    assert await killed(first, asked, REQUEST)
+    assert await killed(first, turn_context, REQUEST)
     second = start_agent()
     for member in await redis.zrange(UNFINISHED_RUNS, 0, -1):
         await redis.zadd(UNFINISHED_RUNS, {member: 1})  # its lease has expired
     async with asyncio.timeout(8):  # it adopts the run, of which nobody but Redis tells it
         await second.model.hanging.wait()
-    said = [(kind, text) for kind, text in _asked(second) if kind == "human"]
-    assert said == [("human", "I am Ann."), ("human", "Who am I?")]
-    assert _asked(second)[0][1].endswith("Speak like a pirate.")
+    messages = [(kind, text) for kind, text in _last_request(second) if kind == "human"]
+    assert messages == [("human", "I am Ann."), ("human", "Who am I?")]
+    assert _last_request(second)[0][1].endswith("Speak like a pirate.")
     assert second.kinds(0) == ["system", "human", "ai", "human", "ai", "tool"]
 
 
@@ -100,7 +100,7 @@ class Away(Leaves):
 
 @pytest.mark.parametrize("store", [Away, Leaves])
 async def test_without_redis_nothing_is_missing(start_agent: Open, store: type[RunStore]) -> None:
-    answer = await _told(start_agent(reply("Ann."), store=store, max_wait_s=0.05))
+    answer = await _run_turn(start_agent(reply("Ann."), store=store, max_wait_s=0.05))
     assert (answer.status, answer.degraded) == ("success", [])
 
 
@@ -108,15 +108,15 @@ async def test_in_a_conversation_the_instructions_hold_for_their_turn_and_memory
     start_agent: Open,
 ) -> None:
     agent = start_agent(reply("Arr."), reply("Yes."))
-    await _told(agent, TurnRequest(user_input="Hello", session_id="s", instructions="Be a pirate."), "s")
-    await _told(agent, ChatRequest(user_input="Again", session_id="s"), "s")
-    (_, prompt), *said = _asked(agent)
+    await _run_turn(agent, TurnRequest(user_input="Hello", session_id="s", instructions="Be a pirate."), "s")
+    await _run_turn(agent, ChatRequest(user_input="Again", session_id="s"), "s")
+    (_, prompt), *messages = _last_request(agent)
     assert "pirate" not in prompt
-    assert said == [("human", "Hello"), ("ai", "Arr."), ("human", "Again")]
+    assert messages == [("human", "Hello"), ("ai", "Arr."), ("human", "Again")]
 
 
 async def test_a_vote_on_such_a_turn_is_kept_with_its_question(start_agent: Open, redis: Redis) -> None:
-    answer = await _told(start_agent(reply("Ann.")))
+    answer = await _run_turn(start_agent(reply("Ann.")))
     book = FeedbackStore(redis, FeedbackSettings())
     await book.vote(context(), FeedbackRequest(run_id=answer.run_id, rating="up"))
     [vote] = (await book.list_votes(context(), None, 1)).feedback

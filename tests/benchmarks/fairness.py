@@ -54,7 +54,7 @@ async def modest(url: str, key: str, seconds: float) -> Flood:
     return flood
 
 
-def told(name: str, flood: Flood) -> float:
+def print_p99(name: str, flood: Flood) -> float:
     """The p99 of its turns, which is printed with the others of its figures."""
     p50, p99 = (quantile([took for _, took in flood.answered], share) for share in (0.5, 0.99))
     print(f"{name}: {len(flood.answered)} answered, {len(flood.refused)} refused, p50 {p50:.2f} s, p99 {p99:.2f} s")
@@ -76,11 +76,11 @@ def _main(seconds: float, rate: float) -> None:
         url = stack.enter_context(started(folder, folder / "fairness.yaml")).url
         first, second = (key_of(url, admin, tenant) for tenant in ("modest", "greedy"))
         asyncio.run(modest(url, first, 5))
-        alone = told("alone ", asyncio.run(modest(url, first, seconds)))
+        alone = print_p99("alone ", asyncio.run(modest(url, first, seconds)))
         script = [sys.executable, str(TESTS / "service" / "flood.py"), url, "--key", second]
         command = [*script, "--only", "--rate", str(rate), "--seconds", str(seconds + 5)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as greedy:
-            beside = told("beside", asyncio.run(modest(url, first, seconds)))
+            beside = print_p99("beside", asyncio.run(modest(url, first, seconds)))
             print(f"the other: {greedy.communicate(timeout=seconds + 60)[0].strip()}")
     print(f"p99 beside the other is {beside / alone:.2f} of that alone, wanted {WANTED} at most")
 

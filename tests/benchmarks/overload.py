@@ -67,7 +67,7 @@ def _main(mode: str, rate: float, seconds: float) -> None:
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 120)
     found = json.loads(ran.stdout)
     share = found["goodput_per_s"] / found["peak_per_s"]
-    print(f"{mode}: {found['asked']} turns asked for in {seconds:.0f} s, {rate:.0f} a second")
+    print(f"{mode}: {found['sent']} turns sent in {seconds:.0f} s, {rate:.0f} a second")
     print(f"  answered {found['answered']}, refused {found['refused']}, neither {len(found['wrong'])} {found['wrong']}")
     print(f"  goodput {found['goodput_per_s']:.1f}/s of a peak of {found['peak_per_s']:.1f}/s: {share:.0%}, wanted 90%")
     print(

@@ -59,13 +59,13 @@ async def compared(service: Service, turns: int) -> None:
         beside: list[float] = []
         for _ in range(ROUNDS):
             alone += await polite(service.url, turns // ROUNDS)
-            async with rudely(service.url, kind) as said:
+            async with rudely(service.url, kind) as outcomes:
                 beside += await polite(service.url, turns // ROUNDS)
             await asyncio.sleep(1)
         ratio = _p99(beside) / _p99(alone)
-        told = ", ".join(f"{count} {what}" for what, count in said.items()) or "nothing said"
+        outcomes_text = ", ".join(f"{count} {what}" for what, count in outcomes.items()) or "nothing said"
         figures = f"p99 {_p99(alone) * 1000:4.0f} ms alone, {_p99(beside) * 1000:4.0f} ms beside"
-        print(f"{kind:15} {figures}: {ratio:.2f} ({told})", flush=True)
+        print(f"{kind:15} {figures}: {ratio:.2f} ({outcomes_text})", flush=True)
 
 
 def _p99(values: list[float]) -> float:

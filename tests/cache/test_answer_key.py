@@ -83,8 +83,8 @@ def test_a_negation_or_a_mark_more_is_another_question(text: str, word: str, dat
 @given(TEXT, TEXT)
 def test_two_texts_of_which_neither_has_a_twin_collide_only_where_they_are_equal(one: str, other: str) -> None:
     if normalize_question(one) == normalize_question(other):
-        kept = ["".join(unicodedata.normalize("NFKC", each).split()) for each in (one, other)]
-        assert kept[0] == kept[1]
+        normalized = ["".join(unicodedata.normalize("NFKC", each).split()) for each in (one, other)]
+        assert normalized[0] == normalized[1]
 
 
 def test_every_setting_counts() -> None:

@@ -36,19 +36,19 @@ class SessionDriver:
             redis, RunSettings(), ConversationMemory(redis, MemorySettings(**settings)), owner=uuid4().hex
         )
 
-    async def hold(self, asked: Context) -> RunLease:
+    async def hold(self, turn_context: Context) -> RunLease:
         """The turn of the session, which must be free."""
-        request = ChatRequest(user_input="hello", session_id=asked.session_id)
-        held = await self._store.begin(asked, request, after=-1)
+        request = ChatRequest(user_input="hello", session_id=turn_context.session_id)
+        held = await self._store.begin(turn_context, request, after=-1)
         assert isinstance(held, RunLease), held
         return held
 
-    async def end(self, asked: Context, held: RunLease, kept: str) -> WriteResult:
-        """Leave the session, and have `kept` remembered."""
-        return (await self._store.append([RunAppend(asked, held.epoch, [], "success", kept)]))[0]
+    async def end(self, turn_context: Context, held: RunLease, exchanges: str) -> WriteResult:
+        """Leave the session, and have `exchanges` remembered."""
+        return (await self._store.append([RunAppend(turn_context, held.epoch, [], "success", exchanges)]))[0]
 
-    async def say(self, asked: Context, *kept: str) -> None:
-        """Turns of the session of `asked`, one after another, each with what is remembered of it."""
-        for each in kept:
-            turn = asked.model_copy(update={"run_id": uuid4().hex})
+    async def say(self, turn_context: Context, *exchanges: str) -> None:
+        """Turns of the session of `turn_context`, one after another, each with what is remembered of it."""
+        for each in exchanges:
+            turn = turn_context.model_copy(update={"run_id": uuid4().hex})
             assert await self.end(turn, await self.hold(turn), each) == "ok"

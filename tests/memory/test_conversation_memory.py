@@ -26,17 +26,17 @@ NEWER = '{"run_id": "newer", "written_by": "another version"}'
 EMPTY = Exchange(run_id="r", at=0, messages=[]).model_dump_json()
 
 
-async def _recall(redis: Redis, asked: Context | None = None, **settings: int) -> Recalled:
+async def _recall(redis: Redis, turn_context: Context | None = None, **settings: int) -> Recalled:
     """What the next turn of the session knows."""
-    asked = asked or context()
+    turn_context = turn_context or context()
     sessions, window = SessionDriver(redis, **settings), ConversationMemory(redis, MemorySettings(**settings))
-    held = await sessions.hold(asked)
-    recalled = await window.recall(asked, held.epoch, held.memory_rows)
-    await sessions.end(asked, held, "")
+    held = await sessions.hold(turn_context)
+    recalled = await window.recall(turn_context, held.epoch, held.memory_rows)
+    await sessions.end(turn_context, held, "")
     return recalled
 
 
-def _said(recalled: Recalled) -> list[str]:
+def _first_messages(recalled: Recalled) -> list[str]:
     return [each.messages[0].content for each in recalled.exchanges]
 
 
@@ -51,7 +51,7 @@ async def _set_aside(redis: Redis) -> list[str]:
 async def test_the_window_is_the_last_exchanges_oldest_first(redis: Redis) -> None:
     await SessionDriver(redis).say(context(), *map(exchange, "abcde"))
     recalled = await _recall(redis, window=3)
-    assert (_said(recalled), recalled.complete) == (["c", "d", "e"], True)
+    assert (_first_messages(recalled), recalled.complete) == (["c", "d", "e"], True)
 
 
 async def test_a_window_of_zero_remembers_nothing_and_lacks_nothing(redis: Redis) -> None:
@@ -80,7 +80,7 @@ async def test_a_run_that_lost_its_turn_writes_nothing(redis: Redis) -> None:
     held = await sessions.hold(newer)
     assert await sessions.end(late, lapsed, exchange("late")) == "superseded"
     assert await sessions.end(newer, held, exchange("newer")) == "ok"
-    assert _said(await _recall(redis)) == ["newer"]
+    assert _first_messages(await _recall(redis)) == ["newer"]
 
 
 async def test_a_run_that_lost_its_turn_repairs_nothing_and_sets_nothing_aside(redis: Redis) -> None:
@@ -98,17 +98,17 @@ async def test_a_run_that_lost_its_turn_repairs_nothing_and_sets_nothing_aside(r
 
 
 async def test_an_end_that_is_repeated_for_a_lost_reply_is_remembered_once(redis: Redis) -> None:
-    sessions, asked = SessionDriver(redis), context()
-    held = await sessions.hold(asked)
-    assert [await sessions.end(asked, held, exchange("a")) for _ in range(2)] == ["ok", "ok"]
-    assert _said(await _recall(redis)) == ["a"]
+    sessions, turn_context = SessionDriver(redis), context()
+    held = await sessions.hold(turn_context)
+    assert [await sessions.end(turn_context, held, exchange("a")) for _ in range(2)] == ["ok", "ok"]
+    assert _first_messages(await _recall(redis)) == ["a"]
 
 
 async def test_every_key_has_an_end(redis: Redis) -> None:
     await SessionDriver(redis).say(context(), exchange("a"))
-    asked = context()
-    held = await SessionDriver(redis).hold(asked)
-    await ConversationMemory(redis, MemorySettings()).recall(asked, held.epoch, [exchange("a"), NEWER])
+    turn_context = context()
+    held = await SessionDriver(redis).hold(turn_context)
+    await ConversationMemory(redis, MemorySettings()).recall(turn_context, held.epoch, [exchange("a"), NEWER])
     keys = {key async for key in redis.scan_iter()}
     assert keys >= {KEYS.exchanges, KEYS.lease, KEYS.meta}
     assert [key for key in keys if await redis.ttl(key) <= 0] == []
@@ -117,7 +117,7 @@ async def test_every_key_has_an_end(redis: Redis) -> None:
 async def test_an_exchange_that_does_not_parse_is_left_out_and_counted(redis: Redis) -> None:
     await SessionDriver(redis).say(context(), exchange("a"), NEWER, exchange("b"))
     recalled = await _recall(redis)
-    assert (_said(recalled), recalled.complete, await _repairs(redis)) == (["a", "b"], True, 1)
+    assert (_first_messages(recalled), recalled.complete, await _repairs(redis)) == (["a", "b"], True, 1)
     assert await redis.llen(KEYS.exchanges) == 3
 
 
@@ -133,7 +133,7 @@ async def test_a_half_written_turn_is_mended_as_it_is_read_and_counted(redis: Re
     recalled = await _recall(redis)
     mended = [(each.role, each.content) for each in recalled.exchanges[0].messages]
     assert mended == [("user", "pay"), ("assistant", ""), ("tool", NO_RESULT), ("assistant", NO_ANSWER)]
-    assert (_said(recalled), await _repairs(redis)) == (["pay", "b"], 2)
+    assert (_first_messages(recalled), await _repairs(redis)) == (["pay", "b"], 2)
 
 
 async def test_a_session_shows_what_a_model_would_read_of_it(redis: Redis) -> None:
@@ -144,14 +144,14 @@ async def test_a_session_shows_what_a_model_would_read_of_it(redis: Redis) -> No
 
 
 @pytest.mark.parametrize(
-    "kept", [["{}"], ["", "not JSON", NEWER], [Exchange(run_id="r", at=0, messages=[]).model_dump_json()]]
+    "rows", [["{}"], ["", "not JSON", NEWER], [Exchange(run_id="r", at=0, messages=[]).model_dump_json()]]
 )
-async def test_a_conversation_of_which_nothing_can_be_read_is_set_aside(redis: Redis, kept: list[str]) -> None:
-    await redis.rpush(KEYS.exchanges, *kept)
+async def test_a_conversation_of_which_nothing_can_be_read_is_set_aside(redis: Redis, rows: list[str]) -> None:
+    await redis.rpush(KEYS.exchanges, *rows)
     assert await _recall(redis, ttl_s=100) == Recalled([], complete=False)
     aside = await _set_aside(redis)
     assert len(aside) == 1
-    assert await redis.lrange(aside[0], 0, -1) == kept
+    assert await redis.lrange(aside[0], 0, -1) == rows
     assert 90 < await redis.ttl(aside[0]) <= 100
     assert not await redis.exists(KEYS.exchanges)
 
@@ -166,12 +166,14 @@ async def test_a_key_that_is_no_list_is_set_aside(redis: Redis) -> None:
 
 async def test_the_turn_after_a_conversation_was_set_aside_is_whole_and_remembered(redis: Redis) -> None:
     await redis.set(KEYS.exchanges, "what is this?")
-    asked, sessions = context(), SessionDriver(redis)
-    held = await sessions.hold(asked)
-    assert not (await ConversationMemory(redis, MemorySettings()).recall(asked, held.epoch, held.memory_rows)).complete
-    assert await sessions.end(asked, held, exchange("fresh")) == "ok"
+    turn_context, sessions = context(), SessionDriver(redis)
+    held = await sessions.hold(turn_context)
+    assert not (
+        await ConversationMemory(redis, MemorySettings()).recall(turn_context, held.epoch, held.memory_rows)
+    ).complete
+    assert await sessions.end(turn_context, held, exchange("fresh")) == "ok"
     recalled = await _recall(redis)
-    assert (_said(recalled), recalled.complete) == (["fresh"], True)
+    assert (_first_messages(recalled), recalled.complete) == (["fresh"], True)
     assert len(await _set_aside(redis)) == 1
 
 
@@ -201,38 +203,38 @@ async def test_a_session_that_cannot_be_read_can_be_forgotten(redis: Redis) -> N
 
 @pytest.mark.parametrize("before", [[], ["a"]], ids=["the first turn", "a later turn"])
 async def test_a_turn_that_runs_while_its_session_is_forgotten_adds_nothing(redis: Redis, before: list[str]) -> None:
-    sessions, window, asked = SessionDriver(redis), ConversationMemory(redis, MemorySettings()), context()
+    sessions, window, turn_context = SessionDriver(redis), ConversationMemory(redis, MemorySettings()), context()
     await sessions.say(context(), *map(exchange, before))
-    held = await sessions.hold(asked)
-    assert await window.forget(context()) == RunKeys("default", asked.run_id)
-    assert await sessions.end(asked, held, exchange("late")) == "superseded"
+    held = await sessions.hold(turn_context)
+    assert await window.forget(context()) == RunKeys("default", turn_context.run_id)
+    assert await sessions.end(turn_context, held, exchange("late")) == "superseded"
     assert await _recall(redis) == Recalled([], complete=True)
 
 
 async def test_a_session_is_free_at_once_when_it_is_forgotten(redis: Redis) -> None:
-    sessions, asked = SessionDriver(redis), context()
-    held = await sessions.hold(asked)
+    sessions, turn_context = SessionDriver(redis), context()
+    held = await sessions.hold(turn_context)
     await ConversationMemory(redis, MemorySettings()).forget(context())
     next_one = context()
     again = await sessions.hold(next_one)
     assert again.epoch > held.epoch
-    assert await sessions.end(asked, held, exchange("late")) == "superseded"
+    assert await sessions.end(turn_context, held, exchange("late")) == "superseded"
     assert await sessions.end(next_one, again, exchange("next")) == "ok"
-    assert _said(await _recall(redis)) == ["next"]
+    assert _first_messages(await _recall(redis)) == ["next"]
 
 
 @pytest.mark.parametrize(
-    ("kept", "counted"),
+    ("rows", "counted"),
     [([exchange("a")], {}), ([exchange("a"), NEWER, NEWER], {"mended": 1}), ([NEWER], {"set_aside": 1})],
 )
 async def test_a_conversation_that_was_mended_or_set_aside_is_counted_once_by_who_has_its_turn(
-    redis: Redis, kept: list[str], counted: dict[str, int]
+    redis: Redis, rows: list[str], counted: dict[str, int]
 ) -> None:
-    metrics, sessions, asked = InMemoryMetrics(), SessionDriver(redis), context()
+    metrics, sessions, turn_context = InMemoryMetrics(), SessionDriver(redis), context()
     window = ConversationMemory(redis, MemorySettings(), metrics)
-    await sessions.say(context(), *kept)
-    held = await sessions.hold(asked)
-    await window.recall(asked, held.epoch - 1, kept)
+    await sessions.say(context(), *rows)
+    held = await sessions.hold(turn_context)
+    await window.recall(turn_context, held.epoch - 1, rows)
     assert metrics.of(SESSIONS_REPAIRED) == {}
-    await window.recall(asked, held.epoch, kept)
+    await window.recall(turn_context, held.epoch, rows)
     assert metrics.of(SESSIONS_REPAIRED) == counted

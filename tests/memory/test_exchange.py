@@ -22,11 +22,11 @@ anything = st.builds(
 @st.composite
 def valid_steps(draw: st.DrawFn) -> list[Message]:
     """A reply with calls and their results in any order, or one without; or the user speaks again."""
-    asked = draw(st.lists(ids, max_size=3, unique=True))
-    if not asked and draw(st.booleans()):
+    call_ids = draw(st.lists(ids, max_size=3, unique=True))
+    if not call_ids and draw(st.booleans()):
         return [Message(role="user", content=draw(st.text(max_size=3)))]
-    requests = [ToolRequest(id=each, name="t", arguments={}) for each in asked]
-    results = [Message(role="tool", content="r", tool_call_id=each) for each in draw(st.permutations(asked))]
+    requests = [ToolRequest(id=each, name="t", arguments={}) for each in call_ids]
+    results = [Message(role="tool", content="r", tool_call_id=each) for each in draw(st.permutations(call_ids))]
     return [Message(role="assistant", content=draw(st.text(max_size=3)), tool_calls=requests), *results]
 
 
@@ -82,10 +82,10 @@ def test_an_exchange_that_lost_messages_is_counted_and_keeps_the_others_in_order
     left = [each for index, each in enumerate(messages) if index not in lost]
     mended, count = repair_messages(left)
     assert (count == 0) == (_is_valid(left) or not left)
-    kept = [each for each in mended if each.content not in {NO_RESULT, NO_ANSWER}]
+    original = [each for each in mended if each.content not in {NO_RESULT, NO_ANSWER}]
     rest = iter(left)
-    assert all(any(each is one for one in rest) for each in kept)
-    assert count == len(left) - len(kept) + len(mended) - len(kept)
+    assert all(any(each is one for one in rest) for each in original)
+    assert count == len(left) - len(original) + len(mended) - len(original)
 
 
 @given(valid_exchanges(), st.integers(1, 20))
@@ -101,8 +101,8 @@ def test_an_exchange_in_which_no_user_speaks_is_left_out(messages: list[Message]
 
 
 def test_what_is_added_says_that_it_is_not_known() -> None:
-    asked = Message(role="assistant", content="", tool_calls=[ToolRequest(id="c", name="pay", arguments={})])
-    mended, _ = repair_messages([Message(role="user", content="pay"), asked])
+    call_ids = Message(role="assistant", content="", tool_calls=[ToolRequest(id="c", name="pay", arguments={})])
+    mended, _ = repair_messages([Message(role="user", content="pay"), call_ids])
     assert [(each.role, each.content, each.tool_call_id) for each in mended[2:]] == [
         ("tool", NO_RESULT, "c"),
         ("assistant", NO_ANSWER, None),

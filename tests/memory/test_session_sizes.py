@@ -59,9 +59,9 @@ async def test_repairs_are_told_with_the_conversation_that_needed_them(redis: Re
     await _say(redis, "whole", "a")
     await _say(redis, "broken", "a", "b")
     await redis.rpush(SessionKeys("default", "broken").exchanges, "{}")
-    asked = context("broken")
-    held = await SessionDriver(redis).hold(asked)
-    await ConversationMemory(redis, MemorySettings()).recall(asked, held.epoch, held.memory_rows)
+    turn_context = context("broken")
+    held = await SessionDriver(redis).hold(turn_context)
+    await ConversationMemory(redis, MemorySettings()).recall(turn_context, held.epoch, held.memory_rows)
     found = await largest_sessions(redis, context(), limit=9)
     assert {each.session_id: each.repairs for each in found.sessions} == {"whole": 0, "broken": 1}
 

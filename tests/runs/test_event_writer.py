@@ -200,11 +200,11 @@ async def test_words_are_told_and_written_in_order_also_around_the_moment_at_whi
     await asyncio.sleep(1)
     await _words(run, 300, 0.02)
     await waiting
-    told = [event.id async for event in run.feed.events(0, for_s=0)]
-    assert told == list(range(1, len(told) + 1))
+    published = [event.id async for event in run.feed.events(0, for_s=0)]
+    assert published == list(range(1, len(published) + 1))
     await asyncio.sleep(8)
     assert written.ids(run) == list(range(1, len(written.ids(run)) + 1))
-    assert len(written.ids(run)) >= len(told)
+    assert len(written.ids(run)) >= len(published)
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -229,12 +229,12 @@ async def test_an_answer_that_cannot_be_written_says_so_and_is_remembered_later(
     run.exchange = "said"
     written.away_until = asyncio.get_running_loop().time() + MAX_WAIT_S + 2
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
-    [told] = [event.data async for event in run.feed.events(0, for_s=0)]
-    assert isinstance(told, Answer)
-    assert (told.status, told.degraded) == ("degraded", ["memory"])
+    [published] = [event.data async for event in run.feed.events(0, for_s=0)]
+    assert isinstance(published, Answer)
+    assert (published.status, published.degraded) == ("degraded", ["memory"])
     await asyncio.sleep(3)
     [[append]] = written.batches
-    assert (append.status, append.exchange, append.entries[-1].event.data) == ("degraded", "said", told)
+    assert (append.status, append.exchange, append.entries[-1].event.data) == ("degraded", "said", published)
 
 
 async def test_what_was_told_is_refused_later_where_another_process_has_the_run_by_then(
@@ -272,9 +272,9 @@ async def test_a_turn_that_was_told_is_not_run_again_where_its_session_went_on_b
     written.outcome = "superseded"
     await run.end(Answer(result="x", session_id="s", run_id="r", model="m"), "success")
     assert writer.has_backlog
-    [told] = [event.data async for event in run.feed.events(0, for_s=0)]
+    [published] = [event.data async for event in run.feed.events(0, for_s=0)]
     await asyncio.sleep(3)
-    assert (writer.has_backlog, written.ended) == (False, [(run.context, "degraded", told, written.owner)])
+    assert (writer.has_backlog, written.ended) == (False, [(run.context, "degraded", published, written.owner)])
 
 
 @pytest.mark.parametrize("outcome", ["superseded", "ended"])

@@ -33,10 +33,10 @@ class Replicas:
 
     def __init__(self, *ends: tuple[int, Exception | None]) -> None:
         self.ends = list(ends)
-        self.asked: list[int] = []
+        self.afters: list[int] = []
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        self.asked.append(after)
+        self.afters.append(after)
         until, error = self.ends.pop(0)
         for event in LOG[after:until]:
             yield event
@@ -63,7 +63,7 @@ async def _followed(agent: Any, seconds: float = 20, *, stream: bool = True) -> 
 
 
 @pytest.mark.parametrize(
-    ("ends", "asked"),
+    ("ends", "afters"),
     [
         ([(4, None)], [0]),
         ([(0, GONE), (4, None)], [0, 0]),
@@ -75,10 +75,10 @@ async def _followed(agent: Any, seconds: float = 20, *, stream: bool = True) -> 
         ([(2, GONE), (0, Overloaded("full"))], [0, 2]),
     ],
 )
-async def test_every_event_comes_once_and_in_order(ends: list[tuple[int, Exception | None]], asked: list[int]) -> None:
+async def test_every_event_comes_once_and_in_order(ends: list[tuple[int, Exception | None]], afters: list[int]) -> None:
     agent = Replicas(*ends)
     assert await _followed(agent) == LOG
-    assert agent.asked == asked
+    assert agent.afters == afters
 
 
 async def test_without_a_stream_a_run_that_goes_on_elsewhere_gives_its_last_event_only() -> None:
@@ -90,7 +90,7 @@ async def test_a_refusal_is_not_asked_for_again(error: Exception) -> None:
     agent = Replicas((0, error))
     with pytest.raises(type(error)):
         await _followed(agent)
-    assert agent.asked == [0]
+    assert agent.afters == [0]
 
 
 class Frozen(Replicas):
@@ -152,4 +152,4 @@ async def test_replicas_that_stay_away_are_given_up_before_the_deadline() -> Non
     with pytest.raises(AgentUnavailable):
         await _followed(agent, seconds=1.2)
     assert time.time() - begun < 1.2
-    assert 3 < len(agent.asked) < 10
+    assert 3 < len(agent.afters) < 10

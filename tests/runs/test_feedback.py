@@ -32,16 +32,16 @@ def book(redis: Redis) -> FeedbackStore:
 
 
 async def run(start: Callable[..., WorkerProcess], run_id: str, tenant: str = "default") -> None:
-    asked = ChatRequest(user_input="How are you?", session_id=f"s-{run_id}", user_id="u7")
-    await start().events(context(f"s-{run_id}", run_id=run_id, tenant=tenant), asked)
+    chat_request = ChatRequest(user_input="How are you?", session_id=f"s-{run_id}", user_id="u7")
+    await start().events(context(f"s-{run_id}", run_id=run_id, tenant=tenant), chat_request)
 
 
 async def test_a_vote_is_kept_with_question_and_answer(book, start, redis) -> None:
     await run(start, "r1")
     assert await book.vote(context(), FeedbackRequest(run_id="r1", rating="down", comment="too short")) is None
-    told = await book.list_votes(context(), None, 10)
-    [vote] = told.feedback
-    assert (told.up, told.down) == (0, 1)
+    votes_page = await book.list_votes(context(), None, 10)
+    [vote] = votes_page.feedback
+    assert (votes_page.up, votes_page.down) == (0, 1)
     assert (vote.question, vote.answer, vote.rating, vote.comment) == (
         "How are you?",
         "How do you do.",
@@ -57,8 +57,8 @@ async def test_a_second_vote_takes_the_place_of_the_first(book, start) -> None:
     await run(start, "r1")
     votes = [FeedbackRequest(run_id="r1", rating=rating) for rating in ("down", "down", "up")]
     assert [await book.vote(context(), vote) for vote in votes] == [None, "down", "down"]
-    told = await book.list_votes(context(), None, 10)
-    assert (told.up, told.down, [vote.rating for vote in told.feedback]) == (1, 0, ["up"])
+    votes_page = await book.list_votes(context(), None, 10)
+    assert (votes_page.up, votes_page.down, [vote.rating for vote in votes_page.feedback]) == (1, 0, ["up"])
 
 
 async def test_votes_are_listed_latest_first_and_by_rating(book, start) -> None:
@@ -66,12 +66,12 @@ async def test_votes_are_listed_latest_first_and_by_rating(book, start) -> None:
         await run(start, run_id)
         await book.vote(context(), FeedbackRequest(run_id=run_id, rating=rating))
 
-    async def listed(rating, limit=10):
+    async def list_run_ids(rating, limit=10):
         return [vote.run_id for vote in (await book.list_votes(context(), rating, limit)).feedback]
 
-    assert await listed(None) == ["r4", "r3", "r2", "r1"]
-    assert await listed("down") == ["r4", "r2"]
-    assert await listed("up", 1) == ["r3"]
+    assert await list_run_ids(None) == ["r4", "r3", "r2", "r1"]
+    assert await list_run_ids("down") == ["r4", "r2"]
+    assert await list_run_ids("up", 1) == ["r3"]
 
 
 async def test_a_vote_outlives_its_run(book, start, redis) -> None:
@@ -115,5 +115,5 @@ async def test_votes_that_have_expired_are_neither_listed_nor_counted(redis, sta
     await redis.zadd(FeedbackKeys("default").rated("up"), {"r1": 1})
     await redis.persist(FeedbackKeys("default").rated("up"))
     await redis.delete(FeedbackKeys("default").vote("r1"))
-    told = await book.list_votes(context(), None, 10)
-    assert (told.feedback, told.up) == ((), 0)
+    votes_page = await book.list_votes(context(), None, 10)
+    assert (votes_page.feedback, votes_page.up) == ((), 0)

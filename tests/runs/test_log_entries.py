@@ -22,7 +22,7 @@ TOKENS = st.builds(Token, text=st.text(min_size=1), restart=st.booleans())
 STEPS = st.lists(st.tuples(st.one_of(TOKENS, st.sampled_from(OTHERS)), st.just("")))
 
 
-def _shown(steps: list[tuple[EventData, str]]) -> str:
+def _text_of(steps: list[tuple[EventData, str]]) -> str:
     text = ""
     for data, _ in steps:
         if isinstance(data, Token):
@@ -33,15 +33,15 @@ def _shown(steps: list[tuple[EventData, str]]) -> str:
 @given(st.one_of(TOKENS, st.sampled_from(OTHERS)), st.integers(1, 10**9), st.text())
 def test_an_event_comes_out_of_the_log_as_it_went_in(data: EventData, number: int, state: str) -> None:
     given_entry = LogEntry(RunEvent(id=number, data=data), state)
-    _, name, body, kept = given_entry.arguments
-    fields = {"event": name, "data": body, **({"state": kept} if kept else {})}
+    _, name, body, logged_state = given_entry.arguments
+    fields = {"event": name, "data": body, **({"state": logged_state} if logged_state else {})}
     assert parse_entry(f"{number}-0", fields) == given_entry
 
 
 @given(STEPS)
 def test_merging_tokens_changes_neither_the_text_nor_the_other_steps(steps: list[tuple[EventData, str]]) -> None:
     joined = merge_text(steps)
-    assert _shown(joined) == _shown(steps)
+    assert _text_of(joined) == _text_of(steps)
     others = [each for each in steps if not isinstance(each[0], Token)]
     assert [each for each in joined if not isinstance(each[0], Token)] == others
     pairs = pairwise(joined)

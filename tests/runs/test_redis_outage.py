@@ -107,8 +107,8 @@ async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_ef
         return answer(run)
 
     process = WorkerProcess(nowhere, work, max_wait_s=SOON_S)
-    *told, last = await process.events(context(), request())
-    assert [event.id for event in [*told, last]] == list(range(1, len(told) + 2))
+    *published, last = await process.events(context(), request())
+    assert [event.id for event in [*published, last]] == list(range(1, len(published) + 2))
     assert isinstance(last.data, Answer)
     assert reserved == ["refused"]
     *_, last = await process.events(context("t"), request("t"))
@@ -120,7 +120,7 @@ async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_ef
 async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
     own: Redis, stores: EmbeddedStores, tmp_path: Path
 ) -> None:
-    asked = context()
+    turn_context = context()
 
     async def work(run: Run) -> Answer:
         await asyncio.to_thread(stores.stop)
@@ -128,7 +128,7 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
         return answer(run)
 
     process = WorkerProcess(own, work, max_wait_s=SOON_S)
-    *_, last = await process.events(asked, request())
+    *_, last = await process.events(turn_context, request())
     assert isinstance(last.data, Answer)
     assert (last.data.status, last.data.degraded) == ("degraded", ["memory"])
     again = EmbeddedStores(tmp_path, choose_ports(tmp_path), redis=True, milvus=False)
@@ -137,7 +137,7 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
         async with asyncio.timeout(2):
             while not await own.exists("serve_app:session:{default:s}:exchanges"):  # noqa: ASYNC110 - a process is waited for
                 await asyncio.sleep(0.02)
-        assert (await RunEventLog(own, RunSettings()).run(asked, asked.run_id)).answer == last.data
+        assert (await RunEventLog(own, RunSettings()).run(turn_context, turn_context.run_id)).answer == last.data
         await process.die()
     finally:
         await asyncio.to_thread(again.stop)
@@ -145,9 +145,13 @@ async def test_an_answer_outlives_redis_and_is_remembered_when_it_is_back(
 
 async def test_a_log_that_cannot_be_read_says_so(nowhere: Redis) -> None:
     reader = RunEventLog(nowhere, RunSettings(), availability=RedisAvailability(SOON_S))
-    asked = context()
-    for asking in (reader.run(asked, "r"), reader.cancel(asked, "r"), reader.claim(asked, request(), "k")):
+    turn_context = context()
+    for asking in (
+        reader.run(turn_context, "r"),
+        reader.cancel(turn_context, "r"),
+        reader.claim(turn_context, request(), "k"),
+    ):
         with pytest.raises(StoreUnavailable):
             await asking
     with pytest.raises(StoreUnavailable):
-        await anext(reader.events(asked, "r"))
+        await anext(reader.events(turn_context, "r"))

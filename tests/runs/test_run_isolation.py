@@ -130,9 +130,9 @@ async def test_a_run_that_cannot_be_written_fails_alone_and_its_session_is_free_
 
 
 async def test_what_json_cannot_say_is_logged_and_told_as_well_as_it_can_be(start: Start, log: RunEventLog) -> None:
-    process, asked = start(poisoned_by(odd_values)), context(POISON)
-    events, slowest_s = await beside_others(process, asked)
-    assert [event async for event in log.events(asked, asked.run_id)] == events
+    process, turn_context = start(poisoned_by(odd_values)), context(POISON)
+    events, slowest_s = await beside_others(process, turn_context)
+    assert [event async for event in log.events(turn_context, turn_context.run_id)] == events
     assert isinstance(events[-1].data, Answer)
     assert events[-1].data.result == "Hi\N{REPLACEMENT CHARACTER}"
     assert slowest_s < LATE_S
@@ -197,14 +197,14 @@ async def test_an_event_that_cannot_be_read_is_left_out_of_its_run_and_of_no_oth
 async def test_a_last_event_that_cannot_be_read_is_a_failure_and_nobody_waits_for_it(
     start: Start, redis: Redis, log: RunEventLog, captured_logs: CapturedLogs
 ) -> None:
-    asked = context()
-    keys, last = RunKeys("default", asked.run_id), len(await start().events(asked, request()))
+    turn_context = context()
+    keys, last = RunKeys("default", turn_context.run_id), len(await start().events(turn_context, request()))
     await redis.xdel(keys.steps, f"{last}-0")
     await redis.xadd(keys.steps, {"event": "answer", "data": "{"}, id=f"{last}-1")
     async with asyncio.timeout(5):
-        events = [event async for event in log.events(asked, asked.run_id)]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert isinstance(events[-1].data, Failed)
-    run = await log.run(asked, asked.run_id)
+    run = await log.run(turn_context, turn_context.run_id)
     assert (run.answer, run.error) == (None, events[-1].data.error)
     assert captured_logs.of("event_unreadable")[0]["exception"]
 
@@ -216,8 +216,8 @@ async def test_a_key_that_is_no_stream_costs_its_own_follower_only(
     await log.claim(poison, request(POISON), None)
     await redis.set(RunKeys("default", poison.run_id).steps, "no stream")
 
-    async def followed(asked: Context) -> list[RunEvent]:
-        return [event async for event in log.events(asked, asked.run_id)]
+    async def followed(turn_context: Context) -> list[RunEvent]:
+        return [event async for event in log.events(turn_context, turn_context.run_id)]
 
     process, others = start(), [context(f"s{number}") for number in range(5)]
     for each in others:
@@ -242,8 +242,8 @@ async def test_a_stream_that_becomes_none_while_it_is_followed_ends_its_follower
         await go.wait()
         return answer(run)
 
-    async def followed(asked: Context) -> list[RunEvent]:
-        return [event async for event in log.events(asked, asked.run_id)]
+    async def followed(turn_context: Context) -> list[RunEvent]:
+        return [event async for event in log.events(turn_context, turn_context.run_id)]
 
     process = start(waits)
     running = [asyncio.create_task(process.events(each, request(each.session_id))) for each in (poison, other)]
@@ -293,12 +293,12 @@ async def test_a_lapsed_run_that_nobody_can_read_is_adopted_no_more_and_the_othe
 async def test_whoever_follows_a_run_that_nobody_can_read_learns_that_it_failed(
     start: Start, redis: Redis, log: RunEventLog
 ) -> None:
-    asked = context()
-    await log.claim(asked, request(), None)
-    await redis.hset(RunKeys("default", asked.run_id).run, "context", "{")  # type: ignore[misc]  # redis-py types both clients at once
+    turn_context = context()
+    await log.claim(turn_context, request(), None)
+    await redis.hset(RunKeys("default", turn_context.run_id).run, "context", "{")  # type: ignore[misc]  # redis-py types both clients at once
     await start().expire_leases()
     async with asyncio.timeout(ADOPTED_S + 2):
-        events = [event async for event in log.events(asked, asked.run_id)]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert isinstance(events[-1].data, Failed)
 
 
@@ -332,12 +332,12 @@ async def test_a_control_message_that_is_garbage_keeps_no_other_from_being_heard
         await asyncio.sleep(60)
         return answer(run)
 
-    process, asked = start(hangs), context()
-    reading = asyncio.create_task(process.events(asked, request()))
+    process, turn_context = start(hangs), context()
+    reading = asyncio.create_task(process.events(turn_context, request()))
     await asyncio.sleep(0.3)
     for garbage in ({"nothing": "x"}, {"run": b"\xff"}, {"run": ""}):
         await redis.xadd(control_stream(process.store.owner), garbage)  # type: ignore[arg-type]  # what a fault may write
-    await log.cancel(asked, asked.run_id)
+    await log.cancel(turn_context, turn_context.run_id)
     async with asyncio.timeout(LATE_S):
         await reading
     assert process.worker.running == 0

@@ -103,11 +103,11 @@ async def test_a_run_that_fails_is_an_error(start: Start) -> None:
 async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nobody_else(
     start: Start, ingress: tuple[RunEventLog, InMemoryMetrics]
 ) -> None:
-    (log, counted), asked, process = ingress, context(), start(Hanging())
-    follower = Follower(process, asked)
+    (log, counted), turn_context, process = ingress, context(), start(Hanging())
+    follower = Follower(process, turn_context)
     await follower.until("token")
     for _ in range(2):
-        await log.cancel(asked, asked.run_id)
+        await log.cancel(turn_context, turn_context.run_id)
     await follower.task
     assert ends(process.metrics, counted) == [{}, {"cancelled": 1}]
 
@@ -115,9 +115,9 @@ async def test_a_run_that_is_cancelled_is_counted_by_who_cancelled_it_and_by_nob
 async def test_a_run_that_has_ended_is_not_counted_again_where_it_is_cancelled(
     start: Start, ingress: tuple[RunEventLog, InMemoryMetrics]
 ) -> None:
-    (log, counted), asked, process = ingress, context(), start(greet)
-    await process.events(asked, request())
-    await log.cancel(asked, asked.run_id)
+    (log, counted), turn_context, process = ingress, context(), start(greet)
+    await process.events(turn_context, request())
+    await log.cancel(turn_context, turn_context.run_id)
     assert ends(process.metrics, counted) == [{"success": 1}, {}]
 
 
@@ -146,20 +146,20 @@ async def test_a_second_message_that_cancels_the_first_counts_both(start: Start)
     assert ends(process.metrics) == [{"cancelled": 1, "success": 1}]
 
 
-async def _taken_over(start: Start, asked: Context, work: Any = greet) -> tuple[WorkerProcess, WorkerProcess]:
+async def _take_over(start: Start, turn_context: Context, work: Any = greet) -> tuple[WorkerProcess, WorkerProcess]:
     first = start(Hanging())
-    follower = Follower(first, asked)
+    follower = Follower(first, turn_context)
     await follower.until("token")
     await first.die()
     await follower.task
     second = start(work)
-    await second.events(asked, request(), after=follower.events[-1].id)
+    await second.events(turn_context, request(), after=follower.events[-1].id)
     return first, second
 
 
 async def test_a_run_that_is_taken_over_is_a_recovery_and_one_turn_that_waited_once(start: Start) -> None:
-    asked = context()
-    first, second = await _taken_over(start, asked)
+    turn_context = context()
+    first, second = await _take_over(start, turn_context)
     assert ends(first.metrics, second.metrics) == [{}, {"success": 1}]
     assert second.metrics.of(RECOVERIES) == {(): 1}
     assert (first.metrics.of(QUEUE_WAIT_S), second.metrics.of(QUEUE_WAIT_S)) == ({(): 1}, {})
@@ -167,13 +167,13 @@ async def test_a_run_that_is_taken_over_is_a_recovery_and_one_turn_that_waited_o
 
 
 async def test_a_run_that_is_handed_over_is_no_recovery(start: Start) -> None:
-    asked, first = context(), start(Hanging())
-    follower = Follower(first, asked)
+    turn_context, first = context(), start(Hanging())
+    follower = Follower(first, turn_context)
     await follower.until("token")
     await first.worker.close(grace_s=0)
     await follower.task
     second = start(greet)
-    await second.events(asked, request(), after=follower.events[-1].id)
+    await second.events(turn_context, request(), after=follower.events[-1].id)
     assert ends(first.metrics, second.metrics) == [{}, {"success": 1}]
     assert not second.metrics.of(RECOVERIES)
 

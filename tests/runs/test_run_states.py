@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 async def test_a_run_tells_of_its_beginning_and_its_end(start, captured_logs) -> None:
-    asked = context(run_id="r1")
-    await start().events(asked, request())
+    turn_context = context(run_id="r1")
+    await start().events(turn_context, request())
     [begun], [ended] = captured_logs.of("run_begun"), captured_logs.of("run_ended")
     for line in (begun, ended):
-        assert {name: line[name] for name in asked.ids} == asked.ids
+        assert {name: line[name] for name in turn_context.ids} == turn_context.ids
     assert (ended["status"], ended["degraded"], ended["attempts"], ended["level"]) == ("success", [], 0, "INFO")
     assert 50 < ended["elapsed_ms"] < 5000
     assert "adoptions" not in ended
@@ -48,9 +48,9 @@ async def test_a_run_that_is_taken_over_says_so(start, captured_logs) -> None:
         return answer(run)
 
     first, second = start(dies), start(dies)
-    asked = context(run_id="r1")
-    await first.events(asked, request())
-    await second.events(asked, request(), after=1)
+    turn_context = context(run_id="r1")
+    await first.events(turn_context, request())
+    await second.events(turn_context, request(), after=1)
     [line] = captured_logs.of("run_adopted")
     assert (line["run_id"], line["adoptions"]) == ("r1", 1)
     assert captured_logs.of("run_ended")[-1]["adoptions"] == 1

@@ -35,13 +35,13 @@ async def _greedy(run: Run) -> Answer:
     return answer(run)
 
 
-def _asked(tenant: str) -> Context:
+def _context_of(tenant: str) -> Context:
     return context(uuid4().hex, tenant=tenant)
 
 
 def _begun(process: WorkerProcess, tenant: str) -> bool:
     try:
-        process.worker.start(_asked(tenant), request())
+        process.worker.start(_context_of(tenant), request())
     except Overloaded:
         return False
     return True
@@ -63,7 +63,7 @@ async def test_another_tenant_is_begun_at_once_and_has_several_turns(start: Star
     process = start(_greedy, max_runs=150)
     _filled(process, "greedy")
     for _ in range(3):
-        events = await asyncio.gather(*(process.events(_asked("modest"), request()) for _ in range(10)))
+        events = await asyncio.gather(*(process.events(_context_of("modest"), request()) for _ in range(10)))
         assert [each[-1].name for each in events] == ["answer"] * 10
     assert not _begun(process, "greedy")
 
@@ -78,23 +78,23 @@ async def test_who_is_refused_is_told_when_to_come_back(start: Start) -> None:
     process = start(_greedy, max_runs=8)
     _filled(process, "greedy")
     with pytest.raises(Overloaded) as refused:
-        process.worker.start(_asked("greedy"), request())
+        process.worker.start(_context_of("greedy"), request())
     assert refused.value.retry_after_s == 5
     for _ in range(2):
-        await process.events(_asked("modest"), request())
+        await process.events(_context_of("modest"), request())
     with pytest.raises(Overloaded) as refused:
-        process.worker.start(_asked("greedy"), request())
+        process.worker.start(_context_of("greedy"), request())
     assert refused.value.retry_after_s == 1
 
 
 async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Start, log: RunEventLog) -> None:
-    left, modest = [_asked("greedy") for _ in range(2 * MAX_LAPSED_RUNS)], _asked("modest")
+    left, modest = [_context_of("greedy") for _ in range(2 * MAX_LAPSED_RUNS)], _context_of("modest")
     for each in (*left, modest):
         await log.claim(each, request(), None)
     process = start(_greedy, max_runs=16)
     await process.expire_leases()
     async with asyncio.timeout(ADOPTED_S):
-        assert (await process.events(_asked("modest"), request()))[-1].name == "answer"
+        assert (await process.events(_context_of("modest"), request()))[-1].name == "answer"
         events = [event async for event in log.events(modest, modest.run_id)]
     assert events[-1].name == "answer"
     statuses = [(await log.run(each, each.run_id)).status for each in left]
@@ -103,7 +103,7 @@ async def test_what_one_tenant_has_left_behind_keeps_no_other_waiting(start: Sta
 
 async def test_the_runs_of_full_tenants_hide_none_behind_them(start: Start, log: RunEventLog, redis: Redis) -> None:
     await redis.zadd(UNFINISHED_RUNS, {f"a:{number}": number for number in range(2500)})
-    others = [_asked("ab"), _asked("b")]
+    others = [_context_of("ab"), _context_of("b")]
     for at, each in enumerate(others):
         await log.claim(each, request(), None)
         await redis.zadd(UNFINISHED_RUNS, {f"{each.tenant}:{each.run_id}": 3000 + at})

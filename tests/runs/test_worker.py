@@ -53,12 +53,12 @@ class Hanging:
 class Follower:
     """Reads what a process tells of a run, until it tells no more."""
 
-    def __init__(self, process: WorkerProcess, asked: Context, after: int = 0) -> None:
+    def __init__(self, process: WorkerProcess, turn_context: Context, after: int = 0) -> None:
         self.events: list[RunEvent] = []
-        self.task = asyncio.create_task(self._read(process, asked, after))
+        self.task = asyncio.create_task(self._read(process, turn_context, after))
 
-    async def _read(self, process: WorkerProcess, asked: Context, after: int) -> None:
-        async for event in process.worker.follow(asked, request(), after):
+    async def _read(self, process: WorkerProcess, turn_context: Context, after: int) -> None:
+        async for event in process.worker.follow(turn_context, request(), after):
             self.events.append(event)
 
     async def until(self, name: str) -> None:
@@ -67,10 +67,10 @@ class Follower:
                 await asyncio.sleep(0.005)
 
 
-async def _dead(start: Start, asked: Context) -> Follower:
+async def _dead(start: Start, turn_context: Context) -> Follower:
     """A run whose process has died after half a word; what its follower saw."""
     process = start(Hanging())
-    follower = Follower(process, asked)
+    follower = Follower(process, turn_context)
     await follower.until("token")
     await process.die()
     await follower.task
@@ -86,88 +86,88 @@ async def test_a_run_is_followed_from_its_first_event_to_its_last(start: Start, 
 
 
 async def test_any_number_follow_a_run_from_wherever_they_are(start: Start) -> None:
-    process, asked = start(), context()
-    all_of_it, *others = await asyncio.gather(*(process.events(asked, request(), after) for after in (0, 0, 2)))
+    process, turn_context = start(), context()
+    all_of_it, *others = await asyncio.gather(*(process.events(turn_context, request(), after) for after in (0, 0, 2)))
     assert others == [all_of_it, all_of_it[2:]]
 
 
 async def test_a_follower_who_leaves_stops_nothing(start: Start, log: RunEventLog) -> None:
-    process, asked = start(), context()
-    follower = Follower(process, asked)
+    process, turn_context = start(), context()
+    follower = Follower(process, turn_context)
     await follower.until("run")
     follower.task.cancel()
-    events = [event async for event in log.events(asked, asked.run_id)]
+    events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert events[-1].name == "answer"
 
 
 async def test_a_run_goes_on_at_once_where_its_follower_takes_it(start: Start, log: RunEventLog) -> None:
-    asked = context()
-    seen = (await _dead(start, asked)).events
+    turn_context = context()
+    seen = (await _dead(start, turn_context)).events
     begun = time.monotonic()
-    events = [*seen, *await start().events(asked, request(), seen[-1].id)]
+    events = [*seen, *await start().events(turn_context, request(), seen[-1].id)]
     assert time.monotonic() - begun < LEASE_MS / 1000
     assert [event.id for event in events] == list(range(1, len(events) + 1))
     assert [event.name for event in events[:4]] == ["run", "token", "run", "token"]
     assert [event.data.recovered for event in events if event.name == "run"] == [False, True]
-    assert [event async for event in log.events(asked, asked.run_id)] == events
-    assert (await log.run(asked, asked.run_id)).adoptions == 1
+    assert [event async for event in log.events(turn_context, turn_context.run_id)] == events
+    assert (await log.run(turn_context, turn_context.run_id)).adoptions == 1
 
 
 async def test_events_that_were_logged_but_not_told_are_told_by_the_successor(start: Start) -> None:
-    asked = context()
-    seen = (await _dead(start, asked)).events
-    events = await start().events(asked, request(), 1)
+    turn_context = context()
+    seen = (await _dead(start, turn_context)).events
+    events = await start().events(turn_context, request(), 1)
     assert events[: len(seen) - 1] == seen[1:]
 
 
 async def test_a_run_that_nobody_follows_is_adopted_when_its_owner_is_not_heard_of(
     start: Start, log: RunEventLog
 ) -> None:
-    asked = context()
-    await _dead(start, asked)
+    turn_context = context()
+    await _dead(start, turn_context)
     start()
     async with asyncio.timeout(ADOPTED_S):
-        events = [event async for event in log.events(asked, asked.run_id)]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert events[-1].name == "answer"
-    assert (await log.run(asked, asked.run_id)).status == "success"
+    assert (await log.run(turn_context, turn_context.run_id)).status == "success"
 
 
 async def test_two_processes_that_see_a_lapsed_run_adopt_it_once(start: Start, log: RunEventLog, redis: Redis) -> None:
-    asked = context()
-    await _dead(start, asked)
+    turn_context = context()
+    await _dead(start, turn_context)
     others = start(), start(), start()
     await others[0].expire_leases()
     async with asyncio.timeout(ADOPTED_S):
-        names = [event.name async for event in log.events(asked, asked.run_id)]
+        names = [event.name async for event in log.events(turn_context, turn_context.run_id)]
     assert (names.count("run"), names.count("answer")) == (2, 1)
     assert await redis.llen(EXCHANGES) == 1  # type: ignore[misc]  # redis-py types both clients at once
 
 
 async def test_a_follower_does_not_take_a_run_from_a_process_that_lives(start: Start) -> None:
-    asked, hanging = context(), Hanging()
-    follower = Follower(start(hanging), asked)
+    turn_context, hanging = context(), Hanging()
+    follower = Follower(start(hanging), turn_context)
     await follower.until("token")
-    assert await start().events(asked, request(), 0) == []
+    assert await start().events(turn_context, request(), 0) == []
     assert hanging.ended == 0
 
 
 async def test_a_run_that_was_registered_is_run_even_if_nobody_starts_it(start: Start, log: RunEventLog) -> None:
-    asked = context()
-    assert (await log.claim(asked, request(), None)).fresh
-    assert (await log.run(asked, asked.run_id)).status == "queued"
+    turn_context = context()
+    assert (await log.claim(turn_context, request(), None)).fresh
+    assert (await log.run(turn_context, turn_context.run_id)).status == "queued"
     await start().expire_leases()
     async with asyncio.timeout(ADOPTED_S):
-        events = [event async for event in log.events(asked, asked.run_id)]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert events[-1].name == "answer"
-    assert (await log.run(asked, asked.run_id)).adoptions == 0
+    assert (await log.run(turn_context, turn_context.run_id)).adoptions == 0
 
 
 async def test_a_run_over_which_processes_die_again_and_again_is_given_up(start: Start, log: RunEventLog) -> None:
-    asked = context(seconds=60)
+    turn_context = context(seconds=60)
     after = 0
     for _ in range(MAX_ADOPTIONS + 1):
         process = start(Hanging())
-        follower = Follower(process, asked, after)
+        follower = Follower(process, turn_context, after)
         await follower.until("token")
         await process.die()
         after = follower.events[-1].id
@@ -177,10 +177,10 @@ async def test_a_run_over_which_processes_die_again_and_again_is_given_up(start:
             raise RunAbandoned("Each process died")
         return answer(run)
 
-    *_, last = await start(give_up).events(asked, request(), after)
+    *_, last = await start(give_up).events(turn_context, request(), after)
     assert isinstance(last.data, Failed)
     assert (last.data.error.code, last.data.error.retryable) == ("run_abandoned", False)
-    assert (await log.run(asked, asked.run_id)).error == last.data.error
+    assert (await log.run(turn_context, turn_context.run_id)).error == last.data.error
 
 
 async def test_turns_of_a_session_run_one_after_the_other(start: Start) -> None:
@@ -228,14 +228,14 @@ async def test_what_a_run_has_waited_for_its_turn_is_taken_from_its_time(start: 
 
 
 async def test_a_run_that_is_adopted_has_no_more_than_its_whole_time(start: Start) -> None:
-    asked, left = context(seconds=20, behind_s=3000), list[float]()
+    turn_context, left = context(seconds=20, behind_s=3000), list[float]()
 
     async def work(run: Run) -> Answer:
         left.append(remaining_s(local_deadline(run.context)))
         return await greet(run)
 
-    seen = (await _dead(start, asked)).events
-    ended = Follower(start(work), asked, after=seen[-1].id)
+    seen = (await _dead(start, turn_context)).events
+    ended = Follower(start(work), turn_context, after=seen[-1].id)
     await ended.task
     assert ended.events[-1].name == "answer"
     assert 0 < left[0] <= 20
@@ -244,14 +244,14 @@ async def test_a_run_that_is_adopted_has_no_more_than_its_whole_time(start: Star
 async def test_what_a_later_version_says_of_a_run_does_not_keep_it_from_being_adopted(
     start: Start, log: RunEventLog, redis: Redis
 ) -> None:
-    asked = context()
-    await _dead(start, asked)
-    key = f"serve_app:run:{{default:{asked.run_id}}}"
-    told = json.loads(await redis.hget(key, "context") or "")  # type: ignore[misc]
-    await redis.hset(key, "context", json.dumps({**told, "later": 1}))  # type: ignore[misc]
+    turn_context = context()
+    await _dead(start, turn_context)
+    key = f"serve_app:run:{{default:{turn_context.run_id}}}"
+    stored_context = json.loads(await redis.hget(key, "context") or "")  # type: ignore[misc]
+    await redis.hset(key, "context", json.dumps({**stored_context, "later": 1}))  # type: ignore[misc]
     start()
     async with asyncio.timeout(ADOPTED_S):
-        events = [event async for event in log.events(asked, asked.run_id)]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
     assert events[-1].name == "answer"
 
 
@@ -278,18 +278,18 @@ async def test_a_message_cancels_the_turn_that_runs_where_that_is_wanted(start: 
 async def test_a_cancelled_run_stops_within_a_second_and_leaves_its_session(
     start: Start, log: RunEventLog, redis: Redis
 ) -> None:
-    asked, hanging = context(), Hanging()
+    turn_context, hanging = context(), Hanging()
     process = start(hanging)
-    follower = Follower(process, asked)
+    follower = Follower(process, turn_context)
     await follower.until("token")
     hanging.runs[0].exchange = "what was done"
     begun = time.monotonic()
-    assert (await log.cancel(asked, asked.run_id)).status == "cancelled"
+    assert (await log.cancel(turn_context, turn_context.run_id)).status == "cancelled"
     await follower.task
     assert time.monotonic() - begun < LEASE_MS / 1000
     assert hanging.ended == 1
-    *_, last = [event async for event in log.events(asked, asked.run_id)]
-    assert last.data == Cancelled(run_id=asked.run_id)
+    *_, last = [event async for event in log.events(turn_context, turn_context.run_id)]
+    assert last.data == Cancelled(run_id=turn_context.run_id)
     assert await redis.lrange(EXCHANGES, 0, -1) == ["what was done"]
     assert not await redis.exists("serve_app:session:{default:s}:lease")
 
@@ -306,25 +306,25 @@ async def test_a_run_that_waits_for_its_turn_can_be_cancelled(start: Start, log:
 
 
 async def test_cancelling_a_run_that_has_ended_changes_nothing(start: Start, log: RunEventLog) -> None:
-    asked = context()
-    events = await start().events(asked, request())
-    run = await log.cancel(asked, asked.run_id)
+    turn_context = context()
+    events = await start().events(turn_context, request())
+    run = await log.cancel(turn_context, turn_context.run_id)
     assert (run.status, run.answer) == ("success", events[-1].data)
 
 
 async def test_an_owner_that_wakes_up_late_writes_nothing_and_stops(
     start: Start, log: RunEventLog, redis: Redis
 ) -> None:
-    asked, hanging = context(), Hanging()
+    turn_context, hanging = context(), Hanging()
     sleeper = start(hanging)
-    follower = Follower(sleeper, asked)
+    follower = Follower(sleeper, turn_context)
     await follower.until("token")
     looking = sleeper.worker._background[2]
     looking.cancel()  # it sleeps: nothing is renewed
     start()
     async with asyncio.timeout(ADOPTED_S):
-        events = [event async for event in log.events(asked, asked.run_id)]
-    kept = await redis.lrange(EXCHANGES, 0, -1)  # type: ignore[misc]
+        events = [event async for event in log.events(turn_context, turn_context.run_id)]
+    rows = await redis.lrange(EXCHANGES, 0, -1)  # type: ignore[misc]
     [run] = hanging.runs
     run.exchange = "of the past"
     run.stream(Token(text="of the past"))
@@ -337,8 +337,8 @@ async def test_an_owner_that_wakes_up_late_writes_nothing_and_stops(
     await follower.task
     assert hanging.ended == 1
     assert follower.events == events[: len(follower.events)]
-    assert [event async for event in log.events(asked, asked.run_id)] == events
-    assert await redis.lrange(EXCHANGES, 0, -1) == kept  # type: ignore[misc]
+    assert [event async for event in log.events(turn_context, turn_context.run_id)] == events
+    assert await redis.lrange(EXCHANGES, 0, -1) == rows  # type: ignore[misc]
 
 
 async def test_a_right_that_lapsed_and_that_nobody_took_is_still_good(start: Start, redis: Redis) -> None:
@@ -359,13 +359,13 @@ async def test_an_effect_is_reserved_by_one_owner_only(start: Start) -> None:
             await asyncio.sleep(60)
         return answer(run)
 
-    process, asked = start(work), context()
-    follower = Follower(process, asked)
+    process, turn_context = start(work), context()
+    follower = Follower(process, turn_context)
     async with asyncio.timeout(5):
         while not reserved:  # noqa: ASYNC110 - another task is waited for
             await asyncio.sleep(0.005)
     await process.die()
-    await start(work).events(asked, request(), follower.events[-1].id)
+    await start(work).events(turn_context, request(), follower.events[-1].id)
     assert reserved == [(True, True), (False, False)]
 
 
@@ -378,9 +378,9 @@ async def test_a_process_that_shuts_down_lets_its_runs_end(start: Start) -> None
 
 
 async def test_what_does_not_end_in_the_grace_time_goes_on_elsewhere_at_once(start: Start, log: RunEventLog) -> None:
-    asked, waiting = context(), context()
+    turn_context, waiting = context(), context()
     process = start(Hanging())
-    followers = [Follower(process, asked)]
+    followers = [Follower(process, turn_context)]
     await followers[0].until("token")
     followers.append(Follower(process, waiting))
     await asyncio.sleep(0.1)
@@ -388,7 +388,7 @@ async def test_what_does_not_end_in_the_grace_time_goes_on_elsewhere_at_once(sta
     await asyncio.gather(*(each.task for each in followers))
     begun = time.monotonic()
     start()
-    for each in (asked, waiting):
+    for each in (turn_context, waiting):
         events = [event async for event in log.events(each, each.run_id)]
         assert events[-1].name == "answer"
         assert (await log.run(each, each.run_id)).adoptions == 0

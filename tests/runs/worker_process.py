@@ -82,8 +82,8 @@ class WorkerProcess:
         )
         self.worker = RunWorker(RunServices(self.redis, self.store, writer, runs, self.work), self.max_runs)
 
-    async def events(self, asked: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
-        return [event async for event in self.worker.follow(asked, request, after)]
+    async def events(self, turn_context: Context, request: ChatRequest, after: int = 0) -> list[RunEvent]:
+        return [event async for event in self.worker.follow(turn_context, request, after)]
 
     async def expire_leases(self) -> None:
         """Have the time of its leases be over: whoever looks next finds the runs of a dead process."""

@@ -32,13 +32,13 @@ class Flood:
     """How long each refusal took."""
     wrong: list[str] = field(default_factory=list)
     """What was neither an answer nor a refusal as it ought to be."""
-    asked: int = 0
+    sent: int = 0
 
     async def ask(self, client: aiohttp.ClientSession) -> bool:
         """One turn; whether it was answered."""
-        self.asked += 1
+        self.sent += 1
         begun = time.perf_counter()
-        body = {"user_input": "talk", "session_id": f"flood-{time.time_ns()}-{self.asked}"}
+        body = {"user_input": "talk", "session_id": f"flood-{time.time_ns()}-{self.sent}"}
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             async with client.post(f"{self.url}/agent/chat", json=body, headers=headers) as response:
@@ -85,9 +85,9 @@ def _is_refusal(response: aiohttp.ClientResponse, text: str) -> bool:
         error = json.loads(text)["error"]
     except (ValueError, LookupError, TypeError):
         return False
-    told = response.headers.get("Retry-After", "")
+    retry_after = response.headers.get("Retry-After", "")
     codes = {503: "overloaded", 429: "rate_limited"}
-    return codes.get(response.status) == error["code"] and told.isdigit() and 1 <= int(told) <= 60
+    return codes.get(response.status) == error["code"] and retry_after.isdigit() and 1 <= int(retry_after) <= 60
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -115,7 +115,7 @@ async def flooded(url: str, key: str | None, rate: float, seconds: float, at_onc
     return {
         "peak_per_s": peak_per_s,
         "peak_p99_s": quantile([took for _, took in peak.answered], 0.99),
-        "asked": flood.asked,
+        "sent": flood.sent,
         "answered": len(flood.answered),
         "refused": len(flood.refused),
         "wrong": flood.wrong[:5] + peak.wrong[:5],
@@ -135,7 +135,7 @@ async def only(url: str, key: str | None, rate: float, seconds: float) -> dict[s
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30), trust_env=False) as client:
         await flood.at_a_rate(client, rate, seconds)
     answered, refused = len(flood.answered), len(flood.refused)
-    return {"asked": flood.asked, "answered": answered, "refused": refused, "wrong": len(flood.wrong)}
+    return {"sent": flood.sent, "answered": answered, "refused": refused, "wrong": len(flood.wrong)}
 
 
 async def _recovered(probe: Flood, client: aiohttp.ClientSession, normal_s: float) -> float:
@@ -144,14 +144,14 @@ async def _recovered(probe: Flood, client: aiohttp.ClientSession, normal_s: floa
 
     async def one(after: float) -> tuple[float, bool]:
         await asyncio.sleep(after)
-        asked = time.perf_counter()
-        well = await probe.ask(client) and time.perf_counter() - asked <= normal_s
-        return asked - begun, well
+        sent_at = time.perf_counter()
+        well = await probe.ask(client) and time.perf_counter() - sent_at <= normal_s
+        return sent_at - begun, well
 
-    told = await asyncio.gather(*(one(0.2 * number) for number in range(75)))
-    for number in range(len(told) - 5):
-        if all(well for _, well in told[number : number + 5]):
-            return told[number][0]
+    probes = await asyncio.gather(*(one(0.2 * number) for number in range(75)))
+    for number in range(len(probes) - 5):
+        if all(well for _, well in probes[number : number + 5]):
+            return probes[number][0]
     return float("inf")
 
 
@@ -169,5 +169,5 @@ if __name__ == "__main__":
     if given.only:
         print(json.dumps(asyncio.run(only(given.url, given.key, given.rate, given.seconds))))
     else:
-        told = flooded(given.url, given.key, given.rate, given.seconds, given.at_once)
-        print(json.dumps(asyncio.run(told)))
+        figures = flooded(given.url, given.key, given.rate, given.seconds, given.at_once)
+        print(json.dumps(asyncio.run(figures)))

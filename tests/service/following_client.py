@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from task_model import DEVICES, answer, calls_of, device_of, task
-from traced_tools import said
+from traced_tools import result_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,7 +66,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Told:
+class FollowedTurn:
     """What a client saw of one turn."""
 
     name: str
@@ -103,7 +103,7 @@ class Told:
     def wrong(self) -> list[str]:
         """What of the answer, and of the frames, is not as it has to be."""
         calls = [call for step in calls_of(self.name, self.how) for call in step]
-        told = [(call["name"], call["arguments"]) for call in self.answer["tool_calls"]]
+        made = [(call["name"], call["arguments"]) for call in self.answer["tool_calls"]]
         statuses = {call["name"]: call["status"] for call in self.answer["tool_calls"]}
         bad = {
             name: status
@@ -113,7 +113,7 @@ class Told:
         results = [self._result(name, arguments, statuses.get(name)) for name, arguments in calls]
         degraded = ["tool:book"] if self.unknown else []
         found = {
-            "calls": (told, calls),
+            "calls": (made, calls),
             "statuses": (bad, {}),
             "result": (self.answer["result"], answer(self.name, results)),
             "degraded": (self.answer["degraded"], degraded),
@@ -127,7 +127,7 @@ class Told:
     def _result(self, tool: str, arguments: dict[str, str], status: str | None) -> str:
         if tool == "knowledge_search":
             return f"code word {DEVICES[device_of(self.name)]}"
-        return UNKNOWN if status == "unknown" else said(tool, arguments["item"])
+        return UNKNOWN if status == "unknown" else result_of(tool, arguments["item"])
 
 
 @dataclass(frozen=True)
@@ -136,47 +136,47 @@ class FollowingClient:
 
     http: httpx.AsyncClient
 
-    async def turn(self, name: str, how: str, key: str, *, stream: bool) -> Told:
+    async def turn(self, name: str, how: str, key: str, *, stream: bool) -> FollowedTurn:
         """One turn of the session that the task's name names.
 
         Raises:
             Refused: there was no answer after `MOST_TRIES`.
         """
-        told = Told(name, how)
-        while not told.answer:
+        turn = FollowedTurn(name, how)
+        while not turn.answer:
             begun = time.monotonic()
             try:
-                await (self._streamed(told, key) if stream else self._asked(told, key))
+                await (self._stream(turn, key) if stream else self._post(turn, key))
             except (httpx.TransportError, Refused) as error:
-                told.tries.append((begun, time.monotonic(), repr(error)))
-                if len(told.tries) == MOST_TRIES:
-                    raise Refused(f"{name}: {told.tries}") from error
+                turn.tries.append((begun, time.monotonic(), repr(error)))
+                if len(turn.tries) == MOST_TRIES:
+                    raise Refused(f"{name}: {turn.tries}") from error
                 await asyncio.sleep(AGAIN_AFTER_S)
-        told.ended = time.monotonic()
-        return told
+        turn.ended = time.monotonic()
+        return turn
 
-    async def _asked(self, told: Told, key: str) -> None:
-        response = await self.http.post("/agent/chat", json=body(told.name, told.how), headers={"Idempotency-Key": key})
+    async def _post(self, turn: FollowedTurn, key: str) -> None:
+        response = await self.http.post("/agent/chat", json=body(turn.name, turn.how), headers={"Idempotency-Key": key})
         if response.status_code != 200:
             raise Refused(f"{response.status_code} {response.text[:300]}")
-        told.answer = response.json()
+        turn.answer = response.json()
 
-    async def _streamed(self, told: Told, key: str) -> None:
-        if told.run_id is None:
-            asked = {**body(told.name, told.how), "stream": True}
-            stream = self.http.stream("POST", "/agent/chat", json=asked, headers={"Idempotency-Key": key})
+    async def _stream(self, turn: FollowedTurn, key: str) -> None:
+        if turn.run_id is None:
+            json_body = {**body(turn.name, turn.how), "stream": True}
+            stream = self.http.stream("POST", "/agent/chat", json=json_body, headers={"Idempotency-Key": key})
         else:
-            last = {"Last-Event-ID": told.frames[-1].id}
-            stream = self.http.stream("GET", f"/agent/runs/{told.run_id}/events", headers=last)
+            last = {"Last-Event-ID": turn.frames[-1].id}
+            stream = self.http.stream("GET", f"/agent/runs/{turn.run_id}/events", headers=last)
         async with stream as response:
             if response.status_code != 200:
                 raise Refused(f"{response.status_code} {(await response.aread())[:300]!r}")
             async for frame in frames(response):
                 if frame.event in {"error", "cancelled"}:
                     raise Refused(frame.raw.decode())
-                told.frames.append(frame)
+                turn.frames.append(frame)
                 if frame.last:
-                    told.answer = frame.data
+                    turn.answer = frame.data
                     return
         raise Refused("the stream ended without its last frame")
 

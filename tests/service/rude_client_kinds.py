@@ -26,7 +26,7 @@ MANY_HEADERS = "".join(f"X-{number}: 1\r\n" for number in range(10_000))
 PIECE = b"x" * 65536
 LARGE_BYTES = 100_000_000
 
-Said = Counter[str]
+Outcomes = Counter[str]
 
 
 async def _opened(url: str, receive_bytes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -39,7 +39,7 @@ async def _opened(url: str, receive_bytes: int = 0) -> tuple[asyncio.StreamReade
     return await asyncio.open_connection(sock=raw, limit=receive_bytes or 65536)
 
 
-async def _drip(url: str, first: str, said: Said) -> None:
+async def _drip(url: str, first: str, outcomes: Outcomes) -> None:
     """What comes first, then a byte a second, until the service has answered or hung up."""
     reader, writer = await _opened(url)
     try:
@@ -49,14 +49,14 @@ async def _drip(url: str, first: str, said: Said) -> None:
             writer.write(b"x")
             await writer.drain()
             await asyncio.wait({answered}, timeout=1)
-        said[_status(answered.result())] += 1
+        outcomes[_status(answered.result())] += 1
     except ConnectionError:
-        said["cut off"] += 1
+        outcomes["cut off"] += 1
     finally:
         writer.close()
 
 
-async def _deaf(url: str, number: int, said: Said) -> None:
+async def _deaf(url: str, number: int, outcomes: Outcomes) -> None:
     """Asks for a stream when it is its turn, and reads nothing of it."""
     await asyncio.sleep(number / DEAF_PER_S)
     body = json.dumps({"user_input": "hello", "session_id": f"deaf-{number}", "stream": True}).encode()
@@ -65,27 +65,27 @@ async def _deaf(url: str, number: int, said: Said) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         head = HEAD.format(path=urlsplit(url).path) + f"Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        said["deaf"] += 1
+        outcomes["deaf"] += 1
         await asyncio.sleep(3600)
     finally:
         writer.close()
 
 
-async def _many_headers(url: str, said: Said) -> None:
+async def _many_headers(url: str, outcomes: Outcomes) -> None:
     """One request after another."""
     while True:
         reader, writer = await _opened(url)
         try:
             writer.write(f"GET {urlsplit(url).path}/healthz HTTP/1.1\r\nHost: a\r\n{MANY_HEADERS}\r\n".encode())
-            said[_status(await reader.readline())] += 1
+            outcomes[_status(await reader.readline())] += 1
         except ConnectionError:
-            said["cut off"] += 1
+            outcomes["cut off"] += 1
         finally:
             writer.close()
         await asyncio.sleep(0.5)
 
 
-async def _large(url: str, said: Said) -> None:
+async def _large(url: str, outcomes: Outcomes) -> None:
     while True:
         reader, writer = await _opened(url)
         try:
@@ -97,9 +97,9 @@ async def _large(url: str, said: Said) -> None:
                 writer.write(PIECE)
                 await writer.drain()
                 await asyncio.sleep(0.001)
-            said[_status(await answered)] += 1
+            outcomes[_status(await answered)] += 1
         except ConnectionError:
-            said["cut off"] += 1
+            outcomes["cut off"] += 1
         finally:
             writer.close()
         await asyncio.sleep(0.5)
@@ -110,23 +110,23 @@ def _status(line: bytes) -> str:
 
 
 KINDS = {
-    "headers drip": lambda url, said: [_drip(url, UNFINISHED_HEADERS, said) for _ in range(DRIPPING)],
-    "bodies drip": lambda url, said: [_drip(url, UNFINISHED_BODY, said) for _ in range(DRIPPING)],
-    "do not read": lambda url, said: [_deaf(url, number, said) for number in range(DEAF)],
-    "10,000 headers": lambda url, said: [_many_headers(url, said)],
-    "100 MB": lambda url, said: [_large(url, said) for _ in range(LARGE)],
+    "headers drip": lambda url, outcomes: [_drip(url, UNFINISHED_HEADERS, outcomes) for _ in range(DRIPPING)],
+    "bodies drip": lambda url, outcomes: [_drip(url, UNFINISHED_BODY, outcomes) for _ in range(DRIPPING)],
+    "do not read": lambda url, outcomes: [_deaf(url, number, outcomes) for number in range(DEAF)],
+    "10,000 headers": lambda url, outcomes: [_many_headers(url, outcomes)],
+    "100 MB": lambda url, outcomes: [_large(url, outcomes) for _ in range(LARGE)],
 }
 """What the service at a URL is done to, and what it says of it."""
 
 
 @asynccontextmanager
-async def rudely(url: str, kind: str) -> AsyncIterator[Said]:
+async def rudely(url: str, kind: str) -> AsyncIterator[Outcomes]:
     """Clients of this kind, all there when the block begins and to its end; what they were answered."""
-    said: Said = Counter()
-    clients = [asyncio.create_task(each) for each in KINDS[kind](url, said)]
+    outcomes: Outcomes = Counter()
+    clients = [asyncio.create_task(each) for each in KINDS[kind](url, outcomes)]
     await asyncio.sleep(SETTLED_S.get(kind, 1))
     try:
-        yield said
+        yield outcomes
     finally:
         for each in clients:
             each.cancel()

@@ -74,7 +74,7 @@ class TaskModel:
 
     def __init__(self) -> None:
         self.odd: list[str] = []
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.abandoned: dict[str, float] = {}
         self.app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
         self.url = ""
@@ -87,7 +87,7 @@ class TaskModel:
         if spoken is None:
             return JSONResponse({"error": {"message": "no task", "type": "bad", "code": None}}, 400)
         name, how = f"{spoken[1]}-{spoken[2]}", spoken[3]
-        self.asked.append(name)
+        self.requested.append(name)
         self.odd.extend(f"{name}: {what}" for what in _odd(messages, start, spoken[1], int(spoken[2])))
         turn = messages[start + 1 :]
         steps, step = calls_of(name, how), sum(bool(each.get("tool_calls")) for each in turn)
@@ -132,10 +132,10 @@ def served(model: TaskModel) -> Iterator[TaskModel]:
 def _odd(messages: Messages, start: int, session: str, number: int) -> Iterator[str]:
     """What is wrong with a conversation of `session` whose task `number` begins at `start`."""
     spoken = [TASK.fullmatch(each["content"]) for each in messages[: start + 1] if each["role"] == "user"]
-    told = [(each[1], int(each[2])) if each else None for each in spoken]
+    tasks = [(each[1], int(each[2])) if each else None for each in spoken]
     wanted = [(session, each) for each in range(max(1, number - WINDOW), number + 1)]
-    if told != wanted:
-        yield f"it was told {told}, and not {wanted}"
+    if tasks != wanted:
+        yield f"its tasks are {tasks}, and not {wanted}"
     opened: list[str] = []
     for each in messages:
         if each["role"] == "tool":

@@ -38,10 +38,10 @@ def keeping(service: Service, stub: Stub) -> Iterator[Service]:
         yield running
 
 
-async def _asked(service: Service, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    limits = httpx.Limits(max_connections=len(asked))
+async def _ask_all(service: Service, questions: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    limits = httpx.Limits(max_connections=len(questions))
     async with httpx.AsyncClient(base_url=service.url, timeout=60, limits=limits, trust_env=False) as client:
-        bodies = [{"user_input": text, "session_id": session} for text, session in asked]
+        bodies = [{"user_input": text, "session_id": session} for text, session in questions]
         responses = await asyncio.gather(*(client.post("/agent/chat", json=body) for body in bodies))
     assert {response.status_code for response in responses} == {200}
     return [response.json() for response in responses]
@@ -56,7 +56,7 @@ def test_a_hundred_equal_questions_at_once_cost_one_call_of_the_model_over_two_a
     keeping: Service, stub: Stub
 ) -> None:
     text = "What is said of this question?"
-    answers = asyncio.run(_asked(keeping, [(text, f"equal-{number}") for number in range(EQUAL)]))
+    answers = asyncio.run(_ask_all(keeping, [(text, f"equal-{number}") for number in range(EQUAL)]))
     assert _calls(stub, text) == 1
     assert Counter(answer["cached"] for answer in answers) == {True: EQUAL - 1, False: 1}
     assert len({answer["run_id"] for answer in answers}) == EQUAL

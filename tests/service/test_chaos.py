@@ -17,7 +17,7 @@ from two_replicas import DEPLOYMENTS, Pair, kill
 from serve_app.stores.redis_keys import RunKeys
 
 if TYPE_CHECKING:
-    from following_client import FollowingClient, Told
+    from following_client import FollowedTurn, FollowingClient
 
 SESSIONS = 20
 KILL_EVERY_S = 5.0
@@ -81,16 +81,16 @@ async def test_every_turn_is_answered_once_whatever_is_killed(pair: Pair, capsys
         killing = group.create_task(killer.go_on(until))
         talking = [group.create_task(_converse(client, f"chaos{each}", until, each)) for each in range(SESSIONS)]
     assert killing.done()
-    turns = [told for each in talking for told in each.result()]
+    turns = [turn for each in talking for turn in each.result()]
     gaps = _gaps(turns, killer.of("Agent"))
     with capsys.disabled():
         print(f"\n{_figures(turns, killer, gaps)}; {_adopted(pair, turns)} runs changed their agent")
-        for gap, told in sorted(gaps, key=lambda each: each[0])[-3:]:
-            print(f"  {told.name} waited {gap:.2f} s, after {len(told.tries)} tries")
-        for told in turns:
-            for first, last, how in told.tries:
-                print(f"  {told.name} {first - begun:.1f}-{last - begun:.1f} s: {how}")
-    faults = [wrong for told in turns for wrong in told.wrong()]
+        for gap, turn in sorted(gaps, key=lambda each: each[0])[-3:]:
+            print(f"  {turn.name} waited {gap:.2f} s, after {len(turn.tries)} tries")
+        for turn in turns:
+            for first, last, how in turn.tries:
+                print(f"  {turn.name} {first - begun:.1f}-{last - begun:.1f} s: {how}")
+    faults = [wrong for turn in turns for wrong in turn.wrong()]
     faults += _visible(turns, killer.of("Ingress")) + pair.model.odd
     faults += _badly_done(pair, turns) + _badly_remembered(pair, turns)
     assert faults == []
@@ -98,9 +98,9 @@ async def test_every_turn_is_answered_once_whatever_is_killed(pair: Pair, capsys
     assert _share([gap for gap, _ in gaps], 99) < NEXT_EVENT_WITHIN_S
 
 
-async def _converse(client: FollowingClient, session: str, until: float, number: int) -> list[Told]:
+async def _converse(client: FollowingClient, session: str, until: float, number: int) -> list[FollowedTurn]:
     """One session's turns; every other session has them streamed."""
-    turns: list[Told] = []
+    turns: list[FollowedTurn] = []
     await asyncio.sleep(number / SESSIONS)
     while time.monotonic() < until:
         name = f"{session}-{len(turns) + 1}"
@@ -110,40 +110,40 @@ async def _converse(client: FollowingClient, session: str, until: float, number:
     return turns
 
 
-def _gaps(turns: list[Told], killed: list[float]) -> list[tuple[float, Told]]:
+def _gaps(turns: list[FollowedTurn], killed: list[float]) -> list[tuple[float, FollowedTurn]]:
     """From the death of an agent to the next event of each run that it held."""
-    recoveries = [(at, told) for told in turns for at in told.recovered_at]
-    return [(at - max((one for one in killed if one < at), default=0), told) for at, told in recoveries]
+    recoveries = [(at, turn) for turn in turns for at in turn.recovered_at]
+    return [(at - max((one for one in killed if one < at), default=0), turn) for at, turn in recoveries]
 
 
-def _visible(turns: list[Told], killed: list[float]) -> list[str]:
+def _visible(turns: list[FollowedTurn], killed: list[float]) -> list[str]:
     """The failed tries that no death of an ingress explains, one for each that died meanwhile."""
     visible = []
-    for told in turns:
-        for begun, ended, how in told.tries:
+    for turn in turns:
+        for begun, ended, how in turn.tries:
             if not any(begun - SETTLING_S < at < ended for at in killed):
-                visible.append(f"{told.name}: {how}")
-        deaths = sum(told.begun - SETTLING_S < at < told.ended for at in killed)
-        if len(told.tries) > deaths:
-            visible.append(f"{told.name}: {len(told.tries)} tries for {deaths} deaths")
+                visible.append(f"{turn.name}: {how}")
+        deaths = sum(turn.begun - SETTLING_S < at < turn.ended for at in killed)
+        if len(turn.tries) > deaths:
+            visible.append(f"{turn.name}: {len(turn.tries)} tries for {deaths} deaths")
     return visible
 
 
-def _badly_done(pair: Pair, turns: list[Told]) -> list[str]:
+def _badly_done(pair: Pair, turns: list[FollowedTurn]) -> list[str]:
     """The effects that did not happen once, where they are not said to be unknown; the idempotent under two keys."""
     done = {name: count for name, count in pair.traced("book").items() if name.startswith("chaos")}
     bad = [
-        f"{told.name} was booked {done.get(told.name, 0)} times"
-        for told in turns
-        if not (done.get(told.name) == 1 or (told.unknown and not done.get(told.name)))
+        f"{turn.name} was booked {done.get(turn.name, 0)} times"
+        for turn in turns
+        if not (done.get(turn.name) == 1 or (turn.unknown and not done.get(turn.name)))
     ]
     keys = Counter(line.split()[0] for line in pair.traced("notify"))
     bad += [f"{name} was notified under {count} keys" for name, count in keys.items() if count > 1]
-    return bad + sorted(set(done) - {told.name for told in turns})
+    return bad + sorted(set(done) - {turn.name for turn in turns})
 
 
-def _badly_remembered(pair: Pair, turns: list[Told]) -> list[str]:
-    counts = Counter(told.name.rpartition("-")[0] for told in turns)
+def _badly_remembered(pair: Pair, turns: list[FollowedTurn]) -> list[str]:
+    counts = Counter(turn.name.rpartition("-")[0] for turn in turns)
     bad = []
     with pair.client() as client:
         for session, count in counts.items():
@@ -153,18 +153,18 @@ def _badly_remembered(pair: Pair, turns: list[Told]) -> list[str]:
     return bad
 
 
-def _adopted(pair: Pair, turns: list[Told]) -> int:
-    keys = [RunKeys("default", told.answer["run_id"]).run for told in turns]
+def _adopted(pair: Pair, turns: list[FollowedTurn]) -> int:
+    keys = [RunKeys("default", turn.answer["run_id"]).run for turn in turns]
     with Redis.from_url(pair.redis_url, decode_responses=True) as redis:
         return sum(redis.hget(key, "adoptions") != "0" for key in keys)
 
 
-def _figures(turns: list[Told], killer: Killer, gaps: list[tuple[float, Told]]) -> str:
+def _figures(turns: list[FollowedTurn], killer: Killer, gaps: list[tuple[float, FollowedTurn]]) -> str:
     waited = [gap for gap, _ in gaps]
-    took = [told.ended - told.begun for told in turns]
+    took = [turn.ended - turn.begun for turn in turns]
     killed = dict(Counter(name for _, name in killer.kills))
-    tried = sum(len(told.tries) for told in turns)
-    unknown = sum(told.unknown for told in turns)
+    tried = sum(len(turn.tries) for turn in turns)
+    unknown = sum(turn.unknown for turn in turns)
     return (
         f"{len(turns)} turns of {SESSIONS} sessions, p50 {_share(took, 50):.2f} s, p99 {_share(took, 99):.2f} s; "
         f"killed {killed}; {tried} tries again, {unknown} effects unknown; from an agent's death to the next event of "

@@ -23,10 +23,10 @@ STEERING = [
 ]
 
 
-def _kept(service: Service, session: str) -> dict[str, Any]:
+def _read_session(service: Service, session: str) -> dict[str, Any]:
     with service.client() as client:
-        kept: dict[str, Any] = client.get(f"/agent/sessions/{session}").json()
-    return kept
+        session_body: dict[str, Any] = client.get(f"/agent/sessions/{session}").json()
+    return session_body
 
 
 def _without_age(session: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _without_age(session: dict[str, Any]) -> dict[str, Any]:
 
 def test_they_change_no_turn_and_nobody_elses_conversation(service: Service) -> None:
     service.ask("Where is OD-20240502?", "steered-other")
-    before = _without_age(_kept(service, "steered-other"))
+    before = _without_age(_read_session(service, "steered-other"))
     for number, headers in enumerate(STEERING):
         body = {"user_input": "Where is OD-20240502?", "session_id": f"steered-{number}"}
         with service.client() as client:
@@ -43,8 +43,8 @@ def test_they_change_no_turn_and_nobody_elses_conversation(service: Service) -> 
         assert answered.status_code == 200, f"{headers}: {answered.text}"
         assert answered.json()["session_id"] == f"steered-{number}"
         assert "OD-20240502" in answered.json()["result"]
-        assert _kept(service, f"steered-{number}")["turns"] == 1
-    assert _without_age(_kept(service, "steered-other")) == before
+        assert _read_session(service, f"steered-{number}")["turns"] == 1
+    assert _without_age(_read_session(service, "steered-other")) == before
 
 
 def test_a_client_that_has_itself_cut_off_stops_no_run(service: Service) -> None:
@@ -57,7 +57,7 @@ def test_a_client_that_has_itself_cut_off_stops_no_run(service: Service) -> None
         ended = client.post("/agent/chat", json=body, headers=key)
     assert ended.status_code == 200
     assert "OD-20240502" in ended.json()["result"]
-    assert _kept(service, "steered-short")["turns"] == 1
+    assert _read_session(service, "steered-short")["turns"] == 1
 
 
 @pytest.mark.long

@@ -51,7 +51,7 @@ numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Told:
+class TurnResult:
     """What a client was told of one turn."""
 
     outcome: str
@@ -144,20 +144,22 @@ class Table:
         """Seconds until turns lack nothing."""
         self.break_(Row(fault="none", models=("searches", "well")))
         begun = time.monotonic()
-        while (told := self.turn(stream=False)).outcome != "success":
-            assert time.monotonic() - begun < 30, told
+        while (result := self.turn(stream=False)).outcome != "success":
+            assert time.monotonic() - begun < 30, result
             time.sleep(0.1)
         return time.monotonic() - begun
 
-    def turn(self, *, stream: bool, text: str = "hello", session: str = "") -> Told:
+    def turn(self, *, stream: bool, text: str = "hello", session: str = "") -> TurnResult:
         body = {"user_input": text, "session_id": session or f"table-{next(numbers)}", "stream": stream}
         begun = time.monotonic()
         with self.service.client() as client:
             response = client.post("/agent/chat", json=body)
         took_s = time.monotonic() - begun
         frames = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
-        said = json.loads(frames[-1] if frames else response.text)
-        return Told(said["status"] if "status" in said else said["error"]["code"], response.text, said, took_s)
+        content = json.loads(frames[-1] if frames else response.text)
+        return TurnResult(
+            content["status"] if "status" in content else content["error"]["code"], response.text, content, took_s
+        )
 
     def remembered(self, session: str) -> list[str]:
         """What the user said in a session, as far as it is remembered."""
@@ -231,16 +233,16 @@ def test_a_fault_costs_an_answer_what_the_table_says(table: Table, row: Row) -> 
     before = table.requests()
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(lambda stream: table.turn(stream=stream), (False, True)))
-    asked = tuple(now - then for now, then in zip(table.requests(), before, strict=True))
-    for told in both:
-        assert told.outcome == row.outcome, told
+    requests_made = tuple(now - then for now, then in zip(table.requests(), before, strict=True))
+    for result in both:
+        assert result.outcome == row.outcome, result
         if row.outcome in {"success", "degraded"}:
-            assert told.answer["degraded"] == row.degraded
-            assert told.answer["result"] == WELL
-            assert [(call["status"], call["attempts"]) for call in told.answer["tool_calls"]] == row.calls
-        assert told.took_s < row.within_s + NOISE_S
-        assert [words for words in NEVER if words in told.body] == []
-    assert asked == tuple(2 * each for each in row.requests)
+            assert result.answer["degraded"] == row.degraded
+            assert result.answer["result"] == WELL
+            assert [(call["status"], call["attempts"]) for call in result.answer["tool_calls"]] == row.calls
+        assert result.took_s < row.within_s + NOISE_S
+        assert [words for words in NEVER if words in result.body] == []
+    assert requests_made == tuple(2 * each for each in row.requests)
     assert table.restore() < BACK_WITHIN_S + 1
 
 
@@ -252,12 +254,12 @@ def test_the_death_of_a_process_of_tools_costs_an_answer_nothing(table: Table) -
         both = [pool.submit(table.turn, stream=stream) for stream in (False, True)]
         killed = _kill_one_that_calls(replicas, table.dependencies.proxies["tool"].port)
         table.upstream.slow = False
-        told = [each.result() for each in both]
-    assert [each.outcome for each in told] == ["success", "success"]
-    assert [[(call["status"], call["attempts"]) for call in each.answer["tool_calls"]] for each in told] == [
+        result = [each.result() for each in both]
+    assert [each.outcome for each in result] == ["success", "success"]
+    assert [[(call["status"], call["attempts"]) for call in each.answer["tool_calls"]] for each in result] == [
         [("ok", 1)]
     ] * 2
-    assert max(each.took_s for each in told) < 2 + NOISE_S
+    assert max(each.took_s for each in result) < 2 + NOISE_S
     first, fallback, looked_up = (now - then for now, then in zip(table.requests(), before, strict=True))
     assert (first, fallback) == (4, 0)
     assert looked_up in {3, 4}, "the call of the process that died was made again, under the same attempt"
@@ -285,13 +287,13 @@ def test_an_outage_of_redis_costs_turns_their_memory_and_memory_nothing(
     begun, ended = [time.monotonic() + after for after in (3, 3 + OUTAGE_S)]
     until = ended + 5
 
-    def converse(number: int) -> list[tuple[float, float, str, Told]]:
+    def converse(number: int) -> list[tuple[float, float, str, TurnResult]]:
         """One session's turns: when each began and ended, what was said, and what was told."""
         turns = []
         while (at := time.monotonic()) < until:
             text = f"turn {len(turns)}"
-            told = table.turn(stream=number % 2 == 0, text=text, session=f"outage-{mood}-{number}")
-            turns.append((at, time.monotonic(), text, told))
+            result = table.turn(stream=number % 2 == 0, text=text, session=f"outage-{mood}-{number}")
+            turns.append((at, time.monotonic(), text, result))
             time.sleep(0.3)
         return turns
 
@@ -304,18 +306,18 @@ def test_an_outage_of_redis_costs_turns_their_memory_and_memory_nothing(
         sessions = [each.result() for each in talking]
 
     turns = [turn for each in sessions for turn in each]
-    meanwhile = [told for at, end, _, told in turns if begun < at and end < ended]
-    afterwards = [told for at, _, _, told in turns if at > ended + BACK_WITHIN_S]
+    meanwhile = [result for at, end, _, result in turns if begun < at and end < ended]
+    afterwards = [result for at, _, _, result in turns if at > ended + BACK_WITHIN_S]
     with capsys.disabled():
-        slowest_s = max(told.took_s for told in meanwhile)
+        slowest_s = max(result.took_s for result in meanwhile)
         print(f"\nRedis {mood} for {OUTAGE_S} s: {len(turns)} turns, {len(meanwhile)} of them without it")
         print(f"the slowest of those took {slowest_s:.1f} s")
-    assert {told.outcome for _, _, _, told in turns} == {"success", "degraded"}
-    assert {(told.outcome, *told.answer["degraded"]) for told in meanwhile} == {("degraded", "memory")}
-    assert {told.outcome for told in afterwards} == {"success"}
+    assert {result.outcome for _, _, _, result in turns} == {"success", "degraded"}
+    assert {(result.outcome, *result.answer["degraded"]) for result in meanwhile} == {("degraded", "memory")}
+    assert {result.outcome for result in afterwards} == {"success"}
     assert len(meanwhile) > SESSIONS < len(afterwards)
     for number, each in enumerate(sessions):
         remembered = table.remembered(f"outage-{mood}-{number}")
-        said = [text for _, _, text, _ in each]
-        assert remembered == [text for text in said if text in remembered], "in order, and each once"
-        assert {text for _, _, text, told in each if told.outcome == "success"} <= set(remembered)
+        texts = [text for _, _, text, _ in each]
+        assert remembered == [text for text in texts if text in remembered], "in order, and each once"
+        assert {text for _, _, text, result in each if result.outcome == "success"} <= set(remembered)

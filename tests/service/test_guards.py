@@ -84,7 +84,7 @@ def _counted(client: httpx.Client, many: int) -> tuple[float, float]:
             if sample.labels.get("code") == "rate_limited"
         ]
         names = "ray_serve_app_requests_shed_total", "ray_serve_app_responses_total"
-        shed, told = (sum(sample.value for sample in samples if sample.name == name) for name in names)
-        if shed + told >= many or time.monotonic() > give_up:
-            return shed, told
+        shed, refused = (sum(sample.value for sample in samples if sample.name == name) for name in names)
+        if shed + refused >= many or time.monotonic() > give_up:
+            return shed, refused
         time.sleep(1)

@@ -30,7 +30,7 @@ def _run(command: str, service: Service) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def _shown(text: str) -> dict[str, Any]:
+def _fields_of(text: str) -> dict[str, Any]:
     """The fields that a page shows of an answer; a page ends a long one with `…`."""
     whole = re.sub(r"\s*\n\s*", "", text).replace(", …", "").replace("… ", "")
     shown: dict[str, Any] = json.loads(whole)
@@ -50,7 +50,7 @@ def test_the_calls_of_the_pages_give_the_answers_that_they_show(service: Service
             client.delete("/agent/sessions/s1")
         if "第一个订单" in command:
             service.ask("订单OD-20240502到哪了?", "s1")
-        shown, answered = _shown(output), json.loads(_run(command, service))
+        shown, answered = _fields_of(output), json.loads(_run(command, service))
         assert shown.keys() <= answered.keys(), snippet
         changes = CHANGES | CHANGES_IN_BACKGROUND if "respond-async" in command else CHANGES
         for name in shown.keys() - changes:

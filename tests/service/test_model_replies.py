@@ -95,7 +95,7 @@ class Scene:
             response, beside = playing.result(), [each.result() for each in others]
         after = self.ask(NEXT, turn, stream=not stream)
         deeds = [line.removeprefix(f"{turn} ") for line in self.deeds() if line.startswith(f"{turn} ")]
-        refused = [str(found) for asked, found in self.provider.refused if asked == user]
+        refused = [str(found) for wanted_user, found in self.provider.refused if wanted_user == user]
         return PlayedTurn(
             kind, turn, stream, response, after, tuple(deeds), self.provider.tries(user), tuple(refused), beside
         )

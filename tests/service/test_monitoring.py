@@ -85,11 +85,11 @@ class Watched:
 
     def cancelled(self) -> None:
         """A turn that is cancelled while its model is silent."""
-        asked = self.stub.asked(FIRST)
+        requests_before = self.stub.asked(FIRST)
         body = {"user_input": "be silent", "session_id": self._session()}
         with self.service.client() as client:
             run_id = client.post("/agent/chat", json=body, headers={"Prefer": "respond-async"}).json()["run_id"]
-            wait_until(lambda: self.stub.asked(FIRST) > asked, 10, "the model is asked")
+            wait_until(lambda: self.stub.asked(FIRST) > requests_before, 10, "the model is asked")
             assert client.post(f"/agent/runs/{run_id}/cancel").json()["status"] == "cancelled"
 
     def counts(self, votes: int = 0) -> Counts:
@@ -263,7 +263,7 @@ def test_a_turn_is_one_trace_for_langsmith_and_for_any_collector(watched: Watche
         ("knowledge_search", "ok"),
         ("pulse", "ok"),
     ]
-    told = {}
+    shapes = {}
     for name, collector, of in (
         ("langsmith", watched.langsmith, str(UUID(answer["run_id"]))),
         ("otlp", watched.otlp, trace),
@@ -273,9 +273,9 @@ def test_a_turn_is_one_trace_for_langsmith_and_for_any_collector(watched: Watche
             return [span for span in collector.spans if span.trace == of]
 
         wait_until(lambda: any(span.name == "serve_app" for span in spans()), 20, "the trace is told")
-        told[name] = Collector(spans=spans()).shape()
-    assert told["langsmith"] == told["otlp"]
-    names = Counter(_names(told["otlp"]))
+        shapes[name] = Collector(spans=spans()).shape()
+    assert shapes["langsmith"] == shapes["otlp"]
+    names = Counter(_names(shapes["otlp"]))
     assert {"knowledge_search": 1, "pulse": 1, FIRST: 4, SECOND: 1}.items() <= names.items(), names
 
 

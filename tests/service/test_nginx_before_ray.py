@@ -67,9 +67,9 @@ async def test_a_stream_whose_backend_dies_is_resumed_without_gap_or_duplicate(
             await doors[0].refuse()
         else:
             kill(pair.replicas("Ingress")[0])
-        told = await asyncio.gather(*turns)
-    assert [wrong for each in told for wrong in each.wrong()] == []
-    assert any(each.tries for each in told), "nothing broke: the death was not felt"
+        turns_followed = await asyncio.gather(*turns)
+    assert [wrong for each in turns_followed for wrong in each.wrong()] == []
+    assert any(each.tries for each in turns_followed), "nothing broke: the death was not felt"
     if dies == "ingress":
         await asyncio.to_thread(pair.wait_until_whole)
 
@@ -105,10 +105,10 @@ async def test_a_stream_of_five_minutes_survives(service: Service, tmp_path: Pat
         configuration = {"model": model, "agent": {"turn_timeout_s": 400}, "knowledge": {"collection": "slowly"}}
         with beside(service, "slowly", configuration) as slow:
             async with _doors(tmp_path, service) as (front, _), front.client() as http:
-                asked = {"user_input": "hello", "session_id": "s1", "stream": True}
+                json_body = {"user_input": "hello", "session_id": "s1", "stream": True}
                 begun = time.monotonic()
                 path = urlsplit(slow.url).path + "/agent/chat"
-                async with http.stream("POST", path, json=asked) as response:
+                async with http.stream("POST", path, json=json_body) as response:
                     assert response.status_code == 200
                     came = [frame async for frame in frames(response)]
     assert time.monotonic() - begun > 300

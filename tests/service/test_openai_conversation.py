@@ -22,12 +22,12 @@ def client(service: Service) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def _said(*texts: str) -> list[Any]:
+def _messages(*texts: str) -> list[Any]:
     return [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(texts)]
 
 
 def _answer(client: openai.OpenAI, *texts: str, **fields: Any) -> tuple[str, dict[str, Any]]:
-    completion = client.chat.completions.create(model="serve_app", messages=_said(*texts), **fields)
+    completion = client.chat.completions.create(model="serve_app", messages=_messages(*texts), **fields)
     assert completion.usage is not None
     assert completion.usage.total_tokens > 0
     ours: dict[str, Any] = completion.model_extra["serve_app"]  # type: ignore[index]
@@ -61,12 +61,12 @@ def test_without_a_session_the_messages_are_all_that_is_known(client: openai.Ope
 def test_a_stream_is_the_answer_word_by_word(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
-            model="serve_app", messages=_said(FIRST), stream=True, stream_options={"include_usage": True}
+            model="serve_app", messages=_messages(FIRST), stream=True, stream_options={"include_usage": True}
         )
     )
-    said = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
-    assert said
-    assert "OD-20240502" in "".join(said)
+    deltas = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+    assert deltas
+    assert "OD-20240502" in "".join(deltas)
     assert "result" not in chunks[-2].model_extra["serve_app"]  # type: ignore[index]
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens > 0
@@ -75,8 +75,8 @@ def test_a_stream_is_the_answer_word_by_word(client: openai.OpenAI) -> None:
 def test_twenty_callers_at_once_keep_to_themselves(service: Service) -> None:
     async def ask(client: openai.AsyncOpenAI, number: int) -> None:
         mine = f"OD-4{number:07d}"
-        said = _said(f"Where is order {mine}?", f"{mine} is on its way.", "Which order did I ask about?")
-        completion = await client.chat.completions.create(model="serve_app", messages=said)
+        messages = _messages(f"Where is order {mine}?", f"{mine} is on its way.", "Which order did I ask about?")
+        completion = await client.chat.completions.create(model="serve_app", messages=messages)
         assert mine in (completion.choices[0].message.content or "")
 
     async def all_at_once() -> None:
@@ -88,7 +88,7 @@ def test_twenty_callers_at_once_keep_to_themselves(service: Service) -> None:
 
 def test_what_is_refused_is_raised_through_serve_too(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="'seed' is not supported here") as wrong:
-        client.chat.completions.create(model="serve_app", messages=_said(FIRST), seed=1)
+        client.chat.completions.create(model="serve_app", messages=_messages(FIRST), seed=1)
     assert wrong.value.param == "seed"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-5")

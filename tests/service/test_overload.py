@@ -36,10 +36,10 @@ def bounded(service: Service) -> Iterator[Service]:
 
 def test_what_is_too_much_is_refused_and_nothing_else_changes(bounded: Service) -> None:
     flood, after = asyncio.run(_flooded(bounded.url))
-    print(f"{flood.asked} asked, {len(flood.answered)} answered, {len(flood.refused)} refused")
+    print(f"{flood.sent} asked, {len(flood.answered)} answered, {len(flood.refused)} refused")
     assert flood.wrong == [], "each is answered, or refused in JSON with a time to come back"
-    assert len(flood.answered) + len(flood.refused) == flood.asked
-    assert len(flood.refused) > flood.asked / 2
+    assert len(flood.answered) + len(flood.refused) == flood.sent
+    assert len(flood.refused) > flood.sent / 2
     assert len(flood.answered) > 0.6 * PLACES * SECONDS, "the places are in use all the time"
     assert quantile([took for _, took in flood.answered], 0.99) < 5
     assert (after.refused, after.wrong) == ([], [])

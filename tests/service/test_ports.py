@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROW = re.compile(r"\| [^|]+ \| `([^`]+)` \| ((?:loopback|node|all)(?:, node)?) \|")
 
 
-def told() -> dict[str, Counter[str]]:
+def documented_ports() -> dict[str, Counter[str]]:
     """Which process may listen on what, by the table; the first process that fits is meant."""
     text = (ROOT / "configs" / "ports.md").read_text(encoding="utf-8")
     listed: dict[str, Counter[str]] = {}
@@ -43,7 +43,7 @@ def listening() -> list[tuple[str, Counter[str]]]:
 
 def test_no_port_is_open_that_the_table_does_not_tell_of(service: Service) -> None:
     service.wait_until_ready(30)
-    table, unknown = told(), []
+    table, unknown = documented_ports(), []
     for line, sockets in listening():
         allowed = next((where for process, where in table.items() if process in line), Counter[str]())
         if more := sockets - allowed:
@@ -55,4 +55,6 @@ def test_the_table_has_no_process_that_is_not_there(service: Service) -> None:
     service.wait_until_ready(30)
     lines = [line for line, _ in listening()]
     elsewhere = {"serve run"}  # here a test is the driver
-    assert [each for each in told() if each not in elsewhere and not any(each in line for line in lines)] == []
+    assert [
+        each for each in documented_ports() if each not in elsewhere and not any(each in line for line in lines)
+    ] == []

@@ -46,8 +46,8 @@ def test_a_store_that_is_killed_is_back_within_fifteen_seconds_with_its_data(ser
     victims[0].send_signal(signal.SIGKILL)
 
     begun = time.monotonic()
-    kept = _answers_within(service, "Which order did I ask about?", f"before-{store}", BACK_WITHIN_S)
-    assert "OD-20240502" in str(kept["result"])
+    answers = _answers_within(service, "Which order did I ask about?", f"before-{store}", BACK_WITHIN_S)
+    assert "OD-20240502" in str(answers["result"])
     found = _answers_within(service, "When does the robot vacuum return to its dock?", f"after-{store}", BACK_WITHIN_S)
     while not found["citations"] and time.monotonic() - begun < BACK_WITHIN_S:
         found = service.ask("When does the robot vacuum return to its dock?", f"after-{store}")

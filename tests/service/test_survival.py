@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from following_client import Told, body, frames
+from following_client import FollowedTurn, body, frames
 from redis import Redis
 from two_replicas import NAME, Pair, kill, until
 
@@ -62,8 +62,8 @@ async def test_a_stream_that_is_cut_anywhere_and_resumed_loses_and_repeats_nothi
             run_id = seen[0].data["run_id"]
             seen += await _rest(client.http, run_id, seen[-1].id)
             assert _bytes(seen) == _bytes(await _rest(client.http, run_id, "0"))
-            told = Told(name, "with the manual", frames=seen, answer=seen[-1].data)
-            assert told.wrong() == []
+            turn = FollowedTurn(name, "with the manual", frames=seen, answer=seen[-1].data)
+            assert turn.wrong() == []
 
         uncut = await client.turn("cut0-1", "with the manual", "cut0", stream=True)
         assert uncut.wrong() == []
@@ -73,13 +73,13 @@ async def test_a_stream_that_is_cut_anywhere_and_resumed_loses_and_repeats_nothi
 
 async def test_a_finished_stream_resumes_after_any_frame_through_both_ingresses(pair: Pair) -> None:
     async with pair.following() as client:
-        told = await client.turn("finished-1", "with the manual", "finished", stream=True)
-        assert told.run_id
+        turn = await client.turn("finished-1", "with the manual", "finished", stream=True)
+        assert turn.run_id
         before = _served(pair)
-        boundaries = [each for each in range(len(told.frames) + 1) for _ in "ab"]
-        rests = await asyncio.gather(*(_rest(client.http, told.run_id, str(each)) for each in boundaries))
+        boundaries = [each for each in range(len(turn.frames) + 1) for _ in "ab"]
+        rests = await asyncio.gather(*(_rest(client.http, turn.run_id, str(each)) for each in boundaries))
     for each, rest in zip(boundaries, rests, strict=True):
-        assert _bytes(rest) == _bytes(told.frames[each:])
+        assert _bytes(rest) == _bytes(turn.frames[each:])
     assert sum(count > before.get(ingress, 0) for ingress, count in _served(pair).items()) == 2
 
 
@@ -99,7 +99,7 @@ async def test_twenty_requests_at_once_with_one_key_are_one_run(pair: Pair) -> N
         responses = await asyncio.gather(*(ask() for _ in range(20)))
         assert [response.status_code for response in responses] == [200] * 20
         assert len({response.content for response in responses}) == 1
-        assert Told("twenty-1", "plainly", answer=responses[0].json()).wrong() == []
+        assert FollowedTurn("twenty-1", "plainly", answer=responses[0].json()).wrong() == []
         assert pair.traced("book")["twenty-1"] == 1
         assert (await client.http.get("/agent/sessions/twenty")).json()["turns"] == 1
         other = await ask("with the manual")
@@ -119,7 +119,7 @@ async def test_a_run_that_is_cancelled_stops_at_once_wherever_it_is(pair: Pair, 
 
         following = asyncio.create_task(follow())
         run_id = await _run_of(pair, name)
-        await until(lambda: name in pair.model.asked and (how != "watch" or _watched(pair, name)), 10, "it works")
+        await until(lambda: name in pair.model.requested and (how != "watch" or _watched(pair, name)), 10, "it works")
         await asyncio.sleep(0.3)
         cancelled_at, cancelled_time = time.monotonic(), time.time()
         response = await other.http.post(f"/agent/runs/{run_id}/cancel")
@@ -170,7 +170,7 @@ async def test_a_client_that_does_not_wait_polls_the_answer(pair: Pair) -> None:
         run_id = await _begun(client.http, "polled-1", "with the manual")
         run = await _ended(client.http, run_id, 20)
     assert (run["status"], run["adoptions"]) == ("success", 0)
-    assert Told("polled-1", "with the manual", answer=run["answer"]).wrong() == []
+    assert FollowedTurn("polled-1", "with the manual", answer=run["answer"]).wrong() == []
 
 
 @pytest.mark.long
@@ -184,7 +184,7 @@ async def test_a_second_message_is_refused_where_it_is_to_be_rejected(pair: Pair
         assert (await first).wrong() == []
 
 
-async def _speaking(pair: Pair, client: FollowingClient, session: str, count: int) -> list[asyncio.Task[Told]]:
+async def _speaking(pair: Pair, client: FollowingClient, session: str, count: int) -> list[asyncio.Task[FollowedTurn]]:
     """So many streams, of each of which a part of the answer has been said."""
     names = [f"{session}{each}-1" for each in range(count)]
     await asyncio.to_thread(pair.wait_until_whole)
@@ -192,7 +192,9 @@ async def _speaking(pair: Pair, client: FollowingClient, session: str, count: in
     for name in names:
         talking.append(asyncio.create_task(client.turn(name, "slow", name, stream=True)))
         await asyncio.sleep(BETWEEN_S)
-    await until(lambda: all(pair.model.asked.count(name) == 3 for name in names), 20, "they have not all come so far")
+    await until(
+        lambda: all(pair.model.requested.count(name) == 3 for name in names), 20, "they have not all come so far"
+    )
     await asyncio.sleep(1)
     return talking
 
@@ -202,16 +204,16 @@ async def test_when_an_agent_is_killed_its_streams_go_on_connected(pair: Pair) -
         talking = await _speaking(pair, client, "orphan", 8)
         kill(await asyncio.to_thread(pair.busiest_agent))
         turns = await asyncio.gather(*talking)
-    recovered = [told for told in turns if told.recovered_at]
+    recovered = [turn for turn in turns if turn.recovered_at]
     assert recovered
-    for told in turns:
-        assert (told.wrong(), told.tries) == ([], [])
-        assert pair.traced("book")[told.name] == 1
-    for told in recovered:
-        again = next(each for each, frame in enumerate(told.frames) if frame.event == "run" and frame.data["recovered"])
-        assert "token" in {frame.event for frame in told.frames[:again]}
-        assert next(frame for frame in told.frames[again:] if frame.event == "token").data["restart"]
-        assert pair.model.asked.count(told.name) == 4, "a finished step was run again"
+    for turn in turns:
+        assert (turn.wrong(), turn.tries) == ([], [])
+        assert pair.traced("book")[turn.name] == 1
+    for turn in recovered:
+        again = next(each for each, frame in enumerate(turn.frames) if frame.event == "run" and frame.data["recovered"])
+        assert "token" in {frame.event for frame in turn.frames[:again]}
+        assert next(frame for frame in turn.frames[again:] if frame.event == "token").data["restart"]
+        assert pair.model.requested.count(turn.name) == 4, "a finished step was run again"
 
 
 async def test_when_an_agent_and_an_ingress_are_killed_the_client_resumes_the_run_that_another_adopted(
@@ -223,11 +225,11 @@ async def test_when_an_agent_and_an_ingress_are_killed_the_client_resumes_the_ru
         kill(ingress)
         kill(agent)
         turns = await asyncio.gather(*talking)
-    assert [told for told in turns if told.recovered_at and told.tries]
-    for told in turns:
-        assert told.wrong() == []
-        assert pair.traced("book")[told.name] == 1
-        assert len(told.tries) <= 1
+    assert [turn for turn in turns if turn.recovered_at and turn.tries]
+    for turn in turns:
+        assert turn.wrong() == []
+        assert pair.traced("book")[turn.name] == 1
+        assert len(turn.tries) <= 1
 
 
 async def test_an_agent_that_wakes_up_while_another_runs_its_runs_writes_nothing_more(pair: Pair) -> None:
@@ -236,42 +238,44 @@ async def test_an_agent_that_wakes_up_while_another_runs_its_runs_writes_nothing
     async with pair.following() as client:
         runs = [await _begun(client.http, f"{session}-1", "slow") for session in sessions]
         await until(
-            lambda: all(pair.model.asked.count(f"{each}-1") == 3 for each in sessions), 20, "they have not begun"
+            lambda: all(pair.model.requested.count(f"{each}-1") == 3 for each in sessions), 20, "they have not begun"
         )
         sleeper = await asyncio.to_thread(pair.busiest_agent)
         kill(sleeper, signal.SIGSTOP)
         try:
             await until(
-                lambda: any(pair.model.asked.count(f"{each}-1") == 4 for each in sessions), 10, "none is adopted"
+                lambda: any(pair.model.requested.count(f"{each}-1") == 4 for each in sessions), 10, "none is adopted"
             )
         finally:
             kill(sleeper, signal.SIGCONT)
         ended = [await _ended(client.http, run_id, 20) for run_id in runs]
-        kept = _kept(pair, runs, sessions)
+        records = _read_redis(pair, runs, sessions)
         assert {run["adoptions"] for run in ended} <= {0, 1}
         assert 1 in {run["adoptions"] for run in ended}
-        for run, session, (log, meta, exchanges) in zip(ended, sessions, kept, strict=True):
-            assert Told(f"{session}-1", "slow", answer=run["answer"]).wrong() == []
+        for run, session, (log, meta, exchanges) in zip(ended, sessions, records, strict=True):
+            assert FollowedTurn(f"{session}-1", "slow", answer=run["answer"]).wrong() == []
             assert pair.traced("book")[f"{session}-1"] == 1
             assert (len(exchanges), log["ended_by"], log["last"]) == (1, meta["epoch"], str(run["last_event_id"]))
             assert int(meta["epoch"]) == 1 + run["adoptions"]
         turns = await asyncio.gather(*(client.turn(f"{each}-2", "plainly", each, stream=True) for each in sessions))
-        assert [(told.wrong(), told.tries) for told in turns] == [([], [])] * len(turns)
-        again = _kept(pair, runs, sessions)
+        assert [(turn.wrong(), turn.tries) for turn in turns] == [([], [])] * len(turns)
+        again = _read_redis(pair, runs, sessions)
     assert sleeper.is_running()
-    assert [log for log, _, _ in again] == [log for log, _, _ in kept]
-    assert [exchanges[:1] for _, _, exchanges in again] == [exchanges for _, _, exchanges in kept]
+    assert [log for log, _, _ in again] == [log for log, _, _ in records]
+    assert [exchanges[:1] for _, _, exchanges in again] == [exchanges for _, _, exchanges in records]
 
 
-def _kept(pair: Pair, runs: list[str], sessions: list[str]) -> list[tuple[dict[str, Any], dict[str, str], list[str]]]:
+def _read_redis(
+    pair: Pair, runs: list[str], sessions: list[str]
+) -> list[tuple[dict[str, Any], dict[str, str], list[str]]]:
     """What Redis has of each run with its events, of its session's epoch, and of its session's exchanges."""
-    kept = []
+    records = []
     with Redis.from_url(pair.redis_url, decode_responses=True) as redis:
         for run_id, session_id in zip(runs, sessions, strict=True):
             run, session = RunKeys("default", run_id), SessionKeys("default", session_id)
             log = {**redis.hgetall(run.run), "steps": redis.xrange(run.steps), "tokens": redis.xrange(run.tokens)}
-            kept.append((log, redis.hgetall(session.meta), redis.lrange(session.exchanges, 0, -1)))
-    return kept
+            records.append((log, redis.hgetall(session.meta), redis.lrange(session.exchanges, 0, -1)))
+    return records
 
 
 async def test_the_streams_of_an_agent_that_freezes_go_on_where_their_runs_do(pair: Pair) -> None:
@@ -282,7 +286,7 @@ async def test_the_streams_of_an_agent_that_freezes_go_on_where_their_runs_do(pa
         _, waiting = await asyncio.wait(talking, timeout=FREED_WITHIN_S)
         kill(sleeper, signal.SIGCONT)
         turns = await asyncio.gather(*talking)
-    assert [(told.wrong(), told.tries) for told in turns] == [([], [])] * len(turns)
+    assert [(turn.wrong(), turn.tries) for turn in turns] == [([], [])] * len(turns)
     assert len(waiting) == 0
 
 
@@ -290,8 +294,8 @@ async def test_the_streams_of_an_agent_that_freezes_go_on_where_their_runs_do(pa
 async def test_an_update_of_every_replica_loses_nothing_of_ten_streams(pair: Pair) -> None:
     updated = asyncio.Event()
 
-    async def converse(client: FollowingClient, session: str) -> list[Told]:
-        turns: list[Told] = []
+    async def converse(client: FollowingClient, session: str) -> list[FollowedTurn]:
+        turns: list[FollowedTurn] = []
         while not updated.is_set():
             name = f"{session}-{len(turns) + 1}"
             turns.append(await client.turn(name, "slow with the manual", name, stream=True))
@@ -302,11 +306,11 @@ async def test_an_update_of_every_replica_loses_nothing_of_ten_streams(pair: Pai
         await asyncio.sleep(1)
         await asyncio.to_thread(pair.redeploy, second_message="cancel_running")
         updated.set()
-        turns = [told for each in talking for told in await each]
-    assert [wrong for told in turns for wrong in told.wrong()] == []
-    assert [told.tries for told in turns if told.tries] == []
+        turns = [turn for each in talking for turn in await each]
+    assert [wrong for turn in turns for wrong in turn.wrong()] == []
+    assert [turn.tries for turn in turns if turn.tries] == []
     booked = pair.traced("book")
-    assert {booked[told.name] for told in turns} == {1}
+    assert {booked[turn.name] for turn in turns} == {1}
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 ADMIN = "TENANTS_ADMIN_KEY"
 SECRET = "The vault of Acme opens with the phrase xylophone at midnight."
 QUESTION = "Search the manual: which phrase opens the vault of Acme?"
-ASKED = 40
+ATTEMPTS = 40
 """So many requests on connections of their own reach both ingresses: that none does in so many is a chance of 2e-12."""
 KNOWN_S = 2.0
 
@@ -57,10 +57,10 @@ def known(service: Service, key: str, *expected: int) -> float:
     """Seconds until all of the ingresses answer in one of these ways."""
     begun = time.monotonic()
     while True:
-        asked_s = time.monotonic() - begun
-        if {ask(service, key, "GET", "/agent/runs/none").status_code for _ in range(ASKED)} <= {*expected}:
-            return asked_s
-        assert asked_s < KNOWN_S + 1
+        elapsed_s = time.monotonic() - begun
+        if {ask(service, key, "GET", "/agent/runs/none").status_code for _ in range(ATTEMPTS)} <= {*expected}:
+            return elapsed_s
+        assert elapsed_s < KNOWN_S + 1
 
 
 def test_serve_tells_where_it_listens(service: Service) -> None:
@@ -106,11 +106,11 @@ def test_nothing_of_one_tenant_is_found_by_another(keyed: Service) -> None:
 
 def test_without_keys_nothing_is_served_on_an_address_that_others_reach(tmp_path: Path) -> None:
     with serve_run(tmp_path, host="0.0.0.0") as run:
-        said, give_up = "", time.monotonic() + START_S
-        while "0.0.0.0 can be reached from other machines, and no API keys are required" not in said:
-            assert time.monotonic() < give_up, said
+        log_text, give_up = "", time.monotonic() + START_S
+        while "0.0.0.0 can be reached from other machines, and no API keys are required" not in log_text:
+            assert time.monotonic() < give_up, log_text
             time.sleep(0.5)
-            said = run.log.read_text()
+            log_text = run.log.read_text()
         with contextlib.suppress(httpx.HTTPError), run.service.client(5) as client:
             assert client.get("/healthz").status_code == 404
         run.interrupt()

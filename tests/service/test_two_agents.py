@@ -45,9 +45,11 @@ def test_both_see_one_window_and_run_one_turn_of_a_session_at_a_time(double: Ser
     with double.client() as client:
         for number in range(10):
             session = client.get(f"/agent/sessions/double{number}").json()
-            said = [exchange["messages"][0]["content"] for exchange in session["exchanges"]]
-            assert session["turns"] == len(said) == 8
-            assert sorted(said) == sorted(f"Hello, this is message {number}-{turn}" for turn in range(4) for _ in "ab")
+            inputs = [exchange["messages"][0]["content"] for exchange in session["exchanges"]]
+            assert session["turns"] == len(inputs) == 8
+            assert sorted(inputs) == sorted(
+                f"Hello, this is message {number}-{turn}" for turn in range(4) for _ in "ab"
+            )
 
 
 def test_when_one_is_killed_the_other_goes_on_with_its_sessions(double: Service) -> None:

@@ -16,7 +16,7 @@ def trace(name: str) -> Path:
     return Path(os.environ["SERVE_APP_DATA_DIR"]) / f"trace-{name}"
 
 
-def said(tool: str, item: str) -> str:
+def result_of(tool: str, item: str) -> str:
     """What a tool says of an item: the same each time, and of no other."""
     return f"{tool} {item} {hashlib.sha256(f'{tool} {item}'.encode()).hexdigest()[:8]}"
 
@@ -33,20 +33,20 @@ def _leave(name: str, line: str) -> None:
 async def price_of(item: str) -> str:
     """Look up the price of an item."""
     await asyncio.sleep(0.05)
-    return said("price_of", item)
+    return result_of("price_of", item)
 
 
 async def stock_of(item: str) -> str:
     """Look up how many of an item there are."""
     await asyncio.sleep(0.08)
-    return said("stock_of", item)
+    return result_of("stock_of", item)
 
 
 async def notify(item: str, *, key: IdempotencyKey) -> str:
     """Tell the customer about an item; the same key tells once."""
     _leave("notify", f"{item} {key}")
     await asyncio.sleep(0.1)
-    return said("notify", item)
+    return result_of("notify", item)
 
 
 async def book(item: str) -> str:
@@ -54,7 +54,7 @@ async def book(item: str) -> str:
     await asyncio.sleep(0.15)
     _leave("book", item)
     await asyncio.sleep(0.15)
-    return said("book", item)
+    return result_of("book", item)
 
 
 async def watch(item: str) -> str:

@@ -31,9 +31,9 @@ async def sleep(seconds: float) -> str:
 
 
 @server.tool()
-async def told() -> str:
+async def environment() -> str:
     """Say what the environment holds."""
-    return f"{os.environ.get('TOLD')} {os.environ.get('UNTOLD')}"
+    return f"{os.environ.get('LISTED')} {os.environ.get('UNLISTED')}"
 
 
 @server.tool()

@@ -61,9 +61,9 @@ def started_server() -> Iterator[str]:
         process.wait()
 
 
-async def ready(registry: ToolRegistry, *, wanted: bool = True, patience_s: float = 30) -> None:
+async def ready(registry: ToolRegistry, *, wanted: bool = True, timeout_s: float = 30) -> None:
     """Wait until all tools are there, or none is."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     while any(spec.ready != wanted for spec in await registry.specs()):
         assert time.monotonic() < until
         await asyncio.sleep(0.05)

@@ -41,7 +41,7 @@ class Server:
     port: int = 0
     answers: list[bytes] = field(default_factory=list)
     pause_s: float = 0
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -57,9 +57,9 @@ class Server:
             method, path, _ = head[0].split(" ")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await reader.readexactly(int(headers.get("content-length", 0)))
-            self.asked.append(Request(method, path, headers, body))
+            self.requests.append(Request(method, path, headers, body))
             await asyncio.sleep(self.pause_s)
-            writer.write(self.answers[min(len(self.asked), len(self.answers)) - 1])
+            writer.write(self.answers[min(len(self.requests), len(self.answers)) - 1])
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -117,18 +117,18 @@ async def _call(
 async def test_arguments_go_into_the_url_and_the_rest_into_the_query(server: Server) -> None:
     result = await _call(_settings(server.url + "/orders/{id}?x={page}"), {"id": "a/b c?订", "tags": ["p", "q"]})
     assert (result.content, result.status, result.attempts) == ('{"state": "paid"}', "ok", 1)
-    (asked,) = server.asked
-    assert (asked.method, asked.path) == ("GET", "/orders/a%2Fb%20c%3F%E8%AE%A2?x=1&tags=p&tags=q")
-    assert asked.headers["host"] == f"127.0.0.1:{server.port}"
-    assert asked.headers["accept-encoding"] == "identity"
-    assert "idempotency-key" not in asked.headers
+    (received,) = server.requests
+    assert (received.method, received.path) == ("GET", "/orders/a%2Fb%20c%3F%E8%AE%A2?x=1&tags=p&tags=q")
+    assert received.headers["host"] == f"127.0.0.1:{server.port}"
+    assert received.headers["accept-encoding"] == "identity"
+    assert "idempotency-key" not in received.headers
 
 
 async def test_what_is_not_in_the_url_is_the_body_of_a_post(server: Server) -> None:
     await _call(_settings(server.url + "/orders/{id}", {"effect": "idempotent"}, method="POST"), {"id": "a", "page": 2})
-    (asked,) = server.asked
-    assert (asked.method, asked.path, json.loads(asked.body)) == ("POST", "/orders/a", {"page": 2})
-    assert asked.headers["idempotency-key"] == KEY
+    (received,) = server.requests
+    assert (received.method, received.path, json.loads(received.body)) == ("POST", "/orders/a", {"page": 2})
+    assert received.headers["idempotency-key"] == KEY
 
 
 async def test_the_call_s_trace_is_passed_on(server: Server) -> None:
@@ -137,13 +137,13 @@ async def test_the_call_s_trace_is_passed_on(server: Server) -> None:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
     await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
     await registry.close()
-    assert server.asked[0].headers["traceparent"] == traceparent
+    assert server.requests[0].headers["traceparent"] == traceparent
 
 
 async def test_a_header_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_TOKEN", "Bearer hunter2")
     await _call(_settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"}))
-    assert server.asked[0].headers["authorization"] == "bearer hunter2"
+    assert server.requests[0].headers["authorization"] == "bearer hunter2"
     monkeypatch.delenv("ORDERS_TOKEN")
     _, problems = load_tools({"it": _settings(server.url + "/{id}", headers_env={"Authorization": "ORDERS_TOKEN"})}, [])
     assert problems["it"].where == "tools.it.http.headers_env.Authorization"
@@ -160,7 +160,7 @@ async def test_an_environments_proxy_and_a_servers_cookies_are_left_alone(
         result = await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
         assert result.status == "ok"
     await registry.close()
-    assert "cookie" not in server.asked[1].headers
+    assert "cookie" not in server.requests[1].headers
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_wrong_arguments_go_back_to_the_model_and_nothing_is_asked(
     server: Server, arguments: dict[str, Any]
 ) -> None:
     result = await _call(_settings(server.url + "/orders/{id}/state"), arguments)
-    assert (result.status, result.attempts, server.asked) == ("error", 0, [])
+    assert (result.status, result.attempts, server.requests) == ("error", 0, [])
     assert result.content.startswith("error: wrong arguments for it: ")
 
 
@@ -239,7 +239,7 @@ async def test_a_redirect_that_leads_nowhere_is_an_error_and_of_an_effect_an_unk
     settings = _settings(server.url + "/{id}")
     result = await _call(settings)
     assert (result.status, result.attempts, what in result.content) == ("error", 1, True)
-    assert len(server.asked) == (4 if "again" in what else 1)
+    assert len(server.requests) == (4 if "again" in what else 1)
     effect = settings.model_copy(update={"effect": "effect", "attempts": 1})
     assert (await _call(effect)).status == "unknown"
 
@@ -255,7 +255,7 @@ async def test_an_effect_whose_answer_breaks_off_is_done(server: Server) -> None
 async def test_a_redirect_within_the_origin_is_followed(server: Server) -> None:
     server.answers = [answer("", "307 Temporary Redirect", location="/moved"), answer('"there"')]
     assert (await _call(_settings(server.url + "/{id}", method="POST"))).content == '"there"'
-    assert [(each.method, each.path) for each in server.asked] == [("POST", "/a"), ("POST", "/moved")]
+    assert [(each.method, each.path) for each in server.requests] == [("POST", "/a"), ("POST", "/moved")]
 
 
 async def test_an_endless_answer_is_cut_in_time() -> None:
@@ -286,23 +286,23 @@ async def test_an_endless_answer_is_cut_in_time() -> None:
 async def test_the_models_error_is_the_servers_answer(server: Server, other: Server) -> None:
     server.answers = [answer('{"detail": "no such order"}', "404 Not Found")]
     result = await _call(_settings(server.url + "/{id}", {"attempts": 2}, standby_url=other.url + "/{id}"))
-    assert (result.status, result.attempts, len(server.asked), len(other.asked)) == ("error", 1, 1, 0)
+    assert (result.status, result.attempts, len(server.requests), len(other.requests)) == ("error", 1, 1, 0)
     assert result.content == 'error: it answered 404: {"detail": "no such order"}'
 
 
 async def test_the_standby_is_called_after_a_server_error_without_a_retry(server: Server, other: Server) -> None:
     standby = other.url + "/other/{id}"
     for status in ("500 Internal Server Error", "503 Unavailable", "429 Too Many Requests"):
-        server.answers, server.asked, other.asked = [answer("secret trace", status, "text/plain")], [], []
+        server.answers, server.requests, other.requests = [answer("secret trace", status, "text/plain")], [], []
         result = await _call(_settings(server.url + "/{id}", {"attempts": 2}, standby_url=standby))
-        assert (result.status, result.attempts, len(server.asked)) == ("standby", 2, 1), status
-        assert (result.content, [each.path for each in other.asked]) == ('{"state": "paid"}', ["/other/a?page=1"])
+        assert (result.status, result.attempts, len(server.requests)) == ("standby", 2, 1), status
+        assert (result.content, [each.path for each in other.requests]) == ('{"state": "paid"}', ["/other/a?page=1"])
 
 
 async def test_a_server_error_is_retried_if_the_settings_name_it(server: Server) -> None:
     server.answers = [answer("secret trace", "500 Internal Server Error", "text/plain")]
     result = await _call(_settings(server.url + "/{id}", {"attempts": 2, "retry_on": ["server_error"]}))
-    assert (result.status, result.attempts, len(server.asked)) == ("error", 2, 2)
+    assert (result.status, result.attempts, len(server.requests)) == ("error", 2, 2)
     assert "secret" not in result.content
 
 
@@ -313,10 +313,10 @@ async def test_a_server_that_is_down_or_slow_or_cuts_is_stood_in_for(server: Ser
         (server.url, 0.0, b""),
         (server.url, 0.0, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\ncontent-type: text/plain\r\n\r\nhalf"),
     ]:
-        server.pause_s, server.answers, other.asked = pause_s, [given], []
+        server.pause_s, server.answers, other.requests = pause_s, [given], []
         settings = _settings(url + "/{id}", {"timeout_s": 0.2}, standby_url=other.url + "/{id}")
         result = await _call(settings)
-        assert (result.status, result.attempts, len(other.asked)) == ("standby", 2, 1), (url, pause_s, given)
+        assert (result.status, result.attempts, len(other.requests)) == ("standby", 2, 1), (url, pause_s, given)
 
 
 async def test_each_endpoint_has_a_breaker_of_its_own(server: Server, other: Server) -> None:
@@ -330,19 +330,19 @@ async def test_each_endpoint_has_a_breaker_of_its_own(server: Server, other: Ser
         result = await registry.call(context, ToolRequest(id="c", name="it", arguments={"id": "a"}), KEY)
         assert (result.status, result.attempts) == ("standby", attempts)
     await registry.close()
-    assert (len(server.asked), len(other.asked)) == (2, 4)
+    assert (len(server.requests), len(other.requests)) == (2, 4)
 
 
 async def test_a_private_address_is_refused_unless_it_is_listed(server: Server) -> None:
     for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1"):
         url = f"http://{host}:{server.port}/{{id}}"
         result = await _call(_settings(url), private=())
-        assert (result.status, result.attempts, server.asked) == ("error", 1, [])
+        assert (result.status, result.attempts, server.requests) == ("error", 1, [])
         assert "its address is not allowed" in result.content
     url = f"http://localhost:{server.port}/{{id}}"
     assert (await _call(_settings(url), private=("localhost:1",))).status == "error"
     assert (await _call(_settings(url), private=(f"localhost:{server.port}",))).status == "ok"
-    assert server.asked[0].headers["host"] == f"localhost:{server.port}"
+    assert server.requests[0].headers["host"] == f"localhost:{server.port}"
 
 
 @pytest.mark.parametrize(

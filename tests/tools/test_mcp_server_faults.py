@@ -48,35 +48,35 @@ class Server:
         self.sessions.clear()
 
     async def post(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a method a line
-        asked = await request.json()
-        if asked["method"] == "initialize":
+        message = await request.json()
+        if message["method"] == "initialize":
             self.begun += 1
             session = f"s{self.begun}"
             self.sessions.add(session)
             capabilities = {"tools": {"listChanged": True}}
             info = {"name": "fake", "version": "1"}
             result: Any = {"protocolVersion": "2025-06-18", "capabilities": capabilities, "serverInfo": info}
-            return _said(asked, result, {"Mcp-Session-Id": session})
+            return _respond(message, result, {"Mcp-Session-Id": session})
         if request.headers.get("Mcp-Session-Id") not in self.sessions:
-            return self.no_session(asked)
-        if "id" not in asked:
+            return self.no_session(message)
+        if "id" not in message:
             return web.Response(status=202)
-        if asked["method"] == "tools/list":
-            return _said(asked, {"tools": self.tools})
-        if asked["method"] == "ping":
-            return _said(asked, {})
-        self.deeds.append(asked["params"]["arguments"])
+        if message["method"] == "tools/list":
+            return _respond(message, {"tools": self.tools})
+        if message["method"] == "ping":
+            return _respond(message, {})
+        self.deeds.append(message["params"]["arguments"])
         await asyncio.sleep(self.hold_s)
         reply = self.reply()
         if isinstance(reply, web.StreamResponse):
             return reply
         if isinstance(reply, str):  # raw JSON of the result
-            text = f'{{"jsonrpc": "2.0", "id": {asked["id"]}, "result": {reply}}}'
+            text = f'{{"jsonrpc": "2.0", "id": {message["id"]}, "result": {reply}}}'
             return web.Response(body=text.encode("utf-8", "surrogatepass"), content_type="application/json")
         return (
-            web.json_response({"jsonrpc": "2.0", "id": asked["id"], **reply})
+            web.json_response({"jsonrpc": "2.0", "id": message["id"], **reply})
             if "error" in reply
-            else _said(asked, reply)
+            else _respond(message, reply)
         )
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -96,8 +96,8 @@ class Server:
             await stream.write(b'data: {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}\n\n')
 
 
-def _said(asked: Any, result: Any, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result}, headers=headers)
+def _respond(message: Any, result: Any, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result}, headers=headers)
 
 
 @asynccontextmanager
@@ -124,10 +124,10 @@ def _tool(url: str, effect: str = "pure", **mcp: Any) -> ToolSettings:
 
 
 def _error(status: int, code: int, message: str, *, own_id: bool = False) -> Callable[[Any], web.Response]:
-    def respond(asked: Any) -> web.Response:
+    def respond(request: Any) -> web.Response:
         error = {"code": code, "message": message}
         return web.json_response(
-            {"jsonrpc": "2.0", "id": asked.get("id") if own_id else None, "error": error}, status=status
+            {"jsonrpc": "2.0", "id": request.get("id") if own_id else None, "error": error}, status=status
         )
 
     return respond
@@ -248,7 +248,7 @@ async def test_what_a_server_answers_is_said_as_well_as_it_can_be(free_port: int
         assert (await call(registry, "act", n=1)).status == "unknown"
 
 
-async def _listed(grouped: GroupedTools, count: int) -> dict[str, ToolSpec]:
+async def _wait_for_specs(grouped: GroupedTools, count: int) -> dict[str, ToolSpec]:
     """The tools, once there are so many."""
     for _ in range(200):
         specs = {spec.name: spec for spec in await grouped.specs()}
@@ -273,7 +273,7 @@ async def test_all_tools_of_a_server_are_offered_as_it_lists_them(free_port: int
         other = ToolSettings(function="test_unusual_tools:order")
         async with running({"tickets": entry, "t_act": other}) as registry:
             grouped = GroupedTools(ToolGroup(registry, {"tickets": entry, "t_act": other}))
-            specs = await _listed(grouped, 5)
+            specs = await _wait_for_specs(grouped, 5)
             assert {"t_act", "t_act_2", "t_read_file", "t_read_file_2"} < specs.keys()
             assert all(name.isascii() for name in specs)
             assert (specs["t_act_2"].effect, specs["t_act_2"].attempts) == ("effect", 1)
@@ -287,7 +287,7 @@ async def test_all_tools_of_a_server_are_offered_as_it_lists_them(free_port: int
             }
             await asyncio.wait_for(server.listening.wait(), 5)
             await server.change([TOOL])
-            assert (await _listed(grouped, 2)).keys() == {"t_act", "t_act_2"}
+            assert (await _wait_for_specs(grouped, 2)).keys() == {"t_act", "t_act_2"}
             assert len(registry.circuits) == 2
 
 

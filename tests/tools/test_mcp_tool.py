@@ -14,7 +14,7 @@ from serve_app.tools.registry import ToolRegistry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = ("greet", "fail", "sleep", "told", "die")
+NAMES = ("greet", "fail", "sleep", "environment", "die")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def mcp_url() -> Iterator[str]:
 
 
 async def test_the_tools_of_a_program_are_called_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOLD", "told")
-    monkeypatch.setenv("UNTOLD", "untold")
-    mcp = {"command": COMMAND, "environment": ["TOLD"]}
+    monkeypatch.setenv("LISTED", "listed")
+    monkeypatch.setenv("UNLISTED", "unlisted")
+    mcp = {"command": COMMAND, "environment": ["LISTED"]}
     tools = {name: mcp_settings(**mcp) for name in NAMES} | {"hello": mcp_settings(**mcp, tool="greet")}
     async with running(tools) as registry:
         assert [spec.ready for spec in await registry.specs()] == [False] * 6
@@ -38,7 +38,7 @@ async def test_the_tools_of_a_program_are_called_in_one_process(monkeypatch: pyt
         assert specs["hello"].parameters["required"] == ["name"]
         result = await call(registry, "hello", name="you", times=2)
         assert (result.content, result.status, result.attempts) == ("hello you hello you", "ok", 1)
-        assert (await call(registry, "told")).content == "told None"
+        assert (await call(registry, "environment")).content == "listed None"
         assert len({id(line.tool._server) for line in registry._loaded.values()}) == 1  # type: ignore[attr-defined]
 
 
@@ -57,8 +57,8 @@ async def test_a_tool_that_may_be_called_again_gets_the_calls_key_beside_its_arg
     tools = {effect: settings.model_copy(update={"effect": effect}) for effect in ("pure", "idempotent")}
     async with running(tools) as registry:
         await ready(registry)
-        told = [(await call(registry, effect)).content for effect in tools]
-        assert told == ["nothing", "{'idempotencyKey': 'run:0:0'}"]
+        contents = [(await call(registry, effect)).content for effect in tools]
+        assert contents == ["nothing", "{'idempotencyKey': 'run:0:0'}"]
 
 
 async def test_an_argument_may_have_any_name(mcp_url: str) -> None:

@@ -54,8 +54,8 @@ async def reached(talker: Talker) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_body_that_does_not_end_is_an_error_of_the_calls_own_id() -> None:
     talker = Talker("application/json", b'{"jsonrpc": "2.0", "id": 7, "result": "', b"x" * 65536)
     async with reached(talker) as client:
-        told = (await client.post("/", json=CALL)).json()
-    assert (told["id"], classify_error(ErrorData(**told["error"]))) == (7, "too_long")
+        reply = (await client.post("/", json=CALL)).json()
+    assert (reply["id"], classify_error(ErrorData(**reply["error"]))) == (7, "too_long")
     assert talker.sent < 20 * MIN_LIMIT_BYTES
 
 
@@ -66,8 +66,8 @@ async def test_an_event_that_does_not_end_is_discarded_and_an_error_follows(newl
     async with reached(talker) as client, client.stream("POST", "/", json=CALL) as response:
         events = [event async for event in EventSource(response).aiter_sse()]
     assert [event.event for event in events] == ["message"] * 3 + ["discarded", "message"]
-    told = json.loads(events[-1].data)
-    assert (told["id"], classify_error(ErrorData(**told["error"]))) == (7, "too_long")
+    reply = json.loads(events[-1].data)
+    assert (reply["id"], classify_error(ErrorData(**reply["error"]))) == (7, "too_long")
     assert talker.sent < 20 * MIN_LIMIT_BYTES
 
 
@@ -85,8 +85,8 @@ async def test_a_stream_of_short_events_goes_on() -> None:
 async def test_an_answer_that_is_compressed_though_nobody_asked_is_not_unpacked() -> None:
     talker = Talker("application/json", b"", b"x" * 65536, b"Content-Encoding: gzip\r\n")
     async with reached(talker) as client:
-        told = (await client.post("/", json=CALL)).json()
-    assert classify_error(ErrorData(**told["error"])) == "too_long"
+        reply = (await client.post("/", json=CALL)).json()
+    assert classify_error(ErrorData(**reply["error"])) == "too_long"
 
 
 @given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 40), st.sampled_from(["\n", "\r\n", "\r"]))
@@ -105,8 +105,8 @@ def test_events_are_passed_on_as_they_are_however_they_are_cut_until_one_is_too_
         response = httpx.Response(200, content=stream())
         return b"".join([chunk async for chunk in limit_event_size(response, limit, b"refused")])
 
-    told = asyncio.run(read())
-    passed, _, refusal = told.partition(b"\nevent: discarded")
+    reply = asyncio.run(read())
+    passed, _, refusal = reply.partition(b"\nevent: discarded")
     assert whole.startswith(passed)
     if all(len(event) <= limit for event in events):
         assert (passed, refusal) == (whole, b"")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from captured_logs import CapturedLogs
 
 KEY = IdempotencyKey("run:0:0")
-ASKED = Context(request_id="q", run_id="r", session_id="s", deadline=4e9)
+CONTEXT = Context(request_id="q", run_id="r", session_id="s", deadline=4e9)
 ARGUMENTS = {"pin": "rosebud", "card": {"number": "xy-77-88", "name": "Kane"}, "amount": 3, "short": "ab"}
 
 
@@ -49,7 +49,7 @@ async def test_the_mark_is_in_the_schema_that_every_process_reads() -> None:
 
 
 async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback(captured_logs: CapturedLogs) -> None:
-    result = await registry().call(ASKED, request(), KEY)
+    result = await registry().call(CONTEXT, request(), KEY)
     assert result.status == "error"
     text = json.dumps(captured_logs.lines) + "".join(captured_logs.readable)
     assert "paying with [sensitive]" in text
@@ -63,7 +63,7 @@ async def test_neither_the_tool_nor_a_library_gets_it_into_a_line_or_a_traceback
 async def test_the_agent_tells_of_the_call_without_it(captured_logs: CapturedLogs, arguments: dict[str, Any]) -> None:
     belt = ToolDispatcher(registry(), None, KnowledgeSettings(), lambda: 0)  # type: ignore[arg-type]  # nothing is searched
     await belt.specs()
-    await belt.call(ASKED, request(arguments), KEY, RetryBudget(0))
+    await belt.call(CONTEXT, request(arguments), KEY, RetryBudget(0))
     [line] = captured_logs.of("tool_called")
     masked = "[sensitive]"
     assert line["arguments"] == {"pin": masked, "card": masked, "amount": 3, "short": masked}

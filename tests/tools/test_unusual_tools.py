@@ -148,11 +148,11 @@ def _odd_values() -> list[tuple[Any, str]]:
 async def test_a_deed_whose_result_is_odd_is_done_and_said_as_well_as_it_can_be() -> None:
     for effect in ("pure", "effect"):
         registry = _runner("give", effect=effect, attempts=1)
-        for value, said in _odd_values():
+        for value, expected in _odd_values():
             returned.append(value)
             result = await _call(registry, "give")
             assert result.status == "ok", value
-            assert said in result.content
+            assert expected in result.content
 
 
 async def test_of_a_long_result_the_head_the_tail_and_the_size_are_told() -> None:
@@ -296,7 +296,7 @@ SAME = ArgumentsReader(TOOL.spec.parameters)
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
 @given(st.dictionaries(NAMES, VALUES))
 def test_the_same_arguments_are_taken_or_refused_by_tools_of_every_kind(arguments: dict[str, Any]) -> None:
-    def taken(read: Any) -> bool:
+    def is_readable(read: Any) -> bool:
         try:
             read(arguments)
         except WrongArguments as error:
@@ -304,4 +304,4 @@ def test_the_same_arguments_are_taken_or_refused_by_tools_of_every_kind(argument
             return False
         return True
 
-    assert taken(TOOL.read_arguments) == taken(SAME.read)
+    assert is_readable(TOOL.read_arguments) == is_readable(SAME.read)

@@ -103,8 +103,8 @@ def test_valid_text_stays_as_it_is_and_halves_of_its_characters_are_joined(text:
 
 def test_a_lone_surrogate_and_a_nul_become_one_replacement_character_each() -> None:
     cases = {"a\ud83db": "a\ufffdb", "\udce9": "\ufffd", "\ud83d\ud83d\ude00": "\ufffd\U0001f600", "a\0b": "a\ufffdb"}
-    for said, expected in cases.items():
-        assert sanitize_text(said) == expected
+    for text, expected in cases.items():
+        assert sanitize_text(text) == expected
 
 
 @given(st.text(), st.integers(min_value=0, max_value=200))
@@ -165,9 +165,9 @@ def test_each_kind_of_value_is_said_as_well_as_it_can_be() -> None:
         (dict.fromkeys(["\udce9", "\udcff"], 1), {"\ufffd": 1, "\ufffd (2)": 1}),
     ]
     for value, expected in cases:
-        said = sanitize_json(value)
-        assert said == expected, value
-        _encoded(said)
+        sanitized = sanitize_json(value)
+        assert sanitized == expected, value
+        _encoded(sanitized)
     assert "contains itself" in str(sanitize_json(model))
     assert "digits" in sanitize_json(10**5000)
 
@@ -176,9 +176,9 @@ def test_depth_items_and_characters_are_bounded_and_the_cut_is_noted() -> None:
     deep: Any = "bottom"
     for _ in range(3000):
         deep = [deep]
-    said = json.dumps(sanitize_json(deep), ensure_ascii=False)
-    assert said.count("[") == 65
-    assert "nested deeper than 64 levels" in said
+    sanitized = json.dumps(sanitize_json(deep), ensure_ascii=False)
+    assert sanitized.count("[") == 65
+    assert "nested deeper than 64 levels" in sanitized
     wide: Any = "x"
     for _ in range(40):
         wide = [wide, wide]

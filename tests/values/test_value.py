@@ -81,5 +81,5 @@ def test_a_field_that_the_version_before_does_not_know_has_its_default() -> None
 
 
 def test_a_field_that_is_not_known_here_is_left_out() -> None:
-    told = Later(**CONTEXT.model_dump(), later=5)
-    assert _of_another_version(told, Context) == CONTEXT
+    sent = Later(**CONTEXT.model_dump(), later=5)
+    assert _of_another_version(sent, Context) == CONTEXT
