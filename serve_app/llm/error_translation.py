@@ -13,16 +13,23 @@ import logging
 import re
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve_app.errors import InvalidConfiguration, InvalidRequest, ModelUnavailable, Problem, ServeAppError
+from serve_app.errors import InvalidRequest, ModelUnavailable, ServeAppError
+from serve_app.llm.openai_compatible.provider_error import (
+    ConnectionFailed,
+    ProviderError,
+    ReplyIncomplete,
+    ReplyUnreadable,
+    TimedOut,
+    read_retry_after_s,
+)
 from serve_app.observability.redaction import Redactor
 from serve_app.values.sanitize import sanitize_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Container, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +53,6 @@ CUT_OFF = "The model's answer was cut off at its limit"
 OVERFLOW_STATUSES = frozenset({None, 400, 413, 422, 500})
 REQUEST_STATUSES = frozenset({400, 413, 422})
 
-_KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
-_PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
-_PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_, ]+)")
 _MASK = Redactor.from_patterns(())
 
 
@@ -116,7 +120,7 @@ class _ProviderFailure:
         status = getattr(error, "status_code", None) or getattr(error, "status", None)
         status = status or getattr(getattr(error, "response", None), "status_code", None)
         code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
-        text = _text_of(error)
+        text = read_error_text(error)
         if not isinstance(status, int) and code.isdigit() and 400 <= int(code) < 600:  # noqa: PLR2004 - HTTP's errors
             status = int(code)  # an error under 200 names its status itself
         return cls(status if isinstance(status, int) else None, code, text)
@@ -143,17 +147,6 @@ def translate_errors() -> Iterator[None]:
         translated = _to_service_error(error, refusal)
         logger.warning("model_call_failed", extra={"error": _describe(error, refusal), "provider_text": _mask(refusal)})
         raise translated from None
-
-
-def find_construction_problem(construct: Callable[[], object], name: str, where: str) -> Problem | None:
-    """Returns why the model `name` in section `where` cannot be constructed, or None."""
-    try:
-        construct()
-    except InvalidConfiguration as error:
-        return replace(error.problems[0], where=f"{where}.name")
-    except Exception as error:  # noqa: BLE001 - likewise, at construction
-        return _problem(error, name, where)
-    return None
 
 
 def _to_service_error(error: Exception, refusal: _ProviderFailure) -> ServeAppError:
@@ -188,8 +181,6 @@ def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppErr
     """Returns the error for a failure that a retry would meet again."""
     from langchain_core import exceptions as known
 
-    from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable
-
     rows: tuple[tuple[bool, type[ModelUnavailable], str], ...] = (
         (isinstance(error, ReplyIncomplete), ModelIncomplete, INCOMPLETE),
         (isinstance(error, ReplyUnreadable), ModelUnreadable, UNREADABLE),
@@ -207,8 +198,6 @@ def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | Non
     """Returns the message for a transient failure, by type or HTTP status; else None."""
     from langchain_core import exceptions as known
 
-    from serve_app.llm.openai_compatible.provider_error import ConnectionFailed, TimedOut
-
     rows: tuple[tuple[tuple[type[Exception], ...], Container[int | None], str], ...] = (
         ((known.ModelRateLimitError,), {429}, TOO_MANY),
         ((known.ModelTimeoutError, TimedOut, TimeoutError), {408, 504}, TOO_SLOW),
@@ -225,8 +214,6 @@ def _is_provider_word(error: Exception, refusal: _ProviderFailure) -> bool:
     """Returns whether the text is the provider's, not of an error in this process."""
     from langchain_core.exceptions import ModelError
 
-    from serve_app.llm.openai_compatible.provider_error import ProviderError
-
     return refusal.status is not None or isinstance(error, ModelError | ProviderError) or bool(refusal.code)
 
 
@@ -241,7 +228,8 @@ def _mask(refusal: _ProviderFailure) -> str:
     return _MASK.redact(sanitize_text(refusal.text[: 2 * LOGGED_CHARACTERS]))[:LOGGED_CHARACTERS]
 
 
-def _text_of(error: Exception) -> str:
+def read_error_text(error: Exception) -> str:
+    """Returns the text of an exception of any provider's package."""
     try:
         return str(getattr(error, "text", None) or error)
     except Exception:  # noqa: BLE001 - an exception of a provider's package may not even be printable
@@ -249,30 +237,11 @@ def _text_of(error: Exception) -> str:
 
 
 def _retry_after_s(error: Exception) -> float | None:
-    from serve_app.llm.openai_compatible.provider_error import read_retry_after_s
-
     seconds: object = getattr(error, "retry_after_s", None)
     if isinstance(seconds, int | float):
         return float(seconds)
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     return read_retry_after_s({str(name).lower(): str(value) for name, value in dict(headers).items()})
-
-
-def _problem(error: Exception, name: str, where: str) -> Problem:
-    text, at = _text_of(error), f"{where}.name"
-    provider = name.partition(":")[0]
-    if variable := _KEY_VARIABLE.search(text):
-        fix = f"Set it, put it into .env, or name another variable in {where}.api_key_env"
-        return Problem(at, f"{name} has no key: the environment variable {variable.group()} is not set", fix)
-    if isinstance(error, ImportError | AttributeError):
-        package = _PACKAGE.search(text)
-        install = package.group(1) if package else f"langchain-{provider.replace('_', '-')}"
-        return Problem(at, f"the package of {name} is not installed", f"pip install {install}")
-    if supported := _PROVIDERS.search(text):
-        near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
-        fix = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
-        return Problem(at, f"{name} names no provider that is known", fix)
-    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from functools import partial
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 from serve_app.config import read_environment, read_secret
 from serve_app.config.class_path import load_class
 from serve_app.errors import InvalidConfiguration, Problem
-from serve_app.llm.error_translation import find_construction_problem
+from serve_app.llm.error_translation import read_error_text
 from serve_app.llm.fallback import FallbackModel, ModelCandidate
 from serve_app.llm.guarded import GuardedModel
 from serve_app.llm.offline import OfflineModel
@@ -29,6 +30,10 @@ OFFLINE = "offline"
 OPENAI = "openai"
 ANY_KEY = "none"
 """Replaces a missing key while the other settings are checked."""
+
+_KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|ACCESS_KEY|TOKEN)\b")
+_PACKAGE = re.compile(r"pip install [`'\"]?([A-Za-z0-9_.\[\]-]+)")
+_PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_, ]+)")
 
 
 def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> FallbackModel:
@@ -81,9 +86,36 @@ def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
     if unset:
         fix = "Set it, put it into .env, or name another variable"
         return [Problem(f"{where}.options_env", f"the environment variable {each} is not set", fix) for each in unset]
-    construct = partial(_construct_model, settings, ANY_KEY if missing else key)
-    problem = find_construction_problem(construct, settings.name, where)
+    problem = _construction_problem(settings, ANY_KEY if missing else key, where)
     return [*missing, problem] if problem else missing
+
+
+def _construction_problem(settings: ModelEndpoint, key: SecretStr | str | None, where: str) -> Problem | None:
+    """Returns why the model of the section `where` cannot be constructed, or None."""
+    try:
+        _construct_model(settings, key)
+    except InvalidConfiguration as error:
+        return replace(error.problems[0], where=f"{where}.name")
+    except Exception as error:  # noqa: BLE001 - a provider's package raises whatever it likes
+        return _describe_error(error, settings.name, where)
+    return None
+
+
+def _describe_error(error: Exception, name: str, where: str) -> Problem:
+    text, at = read_error_text(error), f"{where}.name"
+    provider = name.partition(":")[0]
+    if variable := _KEY_VARIABLE.search(text):
+        fix = f"Set it, put it into .env, or name another variable in {where}.api_key_env"
+        return Problem(at, f"{name} has no key: the environment variable {variable.group()} is not set", fix)
+    if isinstance(error, ImportError | AttributeError):
+        package = _PACKAGE.search(text)
+        install = package.group(1) if package else f"langchain-{provider.replace('_', '-')}"
+        return Problem(at, f"the package of {name} is not installed", f"pip install {install}")
+    if supported := _PROVIDERS.search(text):
+        near = get_close_matches(provider, re.findall(r"\w+", supported.group(1)), n=1)
+        fix = f"Did you mean {near[0]!r}?" if near else "Name it provider:model, such as openai:glm-4"
+        return Problem(at, f"{name} names no provider that is known", fix)
+    return Problem(at, f"{name} cannot be constructed ({type(error).__name__})", f"Check the section {where}")
 
 
 def _construct_model(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:

@@ -20,7 +20,7 @@ import aiohttp
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 
-from serve_app.llm.openai_compatible import OpenAICompatibleModel
+from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -32,8 +32,6 @@ class EndpointProfile:
     """Fields of each request's body."""
     whole_extra_body: dict[str, Any] = field(default_factory=dict)
     """Fields of the body of requests that are not streamed."""
-    content_filter_codes: tuple[str, ...] = ("content_filter",)
-    """Error codes for refused content of the conversation."""
     hosts: tuple[str, ...] = ()
     """The ends of the host names by which the endpoint is known."""
 
@@ -46,26 +44,22 @@ PROFILES: MappingProxyType[str, EndpointProfile] = MappingProxyType(
                 "openai",
                 max_tokens_field="max_completion_tokens",
                 empty_content="null",
-                content_filter_codes=("content_filter", "content_policy_violation"),
                 hosts=("api.openai.com", "openai.azure.com"),
             ),
             EndpointProfile(
                 "zhipu",
                 schema_dialect="simple",
-                content_filter_codes=("1301", "sensitive"),
                 hosts=("bigmodel.cn", "z.ai"),
             ),
             EndpointProfile(
                 "dashscope",
                 schema_dialect="simple",
-                content_filter_codes=("data_inspection_failed", "DataInspectionFailed"),
                 hosts=("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"),
             ),
             EndpointProfile("deepseek", images=False, hosts=("api.deepseek.com",)),
             EndpointProfile(
                 "moonshot",
                 schema_dialect="simple",
-                content_filter_codes=("content_filter",),
                 hosts=("moonshot.cn", "moonshot.ai"),
             ),
             EndpointProfile("siliconflow", schema_dialect="simple", hosts=("siliconflow.cn", "siliconflow.com")),

@@ -63,14 +63,20 @@ class TimedOut(ProviderError):
 def make_status_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Returns the error for a response with an error status."""
     content = body[: 64 * 1024].decode("utf-8", "replace")
-    try:
-        payload = json.loads(content)
-    except (ValueError, RecursionError):
-        payload = None
-    if isinstance(payload, list) and payload:
-        payload = payload[0]
-    code, text = read_code_and_text(payload) if isinstance(payload, dict) else ("", content.strip())
+    payload = load_object(content)
+    code, text = ("", content.strip()) if payload is None else read_code_and_text(payload)
     return ProviderError(text or f"status {status}", status, code, read_retry_after_s(headers))
+
+
+def load_object(text: str) -> dict[str, Any] | None:
+    """Returns the JSON object in a text, or None."""
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(payload, list) and payload:  # Gemini puts an error in a list
+        payload = payload[0]
+    return payload if isinstance(payload, dict) else None
 
 
 def find_error(payload: Mapping[str, Any]) -> ProviderError | None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
-from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable, find_error
+from serve_app.llm.openai_compatible.provider_error import (
+    ProviderError,
+    ReplyIncomplete,
+    ReplyUnreadable,
+    find_error,
+    load_object,
+)
 from serve_app.llm.openai_compatible.tool_calls import CallAssembler, InvalidArguments, ProviderCall, unique_keys
 from serve_app.llm.openai_compatible.transport import EventParser, StreamEvent
 from serve_app.values.sanitize import REPLACEMENT, sanitize_text
@@ -121,17 +127,12 @@ class ReplyDecoder:
         return not self._whole
 
     def _take_whole(self, body: bytes) -> None:
-        try:
-            payload = json.loads(body.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError):
-            raise ReplyUnreadable(_excerpt(body)) from None
-        if isinstance(payload, list) and payload:  # Gemini puts an error in a list
-            payload = payload[0]
-        if not isinstance(payload, dict):
-            raise ReplyUnreadable(_excerpt(body))
-        self._take(payload, body.decode("utf-8-sig", "replace"))
+        source = body.decode("utf-8-sig", "replace")
+        payload = load_object(source)
+        if payload is not None:
+            self._take(payload, source)
         if not self._seen:
-            raise ReplyUnreadable(_excerpt(body))
+            raise ReplyUnreadable(_excerpt(source))
         self.done = True
 
     def _take_last(self, events: list[StreamEvent]) -> None:
@@ -248,22 +249,19 @@ def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | 
     except (ValueError, RecursionError):
         if len(lines) > 1:  # events that were not parted by an empty line
             return [each for line in lines for each in _payloads(line, (line,))]
-        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace"))) from None
+        raise ReplyUnreadable(_excerpt(data)) from None
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if payload is None or payload == []:
         return []
     if not isinstance(payload, dict):
-        raise ReplyUnreadable(_excerpt(data.encode("utf-8", "replace")))
+        raise ReplyUnreadable(_excerpt(data))
     return [(payload, data)]
 
 
 def _event_error(data: str) -> ProviderError:
-    try:
-        payload = json.loads(data)
-    except (ValueError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
+    payload = load_object(data)
+    if payload is None:
         return ProviderError(sanitize_text(data) or "the provider sent an error event")
     return find_error(payload if payload.get("error") else {"error": payload or "error"}) or ProviderError(data)
 
@@ -337,8 +335,8 @@ def _refuse_duplicate_keys(calls: Any, source: str) -> None:
             raise ReplyUnreadable("a key comes twice in an object of arguments") from None
 
 
-def _excerpt(body: bytes) -> str:
-    start = body[:200].decode("utf-8", "replace").strip()
+def _excerpt(body: str) -> str:
+    start = body[:200].strip()
     return f"no reply: {start}" if start else "the body is empty"
 
 

@@ -17,15 +17,14 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from pydantic import SecretStr
 from scripted_provider import Answer, Stub, call, chunk, events, serving, streamed, whole
 
-from serve_app.llm.openai_compatible import (
-    PROFILES,
+from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
+from serve_app.llm.openai_compatible.endpoint_profile import PROFILES, find_profile
+from serve_app.llm.openai_compatible.provider_error import (
     ConnectionFailed,
-    OpenAICompatibleModel,
     ProviderError,
     ReplyIncomplete,
     ReplyUnreadable,
     TimedOut,
-    find_profile,
 )
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr
 from scripted_provider import serving
 
-from serve_app.llm.openai_compatible import OpenAICompatibleModel
+from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ import pytest
 from llmock.pytest_plugin import LLMock
 from llmock.testing import LLMockServer
 
-from serve_app.llm.openai_compatible import (
+from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
+from serve_app.llm.openai_compatible.provider_error import (
     ConnectionFailed,
-    OpenAICompatibleModel,
     ProviderError,
     ReplyIncomplete,
     ReplyUnreadable,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_provider import USAGE, call, chunk, events, streamed, whole
 
-from serve_app.llm.openai_compatible import ProviderError, ReplyIncomplete, ReplyUnreadable
+from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable
 from serve_app.llm.openai_compatible.reply_decoder import MAX_WHOLE_BYTES, ProviderReply, ReplyDecoder
 
 
