@@ -36,14 +36,7 @@ _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """Encodes the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
-    try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_encodable)
-    except ValueError:
-        text = json.dumps(_finite(body), ensure_ascii=False, default=str)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return sanitize_text(text).encode()
+    return _write_json(body).encode()
 
 
 def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
@@ -71,7 +64,7 @@ def _to_request_message(message: BaseMessage, profile: EndpointProfile) -> dict[
 
 def _to_assistant_message(message: AIMessage, profile: EndpointProfile) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "assistant", "content": _plain(message.content)}
-    calls = [_call(each["id"], each["name"], encode_arguments(each["args"])) for each in message.tool_calls]
+    calls = [_call(each["id"], each["name"], _write_json(each["args"])) for each in message.tool_calls]
     calls += [
         _call(each["id"], each["name"] or "", _invalid_arguments(each["args"])) for each in message.invalid_tool_calls
     ]
@@ -93,17 +86,9 @@ def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
     return {"id": label or "", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def encode_arguments(values: Mapping[str, Any]) -> str:
-    """Encodes the arguments of a call as valid JSON."""
-    try:
-        return sanitize_text(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_encodable))
-    except ValueError:
-        return sanitize_text(json.dumps(_finite(values), ensure_ascii=False, default=str))
-
-
 def _invalid_arguments(raw: str | None) -> str:
     """Wraps invalid arguments into an object, so that the model sees them."""
-    return encode_arguments({"unreadable_arguments": (raw or "")[:2000]})
+    return _write_json({"unreadable_arguments": (raw or "")[:2000]})
 
 
 def _plain(content: Any) -> str:
@@ -150,6 +135,13 @@ def _image(part: dict[str, Any]) -> dict[str, Any]:
         data = f"data:{source.get('media_type')};base64,{source.get('data')}"
         return {"type": "image_url", "image_url": {"url": source.get("url") or data}}
     return convert_to_openai_data_block(part)
+
+
+def _write_json(value: Mapping[str, Any]) -> str:
+    try:
+        return sanitize_text(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encodable))
+    except ValueError:
+        return sanitize_text(json.dumps(_finite(value), ensure_ascii=False, default=str))
 
 
 def _encodable(value: Any) -> Any:
