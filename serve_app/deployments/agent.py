@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from serve_app.config import Settings
     from serve_app.llm.fallback import FallbackModel
-    from serve_app.ports import Metrics
     from serve_app.values import ChatRequest, Context, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class Agent:
         tracer = create_tracer(
             settings.observability,
             Redactor.from_patterns(settings.observability.redact),
-            count_dropped=partial(_count_dropped, metrics),
+            count_dropped=lambda sink, spans: metrics.count(DROPPED_SPANS, spans, sink=sink),
         )
         runtime.on_close("tracer", tracer.shutdown)
         writer = EventWriter(store, availability, self._run_metrics, TokenMeter(self._redis, metrics))
@@ -163,7 +162,3 @@ class Agent:
         if self._worker is None:
             raise ModelUnavailable("The model is misconfigured")
         return self._worker
-
-
-def _count_dropped(metrics: Metrics, sink: str, spans: int) -> None:
-    metrics.count(DROPPED_SPANS, spans, sink=sink)

@@ -87,19 +87,16 @@ def redact_logs(settings: ObservabilitySettings) -> RunLogHandler:
             else max(serve_logger.level, logging.WARNING)
         )
     root.handlers = [*serve_logger.handlers]
-    access_log_filters = [DROP_ACCESS_LOG] if all(_drops_access_log(each) for each in serve_logger.handlers) else []
+    drops_access_log = all(DROP_ACCESS_LOG in each.filters for each in serve_logger.handlers)
     for each in (serve_logger, logging.getLogger(RAY), *_all_handlers()):
         each.filters[:0] = [redacting]  # before Serve's own filter, which replaces our request id
     run_logs = RunLogHandler(json_lines, redacting)
     root.addHandler(run_logs)
-    serve_logger.filters[:0] = access_log_filters  # an access log record that no handler takes is not redacted
+    if drops_access_log:  # before the redaction, which a record that no handler takes does not need
+        serve_logger.filters[:0] = [DROP_ACCESS_LOG]
     our_logger.setLevel(logging.DEBUG if settings.steps else serve_logger.level)
     sys.stdout, sys.stderr = RedactedStream(sys.stdout, redactor), RedactedStream(sys.stderr, redactor)
     return run_logs
-
-
-def _drops_access_log(handler: logging.Handler) -> bool:
-    return DROP_ACCESS_LOG in handler.filters
 
 
 def _all_handlers() -> set[logging.Handler]:

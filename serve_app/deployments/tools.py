@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import resource
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray import serve
 
 from serve_app.deployments.runtime import ReplicaRuntime
 from serve_app.errors import ToolUnavailable
+from serve_app.observability.metrics import STATM
 from serve_app.observability.tracing import disable_langchain_tracing
 from serve_app.tools.registry import ToolRegistry
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MB = 2**20
-STATM = Path("/proc/self/statm")
 
 
 @serve.deployment(name="Tools")

@@ -36,17 +36,6 @@ RUN_TYPES: dict[SpanKind, str] = {
 }
 
 
-def disable_langchain_tracing() -> None:
-    """Switch LangChain's own tracing off in this process.
-
-    It would send each call once more, in a trace of its own. Code that wants it nevertheless uses LangSmith's
-    `tracing_context(enabled=True)`.
-    """
-    from langsmith import configure
-
-    configure(enabled=False)
-
-
 def create_sender(target: LangSmithTarget) -> Send:
     """A function that sends turns, and raises where LangSmith did not take them."""
     from langsmith import Client

@@ -99,12 +99,13 @@ def create_tracer(
 def disable_langchain_tracing() -> None:
     """Switch LangChain's own tracing off in this process, where LangSmith is on.
 
-    It would export each call once more.
+    It would export each call once more, in a trace of its own. Code that wants it nevertheless uses LangSmith's
+    `tracing_context(enabled=True)`.
     """
     if read_langsmith_target():
-        from serve_app.observability import langsmith
+        from langsmith import configure
 
-        langsmith.disable_langchain_tracing()
+        configure(enabled=False)
 
 
 def _connect_langsmith(target: LangSmithTarget) -> Send:

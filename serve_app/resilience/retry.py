@@ -89,7 +89,7 @@ async def retry_until(call: Callable[[], Awaitable[T]], timeout_s: float, on: ty
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_s
 
-    async def attempt() -> T:
+    async def attempt() -> T:  # tenacity awaits coroutine functions only
         return await call()
 
     retrying = AsyncRetrying(
