@@ -20,7 +20,6 @@ from serve_app.http.middleware.headers import (
 from serve_app.http.middleware.telemetry import RefusalLogMiddleware, ResponseMetricsMiddleware
 from serve_app.http.openai import routes as openai
 from serve_app.http.openapi import DESCRIPTION, TAGS, describe_authentication
-from serve_app.http.request_context import RequestContexts
 from serve_app.http.routes import (
     api_keys,
     chat,
@@ -63,7 +62,7 @@ def create_api(
     )
     api.state.services = services
     api.state.startup = health.Startup()
-    api.state.contexts = RequestContexts(turn_timeout_s)
+    api.state.turn_timeout_s = turn_timeout_s
     for module in ROUTES:
         # Not `include_router`: it hides the routes' paths and methods from errors and metrics, and matches each twice.
         api.router.routes += module.router.routes

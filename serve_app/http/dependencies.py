@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from serve_app.http.admission import AdmissionController
 from serve_app.http.auth import Authenticator
-from serve_app.http.request_context import answer_timeout_s, time_limit
+from serve_app.http.request_context import answer_timeout_s, make_context, time_limit
 from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.metrics_page import MetricsPage
 from serve_app.ports import Agent, Metrics, Retriever, Tools
@@ -59,12 +59,12 @@ async def _services(request: Request) -> Services:
 
 
 async def _new_context(request: Request) -> Callable[..., Context]:
-    return partial(request.app.state.contexts.of, request)
+    return partial(make_context, request, request.app.state.turn_timeout_s)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
 NewContextDep = Annotated[Callable[..., Context], Depends(_new_context)]
-"""Makes the request's context, as `RequestContexts.of` does: for routes whose body says what the context is for."""
+"""Makes the request's context, as `make_context` does: for routes whose body says what the context is for."""
 
 
 async def _context(new_context: NewContextDep) -> AsyncIterator[Context]:

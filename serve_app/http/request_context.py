@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -24,7 +23,7 @@ from serve_app.resilience.deadline import local_deadline, remaining_s
 from serve_app.values import Caller, Context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
     from ipaddress import IPv4Network, IPv6Network
 
     from starlette.requests import Request
@@ -52,34 +51,31 @@ _METERING_KEY = "serve_app.metering"
 _FAILURE_KEY = "serve_app.failure"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContexts:
-    """Makes the `Context` of a request."""
+def make_context(
+    request: Request,
+    turn_timeout_s: float,
+    session_id: str = "",
+    run_id: str | None = None,
+    min_timeout_s: float = 0.0,
+) -> Context:
+    """Make the `Context` of a request, without `run_id` that of a new run.
 
-    turn_timeout_s: float
-    clock: Callable[[], float] = time.time
-
-    def of(
-        self, request: Request, session_id: str = "", run_id: str | None = None, min_timeout_s: float = 0.0
-    ) -> Context:
-        """Make the context, without `run_id` that of a new run.
-
-        An empty session id is for a turn without a session.
-        """
-        total_s = max(self.turn_timeout_s, min_timeout_s)
-        caller = caller_of(request.scope)
-        return Context(
-            request_id=request_id_of(request.scope),
-            run_id=run_id or uuid4().hex,
-            session_id=session_id,
-            tenant=caller.tenant,
-            key_id=caller.key_id,
-            metering=metering_of(request.scope),
-            deadline=self.clock() + total_s,
-            timeout_s=total_s,
-            cache=parse_cache_control(request.headers.getlist(CACHE_CONTROL)),
-            traceparent=valid_traceparent(request.headers.get(TRACEPARENT)),
-        )
+    An empty session id is for a turn without a session.
+    """
+    timeout_s = max(turn_timeout_s, min_timeout_s)
+    caller = caller_of(request.scope)
+    return Context(
+        request_id=request_id_of(request.scope),
+        run_id=run_id or uuid4().hex,
+        session_id=session_id,
+        tenant=caller.tenant,
+        key_id=caller.key_id,
+        metering=metering_of(request.scope),
+        deadline=time.time() + timeout_s,
+        timeout_s=timeout_s,
+        cache=parse_cache_control(request.headers.getlist(CACHE_CONTROL)),
+        traceparent=valid_traceparent(request.headers.get(TRACEPARENT)),
+    )
 
 
 def answer_timeout_s(context: Context) -> float:

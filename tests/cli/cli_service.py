@@ -1,4 +1,4 @@
-"""How is the API served while a command, which waits, is its client?"""
+"""Serves the API in a thread while a command, which waits, is its client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `serve-app fault` set, list and end faults, and say what is wrong?"""
+"""`serve-app fault` sets, lists and ends faults, and shows what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `serve-app ingest` bring files to a service, and does it say what went wrong?"""
+"""`serve-app ingest` brings files to a service, and shows what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do `serve-app keys` and `serve-app tenants` do what they say, and does every command show its key?"""
+"""`serve-app keys` and `serve-app tenants` do what they say, and every command shows its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `serve-app sessions` show which conversations take up most, and of how many?"""
+"""`serve-app sessions` shows which conversations take up most, and of how many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a test ask the API as OpenAI's own client does?"""
+"""Calls the API as OpenAI's own client does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can a user rate an answer, and the operator read it?"""
+"""A user can rate an answer, and the operator can read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a request that is sent again give the same run and the same answer?"""
+"""A request that is sent again gives the same run and the same answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does anything of one tenant reach another one, by whichever route and identifier?"""
+"""Nothing of one tenant reaches another one, by whichever route and identifier."""
 
 from __future__ import annotations
 

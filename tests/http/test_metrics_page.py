@@ -1,4 +1,4 @@
-"""Does `/metrics` give the page of all nodes, and cost no more than one making of it in five seconds?"""
+"""`/metrics` gives the page of all nodes, which is made at most once in five seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a real nginx with the house's configuration keep strangers, steering headers and floods from the service?"""
+"""A real nginx with our configuration keeps strangers, steering headers and floods from the service."""
 
 from __future__ import annotations
 

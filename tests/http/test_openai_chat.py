@@ -1,4 +1,4 @@
-"""Does a completion say what OpenAI's clients expect, and is the turn the one that was meant?"""
+"""A completion is what OpenAI's clients expect, and the turn is the one that was meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the clients that people have work as they come: OpenAI's own examples, LangChain, curl?"""
+"""The clients that people have work as they come: OpenAI's own examples, LangChain, curl."""
 
 from __future__ import annotations
 

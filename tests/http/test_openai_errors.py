@@ -1,4 +1,4 @@
-"""Does every refusal below /v1/ come in OpenAI's shape, so that its clients raise what they should and try again?"""
+"""Every refusal below /v1/ has OpenAI's shape: its clients raise what they should and try again."""
 
 from __future__ import annotations
 

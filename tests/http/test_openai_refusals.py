@@ -1,4 +1,4 @@
-"""Does OpenAI's client raise what it should where the service lets nobody in, and come back when it is told to?"""
+"""OpenAI's client raises the right error where it is refused, and comes back when it may."""
 
 from __future__ import annotations
 

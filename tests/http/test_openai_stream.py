@@ -1,4 +1,4 @@
-"""Does a streamed completion say what OpenAI's clients expect, chunk by chunk, to its end?"""
+"""A streamed completion is what OpenAI's clients expect, chunk by chunk, to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the documentation true, for every request that can be made from it and for those that it forbids?"""
+"""The OpenAPI document is true, for every request that it allows and for those that it forbids."""
 
 from __future__ import annotations
 

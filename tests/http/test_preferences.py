@@ -1,4 +1,4 @@
-"""Is `Prefer` read as RFC 7240 has it, and does a run begin that nobody waits for?"""
+"""`Prefer` is read as RFC 7240 has it, and a run begins that nobody waits for."""
 
 from __future__ import annotations
 

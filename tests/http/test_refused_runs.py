@@ -1,4 +1,4 @@
-"""Does a run that the agents refuse leave nothing that they run later?"""
+"""A run that the agents refuse leaves nothing that they run later."""
 
 from __future__ import annotations
 

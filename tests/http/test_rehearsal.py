@@ -1,4 +1,4 @@
-"""Do the faults that an operator sets reach the turns, and only where they are allowed?"""
+"""The faults that an operator sets reach the turns, and only where they are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every route keep its contract?"""
+"""Every route keeps its contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can a run be read, followed and cancelled by whoever knows its id?"""
+"""Whoever knows the id of a run can read, follow and cancel it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do a run's events reach a client that streams, whatever happens on the way?"""
+"""A run's events reach a client that streams, whatever happens on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits on bodies: size and time of a request's, unread time of a response's."""
+"""Limits on bodies: size and time of a request, and responses that nobody reads."""
 
 from __future__ import annotations
 
