@@ -1,4 +1,4 @@
-"""On which port does a test have something listen?"""
+"""Free ports and servers in a thread, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a real nginx started with the house's configuration for a test?"""
+"""Starts a real nginx with our configuration for a test."""
 
 from __future__ import annotations
 

@@ -72,10 +72,10 @@ def _model_name(body: dict[str, Any]) -> str:
     if not body["model"].endswith("-heeding"):
         return str(body["model"])
     roles = [each["role"] for each in body["messages"]]
-    asked = len(roles) - 1 - roles[::-1].index("user")
-    moods_match = re.match(r"be ([^:]+)", body["messages"][asked]["content"])
+    last_user = len(roles) - 1 - roles[::-1].index("user")
+    moods_match = re.match(r"be ([^:]+)", body["messages"][last_user]["content"])
     moods = moods_match[1].split(", then ") if moods_match else []
-    step = roles[asked:].count("assistant")
+    step = roles[last_user:].count("assistant")
     return moods[step] if step < len(moods) else "well"
 
 
@@ -172,6 +172,6 @@ class Stub:
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = app.state.seen
         self.moods: dict[str, list[str]] = app.state.moods
 
-    def asked(self, model: str) -> int:
+    def count_requests(self, model: str) -> int:
         """How often the model was called."""
         return sum(body["model"] == model for _, body in self.seen)

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "serve_app").rglob("*.py"))}
+
+
+def _parse(folder: str) -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+MODULES, TESTS = _parse("serve_app"), _parse("tests")
 TOP_LEVEL = {"serve_app", "configs", "tests", "serve_config.yaml", "pyproject.toml", "README.md", "LICENSE"}
 NO_NAMES = {"told", "asked", "kept", "heard", "said", "leaving", "patience", "course"}
-"""Words that are no terms of the field: no module, class, function or variable has them in its name."""
+"""Words that are no terms of the field: no module, class, function, variable or attribute has them in its name."""
 NO_DEFINITIONS = {"given", "shown", "listed", "named", "marked", "taken"}
 """Participles: a function is a verb, a class a noun."""
 SHARED_NAMES = {"Agent", "Retriever", "Tools"}
@@ -69,30 +75,42 @@ def test_files_and_functions_keep_their_size() -> None:
 
 
 def test_a_docstring_begins_with_a_short_statement() -> None:
-    """Its first line states what the thing is or does in at most 15 words, and no docstring asks a question."""
+    """Its first line states what the thing is or does in at most 15 words."""
     found = []
     for path, tree in MODULES.items():
         if not ast.get_docstring(tree):
             found.append(f"{_place(path, tree)}: a module says what it is")
-        for node in [tree, *_definitions(tree)]:
-            text = ast.get_docstring(node) or ""
-            first = text.split("\n", 1)[0]
+        for node, first in _first_lines(tree):
             if len(first.split()) > 15:
                 found.append(f"{_place(path, node)}: {len(first.split())} words: {first}")
-            if first.endswith("?"):
-                found.append(f"{_place(path, node)}: a question: {first}")
     assert found == []
 
 
-def test_names_are_words_of_the_field() -> None:
+def test_no_docstring_asks_a_question() -> None:
     found = []
-    for path, tree in MODULES.items():
-        defined: list[tuple[ast.AST, str]] = [(tree, path.stem), *((node, node.name) for node in _definitions(tree))]
+    for path, tree in (MODULES | TESTS).items():
+        if path != ROOT / "tests" / "conftest.py":
+            found += [f"{_place(path, node)}: {first}" for node, first in _first_lines(tree) if "?" in first]
+    assert found == []
+
+
+def _first_lines(tree: ast.Module) -> list[tuple[ast.AST, str]]:
+    return [(node, (ast.get_docstring(node) or "").split("\n", 1)[0]) for node in [tree, *_definitions(tree)]]
+
+
+def test_names_are_words_of_the_field() -> None:
+    """In the tests, too, but for the names of test functions: these are sentences."""
+    found = []
+    for path, tree in (MODULES | TESTS).items():
+        definitions = [(node, node.name) for node in _definitions(tree) if not node.name.startswith("test_")]
+        defined: list[tuple[ast.AST, str]] = [(tree, path.stem), *definitions]
         found += [f"{_place(path, node)}: {name}" for node, name in defined if _words(name) & NO_DEFINITIONS]
         names = [*defined]
-        stored = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-        names += [(node, node.id) for node in stored]
-        names += [(node, node.arg) for node in ast.walk(tree) if isinstance(node, ast.arg)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.append((node, node.id if isinstance(node, ast.Name) else node.attr))
+            elif isinstance(node, ast.arg):
+                names.append((node, node.arg))
         found += [f"{_place(path, node)}: {name}" for node, name in names if _words(name) & NO_NAMES]
     assert found == []
 

@@ -58,7 +58,7 @@ class Room:
     def another(self, redis_url: str, **model: Any) -> Iterator[None]:
         """An agent with other settings of its model is in the place of the usual one, for the block."""
         usual, stack = self.agent, AsyncExitStack()
-        usual.provider.asked.clear()
+        usual.provider.requests.clear()
         self.agent = self.run(stack.enter_async_context(open_agent(redis_url, usual.provider, **model)))
         try:
             yield
@@ -78,8 +78,8 @@ class Room:
         done = [line.split(" ", 1) for line in _deeds()[len(before) :]]
         failures, self.agent.provider.failures = self.agent.provider.failures, []
         assert not failures, failures
-        asked = [each for each in self.agent.provider.asked if each.step or each.user == NEXT]
-        self.agent.provider.asked.clear()
+        sent = [each for each in self.agent.provider.requests if each.step or each.user == NEXT]
+        self.agent.provider.requests.clear()
         return Seen(
             plan=plan,
             turn=played.turn,
@@ -88,8 +88,8 @@ class Room:
             bystander=await bystander,
             deeds=[deed for turn, deed in done if turn in {played.turn, "nobody"}],
             refused=played.refused,
-            sent_back=json.dumps([each.body["messages"] for each in asked]),
-            results=[line for each in asked if each.user != NEXT for line in each.results],
+            sent_back=json.dumps([each.body["messages"] for each in sent]),
+            results=[line for each in sent if each.user != NEXT for line in each.results],
         )
 
 
@@ -246,7 +246,7 @@ def test_each_kind_of_reply_that_is_known_comes_to_what_its_model_said(room: Roo
 def test_a_model_that_is_always_asked_for_a_stream_says_the_same(redis_url: str, room: Room) -> None:
     with room.another(redis_url, stream="always"):
         played = [replace(room.play(each, stream=False), stream=True) for each in KINDS]
-    assert all(each.stream for each in room.agent.provider.asked)
+    assert all(each.stream for each in room.agent.provider.requests)
     found = [line for each in played for line in find_faults(each)]
     assert not found, "\n".join(found)
 

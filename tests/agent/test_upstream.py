@@ -43,7 +43,7 @@ class Upstream:
 
     @property
     def calls(self) -> tuple[int, ...]:
-        return tuple(self.stub.asked(name) for name in self.names)
+        return tuple(self.stub.count_requests(name) for name in self.names)
 
 
 @STREAMING

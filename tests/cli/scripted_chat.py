@@ -62,5 +62,5 @@ class ScriptedChatAgent(ScriptedAgent):
     """Plays what `SCRIPTS` has for the message, else says what it was told."""
 
     def _steps(self, context: Context, request: ChatRequest) -> list[Any]:
-        said = [RUN, Token(text=f"You said: {request.user_input}"), answer("…")]
-        return SCRIPTS.get(request.user_input, said)
+        events = [RUN, Token(text=f"You said: {request.user_input}"), answer("…")]
+        return SCRIPTS.get(request.user_input, events)

@@ -123,19 +123,19 @@ def test_an_answer_shows_its_tools_its_text_and_each_source_once(url: str) -> No
 
 
 def test_piped_lines_are_answered_in_order_in_one_session(url: str, agent: ScriptedChatAgent) -> None:
-    agent.told.clear()
+    agent.received.clear()
     assert piped(url, "你好", "", "  again  ", session="abc") == (0, "You said: 你好\nYou said: again\n")
-    assert [(each.user_input, each.session_id, each.stream) for _, each in agent.told] == [
+    assert [(each.user_input, each.session_id, each.stream) for _, each in agent.received] == [
         ("你好", "abc", True),
         ("again", "abc", True),
     ]
 
 
 def test_without_a_session_a_new_one_begins(url: str, agent: ScriptedChatAgent) -> None:
-    agent.told.clear()
+    agent.received.clear()
     for _ in range(2):
         assert CliRunner().invoke(main, ["chat", "--url", url], input="hi\n").exit_code == 0
-    first, second = (each.session_id for _, each in agent.told)
+    first, second = (each.session_id for _, each in agent.received)
     assert first != second
     assert re.fullmatch(r"chat-[0-9a-f]{8}", first)
 
@@ -176,11 +176,11 @@ FRAMES_OF_AN_ANSWER = 6
 def test_an_answer_whose_connection_breaks_is_shown_as_if_it_had_not(
     url: str, agent: ScriptedChatAgent, cuts: list[int]
 ) -> None:
-    agent.told.clear()
+    agent.received.clear()
     with closing(Cutting(url, *cuts)) as cutting:
         assert piped(cutting.url, "where is it?") == piped(url, "where is it?")
         assert cutting.connections == len(cuts) + 1
-    assert len(agent.told) == 2
+    assert len(agent.received) == 2
 
 
 def test_an_answer_goes_on_when_its_stream_fails_and_its_run_does_not(url: str) -> None:
@@ -188,9 +188,9 @@ def test_an_answer_goes_on_when_its_stream_fails_and_its_run_does_not(url: str) 
 
 
 def test_each_message_has_a_key_of_its_own(url: str, agent: ScriptedChatAgent) -> None:
-    before = len(agent.told)
+    before = len(agent.received)
     piped(url, "same", "same")
-    assert len(agent.told) == before + 2
+    assert len(agent.received) == before + 2
 
 
 def test_no_service_is_at_once_one_line_that_says_how_to_start_one() -> None:

@@ -35,7 +35,7 @@ class Terminal:
         )
         os.close(end)
         self.seen = ""
-        self._told = 0
+        self._read_to = 0
 
     def type(self, text: str) -> None:
         os.write(self._keyboard, text.encode())
@@ -43,11 +43,11 @@ class Terminal:
     def wait_for(self, text: str, seconds: float = 20) -> None:
         """Until `text` stands behind what was waited for before."""
         give_up = time.monotonic() + seconds
-        while text not in self.seen[self._told :]:
+        while text not in self.seen[self._read_to :]:
             ready, _, _ = select.select([self._keyboard], [], [], max(0, give_up - time.monotonic()))
             assert ready, f"no {text!r} in {self.seen!r}"
             self.seen += os.read(self._keyboard, 65536).decode(errors="replace")
-        self._told = self.seen.index(text, self._told) + len(text)
+        self._read_to = self.seen.index(text, self._read_to) + len(text)
 
     def close(self) -> None:
         self.process.kill()
@@ -97,31 +97,31 @@ def test_ctrl_c_cancels_an_answer_and_the_prompt_comes_back(terminal: Terminal, 
 
 def test_ctrl_c_cancels_an_answer_of_which_nothing_came_yet(terminal: Terminal, agent: ScriptedChatAgent) -> None:
     agent.logs.clear()
-    agent.told.clear()
+    agent.received.clear()
     terminal.type("silent\n")
-    _wait_until(lambda: bool(agent.told))
+    _wait_until(lambda: bool(agent.received))
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("[cancelled]")
     terminal.wait_for("> ")
     assert _statuses(agent) == ["cancelled"]
-    assert len(agent.told) == 1
+    assert len(agent.received) == 1
 
 
 def test_ctrl_c_cancels_an_answer_to_a_line_that_was_piped_in_and_ends(url: str, agent: ScriptedChatAgent) -> None:
     agent.logs.clear()
-    agent.told.clear()
+    agent.received.clear()
     command = [SERVE_APP, "chat", "--url", url]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
         process.stdin.write("endless\nnever asked\n")
         process.stdin.close()
-        _wait_until(lambda: bool(agent.told))
+        _wait_until(lambda: bool(agent.received))
         assert process.stdout.read(8) == "I begin "
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "\n[cancelled]\n"
         assert process.wait(20) == 1
     assert _statuses(agent) == ["cancelled"]
-    assert len(agent.told) == 1
+    assert len(agent.received) == 1
 
 
 def _wait_until(true: Callable[[], bool]) -> None:

@@ -115,8 +115,8 @@ def test_without_keys_no_address_but_loopback_is_listened_on(project: Path, host
     file.write_text(file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
     line = problems()[-1]
     assert line.startswith("serve_config.yaml:")
-    said = f"{host.strip(chr(39))} can be reached from other machines, and no API keys are required. "
-    assert f": http_options.host: {said}" in line
+    warning = f"{host.strip(chr(39))} can be reached from other machines, and no API keys are required. "
+    assert f": http_options.host: {warning}" in line
     assert line.endswith("access: {admin_key_env: NAME}, or listen on 127.0.0.1")
 
 
@@ -187,8 +187,8 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) ->
         "    args: {config: team.yaml}\n    deployments:\n      - name: Tools-"
     )
     (project / "serve_config.yaml").write_text(serve + "rsky\n")
-    told = problems()
-    assert [line.split(". ")[0] for line in told] == [
+    printed = problems()
+    assert [line.split(". ")[0] for line in printed] == [
         "serve_config.yaml:6: applications.0.deployments.0.name: there is no deployment Tools-rsky",
         "serve_config.yaml:5: applications.0.deployments: no entry for Tools-risky, which tools.groups requires",
     ]
@@ -256,9 +256,9 @@ applications:
         f"serve_config.yaml:13: applications.0.deployments.1.autoscaling_config.target: {ignored}.",
         "team.yaml:1: modle: unknown key. Did you mean 'model'?",
     ]
-    told = problems()
-    assert len(told) == len(expected), told
-    for line, beginning in zip(told, expected, strict=True):
+    printed = problems()
+    assert len(printed) == len(expected), printed
+    for line, beginning in zip(printed, expected, strict=True):
         assert line.startswith(beginning)
 
 
@@ -290,10 +290,10 @@ def test_the_environment_names_another_file_of_settings(project: Path, monkeypat
     (project / "team.yaml").write_text("redis: 'redis://:s3cret@127.0.0.1:1/0'\nwindow: 3\n")
     monkeypatch.setenv("SERVE_APP_CONFIG", "team.yaml")
     for arguments in ([], ["configs/local.yaml"]):
-        told = problems(*arguments)
-        assert told[0] == "team.yaml:2: window: unknown key. Did you mean 'memory.window'?"
-        assert told[1].startswith("team.yaml:1: redis.url: Redis does not answer (")
-        assert "s3cret" not in " ".join(told)
+        printed = problems(*arguments)
+        assert printed[0] == "team.yaml:2: window: unknown key. Did you mean 'memory.window'?"
+        assert printed[1].startswith("team.yaml:1: redis.url: Redis does not answer (")
+        assert "s3cret" not in " ".join(printed)
 
 
 def test_a_password_in_an_address_is_not_shown(redis_url: str, here: Path) -> None:

@@ -54,10 +54,10 @@ def test_a_key_is_made_shown_once_listed_limited_and_revoked(url: str) -> None:
         "--turns-burst",
         "5",
     )
-    code, key, said = run(url, "keys", "create", *order)
+    code, key, printed = run(url, "keys", "create", *order)
     key_id = key.split("_")[1]
     assert (code, key) == (0, f"sa_{key_id}_{key.split('_', 2)[2]}")
-    assert said == f"Key {key_id} of acme, for chat,knowledge. It is shown only now:\n"
+    assert printed == f"Key {key_id} of acme, for chat,knowledge. It is shown only now:\n"
     code, listed, _ = run(url, "keys", "list")
     assert code == 0
     assert key.strip() not in listed
@@ -93,9 +93,9 @@ def test_a_tenant_keeps_the_limits_that_are_not_named(url: str) -> None:
     ids=str,
 )
 def test_what_cannot_be_is_told_in_a_line(url: str, arguments: list[str], code: int, saying: str) -> None:
-    ended, _, said = run(url, *arguments)
+    ended, _, printed = run(url, *arguments)
     assert ended == code
-    assert saying in said
+    assert saying in printed
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_every_command_shows_its_key_and_says_where_one_belongs(
     url: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _, said = run(url, *command, key="")
+    code, _, printed = run(url, *command, key="")
     assert code == 1
-    assert "(unauthenticated" in said
-    assert "pass the key with --key or SERVE_APP_KEY" in said
+    assert "(unauthenticated" in printed
+    assert "pass the key with --key or SERVE_APP_KEY" in printed
     assert "unauthenticated" not in run(url, *command)[2]
     (tmp_path / ".env").write_text(f"SERVE_APP_KEY={OPERATORS}\n")
     assert "unauthenticated" not in run(url, *command, key="")[2]

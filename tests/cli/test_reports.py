@@ -60,13 +60,13 @@ def run_id(url: str, api_redis_url: str) -> str:
     return run_id
 
 
-def shown(*arguments: str) -> tuple[int, str]:
+def run_command(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, list(arguments))
     return result.exit_code, result.output
 
 
 def test_the_lines_of_a_run_stand_in_columns_and_what_is_the_same_in_all_once(url: str, run_id: str) -> None:
-    code, output = shown("logs", "--run", run_id, "--url", url)
+    code, output = run_command("logs", "--run", run_id, "--url", url)
     head, first, second, third, *trace = output.splitlines()
     assert (code, head) == (0, "session_id=s1 request_id=q1")
     assert first[12:] == "  Ingress a  turn_received"
@@ -76,15 +76,15 @@ def test_the_lines_of_a_run_stand_in_columns_and_what_is_the_same_in_all_once(ur
 
 
 def test_a_run_that_nobody_knows_is_one_line_and_status_one(url: str) -> None:
-    code, output = shown("logs", "--run", "none", "--url", url)
+    code, output = run_command("logs", "--run", "none", "--url", url)
     assert (code, output.count("\n")) == (1, 1)
     assert "There is no run none" in output
 
 
-def shown_in_time(*arguments: str) -> str:
+def run_until_found(*arguments: str) -> str:
     """The output, as soon as what is asked for was written."""
     give_up = time.monotonic() + 5
-    while (found := shown(*arguments))[0] != 0 and time.monotonic() < give_up:
+    while (found := run_command(*arguments))[0] != 0 and time.monotonic() < give_up:
         time.sleep(0.05)
     assert found[0] == 0, found[1]
     return found[1]
@@ -92,33 +92,33 @@ def shown_in_time(*arguments: str) -> str:
 
 def test_a_request_leads_to_its_run_or_to_its_refusal(url: str, run_id: str) -> None:
     assert run_id != REQUEST
-    output = shown_in_time("logs", "--request", REQUEST, "--url", url)
+    output = run_until_found("logs", "--request", REQUEST, "--url", url)
     head, *log = output.splitlines()
     assert head == f"Run {run_id}"
-    assert log == shown("logs", "--run", run_id, "--url", url)[1].splitlines()
+    assert log == run_command("logs", "--run", run_id, "--url", url)[1].splitlines()
     wrong = httpx.post(
         f"{url}/agent/chat", json={"session_id": "s1"}, headers={"X-Request-Id": "refused-1"}, timeout=10
     )
     assert wrong.status_code == 422
-    none, ids, line = shown_in_time("logs", "--request", "refused-1", "--url", url).splitlines()
+    none, ids, line = run_until_found("logs", "--request", "refused-1", "--url", url).splitlines()
     assert (none, ids) == ("The request has no run.", "request_id=refused-1")
     assert line[12:].startswith("  Ingress  turn_refused  reason=invalid code=invalid_request text=")
-    code, output = shown("logs", "--request", "nothing", "--url", url)
+    code, output = run_command("logs", "--request", "nothing", "--url", url)
     assert (code, output.count("\n")) == (1, 1)
     assert "Nothing is logged of this request" in output
 
 
 def test_one_of_run_and_request_is_asked_for() -> None:
     for arguments in ((), ("--run", "r", "--request", "q")):
-        code, output = shown("logs", *arguments)
+        code, output = run_command("logs", *arguments)
         assert (code, "Give one of --run and --request." in output) == (2, True), arguments
 
 
 def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> None:
-    assert shown("feedback", "--url", url) == (0, "There is no feedback yet.\n")
+    assert run_command("feedback", "--url", url) == (0, "There is no feedback yet.\n")
     vote = {"run_id": run_id, "rating": "down", "comment": "no\x1b[2J"}
     assert httpx.post(f"{url}/agent/feedback", json=vote, timeout=10).status_code == 200
-    code, output = shown("feedback", "--url", url, "--rating", "down")
+    code, output = run_command("feedback", "--url", url, "--rating", "down")
     head, *rest = output.splitlines()
     assert code == 0
     assert head.endswith(f"  down  run {run_id}, session s1, success")
@@ -131,4 +131,4 @@ def test_feedback_is_listed_with_question_and_answer(url: str, run_id: str) -> N
         "",
         "1 of 1 ratings: 0 up, 1 down, 0% satisfied.",
     ]
-    assert "question" not in shown("feedback", "--url", url, "--rating", "up")[1]
+    assert "question" not in run_command("feedback", "--url", url, "--rating", "up")[1]

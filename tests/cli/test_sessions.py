@@ -31,7 +31,7 @@ def url(agent: ScriptedAgent, api_redis_url: str) -> Iterator[str]:
         yield url
 
 
-def shown(url: str, *options: str) -> tuple[int, str]:
+def run_command(url: str, *options: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["sessions", "--url", url, *options])
     return result.exit_code, result.output
 
@@ -42,7 +42,7 @@ def sizes(*sessions: SessionSize, counted: int, complete: bool = True) -> Sessio
 
 def test_names_stand_to_the_left_and_figures_to_the_right(url: str, agent: ScriptedAgent) -> None:
     agent.listed = sizes(LARGE, SMALL, counted=2)
-    assert shown(url) == (
+    assert run_command(url) == (
         0,
         (
             "session       turns    size  per turn  repairs  expires in\n"
@@ -69,7 +69,7 @@ def test_the_last_line_says_how_many_were_counted(
     url: str, agent: ScriptedAgent, given: SessionSizes, last: str
 ) -> None:
     agent.listed = given
-    code, output = shown(url)
+    code, output = run_command(url)
     assert (code, output.splitlines()[-1]) == (0, last)
 
 
@@ -92,27 +92,27 @@ def test_sizes_and_times_are_told_in_their_units(
     url: str, agent: ScriptedAgent, changed: dict[str, Any], cell: str
 ) -> None:
     agent.listed = sizes(SMALL.model_copy(update=changed), counted=1)
-    assert cell in shown(url)[1].replace("\n", " \n")
+    assert cell in run_command(url)[1].replace("\n", " \n")
 
 
 def test_what_a_terminal_would_obey_is_not_passed_on(url: str, agent: ScriptedAgent) -> None:
     agent.listed = sizes(SMALL.model_copy(update={"session_id": "a\x1b[31m\x9bb"}), counted=1)
-    assert "a[31mb " in shown(url)[1]
+    assert "a[31mb " in run_command(url)[1]
 
 
 def test_as_many_as_asked_for_are_listed(url: str, agent: ScriptedAgent) -> None:
     agent.listed = None
-    agent.kept = {f"s{number}": [] for number in range(30)}
-    assert len(shown(url)[1].splitlines()) == 22
-    assert len(shown(url, "--limit", "3")[1].splitlines()) == 5
-    assert shown(url, "--limit", "0")[0] == 2
-    assert shown(url, "--limit", "101")[0] == 2
+    agent.exchanges = {f"s{number}": [] for number in range(30)}
+    assert len(run_command(url)[1].splitlines()) == 22
+    assert len(run_command(url, "--limit", "3")[1].splitlines()) == 5
+    assert run_command(url, "--limit", "0")[0] == 2
+    assert run_command(url, "--limit", "101")[0] == 2
 
 
 def test_a_service_that_cannot_tell_is_one_line(
     url: str, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent, "failing", StoreUnavailable("Redis did not answer"))
-    code, output = shown(url)
+    code, output = run_command(url)
     assert (code, output.count("\n")) == (1, 1)
     assert output.startswith("Error: Redis did not answer (store_unavailable, request ")

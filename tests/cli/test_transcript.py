@@ -22,7 +22,7 @@ from serve_app.values import (
 )
 
 
-def shown(*steps: Any) -> str:
+def render(*steps: Any) -> str:
     """What a terminal shows of these events."""
     written: list[str] = []
     transcript = Transcript(written.append)
@@ -42,7 +42,7 @@ def test_how_a_turn_ended_is_known() -> None:
 def test_calls_of_one_step_each_get_their_outcome() -> None:
     other = ToolRequest(id="2", name="weather", arguments={"city": "Köln", "days": 3})
     late = ToolCall(name="weather", arguments=other.arguments, status="timeout", attempts=2, elapsed_ms=4000)
-    assert shown(CALL, other, RESULT, late) == (
+    assert render(CALL, other, RESULT, late) == (
         "⚙ order_query(order_id=OD-20240502) …\n"
         "⚙ weather(city=Köln, days=3) …\n"
         "⚙ order_query(order_id=OD-20240502) … ok 3 ms\n"
@@ -51,37 +51,37 @@ def test_calls_of_one_step_each_get_their_outcome() -> None:
 
 
 def test_text_before_and_after_a_call_stands_on_lines_of_its_own() -> None:
-    assert shown(Token(text="Let me look."), CALL, Token(text="Well")) == (
+    assert render(Token(text="Let me look."), CALL, Token(text="Well")) == (
         "Let me look.\n⚙ order_query(order_id=OD-20240502) …\nWell"
     )
 
 
 def test_an_answer_that_starts_again_says_so() -> None:
     again = Token(text="New text", restart=True)
-    assert shown(Token(text="Old te"), again, answer("New text")) == (
+    assert render(Token(text="Old te"), again, answer("New text")) == (
         "Old te\n[the answer starts again; ignore the text above]\nNew text\n"
     )
-    assert shown(again, answer("New text")) == "New text\n", "nothing stands above"
+    assert render(again, answer("New text")) == "New text\n", "nothing stands above"
 
 
 def test_an_answer_without_tokens_is_shown_whole() -> None:
-    assert shown(RUN, answer("From the cache")) == "From the cache\n"
-    assert shown(Token(text="lost"), Token(text="", restart=True), answer("All of it")).endswith("\nAll of it\n")
+    assert render(RUN, answer("From the cache")) == "From the cache\n"
+    assert render(Token(text="lost"), Token(text="", restart=True), answer("All of it")).endswith("\nAll of it\n")
 
 
 def test_a_degraded_answer_names_what_was_missing() -> None:
     degraded = answer("As far as I know", status="degraded", degraded=["retriever", "tool:weather"])
-    assert shown(degraded) == "As far as I know\ndegraded: answered without retriever, tool:weather\n"
+    assert render(degraded) == "As far as I know\ndegraded: answered without retriever, tool:weather\n"
 
 
 def test_what_a_terminal_would_obey_is_not_passed_on() -> None:
     hostile = "\x1b]0;owned\x07\x9b31mred\r\n\ttab"
-    assert shown(Token(text=hostile)) == "]0;owned31mred\n\ttab"
-    assert "\x1b" not in shown(ToolRequest(id="1", name="a", arguments={"b": hostile}))
+    assert render(Token(text=hostile)) == "]0;owned31mred\n\ttab"
+    assert "\x1b" not in render(ToolRequest(id="1", name="a", arguments={"b": hostile}))
 
 
 def test_a_long_argument_is_cut() -> None:
-    (line,) = shown(ToolRequest(id="1", name="note", arguments={"text": "word " * 100})).splitlines()
+    (line,) = render(ToolRequest(id="1", name="note", arguments={"text": "word " * 100})).splitlines()
     assert len(line) < 90
     assert line.endswith("…) …")
 

@@ -34,7 +34,7 @@ class Described(Service):
 def served(service: Described, headers: dict[str, str]) -> Iterator[Described]:
     """The service, asked with these headers for the run that it has."""
     with in_thread(service) as service.url:
-        asked = {"user_input": "hello", "session_id": "s1"}
-        said = httpx.post(f"{service.url}/agent/chat", json=asked, headers=headers, timeout=10)
-        service.run_id = said.json()["run_id"]
+        json_body = {"user_input": "hello", "session_id": "s1"}
+        response = httpx.post(f"{service.url}/agent/chat", json=json_body, headers=headers, timeout=10)
+        service.run_id = response.json()["run_id"]
         yield service

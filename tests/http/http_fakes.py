@@ -72,10 +72,10 @@ class ObservedRuns(RunEventLog):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis, RunSettings())
         self.failing: Exception | None = None
-        self.asked: list[Context] = []
+        self.contexts: list[Context] = []
 
     def _observe(self, context: Context) -> None:
-        self.asked.append(context)
+        self.contexts.append(context)
         if self.failing:
             raise self.failing
 
@@ -171,17 +171,17 @@ class PlayedRun:
 class ScriptedAgent:
     """Plays its script: values become events, numbers are pauses in seconds, exceptions fail the calls that follow.
 
-    An empty run id in a script stands for the run's own. Without a script it repeats what it was told; a session is
+    An empty run id in a script stands for the run's own. Without a script it repeats its input; a session is
     there when it was spoken in.
     """
 
     def __init__(self) -> None:
         self.logs: dict[str, PlayedRun] = {}
         self.script: list[EventData | Exception | float] | None = None
-        self.told: list[tuple[Context, ChatRequest]] = []
+        self.received: list[tuple[Context, ChatRequest]] = []
         self.calls = 0
         self.open = 0
-        self.kept: dict[str, list[Exchange]] = {}
+        self.exchanges: dict[str, list[Exchange]] = {}
         self.failing: Exception | None = None
         self.starting: Exception | float = 0.0
         self.check = DependencyCheck(name="model", ok=True)
@@ -217,7 +217,7 @@ class ScriptedAgent:
         if known := self.logs.get(context.run_id):
             return known
         run = self.logs[context.run_id] = PlayedRun(RunKeys(context.tenant, context.run_id), self.redis)
-        self.told.append((context, request))
+        self.received.append((context, request))
         if self.redis:
             with suppress(StoreUnavailable):
                 await RunEventLog(self.redis, RunSettings()).claim(context, request, None)
@@ -256,7 +256,7 @@ class ScriptedAgent:
             return self.script
         message = Message(role="user", content=request.user_input)
         exchange = Exchange(run_id=context.run_id, at=time.time(), messages=[message])
-        self.kept.setdefault(request.session_id, []).append(exchange)
+        self.exchanges.setdefault(request.session_id, []).append(exchange)
         return [RunStarted(run_id=""), answer(request.user_input, request.session_id)]
 
     async def sizes(self, context: Context, limit: int) -> SessionSizes:
@@ -265,8 +265,8 @@ class ScriptedAgent:
         if self.listed:
             return self.listed
         sizes = [
-            SessionSize(session_id=name, turns=len(kept), bytes=1000 * len(kept), repairs=0, expires_in_s=60)
-            for name, kept in self.kept.items()
+            SessionSize(session_id=name, turns=len(exchanges), bytes=1000 * len(exchanges), repairs=0, expires_in_s=60)
+            for name, exchanges in self.exchanges.items()
         ]
         largest = sorted(sizes, key=lambda size: -size.bytes)
         return SessionSizes(sessions=largest[:limit], counted=len(sizes), complete=True)
@@ -278,7 +278,7 @@ class ScriptedAgent:
 
     async def forget(self, context: Context) -> None:
         self._found(context)
-        del self.kept[context.session_id]
+        del self.exchanges[context.session_id]
 
     async def checks(self) -> list[DependencyCheck]:
         await asyncio.sleep(self.check_pause_s)
@@ -289,17 +289,17 @@ class ScriptedAgent:
     def _found(self, context: Context) -> list[Exchange]:
         if self.failing:
             raise self.failing
-        if context.session_id not in self.kept:
+        if context.session_id not in self.exchanges:
             raise NotFound(f"There is no session {context.session_id}")
-        return self.kept[context.session_id]
+        return self.exchanges[context.session_id]
 
 
-class ListedRetriever:
+class DictRetriever:
     """Keeps documents in a dictionary; one whose text is `broken` fails."""
 
     def __init__(self) -> None:
         self.contexts: list[Context] = []
-        self.kept: dict[str, DocumentSummary] = {}
+        self.summaries: dict[str, DocumentSummary] = {}
         self.failing: Exception | None = None
 
     async def search(self, context: Context, query: str) -> SearchResult:
@@ -312,23 +312,23 @@ class ListedRetriever:
         return [self._added(document) for document in documents]
 
     def _added(self, document: Document) -> IndexingResult:
-        key = f"d{len(self.kept) + 1}"
+        key = f"d{len(self.summaries) + 1}"
         if document.text == "broken":
             return IndexingResult(id=key, source=document.source, status="failed", reason="It is broken")
-        self.kept[key] = DocumentSummary(
+        self.summaries[key] = DocumentSummary(
             id=key, source=document.source, title=document.title, passages=1, characters=1, indexed_at=1.0
         )
         return IndexingResult(id=key, source=document.source, status="added", passages=1)
 
     async def documents(self, context: Context, offset: int, limit: int) -> DocumentList:
         self.contexts.append(context)
-        page = list(self.kept.values())[offset : offset + limit]
-        return DocumentList(documents=page, total=len(self.kept), passages=len(self.kept))
+        page = list(self.summaries.values())[offset : offset + limit]
+        return DocumentList(documents=page, total=len(self.summaries), passages=len(self.summaries))
 
     async def remove(self, context: Context, document_id: str) -> DocumentSummary:
-        if document_id not in self.kept:
+        if document_id not in self.summaries:
             raise NotFound(f"There is no document {document_id}")
-        return self.kept.pop(document_id)
+        return self.summaries.pop(document_id)
 
     async def checks(self) -> list[DependencyCheck]:
         if self.failing:
@@ -349,13 +349,13 @@ class NoTools:
         return [DependencyCheck(name="tool:order_query", ok=True)]
 
 
-class ListedNodes:
-    """Tells the pages that it is given, and how often it was asked."""
+class FakeNodes:
+    """Has fixed pages, and counts the calls."""
 
     def __init__(self) -> None:
-        self.told: dict[str, str | None] = {"10.0.0.1": '# TYPE ray_up gauge\nray_up{WorkerId="a"} 1.0\n'}
-        self.asked = 0
+        self.page_texts: dict[str, str | None] = {"10.0.0.1": '# TYPE ray_up gauge\nray_up{WorkerId="a"} 1.0\n'}
+        self.calls = 0
 
     async def pages(self) -> dict[str, str | None]:
-        self.asked += 1
-        return self.told
+        self.calls += 1
+        return self.page_texts

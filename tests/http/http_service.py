@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import redis
 import uvicorn
-from http_fakes import ListedNodes, ListedRetriever, NoTools, ObservedRuns, ScriptedAgent
+from http_fakes import DictRetriever, FakeNodes, NoTools, ObservedRuns, ScriptedAgent
 
 from serve_app.config import FeedbackSettings, HttpSettings, RedisSettings
 from serve_app.http.app import create_api
@@ -57,13 +57,13 @@ class Service:
     turn_timeout_s: float = 20.0
     settings: HttpSettings = field(default_factory=lambda: HttpSettings(max_chat_body_bytes=8192))
     agent: Any = field(default_factory=ScriptedAgent)
-    retriever: Any = field(default_factory=ListedRetriever)
+    retriever: Any = field(default_factory=DictRetriever)
     access: AccessSettings | None = None
     """None where the service needs no keys."""
     operator_key: SecretStr | None = None
     fault_injection: bool = True
     tools: NoTools = field(default_factory=NoTools)
-    nodes: ListedNodes = field(default_factory=ListedNodes)
+    nodes: FakeNodes = field(default_factory=FakeNodes)
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
     client: Any = None
     port: int = 0

@@ -41,11 +41,11 @@ async def _turn(admission: AdmissionController, tenant: str = "t", takes_s: floa
     ticket = admission.enter(tenant)
     try:
         if ticket.state == "waits":
-            leaving = asyncio.create_task(_never())
+            disconnect = asyncio.create_task(_never())
             try:
-                await admission.wait_for_place(ticket, leaving)
+                await admission.wait_for_place(ticket, disconnect)
             finally:
-                leaving.cancel()
+                disconnect.cancel()
         await asyncio.sleep(takes_s)
     finally:
         admission.leave(ticket)

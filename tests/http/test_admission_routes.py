@@ -45,10 +45,10 @@ class Scripted:
 
     def __init__(self) -> None:
         self.says: Metering | Exception | None = None
-        self.asked: list[Caller] = []
+        self.callers: list[Caller] = []
 
     async def take_turn(self, caller: Caller) -> Metering | None:
-        self.asked.append(caller)
+        self.callers.append(caller)
         if isinstance(self.says, Exception):
             raise self.says
         return self.says
@@ -88,7 +88,7 @@ async def guarded(redis_url: str = NO_REDIS, **admission: float) -> AsyncIterato
         yield service
 
 
-def _told(response: httpx.Response, status: int, code: str) -> int:
+def _retry_after_s(response: httpx.Response, status: int, code: str) -> int:
     """The seconds after which to come back."""
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["retryable"]) == (status, code, True)
@@ -103,14 +103,14 @@ async def test_a_turn_over_the_bound_is_refused_at_once_and_told_when_to_come_ba
         await service.until(1, 0)
         refused = await service.client.post("/agent/chat", json=HELLO)
         assert not first.done(), "refused at once"
-        assert 1 <= _told(refused, 503, "overloaded") <= 60
+        assert 1 <= _retry_after_s(refused, 503, "overloaded") <= 60
         assert refused.json()["error"]["reason"] == "queue_full"
         assert (await first).status_code == 200
         assert service.free
         assert service.agent.calls == 1
         counted = service.metrics.of(RESPONSES)
         assert counted[(("route", "/agent/chat"), ("status", "503"), ("code", "overloaded"))] == 1
-        assert len(service.limiter.asked) == 1, "what there is no room for costs no allowance"
+        assert len(service.limiter.callers) == 1, "what there is no room for costs no allowance"
 
 
 async def test_it_is_refused_before_its_body_was_sent():
@@ -149,7 +149,7 @@ async def test_one_that_waits_too_long_is_refused_and_the_places_stay_right():
         first = asyncio.create_task(service.client.post("/agent/chat", json=HELLO))
         await service.until(1, 0)
         refused = await service.client.post("/agent/chat", json=HELLO)
-        _told(refused, 503, "overloaded")
+        _retry_after_s(refused, 503, "overloaded")
         assert refused.json()["error"]["reason"] == "wait_expired"
         assert (await first).status_code == 200
         assert service.free
@@ -176,13 +176,13 @@ async def test_a_stream_holds_its_place_to_its_end_and_one_that_is_left_gives_it
         service.agent.script = [RunStarted(run_id=""), 0.3, answer()]
         async with service.client.stream("POST", "/agent/chat", json={**HELLO, "stream": True}) as stream:
             assert stream.status_code == 200
-            _told(await service.client.post("/agent/chat", json=HELLO), 503, "overloaded")
+            _retry_after_s(await service.client.post("/agent/chat", json=HELLO), 503, "overloaded")
             assert b"event: answer" in await stream.aread()
         await service.until_free()
         service.agent.script = [RunStarted(run_id=""), 5.0, answer()]
-        leaving = asyncio.create_task(service.client.post("/agent/chat", json={**HELLO, "stream": True}))
+        dropped = asyncio.create_task(service.client.post("/agent/chat", json={**HELLO, "stream": True}))
         await service.until(1, 0)
-        leaving.cancel()
+        dropped.cancel()
         await service.until_free()
 
 
@@ -229,7 +229,7 @@ async def test_whoever_has_used_up_its_allowance_is_told_to_the_second_when_ther
     async with guarded() as service:
         service.limiter.says = RateLimited("This key has used up its turns per minute", retry_after_s=11.2)
         refused = await service.client.post("/agent/chat", json=HELLO)
-        assert _told(refused, 429, "rate_limited") == 12
+        assert _retry_after_s(refused, 429, "rate_limited") == 12
         assert service.agent.calls == 0
         assert service.free
 
@@ -238,7 +238,7 @@ async def test_what_a_turn_is_charged_to_goes_with_it_to_the_agent():
     async with guarded() as service:
         service.limiter.says = Metering(key_per_minute=5)
         await service.client.post("/agent/chat", json=HELLO)
-        [(context, _)] = service.agent.told
+        [(context, _)] = service.agent.received
         assert context.metering == Metering(key_per_minute=5)
 
 
@@ -280,4 +280,4 @@ async def test_of_two_hundred_at_once_over_two_ingresses_exactly_fifty_pass(redi
     passed = [each for each in answers if each.status_code == 200]
     refused = [each for each in answers if each.status_code != 200]
     assert 50 <= len(passed) <= 50 + earned
-    assert {_told(each, 429, "rate_limited") for each in refused} <= {1, 2}
+    assert {_retry_after_s(each, 429, "rate_limited") for each in refused} <= {1, 2}

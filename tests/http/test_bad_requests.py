@@ -93,7 +93,7 @@ WRONG = {
 async def test_a_wrong_field_is_named(service, body, says):
     response = await service.client.post("/agent/chat", content=body, headers={"Content-Type": "application/json"})
     _assert_error(response, 422, "invalid_request", says)
-    assert service.agent.told == []
+    assert service.agent.received == []
 
 
 async def test_an_input_over_the_limit_is_refused_without_being_echoed(roomy):

@@ -20,11 +20,11 @@ class Behind:
     """What stands behind: keeps what it is given of each request, message by message."""
 
     def __init__(self) -> None:
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while not self.heard or self.heard[-1].get("more_body"):
-            self.heard.append(await receive())
+        while not self.received or self.received[-1].get("more_body"):
+            self.received.append(await receive())
 
 
 async def sent(behind: Behind, *pieces: Message | float, method: str = "POST") -> list[Message]:
@@ -55,27 +55,27 @@ def piece(body: bytes, *, more: bool = True) -> Message:
 async def test_pieces_are_passed_on_as_one() -> None:
     behind = Behind()
     assert not await sent(behind, piece(b"a"), 0.05, piece(b"b"), piece(b"", more=False))
-    assert behind.heard == [piece(b"ab", more=False)]
+    assert behind.received == [piece(b"ab", more=False)]
 
 
 async def test_a_large_body_is_passed_on_as_it_comes() -> None:
     behind = Behind()
     half = b"x" * (BUFFER_BYTES // 2)
     await sent(behind, piece(half), piece(half), piece(b"y"), piece(b"z", more=False))
-    assert behind.heard == [piece(half + half), piece(b"y"), piece(b"z", more=False)]
+    assert behind.received == [piece(half + half), piece(b"y"), piece(b"z", more=False)]
 
 
 async def test_of_a_client_that_leaves_within_its_body_nothing_is_heard() -> None:
     behind = Behind()
     assert not await sent(behind, piece(b"a"), {"type": "http.disconnect"})
-    assert not behind.heard
+    assert not behind.received
 
 
 async def test_a_body_that_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_limits, "BODY_TIMEOUT_S", 0.1)
     behind = Behind()
     start, *bodies = await sent(behind, piece(b"a"))
-    assert not behind.heard
+    assert not behind.received
     assert (start["status"], dict(start["headers"])[b"x-request-id"]) == (408, b"q1")
     error = json.loads(b"".join(each["body"] for each in bodies))["error"]
     assert (error["code"], error["request_id"]) == ("body_timeout", "q1")

@@ -11,7 +11,7 @@ from serve_app.http.request_context import UNKNOWN_ADDRESS, client_address, pars
 PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 
 
-def asked(client: str | None, *forwarded: str) -> dict[str, Any]:
+def scope_of(client: str | None, *forwarded: str) -> dict[str, Any]:
     headers = [(b"x-forwarded-for", each.encode("latin-1")) for each in forwarded]
     return {"type": "http", "client": (client, 1234) if client else None, "headers": headers}
 
@@ -40,8 +40,8 @@ def asked(client: str | None, *forwarded: str) -> dict[str, Any]:
     ids=lambda value: str(value)[:40],
 )
 def test_the_nearest_address_that_is_no_trusted_proxys_counts(client, forwarded, expected) -> None:
-    assert client_address(asked(client, *forwarded), PROXIES) == expected
+    assert client_address(scope_of(client, *forwarded), PROXIES) == expected
 
 
 def test_where_no_proxy_is_trusted_the_header_says_nothing() -> None:
-    assert client_address(asked("127.0.0.1", "198.51.100.1"), ()) == "127.0.0.1"
+    assert client_address(scope_of("127.0.0.1", "198.51.100.1"), ()) == "127.0.0.1"

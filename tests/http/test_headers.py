@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TURN = {"user_input": "hello", "session_id": "s1"}
 DESK = "https://desk.example"
-ASKED = {
+PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "authorization, content-type, x-stainless-lang, x-stainless-retry-count",
 }
@@ -63,7 +63,7 @@ async def test_the_page_of_the_documentation_may_load_what_it_needs_and_nothing_
 
 async def test_a_listed_origin_may_call_and_sees_the_headers_it_needs() -> None:
     async with running(Service(settings=HttpSettings(cors_origins=(DESK,)))) as service:
-        allowed = await service.client.options("/agent/chat", headers={"Origin": DESK, **ASKED})
+        allowed = await service.client.options("/agent/chat", headers={"Origin": DESK, **PREFLIGHT})
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == DESK
         answered = await service.client.post("/agent/chat", json=TURN, headers={"Origin": DESK})
@@ -77,7 +77,7 @@ async def test_a_listed_origin_may_call_and_sees_the_headers_it_needs() -> None:
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://desk.example.evil.example", "null"])
 async def test_another_origin_is_refused_with_the_error_body(origin: str) -> None:
     async with running(Service(settings=HttpSettings(cors_origins=(DESK,)))) as service:
-        refused = await service.client.options("/agent/chat", headers={"Origin": origin, **ASKED})
+        refused = await service.client.options("/agent/chat", headers={"Origin": origin, **PREFLIGHT})
         assert refused.status_code == 403
         assert refused.json()["error"]["code"] == "origin_refused"
         assert refused.json()["error"]["request_id"] == refused.headers["x-request-id"]

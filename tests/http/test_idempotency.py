@@ -25,7 +25,7 @@ async def test_twenty_equal_requests_with_one_key_are_one_run_with_twenty_equal_
     responses = await asyncio.gather(*(_say(service, stream=stream) for _ in range(20)))
     assert {response.status_code for response in responses} == {200}
     [content] = {response.content for response in responses}
-    [(context, _)] = service.agent.told
+    [(context, _)] = service.agent.received
     assert context.run_id.encode() in content
     assert list(service.agent.logs) == [context.run_id]
     assert service.agent.calls == 1
@@ -37,8 +37,8 @@ async def test_a_request_that_comes_again_after_the_end_gets_what_the_first_one_
     first, second = await _say(service, stream=stream), await _say(service, stream=stream)
     assert (second.status_code, second.content) == (200, first.content)
     assert second.headers["content-type"] == first.headers["content-type"]
-    [(context, _)] = service.agent.told
-    assert service.runs.asked[-1].run_id == context.run_id
+    [(context, _)] = service.agent.received
+    assert service.runs.contexts[-1].run_id == context.run_id
 
 
 async def test_a_failed_run_fails_in_the_same_way_again(service):
@@ -54,21 +54,21 @@ async def test_a_key_that_comes_with_another_body_is_refused(service):
     for changed in ({"user_input": "other"}, {"session_id": "s2"}, {"user_id": "u"}, {"stream": True}):
         response = await _say(service, **changed)
         assert (response.status_code, response.json()["error"]["code"]) == (422, "idempotency_key_reused")
-    assert len(service.agent.told) == 1
+    assert len(service.agent.received) == 1
 
 
 async def test_without_a_key_each_request_is_a_run_that_the_agent_registers(service):
     responses = [await _say(service, None) for _ in range(2)]
     assert [response.status_code for response in responses] == [200, 200]
     assert len(service.agent.logs) == 2
-    assert service.runs.asked == []
+    assert service.runs.contexts == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_where_a_key_cannot_be_kept_the_turn_runs_and_its_tools_only_look(service, stream):
     service.runs.failing = StoreUnavailable("Redis did not answer")
     assert (await _say(service, stream=stream)).status_code == 200
-    [(context, _)] = service.agent.told
+    [(context, _)] = service.agent.received
     assert not context.effects
 
 
@@ -93,7 +93,7 @@ async def test_a_key_of_another_form_is_refused_by_the_name_of_its_header(servic
     response = await _say(service, key)
     assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_request")
     assert response.json()["error"]["message"].startswith(f"Header 'Idempotency-Key' {says}")
-    assert service.runs.asked == []
+    assert service.runs.contexts == []
 
 
 async def test_two_keys_are_refused(service):
@@ -101,4 +101,4 @@ async def test_two_keys_are_refused(service):
     response = await service.client.post("/agent/chat", json=CHAT, headers=headers)
     assert response.status_code == 422
     assert "'Idempotency-Key' came more than once" in response.json()["error"]["message"]
-    assert service.agent.told == []
+    assert service.agent.received == []

@@ -77,9 +77,9 @@ async def owned(redis: Redis, redis_url: str, milvus_url: str) -> AsyncIterator[
         added = await service.client.post("/knowledge/documents", json=batch, headers=acme)
         [document] = added.json()["documents"]
         first = {**acme, "Idempotency-Key": KEY, "X-Request-Id": REQUEST}
-        said = await service.client.post("/agent/chat", json=CHAT, headers=first)
-        assert (document["status"], said.status_code) == ("added", 200), said.text
-        owned = Owned(service, acme, globex, said.json()["run_id"], document["id"])
+        response = await service.client.post("/agent/chat", json=CHAT, headers=first)
+        assert (document["status"], response.status_code) == ("added", 200), response.text
+        owned = Owned(service, acme, globex, response.json()["run_id"], document["id"])
         vote = {"run_id": owned.run_id, "rating": "down", "comment": "acme's comment"}
         assert (await owned.ask(acme, "post", "/agent/feedback", json=vote)).status_code == 200
         async with asyncio.timeout(5):
@@ -115,11 +115,11 @@ async def test_no_identifier_of_another_tenant_is_known_whoever_shows_it(owned: 
         _, path_of_nothing, of_nothing = filled(owned, route, **nowhere)
         unknown = await owned.ask(owned.globex, method, path_of_nothing, **of_nothing)
         assert (guessed.status_code, unknown.status_code) == (404, 404), route
-        told, expected = guessed.json()["error"], unknown.json()["error"]
+        seen, expected = guessed.json()["error"], unknown.json()["error"]
         for name in ("run_id", "document_id", "session_id"):
             if f"{{{name}}}" in route[1]:
                 expected["message"] = expected["message"].replace(nowhere[name], path.split("/")[3])
-        assert told["message"].replace(owned.run_id, "0" * 32) == expected["message"].replace(owned.run_id, "0" * 32)
+        assert seen["message"].replace(owned.run_id, "0" * 32) == expected["message"].replace(owned.run_id, "0" * 32)
     for route in NAMED:  # nothing has changed: the owner finds it all
         method, path, given = filled(owned, route)
         mine = await owned.ask(owned.acme, method, path, **given)
@@ -141,9 +141,9 @@ async def test_lists_show_nothing_of_another_tenant(owned: Owned) -> None:
 async def test_the_same_names_are_other_things_to_another_tenant(owned: Owned) -> None:
     headers = {"Idempotency-Key": KEY}
     for body in (CHAT, {**CHAT, "user_input": "hello"}):
-        said = await owned.ask(owned.globex, "post", "/agent/chat", json=body, headers=headers)
-        assert said.json().get("run_id") != owned.run_id
-        assert said.status_code == (200 if body == CHAT else 422)  # its own key with another body
+        response = await owned.ask(owned.globex, "post", "/agent/chat", json=body, headers=headers)
+        assert response.json().get("run_id") != owned.run_id
+        assert response.status_code == (200 if body == CHAT else 422)  # its own key with another body
     theirs = await owned.ask(owned.globex, "get", f"/agent/sessions/{SESSION}")
     assert (theirs.json()["turns"], "xylophone" in theirs.text) == (1, False)
     assert (await owned.ask(owned.acme, "get", f"/agent/sessions/{SESSION}")).json()["turns"] == 1
@@ -163,8 +163,8 @@ async def test_the_same_session_in_openais_language_is_another_one_to_another_te
         assert not any(word in theirs.text for word in ("vault", "xylophone", owned.run_id, SOURCE))
     body = {"model": "serve_app", "messages": [{"role": "user", "content": "hello"}]}
     headers = {"Idempotency-Key": KEY}
-    said = await owned.ask(owned.globex, "post", "/v1/chat/completions", json=body, headers=headers)
-    assert owned.run_id not in said.text
+    response = await owned.ask(owned.globex, "post", "/v1/chat/completions", json=body, headers=headers)
+    assert owned.run_id not in response.text
     assert (await owned.ask(owned.acme, "get", f"/agent/sessions/{SESSION}")).json()["turns"] == 1
     assert (await owned.ask({}, "get", "/v1/models")).status_code == 401
 
@@ -176,8 +176,8 @@ async def test_a_passage_of_another_tenant_is_never_found(owned: Owned) -> None:
     batch = {"documents": [{"source": "globex-vault.md", "text": text}]}
     await owned.ask(owned.globex, "post", "/knowledge/documents", json=batch)
     for stream in (False, True):
-        asked = {**CHAT, "session_id": f"theirs-{stream}", "stream": stream}
-        theirs = await owned.ask(owned.globex, "post", "/agent/chat", json=asked)
+        json_body = {**CHAT, "session_id": f"theirs-{stream}", "stream": stream}
+        theirs = await owned.ask(owned.globex, "post", "/agent/chat", json=json_body)
         assert theirs.status_code == 200
         assert "globex-vault.md" in theirs.text
         assert "xylophone" not in theirs.text
@@ -196,9 +196,9 @@ async def test_a_run_that_goes_on_is_neither_followed_nor_cancelled_by_another_t
 
 async def test_what_is_open_to_all_tells_of_no_tenant(owned: Owned) -> None:
     for path in PUBLIC_PATHS:
-        told = (await owned.ask({}, "get", path)).text
+        seen = (await owned.ask({}, "get", path)).text
         for each in (owned.run_id, owned.document_id, SESSION, SOURCE, "xylophone"):
-            assert each not in told
+            assert each not in seen
 
 
 async def test_only_the_operators_tenant_manages_keys_tenants_and_faults(owned: Owned, described: list[Route]) -> None:

@@ -39,7 +39,7 @@ async def key_of(service: Service, *scopes: Any, tenant: str = "acme") -> dict[s
     return {"Authorization": f"Bearer {made.key}"}
 
 
-def told_in(response: Any) -> tuple[int, str]:
+def status_and_code(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
@@ -66,7 +66,7 @@ async def test_without_a_known_key_everything_is_a_401_whether_it_exists_or_not(
         headers = [(name, value.encode("latin-1")) for name, value in given]
         response = await guarded.client.post(path, json=CHAT, headers=headers)
         case = str(given)[:60]
-        assert told_in(response) == (401, "unauthenticated"), case
+        assert status_and_code(response) == (401, "unauthenticated"), case
         assert response.headers["WWW-Authenticate"] == "Bearer", case
         error, request_id = response.json()["error"], response.headers["X-Request-Id"]
         # OpenAI's errors have no request id
@@ -79,7 +79,7 @@ async def test_a_key_that_came_twice_is_none(guarded: Service) -> None:
     good = await key_of(guarded, "chat")
     twice = [("Authorization", good["Authorization"]), ("Authorization", f"Bearer {WRONG}")]
     for headers in (twice, twice[::-1]):
-        assert told_in(await guarded.client.post("/agent/chat", json=CHAT, headers=headers))[0] == 401
+        assert status_and_code(await guarded.client.post("/agent/chat", json=CHAT, headers=headers))[0] == 401
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
@@ -89,7 +89,7 @@ async def test_a_known_key_is_let_in_and_the_request_is_its_tenants(
     key = (await key_of(guarded, "chat"))["Authorization"].removeprefix("Bearer ")
     response = await guarded.client.post("/agent/chat", json=CHAT, headers={"Authorization": f"{scheme} {key}"})
     assert response.status_code == 200
-    [(context, _)] = guarded.agent.told
+    [(context, _)] = guarded.agent.received
     assert (context.tenant, context.key_id) == ("acme", key.split("_")[1])
     assert {(line["tenant"], line["key_id"]) for line in captured_logs.of("turn_received")} == {
         ("acme", context.key_id)
@@ -104,7 +104,7 @@ async def test_a_key_opens_what_its_scopes_say_and_nothing_else(guarded: Service
     if SCOPES[path.split("/")[1]] == scope:
         assert response.status_code in {200, 404}
     else:
-        assert told_in(response) == (403, "forbidden")
+        assert status_and_code(response) == (403, "forbidden")
         assert scope_of(path) in response.json()["error"]["message"]
 
 
@@ -123,13 +123,13 @@ async def test_without_keys_the_documentation_asks_for_none(service: Service) ->
     document = (await service.client.get("/openapi.json")).json()
     assert "securitySchemes" not in document["components"]
     assert not any("security" in operation for each in document["paths"].values() for operation in each.values())
-    assert told_in(await service.client.get("/admin/keys")) == (404, "not_found")
+    assert status_and_code(await service.client.get("/admin/keys")) == (404, "not_found")
     assert (await service.client.put("/admin/tenants/default", json={"weight": 2})).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/admin/keys", "/admin/tenants", "/admin/faults"])
 async def test_what_concerns_all_tenants_is_the_operators(guarded: Service, path: str) -> None:
-    assert told_in(await guarded.client.get(path, headers=await key_of(guarded, "admin"))) == (403, "forbidden")
+    assert status_and_code(await guarded.client.get(path, headers=await key_of(guarded, "admin"))) == (403, "forbidden")
     operators = await key_of(guarded, "admin", tenant="default")
     assert (await guarded.client.get(path, headers=operators)).status_code == 200
 
@@ -153,10 +153,10 @@ async def test_a_refusal_does_not_wait_for_the_body_and_is_counted(guarded: Serv
 async def test_a_service_that_has_not_heard_of_its_keys_yet_asks_to_come_back() -> None:
     async with running(Service(access=AccessSettings())) as service:
         response = await service.client.get("/agent/runs/r", headers={"Authorization": f"Bearer {WRONG}"})
-        assert told_in(response) == (503, "store_unavailable")
+        assert status_and_code(response) == (503, "store_unavailable")
         assert response.headers["Retry-After"] == "1"
         assert response.json()["error"]["retryable"]
-        assert told_in(await service.client.get("/agent/runs/r"))[0] == 401
+        assert status_and_code(await service.client.get("/agent/runs/r"))[0] == 401
 
 
 async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_same(
@@ -166,7 +166,7 @@ async def test_wrong_keys_are_limited_by_address_and_a_right_one_passes_all_the_
         wrong, good = {"Authorization": f"Bearer {WRONG}"}, await key_of(service, "chat")
         tried = [await service.client.get("/agent/runs/r", headers=wrong) for _ in range(5)]
         assert [response.status_code for response in tried] == [401, 401, 401, 429, 429]
-        assert told_in(tried[-1]) == (429, "too_many_failures")
+        assert status_and_code(tried[-1]) == (429, "too_many_failures")
         assert 50 < int(tried[-1].headers["Retry-After"]) <= 60
         assert (await service.client.get("/agent/runs/r", headers=good)).status_code == 404
         assert (await service.client.get("/agent/runs/r")).status_code == 401

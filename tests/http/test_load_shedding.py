@@ -28,7 +28,7 @@ class Behind:
     """An ingress that fails in one way, or answers; and the proxy before it."""
 
     fails: Exception | None = None
-    asked: int = 0
+    calls: int = 0
     now: float = 0
     metrics: InMemoryMetrics = field(default_factory=InMemoryMetrics)
 
@@ -36,7 +36,7 @@ class Behind:
         self.proxy = LoadSheddingMiddleware(RequestIdMiddleware(self.answer), self.metrics, lambda: self.now)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
+        self.calls += 1
         if self.fails:
             await error_response(self.fails, scope)(scope, receive, send)
             return
@@ -44,16 +44,16 @@ class Behind:
         await send({"type": "http.response.body", "body": b"{}"})
 
     async def ask(self, key: str = "a", path: str = CHAT, request_id: str = "q") -> tuple[int, dict[str, str], str]:
-        said: list[Message] = []
+        messages: list[Message] = []
 
         async def send(message: Message) -> None:
-            said.append(message)
+            messages.append(message)
 
         headers = [(b"authorization", f"Bearer {key}".encode()), (b"x-request-id", request_id.encode())]
         scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers}
         await self.proxy(scope, None, send)  # type: ignore[arg-type]
-        told = {name.decode(): value.decode() for name, value in said[0]["headers"]}
-        return said[0]["status"], told, b"".join(each.get("body", b"") for each in said[1:]).decode()
+        headers_sent = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+        return messages[0]["status"], headers_sent, b"".join(each.get("body", b"") for each in messages[1:]).decode()
 
 
 @pytest.mark.parametrize("fails", [Overloaded("full", retry_after_s=7), RateLimited("no more", retry_after_s=7)])
@@ -61,7 +61,7 @@ async def test_what_was_refused_is_refused_for_a_moment_without_being_asked_for(
     behind = Behind(fails)
     status, headers, body = await behind.ask(request_id="first")
     again = await behind.ask(request_id="second")
-    assert behind.asked == 1
+    assert behind.calls == 1
     assert again[0] == status
     assert again[1] == {**headers, "x-request-id": "second", "content-length": str(len(again[2]))}
     assert again[1]["retry-after"] == "7"
@@ -74,10 +74,10 @@ async def test_when_there_is_room_again_twice_as_many_pass_in_each_window() -> N
     await behind.ask()
     passed = []
     for _ in range(7):
-        behind.fails, asked = None, behind.asked
+        behind.fails, calls_before = None, behind.calls
         for _ in range(40):
             await behind.ask()
-        passed.append(behind.asked - asked)
+        passed.append(behind.calls - calls_before)
         behind.now += WINDOW_S
     assert passed == [0, 1, 2, 4, 8, 16, 40]
 
@@ -86,10 +86,10 @@ async def test_when_it_refuses_again_nothing_passes_for_a_window() -> None:
     behind = Behind(Overloaded("full"))
     passed = []
     for _ in range(6):
-        asked = behind.asked
+        calls_before = behind.calls
         for _ in range(5):
             await behind.ask()
-        passed.append(behind.asked - asked)
+        passed.append(behind.calls - calls_before)
         behind.now += WINDOW_S
     assert passed == [1] * 6
 
@@ -98,9 +98,9 @@ async def test_others_and_other_paths_are_asked_for() -> None:
     behind = Behind(Overloaded("full"))
     for key, path in (("a", CHAT), ("b", CHAT), ("a", "/v1/chat/completions")):
         await behind.ask(key, path)
-    assert behind.asked == 3
+    assert behind.calls == 3
     assert json.loads((await behind.ask("a", "/v1/chat/completions"))[2])["error"]["code"] == "overloaded"
-    assert behind.asked == 3
+    assert behind.calls == 3
 
 
 @pytest.mark.parametrize("fails", [None, ModelUnavailable("no model")])
@@ -108,7 +108,7 @@ async def test_what_is_no_refusal_is_not_repeated(fails: Exception | None) -> No
     behind = Behind(fails)
     for _ in range(3):
         await behind.ask()
-    assert behind.asked == 3
+    assert behind.calls == 3
     assert not behind.metrics.of(REQUESTS_SHED)
 
 

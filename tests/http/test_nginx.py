@@ -102,11 +102,11 @@ def test_old_tls_is_refused(front: Edge) -> None:
 
 
 async def test_what_steers_serve_is_dropped_and_who_asks_is_told_truly(tmp_path: Path) -> None:
-    heard: list[dict[str, str]] = []
+    requests: list[dict[str, str]] = []
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")[1:]
-        heard.append(dict(line.split(": ", 1) for line in lines if line))
+        requests.append(dict(line.split(": ", 1) for line in lines if line))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await writer.drain()
         writer.close()
@@ -132,16 +132,16 @@ async def test_what_steers_serve_is_dropped_and_who_asks_is_told_truly(tmp_path:
         with edge(tmp_path, {"upstreams.conf": upstreams([listener.sockets[0].getsockname()[1]])}) as front:
             async with front.client() as client:
                 await client.get("/agent/runs/x", headers=sent)
-    (told,) = heard
+    (passed,) = requests
     steering = [
-        name for name in told if "timeout" in name or "disconnect" in name or "session" in name or "model" in name
+        name for name in passed if "timeout" in name or "disconnect" in name or "session" in name or "model" in name
     ]
     assert steering == []
-    assert told["x-forwarded-for"] == "127.0.0.1"
-    assert told["x-forwarded-proto"] == "https"
-    assert "forwarded" not in told
-    assert (told["authorization"], told["idempotency-key"], told["last-event-id"]) == ("bearer key", "k", "7")
-    assert len(told["x-request-id"]) == 32
+    assert passed["x-forwarded-for"] == "127.0.0.1"
+    assert passed["x-forwarded-proto"] == "https"
+    assert "forwarded" not in passed
+    assert (passed["authorization"], passed["idempotency-key"], passed["last-event-id"]) == ("bearer key", "k", "7")
+    assert len(passed["x-request-id"]) == 32
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -203,10 +203,10 @@ async def test_one_address_has_its_share_of_requests_and_of_connections(behind: 
     behind.agent.script = [RunStarted(run_id=""), 1.0, answer()]
     with edge(tmp_path / "second", {"upstreams.conf": upstreams([behind.port]), "limits.conf": limits}) as front:
         async with front.client() as client:
-            told = await asyncio.gather(
+            received = await asyncio.gather(
                 *(client.post("/agent/chat", json={**TURN, "session_id": f"s{n}"}) for n in range(12))
             )
-    assert Counter(each.status_code for each in told) == {200: 8, 429: 4}
+    assert Counter(each.status_code for each in received) == {200: 8, 429: 4}
 
 
 async def test_the_service_being_away_slow_or_full_is_told_with_the_error_body(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ async def test_a_node_that_is_away_is_stepped_over_and_a_turn_is_never_sent_twic
     assert sorted(set(posts)) == [200, 502], "a POST that a node took is not given to another one"
     assert gets == [200] * 4
     assert posts.count(502) <= taken
-    assert len(behind.agent.told) == 10 + posts.count(200)
+    assert len(behind.agent.received) == 10 + posts.count(200)
 
 
 async def test_the_canary_has_its_share_and_a_client_stays_where_it_was_drawn(behind: Service, tmp_path: Path) -> None:
@@ -270,14 +270,14 @@ async def test_the_canary_has_its_share_and_a_client_stays_where_it_was_drawn(be
                 drawn: dict[str, set[str]] = {}
                 for number in range(400):
                     key = f"Bearer key-{number % 200}"
-                    told = await client.post("/agent/chat", json=TURN, headers={"Authorization": key})
-                    drawn.setdefault(key, set()).add(told.json()["result"])
-                asked = await client.post("/agent/chat", json=TURN, headers={"X-Variant": "canary"})
-                kept = await client.post("/agent/chat", json=TURN, headers={"X-Variant": "stable"})
+                    received = await client.post("/agent/chat", json=TURN, headers={"Authorization": key})
+                    drawn.setdefault(key, set()).add(received.json()["result"])
+                canary_answer = await client.post("/agent/chat", json=TURN, headers={"X-Variant": "canary"})
+                stable_answer = await client.post("/agent/chat", json=TURN, headers={"X-Variant": "stable"})
     assert all(len(pools) == 1 for pools in drawn.values())
     share = sum(pools == {"canary"} for pools in drawn.values()) / len(drawn)
     assert 0.12 < share < 0.28
-    assert (asked.json()["result"], kept.json()["result"]) == ("canary", "hello")
+    assert (canary_answer.json()["result"], stable_answer.json()["result"]) == ("canary", "hello")
 
 
 async def test_the_canary_is_off_as_shipped(behind: Service, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ async def test_clients_that_drip_keep_no_place_of_the_service(front: Edge, behin
     await asyncio.sleep(0.3)
     async with front.client() as client:
         assert (await client.post("/agent/chat", json=TURN)).status_code == 200
-    assert len(behind.agent.told) == 1
+    assert len(behind.agent.received) == 1
     for each in dripping:
         each.close()
     await asyncio.sleep(0.5)
@@ -310,14 +310,14 @@ def _tls(front: Edge) -> ssl.SSLSocket:
 async def _raw(front: Edge, request: str) -> str:
     """Exactly these characters on a connection of their own; everything that comes back."""
 
-    def asked() -> str:
+    def exchange() -> str:
         with _tls(front) as connection:
             connection.sendall(request.encode())
             connection.settimeout(5)
-            told = b""
+            received = b""
             with contextlib.suppress(TimeoutError):
                 while piece := connection.recv(65536):
-                    told += piece
-            return told.decode()
+                    received += piece
+            return received.decode()
 
-    return await asyncio.to_thread(asked)
+    return await asyncio.to_thread(exchange)

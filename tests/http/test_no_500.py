@@ -91,7 +91,7 @@ API = SERVICE.api
 """Made once: an API takes a tenth of a second."""
 
 
-def asked(talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
+def run_talk(talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
     """Have the talk with the API, in which no exception may come out of the application."""
 
     async def talking() -> None:
@@ -126,12 +126,12 @@ def test_whatever_a_model_or_a_tool_says_is_told(steps: list[EventData], last: E
         async def talk(client: httpx.AsyncClient, path: str = path, body: dict[str, Any] = body) -> None:
             response = await client.post(path, json=body)
             assert response.status_code != 500, response.text
-            told = frames(response.text) if response.headers["Content-Type"].startswith("text/event-stream") else None
-            assert told or strict(response.text)
+            events = frames(response.text) if response.headers["Content-Type"].startswith("text/event-stream") else None
+            assert events or strict(response.text)
             if isinstance(last, Answer):
                 assert response.status_code == 200
 
-        asked(talk)
+        run_talk(talk)
 
 
 @EXAMPLES
@@ -139,14 +139,14 @@ def test_whatever_a_model_or_a_tool_says_is_told(steps: list[EventData], last: E
 def test_whatever_a_conversation_holds_is_listed(text: str, arguments: dict[str, Any]) -> None:
     call = ToolRequest(id=text, name=text, arguments=arguments)
     message = Message(role="assistant", content=text, tool_calls=[call])
-    SERVICE.agent.kept["s"] = [Exchange(run_id="r", at=1, user_id=text, messages=[message])]
+    SERVICE.agent.exchanges["s"] = [Exchange(run_id="r", at=1, user_id=text, messages=[message])]
 
     async def talk(client: httpx.AsyncClient) -> None:
         response = await client.get("/agent/sessions/s")
         assert response.status_code == 200
         strict(response.text)
 
-    asked(talk)
+    run_talk(talk)
 
 
 FIELDS = [*CHAT, *COMPLETION, "stream", "role", "content", "metadata"]
@@ -234,4 +234,4 @@ def test_whatever_a_client_sends_is_answered(request: httpx.Request) -> None:
         if response.headers.get("Content-Type", "").startswith("application/json"):
             strict(response.text)
 
-    asked(talk)
+    run_talk(talk)

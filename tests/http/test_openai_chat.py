@@ -31,7 +31,7 @@ async def test_a_completion_has_openais_fields_and_ours_under_one_key(service):
     async with client_of(service) as client:
         raw = await client.chat.completions.with_raw_response.create(model="serve_app", messages=HELLO)
     completion = raw.parse()
-    [(context, _)] = service.agent.told
+    [(context, _)] = service.agent.received
     assert completion.id == f"chatcmpl-{context.run_id}"
     assert (completion.object, completion.model) == ("chat.completion", "serve_app")
     [choice] = completion.choices
@@ -49,7 +49,7 @@ async def test_a_completion_has_openais_fields_and_ours_under_one_key(service):
 
 async def test_without_a_session_the_messages_are_the_history(service):
     completion = await completed(service, LONGER)
-    [(context, request)] = service.agent.told
+    [(context, request)] = service.agent.received
     assert context.session_id == ""
     assert request == TurnRequest(
         user_input="Who\nam I?",
@@ -69,7 +69,7 @@ async def test_without_a_session_the_messages_are_the_history(service):
 )
 async def test_in_a_session_memory_is_the_history_and_instructions_are_read(service, fields, session, user):
     completion = await completed(service, LONGER, **fields)
-    [(context, request)] = service.agent.told
+    [(context, request)] = service.agent.received
     assert (context.session_id, request.session_id, request.user_id) == (session, session, user)
     assert (request.history, request.instructions) == ((), "Be brief.\n\nBe kind.")
     ours = completion.model_extra["serve_app"]
@@ -80,7 +80,7 @@ async def test_what_the_client_was_answered_is_sent_back_as_it_came(service):
     first = await completed(service)
     messages = [*HELLO, first.choices[0].message, {"role": "user", "content": "And now?"}]
     await completed(service, messages)
-    assert [message.content for message in service.agent.told[-1][1].history] == ["hello", "hello"]
+    assert [message.content for message in service.agent.received[-1][1].history] == ["hello", "hello"]
 
 
 async def test_fields_that_change_nothing_may_be_sent(service):

@@ -45,7 +45,7 @@ async def test_the_synchronous_client_asks_and_streams_as_its_documentation_does
 
     service.agent.script = SUNNY
     assert await asyncio.to_thread(ask) == ("It is sunny.", "It is sunny.")
-    assert service.agent.told[0][1].instructions == "Talk like a pirate."
+    assert service.agent.received[0][1].instructions == "Talk like a pirate."
 
 
 async def test_the_clients_stream_helper_gathers_the_whole_completion(service: Service) -> None:
@@ -74,13 +74,13 @@ async def langchain(service: Service, **options: Any) -> AsyncIterator[ChatOpenA
 @pytest.mark.parametrize("options", [{}, {"streaming": True, "stream_usage": True}])
 async def test_langchain_asks_with_history_and_hears_the_answer(service: Service, options: dict[str, bool]) -> None:
     service.agent.script = SUNNY
-    said = [SystemMessage("Be brief."), HumanMessage("Hello"), AIMessage("Hello!"), HumanMessage("Is it sunny?")]
+    messages = [SystemMessage("Be brief."), HumanMessage("Hello"), AIMessage("Hello!"), HumanMessage("Is it sunny?")]
     async with langchain(service, **options) as model:
-        reply = await model.ainvoke(said)
-        chunks = [chunk.text async for chunk in model.astream([*said, reply, HumanMessage("And now?")])]
+        reply = await model.ainvoke(messages)
+        chunks = [chunk.text async for chunk in model.astream([*messages, reply, HumanMessage("And now?")])]
     assert (reply.text, reply.response_metadata["finish_reason"]) == ("It is sunny.", "stop")
     assert reply.usage_metadata is not None
-    (_, request), (_, again) = service.agent.told
+    (_, request), (_, again) = service.agent.received
     assert (request.instructions, request.user_input, request.stream) == ("Be brief.", "Is it sunny?", bool(options))
     assert [message.content for message in request.history] == ["Hello", "Hello!"]  # type: ignore[attr-defined]
     assert [message.content for message in again.history[2:]] == ["Is it sunny?", "It is sunny."]  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ async def test_langchain_asks_with_history_and_hears_the_answer(service: Service
 async def test_langchain_names_a_session_in_metadata(service: Service) -> None:
     async with langchain(service, extra_body={"metadata": {"session_id": "s9"}}) as model:
         await model.ainvoke("Hello")
-    assert service.agent.told[0][0].session_id == "s9"
+    assert service.agent.received[0][0].session_id == "s9"
 
 
 async def test_langchain_raises_what_names_the_field(service: Service) -> None:

@@ -41,7 +41,7 @@ def assert_refused(response, status: int, code: str, param: str | None = None) -
     return error
 
 
-def _said(role: str = "user", content: object = "hello", **fields: object) -> dict[str, object]:
+def _message(role: str = "user", content: object = "hello", **fields: object) -> dict[str, object]:
     return {"role": role, "content": content, **fields}
 
 
@@ -71,20 +71,20 @@ WRONG = {
     "an unknown field": ({"sesion": "x"}, "sesion"),
     "no messages": ({"messages": []}, "messages"),
     "messages that are none": ({"messages": "hello"}, "messages"),
-    "too many messages": ({"messages": [_said()] * 501}, "messages"),
-    "an image": ({"messages": [_said(content=_image())]}, "messages.0.content.1"),
-    "sound": ({"messages": [_said(), _said(content=[{"type": "input_audio"}])]}, "messages.1.content.0"),
-    "no content": ({"messages": [_said(content=None)]}, "messages.0.content"),
-    "empty content": ({"messages": [_said(content="")]}, "messages.0.content"),
-    "no parts": ({"messages": [_said(content=[])]}, "messages.0.content"),
-    "a tool's message": ({"messages": [_said("tool", tool_call_id="c1"), _said()]}, "messages.0.role"),
-    "calls of tools": ({"messages": [_said("assistant", tool_calls=[CALL]), _said()]}, "messages.0.tool_calls"),
-    "a name": ({"messages": [_said(name="ann")]}, "messages.0.name"),
-    "a role of nobody": ({"messages": [_said("boss")]}, "messages.0.role"),
-    "the assistant's word last": ({"messages": [_said(), _said("assistant")]}, "messages.1.role"),
-    "a long message": ({"messages": [_said(content="语" * (MAX_INPUT + 1))]}, "messages.0.content"),
-    "a long system message": ({"messages": [_said("system", "x" * (MAX_INPUT + 1)), _said()]}, "messages"),
-    "a long history": ({"messages": [*[_said(content="x" * 30_000)] * 5, _said()]}, "messages"),
+    "too many messages": ({"messages": [_message()] * 501}, "messages"),
+    "an image": ({"messages": [_message(content=_image())]}, "messages.0.content.1"),
+    "sound": ({"messages": [_message(), _message(content=[{"type": "input_audio"}])]}, "messages.1.content.0"),
+    "no content": ({"messages": [_message(content=None)]}, "messages.0.content"),
+    "empty content": ({"messages": [_message(content="")]}, "messages.0.content"),
+    "no parts": ({"messages": [_message(content=[])]}, "messages.0.content"),
+    "a tool's message": ({"messages": [_message("tool", tool_call_id="c1"), _message()]}, "messages.0.role"),
+    "calls of tools": ({"messages": [_message("assistant", tool_calls=[CALL]), _message()]}, "messages.0.tool_calls"),
+    "a name": ({"messages": [_message(name="ann")]}, "messages.0.name"),
+    "a role of nobody": ({"messages": [_message("boss")]}, "messages.0.role"),
+    "the assistant's word last": ({"messages": [_message(), _message("assistant")]}, "messages.1.role"),
+    "a long message": ({"messages": [_message(content="语" * (MAX_INPUT + 1))]}, "messages.0.content"),
+    "a long system message": ({"messages": [_message("system", "x" * (MAX_INPUT + 1)), _message()]}, "messages"),
+    "a long history": ({"messages": [*[_message(content="x" * 30_000)] * 5, _message()]}, "messages"),
     "a session with a space": ({"metadata": {"session_id": "a b"}}, "metadata.session_id"),
     "many keys": ({"metadata": {str(key): "" for key in range(17)}}, "metadata"),
     "a number as metadata": ({"metadata": {"team": 7}}, "metadata.team"),
@@ -101,11 +101,11 @@ async def test_what_cannot_be_honoured_is_refused_by_name(roomy):
         assert error["type"] == "invalid_request_error", what
         assert error["message"].startswith(f"Field {param!r} "), what
         assert "Tuple" not in error["message"], what
-    assert roomy.agent.told == []
+    assert roomy.agent.received == []
 
 
 async def test_a_history_as_long_as_it_may_be_is_read(roomy):
-    messages = [_said(content="语" * (MAX_HISTORY // 4)) for _ in range(5)]
+    messages = [_message(content="语" * (MAX_HISTORY // 4)) for _ in range(5)]
     body = json.dumps({**GOOD, "messages": messages}, ensure_ascii=False)
     assert (await roomy.client.post(CHAT, content=body, headers=JSON)).status_code == 200
 
@@ -175,7 +175,7 @@ async def test_the_client_tries_again_after_the_time_that_it_was_told(service, m
     assert (await completed(service)).choices[0].message.content == "hello"
     assert len(slept) == 2
     assert not after or slept == [after, after]
-    assert len(service.agent.told) == 3
+    assert len(service.agent.received) == 3
 
 
 async def test_a_failed_run_is_not_asked_for_again_under_its_key(service):

@@ -27,17 +27,17 @@ FAILED = Failed(error=Failure.of(ModelUnavailable("The model is away"), "q"))
 
 
 async def _chunks(service, **fields):
-    said = []
-    await _read(service, said, **fields)
-    return said
+    chunks = []
+    await _read(service, chunks, **fields)
+    return chunks
 
 
-async def _read(service, said, **fields):
+async def _read(service, chunks, **fields):
     """Gather the chunks as they come, for a stream that may fail."""
     async with client_of(service) as client:
         stream = await client.chat.completions.create(model="serve_app", messages=HELLO, stream=True, **fields)
         async for chunk in stream:
-            said.append(chunk)
+            chunks.append(chunk)
 
 
 def _text(chunks):
@@ -56,7 +56,7 @@ async def test_a_stream_tells_role_text_end_and_ours_in_the_last_chunk(service):
     result = ToolCall(name="order_query", arguments={}, status="ok", attempts=1, elapsed_ms=1)
     service.agent.script = [STARTED, call, result, *SUNNY]
     chunks = await _chunks(service)
-    [(context, request)] = service.agent.told
+    [(context, request)] = service.agent.received
     assert request.stream
     assert {(chunk.id, chunk.object, chunk.model) for chunk in chunks} == {
         (f"chatcmpl-{context.run_id}", "chat.completion.chunk", "serve_app")
@@ -116,10 +116,10 @@ async def test_a_cancelled_run_is_a_status_or_the_end_of_the_stream(service):
 @pytest.mark.parametrize("failing", [FAILED, AgentUnavailable("The model is away")])
 async def test_a_failure_in_the_midst_is_raised_by_the_client(service, failing):
     service.agent.script = [STARTED, *SUNNY[:1], failing]
-    said = []
+    chunks = []
     with pytest.raises(openai.APIError, match="The model is away") as raised:
-        await _read(service, said)
-    assert _text(said) == "It is "
+        await _read(service, chunks)
+    assert _text(chunks) == "It is "
     assert raised.value.body["type"] == "server_error"
     assert raised.value.body["code"] in {"model_unavailable", "agent_unavailable"}
     assert (await _frames(service))[-1].startswith('data: {"error":')

@@ -104,7 +104,7 @@ async def test_a_run_in_the_background_is_polled_to_its_answer(service, stream):
     await asyncio.sleep(1.7)
     polled = (await service.client.get(response.headers["location"])).json()
     assert (polled["status"], polled["answer"]["result"]) == ("success", "done")
-    [(context, request)] = service.agent.told
+    [(context, request)] = service.agent.received
     assert (context.run_id, request.stream) == (run.run_id, stream)
 
 
@@ -133,7 +133,7 @@ async def test_a_run_that_cannot_be_registered_is_not_accepted(service):
     service.runs.failing = StoreUnavailable("Redis did not answer")
     response = await service.client.post("/agent/chat", json=CHAT, headers=ASYNC)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
-    assert service.agent.told == []
+    assert service.agent.received == []
 
 
 async def test_a_fault_while_a_run_is_started_is_told(service, caplog):

@@ -54,7 +54,7 @@ class OneKey:
         raise RateLimited("This tenant has used up its turns per minute", 7)
 
 
-class KeptRequests:
+class FakeRequestLog:
     """What is noted of requests."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Refusing(Service):
 
     def __init__(self, *, keys: bool = False, limited: bool = False, **admission: float) -> None:
         super().__init__()
-        self.request_logs = KeptRequests()
+        self.request_logs = FakeRequestLog()
         self.limited = limited
         self.admission = AdmissionController(AdmissionSettings(**admission), OneKey()) if admission else None
         self.authenticator = Authenticator.of(OneKey(), AccessSettings()) if keys else None
@@ -142,15 +142,15 @@ async def test_a_refused_turn_is_counted_logged_and_kept_with_its_reason(logged:
             service.agent.script = [error or answer()]
             found = await service.refused(**{key: value for key, value in request.items() if value is not None})
         events = [(record.getMessage(), record.reason, record.tenant or "", record.request_id) for record in logged]
-        kept = [(*ids, line.event, line.fields["reason"]) for *ids, line in service.request_logs.lines]
+        rows = [(*ids, line.event, line.fields["reason"]) for *ids, line in service.request_logs.lines]
         expected = ("turn_refused", reason, tenant, "q1")
         if (
             found != (status, reason)
             or events != [expected]
-            or kept != [(tenant, "q1", "turn_refused", reason)]
+            or rows != [(tenant, "q1", "turn_refused", reason)]
             or service.metrics.of(TURNS_REFUSED) != {reason: 1}
         ):
-            wrong.append((reason, status, found, events, kept, service.metrics.of(TURNS_REFUSED)))
+            wrong.append((reason, status, found, events, rows, service.metrics.of(TURNS_REFUSED)))
     assert wrong == []
 
 
@@ -180,7 +180,7 @@ async def test_a_turn_that_has_a_run_is_no_refusal_whatever_becomes_of_it(logged
             assert (await service.client.post("/nowhere")).status_code == 404
         assert response.status_code in {200, 503, 504}
         [(request_id, run_id)] = service.request_logs.runs
-        assert (request_id, run_id) == ("q1", service.agent.told[-1][0].run_id)
+        assert (request_id, run_id) == ("q1", service.agent.received[-1][0].run_id)
         assert (logged, service.request_logs.lines, service.metrics.of(TURNS_REFUSED)) == ([], [], {})
 
 

@@ -32,7 +32,7 @@ async def test_a_turn_carries_the_faults_in_force(service, headers):
     assert (await service.client.post("/agent/chat", json=CHAT, headers=headers)).is_success
     await service.client.delete(FAULTS)
     assert (await service.client.post("/agent/chat", json=CHAT, headers=headers)).is_success
-    (faulty, _), (sound, _) = service.agent.told
+    (faulty, _), (sound, _) = service.agent.received
     assert [(fault.target, fault.mode) for fault in faulty.faults] == [("model", "timeout")]
     assert sound.faults == ()
 

@@ -51,7 +51,7 @@ async def test_a_turn_is_answered_with_the_answer_as_the_agent_gave_it(service):
 async def test_the_context_has_ids_and_a_deadline(service):
     before = time.time()
     await service.client.post("/agent/chat", json=CHAT, headers={"X-Request-Id": "mine.1"})
-    [(context, request)] = service.agent.told
+    [(context, request)] = service.agent.received
     assert (context.request_id, context.session_id, context.tenant) == ("mine.1", "s1", "default")
     assert re.fullmatch("[0-9a-f]{32}", context.run_id)
     assert before + 20 <= context.deadline <= time.time() + 20
@@ -62,7 +62,7 @@ async def test_the_context_has_ids_and_a_deadline(service):
 @pytest.mark.parametrize("header", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "nonsense", None])
 async def test_the_context_has_the_caller_s_trace_where_there_is_one(service, header):
     await service.client.post("/agent/chat", json=CHAT, headers={"traceparent": header} if header else {})
-    [(context, _)] = service.agent.told
+    [(context, _)] = service.agent.received
     assert context.traceparent == (header if header and header.startswith("00-") else "")
 
 
@@ -104,10 +104,10 @@ async def test_a_failure_of_ours_has_its_status_and_its_message(service, stream,
         assert ("retry-after" in response.headers) == (status == 503), code
 
 
-@pytest.mark.parametrize(("given_s", "told"), [(None, "1"), (0.2, "1"), (2.1, "3")])
-async def test_a_shed_request_is_told_in_whole_seconds_when_to_come_back(service, given_s, told):
+@pytest.mark.parametrize(("given_s", "expected"), [(None, "1"), (0.2, "1"), (2.1, "3")])
+async def test_a_shed_request_is_told_in_whole_seconds_when_to_come_back(service, given_s, expected):
     service.agent.script = [Overloaded("full", retry_after_s=given_s)]
-    assert (await service.client.post("/agent/chat", json=CHAT)).headers["retry-after"] == told
+    assert (await service.client.post("/agent/chat", json=CHAT)).headers["retry-after"] == expected
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the password is hunter2"), Internal("the password is hunter2")])

@@ -61,7 +61,7 @@ async def test_a_stream_that_is_cut_after_any_frame_goes_on_with_the_same_bytes(
         rest = await _events(service, seen)
         assert rest.status_code == 200
         assert rest.content == b"".join(sent[seen:])
-    assert len(service.agent.told) == 1
+    assert len(service.agent.received) == 1
 
 
 async def test_a_run_that_goes_on_is_followed_by_any_number_of_readers(service):
@@ -214,7 +214,7 @@ async def test_a_run_id_of_another_form_is_refused(service, method, below):
         response = await service.client.request(method, f"/agent/runs/{run_id}{below}")
         assert response.status_code == 422, run_id
         assert response.json()["error"]["message"].startswith("Parameter 'run_id' should match pattern"), run_id
-    assert service.runs.asked == []
+    assert service.runs.contexts == []
 
 
 @pytest.mark.parametrize("given", ["", "-1", "+1", "1.0", "1_0", "0x1", "one", "9" * 20, "١", "1,2"])
@@ -223,7 +223,7 @@ async def test_a_last_event_id_that_is_no_number_is_refused(service, given):
     response = await service.client.get("/agent/runs/r1/events", headers=headers)
     assert response.status_code == 422
     assert response.json()["error"]["message"].startswith("Header 'Last-Event-ID' should match pattern")
-    assert service.runs.asked == []
+    assert service.runs.contexts == []
 
 
 async def test_two_last_event_ids_are_refused(service):
@@ -236,6 +236,6 @@ async def test_two_last_event_ids_are_refused(service):
 async def test_a_run_is_asked_for_under_its_own_id_and_with_a_deadline(service):
     before = time.time()
     await service.client.get("/agent/runs/r1", headers={"X-Request-Id": "q1"})
-    [context] = service.runs.asked
+    [context] = service.runs.contexts
     assert (context.request_id, context.run_id, context.session_id, context.tenant) == ("q1", "r1", "", "default")
     assert before + 20 <= context.deadline <= time.time() + 20

@@ -10,7 +10,7 @@ from serve_app.http.openai.completion import PARAGRAPH_BREAK, SentText
 from serve_app.values import Token
 
 TEXTS = st.text(alphabet="ab\n", max_size=6)
-TOLD = st.lists(st.builds(Token, text=TEXTS, restart=st.booleans()), max_size=8)
+TOKENS = st.lists(st.builds(Token, text=TEXTS, restart=st.booleans()), max_size=8)
 
 
 def _sent(result: str, *tokens: Token) -> str:
@@ -36,7 +36,7 @@ def test_a_restarted_answer_goes_on_where_the_one_before_it_stopped_or_stands_al
     assert _sent("It is sunny.", *tokens) == sent
 
 
-@given(TOLD, TEXTS)
+@given(TOKENS, TEXTS)
 def test_what_was_sent_ends_with_the_whole_answer(tokens, result):
     sent = _sent(result, *tokens)
     assert sent == result or sent.endswith(PARAGRAPH_BREAK + result)

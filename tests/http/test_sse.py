@@ -141,9 +141,9 @@ async def _settled(agent: ScriptedAgent) -> bool:
 async def test_a_client_that_leaves_closes_its_run_and_disturbs_nobody(service, caplog):
     service.agent.script = [RunStarted(run_id="r1"), Token(text="a"), 0.5, Token(text="b"), answer()]
     staying = asyncio.create_task(_frames(service))
-    async with httpx.AsyncClient(base_url=service.client.base_url) as leaving:
+    async with httpx.AsyncClient(base_url=service.client.base_url) as dropped:
         for _ in range(5):
-            async with leaving.stream("POST", "/agent/chat", json=CHAT) as response:
+            async with dropped.stream("POST", "/agent/chat", json=CHAT) as response:
                 await anext(response.aiter_bytes())
     assert [name for _, name, _ in await staying] == ["run", "token", "token", "answer"]
     assert await _settled(service.agent)
@@ -190,9 +190,9 @@ async def test_silence_while_following_loses_no_event():
     agent = ScriptedAgent()
     agent.script = [0.05, Token(text="a"), 0.05, answer()]
     follower = RunFollower(agent.turn(context, ChatRequest(**CHAT)))
-    heard = []
-    while not (heard and heard[-1].last):
+    events = []
+    while not (events and events[-1].last):
         event = await follower.next(0.01)
-        heard.extend([event] if event else [])
-    assert [event.name for event in heard] == ["token", "answer"]
+        events.extend([event] if event else [])
+    assert [event.name for event in events] == ["token", "answer"]
     await follower.close()

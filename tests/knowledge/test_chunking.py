@@ -341,8 +341,8 @@ DOCUMENTS = st.lists(BLOCKS, min_size=1, max_size=25).map("\n\n".join)
 @given(DOCUMENTS, st.sampled_from(["markdown", "text"]))
 def test_every_word_is_kept_in_order(text, form):
     found = pieces(text, form=form)
-    kept = [word for piece in found for word in words(f"{piece.title} {piece.text}")]
-    assert is_subsequence([word for word in words(text) if len(word) <= 300], kept)
+    found_words = [word for piece in found for word in words(f"{piece.title} {piece.text}")]
+    assert is_subsequence([word for word in words(text) if len(word) <= 300], found_words)
 
 
 @given(DOCUMENTS, st.sampled_from(["", "Book"]), st.sampled_from(["markdown", "text"]))

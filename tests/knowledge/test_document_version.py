@@ -34,7 +34,7 @@ async def test_each_change_gives_a_version_of_its_own_to_its_tenant_and_to_no_ot
 ) -> None:
     ours, theirs = contexts("default"), contexts("other")
     await index.add(theirs, [manual("quietly")])
-    kept, seen = await version(redis, index, "other"), [await version(redis, index)]
+    others, seen = await version(redis, index, "other"), [await version(redis, index)]
     [added] = await index.add(ours, [manual("slowly")])
     seen.append(await version(redis, index))
     await index.add(ours, [manual("quickly")])
@@ -44,7 +44,7 @@ async def test_each_change_gives_a_version_of_its_own_to_its_tenant_and_to_no_ot
     await index.remove(ours, added.id)
     seen.append(await version(redis, index))
     assert len(set(seen)) == 4
-    assert await version(redis, index, "other") == kept
+    assert await version(redis, index, "other") == others
 
 
 async def test_a_search_finds_the_same_for_as_long_as_the_version_is_the_same(

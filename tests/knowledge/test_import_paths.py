@@ -103,9 +103,9 @@ def test_an_embedding_of_langchain_community_is_named_by_its_import_path(monkeyp
 
 
 def test_a_wrong_option_is_told_without_its_value() -> None:
-    told = what(EmbeddingSettings(model=f"{COMMUNITY}:FakeEmbeddings", options={"size": "hush"}))
-    assert "cannot be constructed (size: " in told
-    assert "hush" not in told
+    printed = what(EmbeddingSettings(model=f"{COMMUNITY}:FakeEmbeddings", options={"size": "hush"}))
+    assert "cannot be constructed (size: " in printed
+    assert "hush" not in printed
 
 
 def test_options_hold_no_secret_and_belong_to_a_class() -> None:

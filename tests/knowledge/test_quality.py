@@ -70,8 +70,8 @@ def _is_right(question: dict[str, Any], source: str, text: str) -> bool:
 
 
 def _recall(found: Callable[[dict[str, Any]], bool], kind: str, language: str) -> float:
-    asked = [each for each in QUESTIONS if (each["kind"], each["language"]) == (kind, language)]
-    return sum(map(found, asked)) / len(asked)
+    questions = [each for each in QUESTIONS if (each["kind"], each["language"]) == (kind, language)]
+    return sum(map(found, questions)) / len(questions)
 
 
 class _Plain:

@@ -43,10 +43,10 @@ class Down(Hashing):
     """A model whose provider does not answer."""
 
     down = False
-    asked = 0
+    calls = 0
 
     async def aembed_query(self, text: str) -> list[float]:
-        self.asked += 1
+        self.calls += 1
         if self.down:
             raise ConnectionError("10.0.0.1 refused key sk-123")
         return self.embed_query(text)
@@ -179,9 +179,9 @@ async def test_an_embedding_model_that_hangs_costs_five_searches_their_time(
     model.down = True
     for _ in range(5):
         assert (await index.search(context, "firewall packets")).lexical_only
-    asked = model.asked
+    calls_before = model.calls
     assert (await index.search(context, "firewall packets")).lexical_only
-    assert model.asked == asked
+    assert model.calls == calls_before
     model.down = False
     [check] = [each for each in await index.checks() if not each.ok]
     assert (check.name, check.required) == ("embedding", False)

@@ -1,4 +1,4 @@
-"""What of the developer's environment is kept from the model tests?"""
+"""Hides the developer's environment from the model tests."""
 
 from __future__ import annotations
 

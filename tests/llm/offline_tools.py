@@ -49,13 +49,13 @@ CLOCK = tool("current_time", "Tell the current date and time / 当前时间")
 ALL = [ORDER, SEARCH, PARCEL, WEATHER, CURRENCY, ROOM, CLOCK]
 
 
-def past(said: str, name: str = "", arguments: dict[str, Any] | None = None, result: str = "") -> list[BaseMessage]:
+def past(text: str, name: str = "", arguments: dict[str, Any] | None = None, result: str = "") -> list[BaseMessage]:
     """An earlier turn as memory gives it back."""
     if not name:
-        return [HumanMessage(said), AIMessage("All right.")]
+        return [HumanMessage(text), AIMessage("All right.")]
     call = {"id": "call_0", "name": name, "args": arguments or {}}
     return [
-        HumanMessage(said),
+        HumanMessage(text),
         AIMessage("", tool_calls=[call]),
         ToolMessage(result, tool_call_id="call_0"),
         AIMessage(f"It says: {result}"),
@@ -87,10 +87,10 @@ def answer(
     question: str, *results: tuple[str, dict[str, Any], str, str], tools: list[dict[str, Any]] | None = None
 ) -> str:
     """What is said once each `(tool, arguments, content, status)` has come back."""
-    asked = [
+    calls = [
         {"id": f"c{index}", "name": name, "args": arguments} for index, (name, arguments, *_) in enumerate(results)
     ]
-    messages: list[BaseMessage] = [HumanMessage(question), AIMessage("", tool_calls=asked)]
+    messages: list[BaseMessage] = [HumanMessage(question), AIMessage("", tool_calls=calls)]
     messages += [
         ToolMessage(content, tool_call_id=f"c{index}", name=name, status=status)
         for index, (name, _, content, status) in enumerate(results)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Said(Exception):
+class ProviderFailure(Exception):
     """What a provider's package raises."""
 
     def __init__(self, status: int | None, code: str, text: str) -> None:
@@ -100,16 +100,16 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 def test_what_a_provider_says_is_understood_in_its_own_words() -> None:
     for kind, sayings in SAYINGS.items():
-        for said in sayings:
+        for saying in sayings:
             with pytest.raises(ServeAppError) as raised, translate_errors():
-                raise Said(*said)
-            assert type(raised.value) is kind, said
+                raise ProviderFailure(*saying)
+            assert type(raised.value) is kind, saying
 
 
 def test_a_provider_s_words_stand_masked_in_the_log_and_in_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     words = "no such model \ud83d, ask bob@example.com with key sk-abcdefghijklmnop1234"
     with pytest.raises(ServeAppError) as raised, translate_errors():
-        raise Said(404, "model_not_found", words)
+        raise ProviderFailure(404, "model_not_found", words)
     assert "no such model" not in raised.value.message
     logged = str(caplog.records[-1].__dict__["provider_text"])
     assert "no such model" in logged

@@ -47,7 +47,7 @@ class Pair:
     @property
     def calls(self) -> tuple[int, int]:
         """How often each was asked."""
-        return self.stub.asked(self.primary), self.stub.asked(self.fallback)
+        return self.stub.count_requests(self.primary), self.stub.count_requests(self.fallback)
 
     async def ask(self, *, streaming: bool = False, **given: Any) -> str:
         if not streaming:
@@ -277,9 +277,9 @@ async def test_tools_are_bound_for_the_model_that_is_called(stub: Stub, *, strea
             pass
     else:
         await bound.ainvoke("where?")
-    asked = [body for _, body in stub.seen if body["model"] in {pair.primary, pair.fallback}]
-    assert [body["tools"][0]["function"]["name"] for body in asked] == ["order_query"] * 2
-    assert [body["tool_choice"] for body in asked] == ["required"] * 2
+    bodies = [body for _, body in stub.seen if body["model"] in {pair.primary, pair.fallback}]
+    assert [body["tools"][0]["function"]["name"] for body in bodies] == ["order_query"] * 2
+    assert [body["tool_choice"] for body in bodies] == ["required"] * 2
 
 
 @BOTH
@@ -309,6 +309,6 @@ async def test_each_switch_is_one_line_of_the_log_without_the_providers_words(
     with caplog.at_level(logging.WARNING, logger="serve_app.llm.fallback"):
         await pair.ask()
     switches = [each for each in caplog.records if each.name == "serve_app.llm.fallback"]
-    told = [(each.getMessage(), each.model, each.after, each.error) for each in switches]
-    assert told == [("model_switched", f"openai:{pair.fallback}", f"openai:{pair.primary}", FAILED)]
+    logged = [(each.getMessage(), each.model, each.after, each.error) for each in switches]
+    assert logged == [("model_switched", f"openai:{pair.fallback}", f"openai:{pair.primary}", FAILED)]
     assert SECRET_TEXT not in caplog.text

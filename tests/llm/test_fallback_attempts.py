@@ -144,11 +144,11 @@ OTHERS = st.sampled_from([RequestRefused("x"), InvalidRequest("x"), HANGS])
 async def test_calls_side_by_side_stay_within_attempts_and_budget(
     errors: list[list[Any]], attempts: int, retries: int, calls: int
 ) -> None:
-    models, asked = chain(*errors, attempts=attempts, failures=4)
+    models, call_times = chain(*errors, attempts=attempts, failures=4)
     budget = RetryBudget(retries)
     ends = await asyncio.gather(*(models.ainvoke("hello", budget=budget) for _ in range(calls)), return_exceptions=True)
     assert all(isinstance(end, AIMessage | ServeAppError) for end in ends)
-    made = [len(at) for at in asked]
+    made = [len(at) for at in call_times]
     assert all(each <= calls * attempts for each in made)
     assert sum(made) <= calls * len(models.candidates) + retries - budget.left
     assert 0 <= budget.left <= retries

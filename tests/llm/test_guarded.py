@@ -51,7 +51,7 @@ def _model(stub: Stub, name: str, timeout_s: float = 0.6) -> BaseChatModel:
     return build_model(settings).candidates[0].model
 
 
-async def _asked(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
+async def _text_of(model: BaseChatModel, *, streaming: bool, **given: Any) -> str:
     if not streaming:
         return (await model.ainvoke("hello", **given)).text
     return "".join([chunk.text async for chunk in model.astream("hello", **given)])
@@ -76,7 +76,7 @@ async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
     stub: Stub, name: str, kind: type[ServeAppError], message: str, *, streaming: bool
 ) -> None:
     with pytest.raises(ServeAppError) as failed:
-        await _asked(_model(stub, name), streaming=streaming)
+        await _text_of(_model(stub, name), streaming=streaming)
     assert type(failed.value) is kind
     assert failed.value.message == message
     assert failed.value.__cause__ is None
@@ -90,7 +90,7 @@ async def test_a_failure_is_ours_and_says_nothing_of_the_providers(
 )
 async def test_an_answer_that_is_none_is_the_providers_failure(stub: Stub, name: str, *, streaming: bool) -> None:
     with pytest.raises(ModelUnavailable) as failed:
-        await _asked(_model(stub, name), streaming=streaming)
+        await _text_of(_model(stub, name), streaming=streaming)
     assert failed.value.message in {UNREADABLE, "The model gave no answer"}
 
 
@@ -129,7 +129,7 @@ async def test_a_rate_limit_passes_on_when_to_come_back(stub: Stub) -> None:
 async def test_a_call_ends_at_the_requests_deadline_and_says_so(stub: Stub, *, streaming: bool) -> None:
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        await _asked(_model(stub, "silent", timeout_s=20), streaming=streaming, deadline=time.time() + 0.3)
+        await _text_of(_model(stub, "silent", timeout_s=20), streaming=streaming, deadline=time.time() + 0.3)
     assert time.monotonic() - begun < 2
 
 
@@ -141,9 +141,9 @@ async def test_no_call_is_begun_when_the_time_has_run_out(stub: Stub) -> None:
 
 
 async def test_the_time_is_for_the_whole_stream_and_not_for_each_piece(stub: Stub) -> None:
-    assert await _asked(_model(stub, "drips", timeout_s=5), streaming=True) == "Hello from the stub."
+    assert await _text_of(_model(stub, "drips", timeout_s=5), streaming=True) == "Hello from the stub."
     with pytest.raises(ModelUnavailable, match=TOO_SLOW):
-        await _asked(_model(stub, "drips", timeout_s=0.4), streaming=True)
+        await _text_of(_model(stub, "drips", timeout_s=0.4), streaming=True)
 
 
 async def test_pieces_are_passed_on_as_they_come(stub: Stub) -> None:
@@ -152,15 +152,15 @@ async def test_pieces_are_passed_on_as_they_come(stub: Stub) -> None:
 
 
 async def test_a_reader_who_takes_his_time_loses_no_piece(stub: Stub) -> None:
-    said = ""
+    streamed = ""
     async for chunk in _model(stub, "stub-model", timeout_s=5).astream("hello"):
-        said += chunk.text
+        streamed += chunk.text
         await asyncio.sleep(0.02)
-    assert said == "Hello from the stub."
+    assert streamed == "Hello from the stub."
 
 
 async def test_a_call_that_is_cancelled_stays_cancelled(stub: Stub) -> None:
-    call = asyncio.create_task(_asked(_model(stub, "silent", timeout_s=20), streaming=True))
+    call = asyncio.create_task(_text_of(_model(stub, "silent", timeout_s=20), streaming=True))
     await asyncio.sleep(0.2)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -213,9 +213,9 @@ async def test_a_fault_hits_the_model_it_names_before_its_provider(
     seen = len(stub.seen)
     fault = Fault(target="model:openai:good", mode=mode, rate=1, delay_s=0, until=4e9)
     with pytest.raises(ModelUnavailable, match=message):
-        await _asked(_model(stub, "good"), streaming=streaming, faults=(fault,))
+        await _text_of(_model(stub, "good"), streaming=streaming, faults=(fault,))
     assert len(stub.seen) == seen
-    assert await _asked(_model(stub, "other"), streaming=streaming, faults=(fault,)) == "Hello from the stub."
+    assert await _text_of(_model(stub, "other"), streaming=streaming, faults=(fault,)) == "Hello from the stub."
 
 
 @pytest.mark.parametrize("streaming", [False, True])

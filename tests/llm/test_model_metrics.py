@@ -46,10 +46,10 @@ class Measured:
     def outcomes(self) -> dict[tuple[str, str], float]:
         """By which of the two, and how."""
         which = {self.first: "first", self.second: "second"}
-        told = {(which[model[1]], how[1]): count for (model, how), count in self.metrics.counted[MODEL_CALLS].items()}
+        counts = {(which[model[1]], how[1]): count for (model, how), count in self.metrics.counted[MODEL_CALLS].items()}
         observed = sum(len(values) for values in self.metrics.observed[MODEL_S].values())
-        assert observed == sum(told.values())
-        return told
+        assert observed == sum(counts.values())
+        return counts
 
 
 @BOTH
@@ -114,7 +114,7 @@ async def test_a_call_that_is_given_up_is_no_failure(stub: Stub) -> None:
     measured = Measured(stub, ["silent"], timeout_s=30)
     call = asyncio.create_task(measured.ask())
     await asyncio.sleep(0.3)
-    assert stub.asked(measured.first.partition(":")[2]) == 1
+    assert stub.count_requests(measured.first.partition(":")[2]) == 1
     call.cancel()
     await asyncio.wait({call})
     assert measured.outcomes() == {("first", "cancelled"): 1}

@@ -181,9 +181,9 @@ async def test_each_model_of_a_chain_has_its_own_endpoint_key_and_temperature(
     fallback = {"name": "openai:other", "base_url": stub.url, "api_key_env": "THEIR_KEY", "temperature": 0.5}
     chosen = _stub_settings(stub, "wrong-key", api_key_env="OUR_KEY", fallbacks=[fallback])
     await build_model(chosen).ainvoke("hello")
-    (first, asked), (second, fell_back) = stub.seen[-2:]
+    (first, first_body), (second, fell_back) = stub.seen[-2:]
     assert (first["authorization"], second["authorization"]) == ("Bearer sk-ours", "Bearer sk-theirs")
-    assert (asked.get("temperature"), fell_back["temperature"]) == (None, 0.5)
+    assert (first_body.get("temperature"), fell_back["temperature"]) == (None, 0.5)
 
 
 class Parrot(FakeListChatModel):

@@ -54,8 +54,8 @@ def test_what_a_tool_says_is_relayed_in_the_questions_language() -> None:
         ("OD-20240502?", '[{"at": "Oslo"}, {"at": "Rome"}]', "- at: Oslo\n- at: Rome"),
         ("OD-20240502?", "{broken", "says: {broken"),
     ]
-    for question, content, said in cases:
-        assert said in answer(question, _order("OD-20240502" if "99" not in question else "OD-20249999", content))
+    for question, content, found in cases:
+        assert found in answer(question, _order("OD-20240502" if "99" not in question else "OD-20249999", content))
 
 
 def test_results_of_several_calls_are_lines_in_their_order() -> None:
@@ -65,43 +65,43 @@ def test_results_of_several_calls_are_lines_in_their_order() -> None:
 
 def test_a_look_up_that_failed_is_reported_and_nothing_invented() -> None:
     content = "error: order_query did not answer in time"
-    said = answer("Where is OD-1?", _order("OD-1", content, "error"))
-    assert "The look-up for OD-1 failed" in said
-    assert content not in said
+    found = answer("Where is OD-1?", _order("OD-1", content, "error"))
+    assert "The look-up for OD-1 failed" in found
+    assert content not in found
     assert "失败" in answer("OD-1发货了吗", _order("OD-1", content, "error"))
 
 
 def test_one_failure_does_not_hide_the_other_result() -> None:
-    said = answer("OD-1 and OD-2?", _order("OD-1", "error: x", "error"), _order("OD-2", "OD-2: shipped"))
-    assert "OD-1 failed" in said
-    assert "OD-2: shipped" in said
+    found = answer("OD-1 and OD-2?", _order("OD-1", "error: x", "error"), _order("OD-2", "OD-2: shipped"))
+    assert "OD-1 failed" in found
+    assert "OD-2: shipped" in found
 
 
 def test_a_question_is_answered_with_the_passage_and_its_source() -> None:
-    said = answer(
+    found = answer(
         "How do I descale the kettle?", _search("How do I descale the kettle?", (1, "k.md", "Descaling", DESCALING))
     )
-    assert "two spoons of citric acid" in said
-    assert said.endswith("Sources:\n[1] k.md — Descaling")
+    assert "two spoons of citric acid" in found
+    assert found.endswith("Sources:\n[1] k.md — Descaling")
 
 
 def test_all_passages_are_named_and_the_one_that_bears_is_quoted_first() -> None:
     query = "How do I descale the kettle?"
-    said = answer(query, _search(query, (4, "apt.md", "", APT), (5, "k.md", "Descaling", DESCALING)))
-    assert _marks(said) == [4, 5]
-    assert said.index("citric acid") < said.index("Sources:")
-    assert "assume yes" not in said
-    assert "[4] apt.md" in said
+    found = answer(query, _search(query, (4, "apt.md", "", APT), (5, "k.md", "Descaling", DESCALING)))
+    assert _marks(found) == [4, 5]
+    assert found.index("citric acid") < found.index("Sources:")
+    assert "assume yes" not in found
+    assert "[4] apt.md" in found
 
 
 def test_numbers_go_on_over_several_searches_of_a_turn() -> None:
-    said = answer(
+    found = answer(
         "How do I descale the kettle? How long is the warranty of a kettle?",
         _search("How do I descale the kettle?", (1, "k.md", "Descaling", DESCALING)),
         _search("How long is the warranty?", (2, "k.md", "Warranty", "The warranty covers five years.")),
     )
-    assert _marks(said) == [1, 2]
-    assert "five years" in said
+    assert _marks(found) == [1, 2]
+    assert "five years" in found
 
 
 def test_a_table_row_and_a_block_of_code_stay_whole() -> None:
@@ -112,18 +112,18 @@ def test_a_table_row_and_a_block_of_code_stay_whole() -> None:
 
 
 def test_a_chinese_question_is_answered_from_a_chinese_passage_in_chinese() -> None:
-    said = answer("水壶怎么除垢？", _search("水壶怎么除垢?", (3, "水壶.md", "除垢", HANDBOOK)))
-    assert said.startswith("知识库中")
-    assert "柠檬酸" in said
-    assert said.endswith("来源：\n[3] 水壶.md — 除垢")
+    found = answer("水壶怎么除垢？", _search("水壶怎么除垢?", (3, "水壶.md", "除垢", HANDBOOK)))
+    assert found.startswith("知识库中")
+    assert "柠檬酸" in found
+    assert found.endswith("来源：\n[3] 水壶.md — 除垢")
 
 
 def test_a_long_passage_is_quoted_where_it_bears() -> None:
     long = " ".join(f"Sentence {number} is about nothing at all." for number in range(60))
     passage = f"{long} The seal of the pump is replaced every year. {long}"
-    said = answer("When is the pump seal replaced?", _search("When is the pump seal replaced?", (1, "p", "", passage)))
-    assert "replaced every year" in said
-    assert len(said) < 800
+    found = answer("When is the pump seal replaced?", _search("When is the pump seal replaced?", (1, "p", "", passage)))
+    assert "replaced every year" in found
+    assert len(found) < 800
 
 
 def test_passages_that_do_not_bear_on_the_question_are_not_quoted() -> None:
@@ -138,9 +138,9 @@ def test_passages_that_do_not_bear_on_the_question_are_not_quoted() -> None:
         ("How is the kettle descaled?", HANDBOOK),
     ]
     for question, passage in cases:
-        said = answer(question, _search(question, (1, "debian.md", "About", passage)))
-        assert "found nothing" in said or "没有找到" in said, question
-        assert _marks(said) == []
+        found = answer(question, _search(question, (1, "debian.md", "About", passage)))
+        assert "found nothing" in found or "没有找到" in found, question
+        assert _marks(found) == []
 
 
 def test_a_question_in_other_words_still_gets_its_passage() -> None:
@@ -155,8 +155,8 @@ def test_a_question_in_other_words_still_gets_its_passage() -> None:
 
 
 def test_an_empty_search_found_nothing() -> None:
-    for question, said in [("What is zsh?", "found nothing"), ("什么是zsh？", "没有找到")]:
-        assert said in answer(question, _search(question))
+    for question, found in [("What is zsh?", "found nothing"), ("什么是zsh？", "没有找到")]:
+        assert found in answer(question, _search(question))
 
 
 def test_an_empty_list_of_another_tool_is_no_search() -> None:
@@ -167,9 +167,9 @@ def test_an_empty_list_of_another_tool_is_no_search() -> None:
 
 
 def test_a_search_that_failed_is_reported() -> None:
-    said = answer("What is zsh?", ("knowledge_search", {"query": "zsh"}, "error: not available now", "error"))
-    assert "failed" in said
-    assert "found nothing" not in said
+    found = answer("What is zsh?", ("knowledge_search", {"query": "zsh"}, "error: not available now", "error"))
+    assert "failed" in found
+    assert "found nothing" not in found
 
 
 def test_passages_are_known_by_their_form_and_not_by_the_tool() -> None:
@@ -184,10 +184,10 @@ def test_passages_are_known_by_their_form_and_not_by_the_tool() -> None:
 
 
 def test_an_order_and_passages_are_in_one_answer() -> None:
-    said = answer(
+    found = answer(
         "Where is OD-1? How do I descale the kettle?",
         _order("OD-1", "OD-1: paid"),
         _search("How do I descale the kettle?", (1, "k.md", "", DESCALING)),
     )
-    assert said.index("OD-1: paid") < said.index("citric acid")
-    assert "[1] k.md" in said
+    assert found.index("OD-1: paid") < found.index("citric acid")
+    assert "[1] k.md" in found

@@ -128,9 +128,9 @@ def test_a_question_about_anything_else_is_searched_for_whatever_was_asked_befor
 def test_what_a_call_lacks_is_asked_for_and_then_used() -> None:
     for question in ("Where is my order?", "Has my order shipped?", "我的订单到哪了？"):
         assert FIRST in reply(question).text, question
-    asked = reply("What's the weather like?").text
-    assert asked == "I need one more detail to look this up: city (for example Paris)."
-    after: list[BaseMessage] = [HumanMessage("What's the weather like?"), AIMessage(asked)]
+    reply_text = reply("What's the weather like?").text
+    assert reply_text == "I need one more detail to look this up: city (for example Paris)."
+    after: list[BaseMessage] = [HumanMessage("What's the weather like?"), AIMessage(reply_text)]
     assert calls("Munich.", after=after) == [("get_weather", {"city": "Munich"})]
     assert calls("How do I descale the kettle?", after=after)[0][0] == "knowledge_search"
     assert "city" in reply("And in London?", after=PARIS).text
@@ -147,8 +147,8 @@ def test_which_order_was_asked_about_is_answered_from_the_window() -> None:
         ("Which order did I ask about?", "The last order you asked about is OD-20240501."),
         ("Which orders have I asked about?", "You asked about: OD-20240502, OD-20240501."),
     ]
-    for question, said in cases:
-        assert reply(question, after=SECOND_ORDER + FIRST_ORDER).text == said
+    for question, wording in cases:
+        assert reply(question, after=SECOND_ORDER + FIRST_ORDER).text == wording
     assert "nothing of the kind" in reply("Which order did I ask about first?").text
     assert "没有" in reply("我刚才问的第一个订单是哪个？").text
 
@@ -169,11 +169,11 @@ def test_small_talk_calls_nothing() -> None:
         ("你好，你能做什么？", "离线模型"),
         ("???", "could not make out"),
     ]
-    for question, said in cases:
+    for question, wording in cases:
         for after in ([], FIRST_ORDER):
             answered = reply(question, after=after)
             assert not answered.tool_calls
-            assert said in answered.text, question
+            assert wording in answered.text, question
     assert "order_query, " in reply("who are you?").text
 
 
@@ -191,9 +191,9 @@ def test_no_tool_is_named_in_the_models_code() -> None:
         assert bound["function"]["name"] not in code
 
 
-def _find(pattern: str, said: str) -> list[Any]:
+def _find(pattern: str, wording: str) -> list[Any]:
     (read,) = read_tools([tool("thing_state", "State of a thing", thing=text(pattern=pattern))])
-    return read.parameters[0].find_values(said)
+    return read.parameters[0].find_values(wording)
 
 
 def test_the_patterns_that_schemas_have_are_used() -> None:
@@ -218,7 +218,7 @@ def test_a_pattern_that_may_take_long_is_not_tried() -> None:
 
 @given(st.text(max_size=300))
 @settings(max_examples=100, deadline=None)
-def test_any_text_gets_a_reply(said: str) -> None:
+def test_any_text_gets_a_reply(wording: str) -> None:
     for after in ([], SECOND_ORDER):
-        answered = reply(said, after=after)
+        answered = reply(wording, after=after)
         assert bool(answered.tool_calls) is not bool(answered.text)

@@ -16,9 +16,9 @@ from serve_app.llm.offline import OfflineModel
 
 GIVE_UP_S = 5.0
 """Of CPU time: far above what a text costs that is read once, far below what doubles with each character."""
-ASKED = [SystemMessage("x"), HumanMessage("Where is OD-20240502?")]
+QUESTION = [SystemMessage("x"), HumanMessage("Where is OD-20240502?")]
 CALL = {"id": "call_0", "name": "order_query", "args": {"order_id": "OD-20240502"}}
-ANSWERED = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage("OD-20240502: shipped", tool_call_id="call_0")]
+ANSWERED = [*QUESTION, AIMessage("", tool_calls=[CALL]), ToolMessage("OD-20240502: shipped", tool_call_id="call_0")]
 
 
 def _models() -> list[Any]:
@@ -26,7 +26,7 @@ def _models() -> list[Any]:
 
 
 @pytest.mark.parametrize("model", _models(), ids=["bare", "guarded"])
-@pytest.mark.parametrize("messages", [ASKED, ANSWERED, [HumanMessage("who are you?")]])
+@pytest.mark.parametrize("messages", [QUESTION, ANSWERED, [HumanMessage("who are you?")]])
 async def test_a_stream_adds_up_to_the_whole_reply(model: Any, messages: list[Any]) -> None:
     bound = model.bind_tools(ALL)
     whole = await bound.ainvoke(messages)
@@ -48,7 +48,7 @@ async def test_an_answer_is_streamed_in_small_pieces() -> None:
 
 
 async def test_a_tool_call_is_streamed_as_a_call_and_usage_comes_last() -> None:
-    chunks = [chunk async for chunk in OfflineModel().bind_tools(ALL).astream(ASKED)]
+    chunks = [chunk async for chunk in OfflineModel().bind_tools(ALL).astream(QUESTION)]
     assert [call["name"] for chunk in chunks for call in chunk.tool_call_chunks] == ["order_query"]
     assert [bool(chunk.usage_metadata) for chunk in chunks][-1]
 
@@ -67,7 +67,7 @@ def test_the_same_question_gets_the_same_reply() -> None:
 
 
 def test_no_tool_is_called_where_the_caller_forbids_it_or_results_are_there() -> None:
-    assert not OfflineModel().bind_tools(ALL, tool_choice="none").invoke(ASKED).tool_calls
+    assert not OfflineModel().bind_tools(ALL, tool_choice="none").invoke(QUESTION).tool_calls
     assert not OfflineModel().bind_tools(ALL).invoke(ANSWERED).tool_calls
     assert OfflineModel().invoke(ANSWERED).text == "The look-up says: OD-20240502: shipped"
 
@@ -84,8 +84,8 @@ def test_results_of_calls_with_the_same_id_in_two_steps_are_told_apart() -> None
 def test_calls_of_one_step_that_share_an_id_keep_their_order() -> None:
     twins = [{**CALL, "args": {"order_id": "OD-7"}}, {**CALL, "args": {"order_id": "OD-8"}}]
     results = [ToolMessage(state, tool_call_id="call_0") for state in ("paid", "shipped")]
-    said = OfflineModel().invoke([*ASKED, AIMessage("", tool_calls=twins), *results]).text
-    assert said.splitlines() == ["The look-up for OD-7 says: paid", "The look-up for OD-8 says: shipped"]
+    answered = OfflineModel().invoke([*QUESTION, AIMessage("", tool_calls=twins), *results]).text
+    assert answered.splitlines() == ["The look-up for OD-7 says: paid", "The look-up for OD-8 says: shipped"]
 
 
 def test_a_conversation_that_begins_oddly_is_no_failure() -> None:
@@ -120,7 +120,7 @@ def test_the_longest_input_is_read_in_time_that_grows_with_its_length_only() -> 
 def test_a_long_passage_is_quoted_in_time_that_grows_with_its_length_only() -> None:
     for unit in ["a", "(", "1", "|", "`", "# ", "。", "a. B", "| |\n", "    x\n"]:
         content = f'[{{"n": 1, "source": "s", "title": "t", "passage": {unit * 20_000!r}}}]'.replace("'", '"')
-        messages = [*ASKED, AIMessage("", tool_calls=[CALL]), ToolMessage(content, tool_call_id="call_0")]
+        messages = [*QUESTION, AIMessage("", tool_calls=[CALL]), ToolMessage(content, tool_call_id="call_0")]
         begun = time.process_time()
         OfflineModel().bind_tools([SEARCH]).invoke(messages)
         assert time.process_time() - begun < GIVE_UP_S, unit

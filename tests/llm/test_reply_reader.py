@@ -67,13 +67,13 @@ class Provider(BaseChatModel):
         yield ChatGenerationChunk(message=AIMessageChunk(content="", **rest))
 
 
-async def _both(reply: AIMessage, size: int = 3, *said: BaseMessage) -> tuple[AIMessage, AIMessage]:
+async def _both(reply: AIMessage, size: int = 3, *more: BaseMessage) -> tuple[AIMessage, AIMessage]:
     """The reply as it comes whole, and as it comes in a stream."""
     model = GuardedModel(inner=Provider(reply=reply, size=size), timeout_s=5).bind_tools(TOOLS)
-    asked = [HumanMessage("hello"), *said]
-    whole = await model.ainvoke(asked)
+    messages = [HumanMessage("hello"), *more]
+    whole = await model.ainvoke(messages)
     streamed: Any = None
-    async for chunk in model.astream(asked):
+    async for chunk in model.astream(messages):
         if streamed is not None and chunk.response_metadata.get(RETRACTED):
             streamed = streamed.model_copy(update={"content": ""})
         streamed = chunk if streamed is None else streamed + chunk
@@ -93,8 +93,8 @@ def _meaning(reply: AIMessage) -> Any:
     )
 
 
-async def _read(reply: AIMessage, *said: BaseMessage) -> AIMessage:
-    whole, streamed = await _both(reply, 3, *said)
+async def _read(reply: AIMessage, *more: BaseMessage) -> AIMessage:
+    whole, streamed = await _both(reply, 3, *more)
     assert _meaning(whole) == _meaning(streamed)
     return whole
 
@@ -105,7 +105,7 @@ def _calling(name: str, args: dict[str, Any], finish: str = "tool_calls", **more
 
 
 async def test_calls_of_a_reply_that_did_not_end_well_are_not_made() -> None:
-    for finish, said in (
+    for finish, more in (
         ("length", "length"),
         ("MAX_TOKENS", "length"),
         ("sensitive", "content_filter"),
@@ -113,7 +113,7 @@ async def test_calls_of_a_reply_that_did_not_end_well_are_not_made() -> None:
     ):
         reply = await _read(_calling("wipe", {}, finish))
         assert (reply.tool_calls, reply.response_metadata[CUT_CALLS]) == ([], 1), finish
-        assert reply.response_metadata[FINISH] == said
+        assert reply.response_metadata[FINISH] == more
 
 
 async def test_a_reply_that_the_provider_says_broke_off_is_no_reply() -> None:
@@ -198,8 +198,8 @@ async def test_what_a_provider_says_of_each_piece_is_never_added_up() -> None:
     class Odd(Provider):
         async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
             for place, text in enumerate(("four ", "words ", "are ", "here")):
-                said = {"logprob": place / 3, "created": place, "model_name": "m" if place else None, "sure": {place}}
-                yield ChatGenerationChunk(message=AIMessageChunk(text, response_metadata=said))
+                more = {"logprob": place / 3, "created": place, "model_name": "m" if place else None, "sure": {place}}
+                yield ChatGenerationChunk(message=AIMessageChunk(text, response_metadata=more))
 
     whole: Any = None
     async for chunk in GuardedModel(inner=Odd(reply=None), timeout_s=5).astream("hello"):

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from serve_app.llm.tool_schema import MAX_DEPTH, adapt_schema
 from serve_app.values import make_tool_name
 
-KEPT = {
+KEYWORDS = {
     "type",
     "description",
     "enum",
@@ -56,7 +56,7 @@ JUNK = st.recursive(
 
 
 def _check_subset(schema: Any, depth: int = 1) -> None:
-    assert schema.keys() <= KEPT
+    assert schema.keys() <= KEYWORDS
     assert schema["type"] in TYPES
     assert depth <= MAX_DEPTH + 1
     if "enum" in schema:

@@ -119,9 +119,9 @@ def _running(command: list[str], url: str, env: dict[str, str] | None = None) ->
             yield
         finally:
             server.terminate()
-            _, said = server.communicate(timeout=20)
+            _, output = server.communicate(timeout=20)
             if server.returncode not in {0, -15}:
-                print(said.decode())
+                print(output.decode())
 
 
 def _ready(url: str) -> bool:

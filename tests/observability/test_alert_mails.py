@@ -123,14 +123,14 @@ def _held_back(manager: str, louder: dict[str, str], other: dict[str, str]) -> b
     with httpx.Client(trust_env=False) as client:
         client.post(url, json=[{"labels": louder}, {"labels": other}]).raise_for_status()
 
-        def listed() -> dict[str, list[str]]:
+        def inhibitions() -> dict[str, list[str]]:
             return {each["labels"]["alertname"]: each["status"]["inhibitedBy"] for each in client.get(url).json()}
 
-        wait_until(lambda: {louder["alertname"], other["alertname"]} <= set(listed()), 5, "both are there")
-        held_back = bool(listed()[other["alertname"]])
+        wait_until(lambda: {louder["alertname"], other["alertname"]} <= set(inhibitions()), 5, "both are there")
+        held_back = bool(inhibitions()[other["alertname"]])
         over = {"startsAt": "2020-01-01T00:00:00Z", "endsAt": "2020-01-01T00:00:01Z"}
         client.post(url, json=[{"labels": louder, **over}, {"labels": other, **over}]).raise_for_status()
-        wait_until(lambda: not listed(), 5, "both are over")
+        wait_until(lambda: not inhibitions(), 5, "both are over")
     return held_back
 
 

@@ -51,10 +51,10 @@ def test_a_panel_has_a_title_a_description_a_unit_a_legend_and_the_data_source_o
 def test_a_legend_names_labels_that_its_query_keeps(path: Path) -> None:
     for panel in panels(path):
         for target in panel["targets"]:
-            kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
+            grouped_by = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
             levels = {part for level in re.findall(r"\b(\w+):serve_app_", target["expr"]) for part in level.split("_")}
             scrape = {"instance", "node"}
-            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept | levels | scrape, panel["title"]
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= grouped_by | levels | scrape, panel["title"]
 
 
 @each_dashboard

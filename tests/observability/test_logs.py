@@ -131,9 +131,9 @@ def test_a_long_line_is_cut() -> None:
     long = {"run_id": "r", "query": "x" * 5000, "exc_text": "y" * 5000 + "the end"}
     run_logs.handle(logging.makeLogRecord({"name": "serve_app.x", "msg": "step", **long}))
     [(_, _, line)] = run_logs.drain()
-    told = json.loads(line)
-    assert len(told["query"]) == len(told["exception"]) == MAX_CHARACTERS + 1
-    assert told["exception"].endswith("the end")
+    record = json.loads(line)
+    assert len(record["query"]) == len(record["exception"]) == MAX_CHARACTERS + 1
+    assert record["exception"].endswith("the end")
 
 
 def test_what_a_tool_prints_is_masked_line_by_line_however_it_is_written() -> None:

@@ -22,13 +22,13 @@ Series = tuple[str, str, int]
 
 def page(series: Iterable[Series], alive: Iterable[str] = ()) -> str:
     """As Ray writes it; each writer is there once."""
-    told = [f'{ALIVE}{{WorkerId="w",replica="{each}"}} 5.0' for each in alive]
+    samples = [f'{ALIVE}{{WorkerId="w",replica="{each}"}} 5.0' for each in alive]
     counted = [
         f'{TURNS}{{Component="core_worker",WorkerId="{writer}",replica="{replica}",status="success"}} {value}.0'
         for writer, replica, value in series
     ]
     return "\n".join(
-        [f"# TYPE {ALIVE} gauge", *told, f"# HELP {TURNS} Turns.", f"# TYPE {TURNS} counter", *counted, ""]
+        [f"# TYPE {ALIVE} gauge", *samples, f"# HELP {TURNS} Turns.", f"# TYPE {TURNS} counter", *counted, ""]
     )
 
 

@@ -140,9 +140,9 @@ JSON = st.recursive(
 @settings(max_examples=50, deadline=None)
 @given(JSON)
 def test_a_json_value_loses_its_secrets(value: object) -> None:
-    told = json.dumps(PLAIN.redact_value(value), ensure_ascii=False)
+    redacted = json.dumps(PLAIN.redact_value(value), ensure_ascii=False)
     for secret in SECRETS.values():
-        assert json.dumps(secret, ensure_ascii=False)[1:-1] not in told
+        assert json.dumps(secret, ensure_ascii=False)[1:-1] not in redacted
 
 
 def test_a_number_that_is_a_phone_is_masked_and_another_stays_a_number() -> None:

@@ -1,4 +1,4 @@
-"""Do the usual variables say where traces go, and is nothing imported where they say nothing?"""
+"""The usual variables choose trace targets, and without them nothing is imported."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ def test_a_trace_that_a_small_share_keeps_a_larger_one_keeps_too(trace_id: str, 
 def test_the_share_that_is_exported_of_many_is_the_one_that_is_configured(share: float) -> None:
     many = 20_000
     ids = (f"{'5' * 18}{(0x9E3779B97F4A7D * n) % 16**14:014x}" for n in range(many))  # only the end is random in some
-    kept = sum(traceparent.is_sampled(TraceOrigin(each, "", sampled=False), share) for each in ids)
-    assert abs(kept / many - share) < 0.01
+    sampled = sum(traceparent.is_sampled(TraceOrigin(each, "", sampled=False), share) for each in ids)
+    assert abs(sampled / many - share) < 0.01
 
 
 def test_failed_and_degraded_turns_are_kept_though_they_are_not_sampled() -> None:

@@ -75,7 +75,7 @@ class InProcessAgent:
 
     async def ask(self, text: str, session: str, *, stream: bool) -> TurnResponse:
         """Runs one turn; returns all that its client received."""
-        asked = Context(
+        turn_context = Context(
             request_id=uuid4().hex,
             run_id=uuid4().hex,
             session_id=session,
@@ -84,7 +84,7 @@ class InProcessAgent:
         )
         request = ChatRequest(user_input=text, session_id=session, stream=stream)
         begun = time.monotonic()
-        events = [event.data async for event in self.host.follow(asked, request, 0)]
+        events = [event.data async for event in self.host.follow(turn_context, request, 0)]
         took_s = time.monotonic() - begun
         tokens = [each for each in events if isinstance(each, Token)]
         streamed = ""
@@ -103,7 +103,7 @@ class InProcessAgent:
         others = [self.ask(NEXT, f"{turn}-{each}", stream=False) for each in range(2 * kind.harms)]
         response, *beside = await asyncio.gather(self.ask(user, turn, stream=stream), *others)
         after = await self.ask(NEXT, turn, stream=not stream)
-        refused = [str(found) for asked, found in self.provider.refused if asked == user]
+        refused = [str(found) for sent, found in self.provider.refused if sent == user]
         tries = self.provider.tries(user)
         return PlayedTurn(kind, turn, stream, response, after, read_deeds(turn), tries, tuple(refused), beside)
 

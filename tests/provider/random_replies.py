@@ -97,7 +97,7 @@ class Plan:
         named = self.bookings if self.shape == "named" else ()
         return [f"book {each.seats}" for each in named if each.form == "two" and each.name in MEANS_BOOK] * 2
 
-    def said(self, turn: str) -> ModelReply:
+    def reply_of(self, turn: str) -> ModelReply:
         """The reply for a turn."""
         calls = [each.call(turn, self._id(place)) for place, each in enumerate(self.bookings)]
         message: Json = {"role": "assistant", "content": self._content()}
@@ -109,7 +109,7 @@ class Plan:
     def reply(self, ask: ModelRequest, turn: str) -> HttpReply:
         if ask.step:
             return streamed(closing_reply(ask)) if ask.stream else whole(closing_reply(ask))
-        made = streamed(self.said(turn), self.framing) if ask.stream else whole(self.said(turn))
+        made = streamed(self.reply_of(turn), self.framing) if ask.stream else whole(self.reply_of(turn))
         if self.cut_at is None or (self.mends and ask.number):
             return made
         return cut(made, int(self.cut_at * sum(map(len, made.pieces))), self.ends)

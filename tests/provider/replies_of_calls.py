@@ -77,8 +77,8 @@ IDS = [
 
 def _again_with_one_id(ask: ModelRequest, turn: str) -> HttpReply:
     """The ids begin anew with each step, as Kimi's do."""
-    said = closing_reply(ask) if ask.step > 1 else calls(call("look_up", (OWL, ELK)[ask.step], "look_up:0"))
-    return streamed(said) if ask.stream else whole(said)
+    made = closing_reply(ask) if ask.step > 1 else calls(call("look_up", (OWL, ELK)[ask.step], "look_up:0"))
+    return streamed(made) if ask.stream else whole(made)
 
 
 STEPS = [
@@ -133,8 +133,8 @@ def _inseparable(ask: ModelRequest, turn: str) -> HttpReply:
     first, second = (_booking(turn, seats)["function"]["arguments"] for seats in (1, 2))
     for at in range(0, len(first), 8):
         parts += [piece(first[at : at + 8], index=0), piece(second[at : at + 8], index=0)]
-    said = closing_reply(ask) if ask.step else calls(_booking(turn, 1), deltas=pieces(*parts))
-    return streamed(said)
+    made = closing_reply(ask) if ask.step else calls(_booking(turn, 1), deltas=pieces(*parts))
+    return streamed(made)
 
 
 BOOKED = expect_calls(("book", "ok"), deeds=("book 1",))
@@ -214,21 +214,21 @@ def _needs_reasoning(ask: ModelRequest, turn: str) -> HttpReply:
         if each.get("tool_calls") and not each.get("reasoning_content"):
             return error(400, "reasoning_content is missing in assistant tool call message")
     thought = {"role": "assistant", "content": "", "reasoning_content": "MUSING", "tool_calls": [call("look_up", OWL)]}
-    said = closing_reply(ask) if ask.step else ModelReply(message=thought, finish="tool_calls")
-    return streamed(said) if ask.stream else whole(said)
+    made = closing_reply(ask) if ask.step else ModelReply(message=thought, finish="tool_calls")
+    return streamed(made) if ask.stream else whole(made)
 
 
 def _loops(ask: ModelRequest, turn: str) -> HttpReply:
     """Calls for as long as it has tools."""
-    said = calls(call("look_up", OWL, f"c{ask.step}")) if ask.body.get("tools") else text("Enough.")
-    return streamed(said) if ask.stream else whole(said)
+    made = calls(call("look_up", OWL, f"c{ask.step}")) if ask.body.get("tools") else text("Enough.")
+    return streamed(made) if ask.stream else whole(made)
 
 
 def _after_the_end(ask: ModelRequest, turn: str) -> HttpReply:
     """The call comes after the chunk that says `stop`, as some gateways of Gemini's send it."""
     if ask.step or not ask.stream:
-        said = closing_reply(ask) if ask.step else calls(call("look_up", OWL))
-        return streamed(said) if ask.stream else whole(said)
+        made = closing_reply(ask) if ask.step else calls(call("look_up", OWL))
+        return streamed(made) if ask.stream else whole(made)
     return events(
         [chunk({"role": "assistant"}, "stop"), chunk({"tool_calls": [{"index": 0, **call("look_up", OWL)}]}, "stop")]
     )

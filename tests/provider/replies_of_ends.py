@@ -212,8 +212,8 @@ def _small(ask: ModelRequest, turn: str) -> HttpReply:
     """A model that reads 60,000 characters, after a tool has said more."""
     if sum(len(str(each.get("content"))) for each in ask.messages) > 60_000:
         return error(400, "This model's maximum context length is 16000 tokens.", "context_length_exceeded")
-    said = closing_reply(ask) if ask.step else calls(call("refund", {"turn": turn, "amount": 3}))
-    return streamed(said) if ask.stream else whole(said)
+    made = closing_reply(ask) if ask.step else calls(call("refund", {"turn": turn, "amount": 3}))
+    return streamed(made) if ask.stream else whole(made)
 
 
 PARAMETERS = [

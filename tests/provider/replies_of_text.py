@@ -131,8 +131,8 @@ LETTERS = [
 def _framed(
     name: str, framing: Framing, *right: ExpectedTurn, deltas: tuple[Json, ...] | None = None, **more: Any
 ) -> ReplyKind:
-    said = text(WORDS, deltas=deltas or _in_deltas(WORDS[:9], WORDS[9:]))
-    return make_kind(name, lambda turn: said, *(right or (SAYS_WORDS,)), framing=framing, **more)
+    made = text(WORDS, deltas=deltas or _in_deltas(WORDS[:9], WORDS[9:]))
+    return make_kind(name, lambda turn: made, *(right or (SAYS_WORDS,)), framing=framing, **more)
 
 
 def _spaced(ask: ModelRequest, turn: str) -> HttpReply:

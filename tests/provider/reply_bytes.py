@@ -89,11 +89,11 @@ def piece(arguments: str, **more: Any) -> Json:
     return {**more, "function": {"arguments": arguments}}
 
 
-def whole(said: ModelReply) -> HttpReply:
+def whole(reply: ModelReply) -> HttpReply:
     """The reply as one JSON body."""
-    choice = {"index": 0, "message": said.message, "finish_reason": said.finish}
+    choice = {"index": 0, "message": reply.message, "finish_reason": reply.finish}
     body = {"id": "r1", "object": "chat.completion", "created": 1, "model": "stub", "choices": [choice]}
-    return json_reply(_without_absent({**body, "usage": said.usage}))
+    return json_reply(_without_absent({**body, "usage": reply.usage}))
 
 
 def json_reply(body: Json | list[Any], status: int = 200, **more: Any) -> HttpReply:
@@ -107,22 +107,22 @@ def error(
     return json_reply({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, **more)
 
 
-def streamed(said: ModelReply, framing: Framing = PLAIN) -> HttpReply:
+def streamed(reply: ModelReply, framing: Framing = PLAIN) -> HttpReply:
     """The reply as server-sent events."""
-    return events(chunks(said, framing), framing)
+    return events(chunks(reply, framing), framing)
 
 
-def chunks(said: ModelReply, framing: Framing = PLAIN) -> list[Json | str]:
+def chunks(reply: ModelReply, framing: Framing = PLAIN) -> list[Json | str]:
     """The objects of a stream; those that a framing adds come last."""
-    deltas = list(said.deltas if said.deltas is not None else _deltas(said.message))
-    usage = said.usage if said.repeats_usage else ABSENT
+    deltas = list(reply.deltas if reply.deltas is not None else _deltas(reply.message))
+    usage = reply.usage if reply.repeats_usage else ABSENT
     sent = [chunk(delta, usage=usage) for delta in deltas]
     if framing.finish_with_last and sent:
-        sent[-1]["choices"][0]["finish_reason"] = said.finish
+        sent[-1]["choices"][0]["finish_reason"] = reply.finish
     else:
-        sent.append(chunk({}, said.finish, usage))
-    if not said.repeats_usage and said.usage is not ABSENT:
-        sent.append({**chunk({}, usage=said.usage), "choices": []})
+        sent.append(chunk({}, reply.finish, usage))
+    if not reply.repeats_usage and reply.usage is not ABSENT:
+        sent.append({**chunk({}, usage=reply.usage), "choices": []})
     return [*sent, *framing.extra]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from strict_provider import HttpReply, ModelRequest
 
-ASKED = re.compile(r"reply as (\S+) in (\S+)")
+INPUT = re.compile(r"reply as (\S+) in (\S+)")
 NEXT = "and now?"
 """The message after that of a kind; it is answered in plain text."""
 NEXT_ANSWER = "All is well."
@@ -99,8 +99,8 @@ def answer_by_kind(kinds: Iterable[ReplyKind]) -> Callable[[ModelRequest], HttpR
     by_name = {each.name: each for each in kinds}
 
     def answer(ask: ModelRequest) -> HttpReply:
-        asked = ASKED.search(ask.user)
-        return by_name[asked[1]].answer(ask, asked[2]) if asked else plain_reply(ask, NEXT_ANSWER)
+        match = INPUT.search(ask.user)
+        return by_name[match[1]].answer(ask, match[2]) if match else plain_reply(ask, NEXT_ANSWER)
 
     return answer
 

@@ -78,7 +78,7 @@ class StrictProvider:
 
     answer: Callable[[ModelRequest], HttpReply]
     url: str = ""
-    asked: list[ModelRequest] = field(default_factory=list)
+    requests: list[ModelRequest] = field(default_factory=list)
     refused: list[tuple[str, list[str]]] = field(default_factory=list)
     """User message and violations of each request that OpenAI would refuse."""
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -127,7 +127,7 @@ class StrictProvider:
         ask = ModelRequest(body, headers, 0)
         ask = replace(ask, number=self.counts[ask.user, ask.step])
         self.counts[ask.user, ask.step] += 1
-        self.asked.append(ask)
+        self.requests.append(ask)
         if found := find_violations(body):
             self.refused.append((ask.user, found))
             error = {"message": "Invalid: " + "; ".join(found), "type": "invalid_request_error", "code": None}

@@ -23,8 +23,8 @@ SECOND = "The second one answers."
 FALLBACKS = [{"name": "openai:second", "timeout_s": 5}]
 
 
-def _framed(ask: ModelRequest, said: ModelReply) -> HttpReply:
-    return streamed(said) if ask.stream else whole(said)
+def _framed(ask: ModelRequest, model_reply: ModelReply) -> HttpReply:
+    return streamed(model_reply) if ask.stream else whole(model_reply)
 
 
 FIRSTS: dict[str, tuple[First, int]] = {
@@ -66,10 +66,10 @@ async def test_the_fallback_answers_for_a_first_model_that_cannot(pair: InProces
         session = name.replace(" ", "-")
         response = await pair.ask(name, session, stream=stream)
         after = await pair.ask(NEXT, session, stream=stream)
-        asked = sum(each.user == name and each.body["model"] == "odd" for each in pair.provider.asked)
+        odd_requests = sum(each.user == name and each.body["model"] == "odd" for each in pair.provider.requests)
         seen = response.body.get("result"), response.body.get("degraded"), after.outcome
-        if seen != (SECOND, ["model"], "success") or asked > most:
-            found[name] = (response.body, after.body, asked)
+        if seen != (SECOND, ["model"], "success") or odd_requests > most:
+            found[name] = (response.body, after.body, odd_requests)
     assert not found
     assert not pair.provider.refused
     assert not pair.provider.failures
@@ -79,12 +79,12 @@ async def test_a_call_of_the_first_model_is_told_to_the_second_one_in_a_form_tha
     pair: InProcessAgent,
 ) -> None:
     thought = {"reasoning_content": "MUSING", "tool_calls": [call("look_up", OWL, "chatcmpl-tool-" + "7e" * 20)]}
-    said = ModelReply(message={"role": "assistant", "content": None, **thought}, finish="tool_calls")
+    model_reply = ModelReply(message={"role": "assistant", "content": None, **thought}, finish="tool_calls")
 
     def answer(ask: ModelRequest) -> HttpReply:
         if ask.body["model"] == "second":
             return _framed(ask, closing_reply(ask))
-        return error(503, "busy") if ask.step else _framed(ask, said)
+        return error(503, "busy") if ask.step else _framed(ask, model_reply)
 
     pair.provider.answer = answer
     response = await pair.ask("look the owl up", "s", stream=True)

@@ -38,8 +38,8 @@ class TurnResponse:
         if "error" in body:
             return f"{self.outcome}, retryable {body['error']['retryable']}"
         calls = [(each["name"], each["arguments"], each["status"]) for each in body["tool_calls"]]
-        said = [self.outcome, body["result"], body["degraded"], body["finish_reason"], calls]
-        return json.dumps(said, ensure_ascii=False, sort_keys=True).replace(turn, "TURN")
+        seen = [self.outcome, body["result"], body["degraded"], body["finish_reason"], calls]
+        return json.dumps(seen, ensure_ascii=False, sort_keys=True).replace(turn, "TURN")
 
 
 @dataclass(frozen=True, slots=True)

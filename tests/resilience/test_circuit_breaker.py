@@ -62,16 +62,16 @@ class Usage(RuleBasedStateMachine):
 
     @precondition(lambda self: self.open_calls)
     @rule()
-    def call_is_never_heard_of(self) -> None:
+    def call_never_ends(self) -> None:
         self.open_calls.pop()
 
     @precondition(lambda self: self.open_calls)
     @rule(which=st.integers(0, 5))
-    def call_is_given_up(self, which: int) -> None:
-        asked_at = self.open_calls.pop(which % len(self.open_calls))
+    def call_is_cancelled(self, which: int) -> None:
+        begun_at = self.open_calls.pop(which % len(self.open_calls))
         before = self.breaker
-        self.breaker = self.breaker.on_cancel(asked_at)
-        assert self.breaker == before or before.probed_at == asked_at == self.last_probe
+        self.breaker = self.breaker.on_cancel(begun_at)
+        assert self.breaker == before or before.probed_at == begun_at == self.last_probe
         self.last_probe = float("-inf") if self.breaker != before else self.last_probe
 
     @invariant()

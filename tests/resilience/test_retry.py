@@ -61,11 +61,11 @@ async def test_no_wait_is_begun_that_would_end_past_the_deadline() -> None:
 
 async def test_what_is_insisted_on_is_tried_until_it_comes_and_each_failure_is_told() -> None:
     failures = [ValueError(str(number)) for number in range(8)]
-    flaky, told = Flaky(*failures), []
-    assert await retry_forever(flaky, told.append) == "done"
+    flaky, errors = Flaky(*failures), []
+    assert await retry_forever(flaky, errors.append) == "done"
     waits = [later - earlier for earlier, later in zip(flaky.at, flaky.at[1:], strict=False)]
     assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
-    assert told == failures
+    assert errors == failures
 
 
 async def test_polling_ends_with_the_first_true_reply_and_its_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:

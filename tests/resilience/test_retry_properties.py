@@ -71,16 +71,16 @@ async def _outcome(coroutine: Coroutine[None, None, str]) -> str | type[Exceptio
 @settings(deadline=None)
 @given(tries, st.integers(1, 6), st.floats(0, 60))
 def test_a_retry_keeps_its_attempts_its_waits_and_the_deadline(
-    told: list[tuple[float, type[Exception]]], attempts: int, left_s: float
+    failures: list[tuple[float, type[Exception]]], attempts: int, left_s: float
 ) -> None:
-    call = Flaky(told)
+    call = Flaky(failures)
     outcome = _in_virtual_time(_outcome(retry(call, attempts, left_s, TRANSIENT)))
     made = len(call.spans)
     assert 1 <= made <= attempts
     assert all(WAIT_MIN_S - 1e-3 <= wait_s <= WAIT_MAX_S + 1e-3 for wait_s in call.waits_s)
     assert call.waits_s == sorted(call.waits_s, key=lambda wait_s: round(wait_s, 3))
     assert all(begun < left_s for begun, _ in call.spans[1:]), "no try begins past the deadline"
-    errors = [error for _, error in told[:made]]
+    errors = [error for _, error in failures[:made]]
     assert all(issubclass(error, TRANSIENT) for error in errors[: made - 1])
     assert outcome == (errors[-1] if len(errors) == made else "done")
 
@@ -97,9 +97,9 @@ def test_a_retry_gives_up_no_sooner_than_it_must(attempts: int, left_s: float) -
 @settings(deadline=None)
 @given(st.integers(0, 12))
 def test_what_is_insisted_on_waits_longer_and_longer_up_to_its_most(failures: int) -> None:
-    call, told = Flaky([(0, ValueError)] * failures), list[BaseException | None]()
-    assert _in_virtual_time(retry_forever(call, told.append)) == "done"
-    assert len(told) == failures
+    call, errors = Flaky([(0, ValueError)] * failures), list[BaseException | None]()
+    assert _in_virtual_time(retry_forever(call, errors.append)) == "done"
+    assert len(errors) == failures
     expected = [min(FOREVER_MIN_S * 2.0**made, FOREVER_MAX_S) for made in range(failures)]
     assert call.waits_s == pytest.approx(expected, abs=1e-3)
 
@@ -107,10 +107,10 @@ def test_what_is_insisted_on_waits_longer_and_longer_up_to_its_most(failures: in
 @settings(deadline=None)
 @given(tries, st.floats(0, 3))
 def test_what_is_outlasted_is_tried_at_least_once_and_not_after_its_time(
-    told: list[tuple[float, type[Exception]]], timeout_s: float
+    failures: list[tuple[float, type[Exception]]], timeout_s: float
 ) -> None:
-    call = Flaky(told)
+    call = Flaky(failures)
     outcome = _in_virtual_time(_outcome(retry_until(call, timeout_s, ConnectionError)))
     assert call.waits_s == pytest.approx([UNTIL_PAUSE_S] * len(call.waits_s), abs=1e-3)
     assert all(ended < timeout_s for _, ended in call.spans[:-1])
-    assert outcome == (told[len(call.spans) - 1][1] if len(call.spans) <= len(told) else "done")
+    assert outcome == (failures[len(call.spans) - 1][1] if len(call.spans) <= len(failures) else "done")

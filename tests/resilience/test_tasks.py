@@ -53,8 +53,8 @@ async def test_who_gives_up_leaves_the_work_to_the_next_one() -> None:
 async def test_a_failure_reaches_all_who_wait_and_the_next_one_tries_again() -> None:
     work = Work(failures=1)
     shared = SingleFlight(work.do)
-    told = await asyncio.gather(*(shared.run() for _ in range(3)), return_exceptions=True)
-    assert [type(each) for each in told] == [ConnectionError] * 3
+    results = await asyncio.gather(*(shared.run() for _ in range(3)), return_exceptions=True)
+    assert [type(each) for each in results] == [ConnectionError] * 3
     await shared.run()
     assert work.begun == 2
 

@@ -168,7 +168,7 @@ class Table:
         return [exchange["messages"][0]["content"] for exchange in exchanges]
 
     def requests(self) -> tuple[int, int, int]:
-        return self.stub.asked(PRIMARY), self.stub.asked(FALLBACK), self.upstream.looked_up
+        return self.stub.count_requests(PRIMARY), self.stub.count_requests(FALLBACK), self.upstream.looked_up
 
     def replicas(self) -> list[psutil.Process]:
         return self.service.processes(f"ServeReplica:{NAME}:Tools")

@@ -85,11 +85,11 @@ class Watched:
 
     def cancelled(self) -> None:
         """A turn that is cancelled while its model is silent."""
-        requests_before = self.stub.asked(FIRST)
+        requests_before = self.stub.count_requests(FIRST)
         body = {"user_input": "be silent", "session_id": self._session()}
         with self.service.client() as client:
             run_id = client.post("/agent/chat", json=body, headers={"Prefer": "respond-async"}).json()["run_id"]
-            wait_until(lambda: self.stub.asked(FIRST) > requests_before, 10, "the model is asked")
+            wait_until(lambda: self.stub.count_requests(FIRST) > requests_before, 10, "the model is asked")
             assert client.post(f"/agent/runs/{run_id}/cancel").json()["status"] == "cancelled"
 
     def counts(self, votes: int = 0) -> Counts:

@@ -33,7 +33,7 @@ CHANGE_S = 2.0
 
 
 @contextlib.asynccontextmanager
-async def kept_up(access: ApiKeyCache) -> AsyncIterator[ApiKeyCache]:
+async def refreshing(access: ApiKeyCache) -> AsyncIterator[ApiKeyCache]:
     task = asyncio.create_task(access.refresh_forever())
     try:
         yield access
@@ -44,9 +44,9 @@ async def kept_up(access: ApiKeyCache) -> AsyncIterator[ApiKeyCache]:
             await task
 
 
-async def until(told: Callable[[], bool], seconds: float = CHANGE_S) -> float:
+async def until(condition: Callable[[], bool], seconds: float = CHANGE_S) -> float:
     begun = time.monotonic()
-    while not told():
+    while not condition():
         assert time.monotonic() - begun < seconds
         await asyncio.sleep(0.01)
     return time.monotonic() - begun
@@ -114,7 +114,7 @@ async def test_without_an_operators_key_the_empty_one_is_nobodys(redis: Redis) -
 
 
 async def test_what_one_process_changes_all_others_know_within_two_seconds(redis: Redis, book: ApiKeyStore) -> None:
-    async with kept_up(ApiKeyCache(redis)) as there, kept_up(ApiKeyCache(redis)) as elsewhere:
+    async with refreshing(ApiKeyCache(redis)) as there, refreshing(ApiKeyCache(redis)) as elsewhere:
         made = await book.create(ORDER)
         for access in (there, elsewhere):
             await until(lambda access=access: access._snapshot is not None and access.find_caller(made.key) is not None)
@@ -200,7 +200,7 @@ async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is
         client = create_redis_client(RedisSettings(timeout_s=0.3), f"redis://127.0.0.1:{proxy.port}/0")
         book = ApiKeyStore(redis, ApiKeyCache(redis))
         made = await book.create(ORDER)
-        async with kept_up(ApiKeyCache(client, metrics=metrics)) as access:
+        async with refreshing(ApiKeyCache(client, metrics=metrics)) as access:
             await until(lambda: access._snapshot is not None)
             proxy.silent = True
             await until(lambda: bool(captured_logs.of("redis_unavailable")), 4)
@@ -220,7 +220,7 @@ async def test_who_changes_keys_while_redis_is_away_is_told() -> None:
         redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free.getsockname()[1]}/0")
     book = ApiKeyStore(redis, ApiKeyCache(redis))
     id_ = "0" * 16
-    for asked in (
+    for call in (
         book.create(ORDER),
         book.list_keys(),
         book.revoke(id_),
@@ -229,5 +229,5 @@ async def test_who_changes_keys_while_redis_is_away_is_told() -> None:
         book.put_tenant("a", LIMITS),
     ):
         with pytest.raises(StoreUnavailable):
-            await asked
+            await call
     await redis.aclose()

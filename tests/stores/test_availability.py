@@ -23,10 +23,10 @@ class Store:
 
     takes_s: float = 0
     back: bool = False
-    asked: int = 0
+    calls: int = 0
 
     async def __call__(self) -> str:
-        self.asked += 1
+        self.calls += 1
         if not self.back:
             await asyncio.sleep(self.takes_s)
             raise StoreUnavailable("away")
@@ -45,9 +45,9 @@ async def test_it_is_waited_for_once_however_it_fails(takes_s: float) -> None:
     availability, store = RedisAvailability(), Store(takes_s)
     assert await _failed(availability, store) == pytest.approx(MAX_WAIT_S, abs=0.11)
     assert availability.is_away
-    asked = store.asked
+    calls_before = store.calls
     assert await _failed(availability, store) == pytest.approx(min(takes_s, AWAY_TIMEOUT_S), abs=0.01)
-    assert store.asked == asked + 1
+    assert store.calls == calls_before + 1
 
 
 async def test_whoever_finds_it_back_says_so_for_all() -> None:
@@ -64,15 +64,15 @@ async def test_a_call_may_have_less_patience_than_others() -> None:
     availability, store = RedisAvailability(), Store()
     with pytest.raises(StoreUnavailable):
         await availability.call_until(store, 0)
-    assert (store.asked, availability.is_away) == (1, False)
+    assert (store.calls, availability.is_away) == (1, False)
 
 
 async def test_one_corrupt_key_does_not_say_that_redis_is_away_and_is_not_asked_for_again() -> None:
-    availability, asked = RedisAvailability(MAX_WAIT_S), 0
+    availability, calls = RedisAvailability(MAX_WAIT_S), 0
 
     async def corrupt() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         raise StoreCorrupt("no hash")
 
     for number in range(1, 4):
@@ -81,7 +81,7 @@ async def test_one_corrupt_key_does_not_say_that_redis_is_away_and_is_not_asked_
                 await attempt(corrupt)
         await asyncio.sleep(MAX_WAIT_S + 1)
         assert not availability.is_away
-        assert asked == 2 * number
+        assert calls == 2 * number
 
 
 async def test_callers_that_can_do_without_redis_skip_it_but_for_one_in_each_second() -> None:

@@ -41,11 +41,11 @@ async def test_a_fault_replaces_the_one_of_the_same_target(redis: Redis) -> None
 
 async def test_faults_are_cleared_one_by_one_or_all(redis: Redis) -> None:
     board = FaultStore(redis)
-    kept = [fault(target) for target in ("embedding", "model", "retriever")]
-    for each in kept:
+    stored = [fault(target) for target in ("embedding", "model", "retriever")]
+    for each in stored:
         await board.put(each)
     await board.clear("model")
-    assert await board.active_faults() == (kept[0], kept[2])
+    assert await board.active_faults() == (stored[0], stored[2])
     await board.clear(None)
     assert await board.active_faults() == await board.list_faults() == ()
 
@@ -77,9 +77,9 @@ async def test_no_fault_is_in_force_while_redis_is_away_and_who_asks_for_them_is
         redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free.getsockname()[1]}/0")
     board = FaultStore(redis)
     assert await board.active_faults() == ()
-    for asked in (board.list_faults(), board.put(fault()), board.clear(None)):
+    for call in (board.list_faults(), board.put(fault()), board.clear(None)):
         with pytest.raises(StoreUnavailable):
-            await asked
+            await call
     await redis.aclose()
 
 

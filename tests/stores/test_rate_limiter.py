@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class Told:
+class FixedLimits:
     """Tells the limits that it is given for a tenant."""
 
     def __init__(self, **limits: RateLimits) -> None:
@@ -34,8 +34,8 @@ class Told:
 FIFTY = RateLimits(turns_per_minute=50, turns_burst=50)
 
 
-def _limiter(redis: Redis, tenants: Told | None = None, **settings: RateLimits) -> RateLimiter:
-    return RateLimiter(redis, LimitSettings(**settings), tenants or Told())
+def _limiter(redis: Redis, tenants: FixedLimits | None = None, **settings: RateLimits) -> RateLimiter:
+    return RateLimiter(redis, LimitSettings(**settings), tenants or FixedLimits())
 
 
 def _caller(tenant: str = "t", key_id: str = "", **limits: float) -> Caller:
@@ -43,8 +43,8 @@ def _caller(tenant: str = "t", key_id: str = "", **limits: float) -> Caller:
 
 
 async def _let_through(limiter: RateLimiter, caller: Caller, times: int) -> int:
-    asked = await asyncio.gather(*(limiter.take_turn(caller) for _ in range(times)), return_exceptions=True)
-    refused = [each for each in asked if isinstance(each, BaseException)]
+    outcomes = await asyncio.gather(*(limiter.take_turn(caller) for _ in range(times)), return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, BaseException)]
     assert all(isinstance(each, RateLimited) for each in refused), refused
     return times - len(refused)
 
@@ -83,7 +83,7 @@ async def test_each_key_has_its_own_and_all_of_a_tenant_share_the_tenants(redis)
 
 
 async def test_what_is_set_for_one_tenant_or_key_takes_the_place_of_the_default_at_once(redis):
-    tenants = Told()
+    tenants = FixedLimits()
     limiter = _limiter(redis, tenants, tenant=RateLimits(turns_per_minute=1), key=RateLimits(turns_per_minute=100))
     assert await _let_through(limiter, _caller(), 20) == 1
     tenants.limits["t"] = RateLimits(turns_per_minute=10)
@@ -155,7 +155,7 @@ async def test_while_redis_is_away_all_pass_at_once_and_it_is_counted_and_told_o
     metrics = InMemoryMetrics()
     async with proxied(redis_url) as proxy:
         redis = create_redis_client(RedisSettings(timeout_s=0.2), f"redis://127.0.0.1:{proxy.port}/0")
-        limiter = RateLimiter(redis, LimitSettings(tenant=FIFTY), Told(), metrics)
+        limiter = RateLimiter(redis, LimitSettings(tenant=FIFTY), FixedLimits(), metrics)
         await limiter.take_turn(_caller())
         proxy.silent = True
         begun = time.monotonic()

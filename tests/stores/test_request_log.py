@@ -49,11 +49,11 @@ async def writing(redis: Redis) -> AsyncIterator[RequestLogStore]:
     await cancel_and_wait(task)
 
 
-async def found(store: RequestLogStore, asked: Context, request_id: str = "q") -> RequestLogLines:
+async def found(store: RequestLogStore, caller_context: Context, request_id: str = "q") -> RequestLogLines:
     async with asyncio.timeout(5):
         while True:
             try:
-                return await store.read(asked, request_id)
+                return await store.read(caller_context, request_id)
             except NotFound:
                 await asyncio.sleep(0.01)
 
@@ -84,14 +84,14 @@ async def test_tenants_read_their_own_and_operators_those_without_a_key_too(redi
         store.add_line(UNKNOWN_TENANT, "nobody", refusal())
         assert (await found(store, context("blue"))).lines == (refusal(),)
         assert (await found(store, context(), "nobody")).lines == (refusal(),)
-        for asked, request_id in (
+        for caller_context, request_id in (
             (context(), "q"),
             (context(), "w"),
             (context("red"), "q"),
             (context("blue"), "nobody"),
         ):
             with pytest.raises(NotFound):
-                await store.read(asked, request_id)
+                await store.read(caller_context, request_id)
 
 
 async def test_the_latest_refusals_of_a_tenant_are_kept_and_one_that_nobody_can_read_is_left_out(

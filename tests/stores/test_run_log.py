@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from serve_app.values import RunLogLine
 
-ASKED = Context(request_id="q", run_id="x", session_id="s", deadline=0)
+CONTEXT = Context(request_id="q", run_id="x", session_id="s", deadline=0)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ async def lines(redis: Redis, many: int, run_id: str = "r", tenant: str = "defau
     async with asyncio.timeout(5):
         while True:
             try:
-                found = await RunLogStore(redis, 60).read(ASKED.model_copy(update={"tenant": tenant}), run_id)
+                found = await RunLogStore(redis, 60).read(CONTEXT.model_copy(update={"tenant": tenant}), run_id)
             except NotFound:
                 found = None
             if found and len(found.lines) >= many:
@@ -74,13 +74,13 @@ async def test_the_lines_of_all_processes_are_read_in_the_order_of_their_times(r
         tell(ingress, "turn_asked", 1)
         tell(agent, "run_ended", 3)
         tell(agent, "another", run_id="other")
-        told = await lines(redis, 3)
-    assert [(line.process, line.event) for line in told] == [
+        logged = await lines(redis, 3)
+    assert [(line.process, line.event) for line in logged] == [
         ("Ingress 1", "turn_asked"),
         ("Agent 1", "run_begun"),
         ("Agent 1", "run_ended"),
     ]
-    assert told[1].fields == {"stream": True}
+    assert logged[1].fields == {"stream": True}
     assert 0 < await redis.ttl(RunKeys("default", "r").lines) <= 60
 
 
@@ -89,15 +89,15 @@ async def test_tenants_are_apart_and_a_run_that_nobody_knows_is_not_found(redis:
         tell(agent, "run_begun", tenant="blue")
         assert len(await lines(redis, 1, tenant="blue")) == 1
     with pytest.raises(NotFound):
-        await RunLogStore(redis, 60).read(ASKED, "r")
+        await RunLogStore(redis, 60).read(CONTEXT, "r")
 
 
 async def test_a_run_that_tells_without_end_keeps_its_latest_lines(redis: Redis) -> None:
     async with process(redis, "Agent") as agent:
         for number in range(MAX_LINES + 50):
             tell(agent, "step", number, number=number)
-        told = await lines(redis, MAX_LINES)
-    assert [line.fields["number"] for line in told] == list(range(50, MAX_LINES + 50))
+        logged = await lines(redis, MAX_LINES)
+    assert [line.fields["number"] for line in logged] == list(range(50, MAX_LINES + 50))
 
 
 async def test_while_redis_is_away_lines_are_dropped_and_that_is_told_when_it_is_back(

@@ -43,9 +43,9 @@ def closed_port() -> Iterator[int]:
 
 
 def calls(metrics: InMemoryMetrics) -> dict[tuple[str, str], float]:
-    told = {(store[1], how[1]): count for (store, how), count in metrics.counted[STORE_CALLS].items()}
-    assert sum(told.values()) == sum(len(values) for values in metrics.observed[STORE_S].values())
-    return told
+    counts = {(store[1], how[1]): count for (store, how), count in metrics.counted[STORE_CALLS].items()}
+    assert sum(counts.values()) == sum(len(values) for values in metrics.observed[STORE_S].values())
+    return counts
 
 
 @pytest.mark.parametrize("transaction", [True, False])

@@ -44,9 +44,9 @@ def model(provider: Stub, **more: Any) -> OpenAICompatibleModel:
     return OpenAICompatibleModel(model="m", base_url=provider.url, **{"timeout_s": 5.0, **more})
 
 
-async def gathered(asked: OpenAICompatibleModel, messages: Any = "hi", **more: Any) -> AIMessageChunk:
+async def gathered(client: OpenAICompatibleModel, messages: Any = "hi", **more: Any) -> AIMessageChunk:
     full: AIMessageChunk | None = None
-    async for piece in asked.astream(messages, **more):
+    async for piece in client.astream(messages, **more):
         full = piece if full is None else full + piece
     assert full is not None
     return full
@@ -82,7 +82,7 @@ async def test_an_answer_of_the_other_kind_is_taken(provider: Stub) -> None:
 
 
 async def test_the_request_holds_what_was_asked_as_the_profile_wants_it(provider: Stub) -> None:
-    asked = model(
+    client = model(
         provider,
         api_key=SecretStr("key"),
         endpoint_profile=PROFILES["openai"],
@@ -107,8 +107,8 @@ async def test_the_request_holds_what_was_asked_as_the_profile_wants_it(provider
         AIMessage("done", additional_kwargs={"reasoning_content": "not sent"}),
         HumanMessage("and now?"),
     ]
-    await asked.ainvoke(messages)
-    await gathered(asked, messages)
+    await client.ainvoke(messages)
+    await gathered(client, messages)
     body, streamed_body = provider.bodies
     assert streamed_body.pop("stream") is True
     assert streamed_body.pop("stream_options") == {"include_usage": True}
@@ -151,8 +151,8 @@ async def test_stream_options_that_are_refused_are_not_sent_again(provider: Stub
         return Answer([streamed({"content": "fine"})], content_type=STREAM)
 
     provider.script = script
-    asked = model(provider)
-    assert [(await gathered(asked)).content for _ in range(2)] == ["fine", "fine"]
+    client = model(provider)
+    assert [(await gathered(client)).content for _ in range(2)] == ["fine", "fine"]
     assert ["stream_options" in body for body in provider.bodies] == [True, False, False]
     await gathered(model(provider, stream_usage=False))
     assert "stream_options" not in provider.bodies[-1]
@@ -230,26 +230,26 @@ async def test_a_stream_that_breaks_after_its_finish_reason_is_whole(provider: S
 
 
 async def test_connections_are_kept_and_compressed_answers_read(provider: Stub) -> None:
-    asked = model(provider)
+    client = model(provider)
     for _ in range(3):
-        await asked.ainvoke("hi")
-        await gathered(asked)
+        await client.ainvoke("hi")
+        await gathered(client)
     assert len(set(provider.peers)) == 1
     packed = gzip.compress(streamed({"content": "packed"}))
     headers = {"Content-Encoding": "gzip"}
     provider.script = lambda _: Answer([packed[:20], packed[20:]], content_type=STREAM, headers=headers)
-    assert (await gathered(asked)).content == "packed"
+    assert (await gathered(client)).content == "packed"
 
 
 async def test_a_call_that_is_cancelled_or_left_closes_its_connection(provider: Stub) -> None:
     pieces = [events(chunk({"content": "x"}), done=False)] * 100
     provider.script = lambda _: Answer(pieces, content_type=STREAM, pause_s=0.05)
-    asked = model(provider, timeout_s=60)
-    parts = asked.astream("hi")
+    client = model(provider, timeout_s=60)
+    parts = client.astream("hi")
     await anext(parts)
     await parts.aclose()
     assert await asyncio.to_thread(provider.disconnected.wait, 2)
-    for ask in (gathered(asked), asked.ainvoke("hi")):
+    for ask in (gathered(client), client.ainvoke("hi")):
         provider.disconnected.clear()
         task = asyncio.create_task(ask)
         await asyncio.sleep(0.2)
@@ -260,10 +260,10 @@ async def test_a_call_that_is_cancelled_or_left_closes_its_connection(provider: 
 
 
 def test_event_loops_and_models_that_end_leave_nothing_open(provider: Stub) -> None:
-    asked = model(provider)
+    client = model(provider)
     for _ in range(2):
-        assert asyncio.run(asked.ainvoke("hi")).content
-    assert asked.invoke("hi").content
+        assert asyncio.run(client.ainvoke("hi")).content
+    assert client.invoke("hi").content
 
     async def dropped(after_s: float) -> None:
         await model(provider).ainvoke("hi")
@@ -276,20 +276,20 @@ def test_event_loops_and_models_that_end_leave_nothing_open(provider: Stub) -> N
 
 
 async def test_a_copy_asks_like_the_original(provider: Stub) -> None:
-    asked = model(provider, api_key=SecretStr("key"))
-    await asked.ainvoke("hi")
-    for other in (copy.deepcopy(asked), pickle.loads(pickle.dumps(asked)), asked.model_copy()):
+    client = model(provider, api_key=SecretStr("key"))
+    await client.ainvoke("hi")
+    for other in (copy.deepcopy(client), pickle.loads(pickle.dumps(client)), client.model_copy()):
         assert (await other.ainvoke("hi")).content
     assert {each["Authorization"] for each in provider.headers} == {"Bearer key"}
-    assert "key" not in repr(asked).replace("api_key", "")
+    assert "key" not in repr(client).replace("api_key", "")
 
 
 async def test_the_proxy_of_the_environment_is_used(provider: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", provider.url.removesuffix("/v1"))
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    asked = OpenAICompatibleModel(model="m", base_url="http://provider.invalid/v1", timeout_s=5)
-    assert (await asked.ainvoke("hi")).content
+    client = OpenAICompatibleModel(model="m", base_url="http://provider.invalid/v1", timeout_s=5)
+    assert (await client.ainvoke("hi")).content
     assert provider.headers[0]["Host"] == "provider.invalid"
     monkeypatch.setenv("no_proxy", "provider.invalid")
     with pytest.raises(ConnectionFailed):
