@@ -13,19 +13,53 @@ from captured_logs import CapturedLogs
 from debian_redis import debian_redis
 from listening import free_port, served
 from stub_server import Stub, stub_app
+from xdist.scheduler import LoadScopeScheduling
 
 from serve_app.config import RedisSettings
 from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from pathlib import Path
 
     from redis.asyncio import Redis
 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
+
+RAY_FOLDER = "tests/service/"
+"""The tests that start Ray: one worker runs them all, as two cores bear one cluster."""
+
+
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc] # its package is untyped
+    """Gives a file's tests to one worker, and all tests of Ray to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return RAY_FOLDER if nodeid.startswith(RAY_FOLDER) else nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling:
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the tests of Ray, which take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(RAY_FOLDER))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escapes half characters in a report, which the connection to a worker cannot send."""
+    report = yield
+    report.sections = [(title, _escape(text)) for title, text in report.sections]
+    if isinstance(report.longrepr, str):
+        report.longrepr = _escape(report.longrepr)
+    return report
+
+
+def _escape(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
