@@ -1,4 +1,4 @@
-"""Which real servers do the tests share?"""
+"""Redis, Milvus and stub servers that the tests share, and how their files are spread over two workers."""
 
 from __future__ import annotations
 
