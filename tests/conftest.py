@@ -1,4 +1,4 @@
-"""Redis, Milvus and stub servers that the tests share, and how their files are spread over two workers."""
+"""Redis, Milvus and stub servers that the tests share, and how their files are spread over workers."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _try(service: Described, operation: tuple[str, str], mode: GenerationMode) -
     cases = schemathesis.openapi.from_dict(DESCRIBED)[path][method].as_strategy(generation_mode=mode)
 
     @given(case=cases)
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def try_one(case):
         service.forget_idempotency_keys()  # or a key comes with two bodies
         if mode is GenerationMode.POSITIVE and "run_id" in (case.path_parameters or {}):

@@ -9,7 +9,7 @@ import yaml
 from manual_pages import snippets
 from running_service import ROOT, Service, started
 from task_model import TaskModel, served
-from two_replicas import Pair, paired
+from two_replicas import SEARCH_S, Pair, paired
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +32,13 @@ def pair(service: Service) -> Iterator[Pair]:
 
 
 def _configuration(folder: Path) -> Path:
-    """configs/local.yaml and the tool of the README, brought as the README says."""
+    """configs/local.yaml with time for a search, and the tool of the README, brought as the README says."""
     tree = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text())
     [tool] = [each.text for each in snippets("python", [ROOT / "README.md"]) if "track_parcel" in each.text]
     (folder / "my_tools.py").write_text(tool)
     [entry] = [each.text for each in snippets("yaml", [ROOT / "README.md"]) if "track_parcel" in each.text]
     tree["tools"] |= yaml.safe_load(entry)["tools"]
+    tree.setdefault("knowledge", {})["timeout_s"] = SEARCH_S
     tree["orders"]["file"] = str(ROOT / "configs" / "orders.json")
     path = folder / "service.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=True))

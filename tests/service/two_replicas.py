@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import psutil
 
 NAME = "pair"
+SEARCH_S = 5
+"""So long may a search take: tests share two cores, and a search that is too late is none of these tests' matters."""
 DEPLOYMENTS = ("Ingress", "Agent", "Tools", "Retriever")
 MANUAL = "# The {device} device\n\nThe {device} device opens with the code word {word}, said slowly and twice.\n"
 
@@ -163,7 +165,7 @@ def _settings(service: Service, model: TaskModel) -> dict[str, Any]:
         "milvus": f"http://127.0.0.1:{ports.milvus}",
         "model": {"name": "openai:tasks", "base_url": model.url},
         "tools": tools,
-        "knowledge": {"collection": NAME},
+        "knowledge": {"collection": NAME, "timeout_s": SEARCH_S},
         "runs": {"second_message": "reject"},
     }
 
