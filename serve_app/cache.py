@@ -1,12 +1,12 @@
 """The answer cache of all agents: question keys, single-flight, and the answers in Redis.
 
-The key is equal for questions that are the same. Only what a keyboard does is normalised: the width of characters, how
-they are composed, and spaces. A wrong hit is worse than a miss, so that case stays ("US" is not "us"), and so do digits
-in another place (NFKC would read 10² as 102) and the spaces of a text of several lines or with quotation marks, which
-may be code or what is asked about.
+Two questions have the same key if they differ only in what depends on the keyboard: the width of characters, how
+accented letters are encoded, and spaces. A wrong hit is worse than a miss, so these differences stay: upper and lower
+case ("US" is not "us"), superscript digits (NFKC would turn 10² into 102), and spaces in a text that has several lines
+or quotation marks, because it may be code or a quotation.
 
-Single-flight: one run at a time leads. It has the right to make the answer to a question, which its process renews, and
-equal questions wait for it. A process waits for all its runs by one blocking read of its inbox stream.
+Single-flight: one run, the leader, makes the answer to a question; equal questions wait for it. Its process renews this
+right, the lead. A process waits for all its runs by one blocking read of its inbox stream.
 
 A question reads the version of the documents in the same step as the answer. An answer made under another version is
 never returned, and is not stored where the version has changed meanwhile. Nor does an answer replace one that was begun
@@ -57,11 +57,11 @@ _WIDTHS = {
 _LITERAL = re.compile(r"[\n\"'`‘’“”«»「」『』]")
 _SPACES = re.compile(r"\s+")
 LEAD_MS = 2_000
-"""How long a run leads whose process does not renew: longer than a healthy process pauses, and no longer than a run
-waits that would be quicker by itself."""
+"""How long a lead lasts without a renewal. A healthy process never pauses for so long, and if the leader has died, the
+waiting runs lose little more time than this."""
 RENEW_EVERY_S = LEAD_MS / 4000
 UNCACHED_MS = 10_000
-"""How long equal questions are answered each by itself, once one had an answer that is not for others."""
+"""After an answer that must not be shared: how long equal questions do not wait for one another."""
 LISTEN_S = 1.0
 CLOSE_S = 1.0
 
@@ -85,9 +85,14 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 local now = redis.call('TIME')
 return {'lead', version, now[1] * 1000000 + now[2]}
 """
-"""Returns an answer; or the right to make it, and since when (Unix time in microseconds); or for how long another run
-has that right; or neither, where a run that had it made an answer that is not for others. `afresh` takes no answer that
-was made before."""
+"""The replies:
+
+    found ANSWER      a stored answer
+    lead VERSION US   the run leads since US (Unix time in microseconds), under this version of the documents
+    joined MS         another run leads; its lead ends in MS unless it is renewed
+    uncached          the last leader's answer must not be shared: the run makes its own, and nobody waits for it
+
+With `afresh` the run leads at once, whatever is stored and whoever else leads."""
 
 _WAKE = """
 local function wake()

@@ -6,7 +6,7 @@
     │   ├── Forbidden        403   the key does not open this
     │   ├── NotFound         404   no such session, run or document
     │   │   └── ModelNotFound      no such model, in OpenAI's format
-    │   ├── SessionBusy      409   another turn of the session runs, and did not end in time
+    │   ├── SessionBusy      409   another turn of the session runs, or others change the same API key
     │   ├── RunUnfinished    409   the run has not ended, so that it cannot be rated yet
     │   ├── RunCancelled     409   the run was cancelled, so there is no answer
     │   ├── KeyReused        422   the idempotency key belongs to another body
@@ -27,16 +27,22 @@
     │   ├── ToolUnavailable        no replica of Tools answered
     │   ├── RetrieverUnavailable   no replica of Retriever answered
     │   ├── StoreUnavailable       Redis or Milvus
-    │   │   └── StoreCorrupt       Redis answers, but one key holds what nobody can read
+    │   │   └── StoreCorrupt       the store answers; one key is unreadable, or Milvus refuses the data
     │   ├── AgentUnavailable       the replica that held the run is gone
     │   └── RunAbandoned           each process that took the run over died
-    ├── InvalidConfiguration 500   start-up only: every problem found, one line each
+    ├── InvalidConfiguration 500   every problem, one line each: at the start, or of a collection
     └── Internal             500   the message stays inside
 
-The `reason` is for the operator and finer than the code. Of a refused turn it is `rate_limited`, `queue_full` (no room
-at this ingress), `wait_expired` (waited for a place in vain), `agents_full` (an agent runs as many turns as it may),
-`backpressure` (Ray Serve queues as many calls as it may), `unauthenticated`, `forbidden`, `invalid` or, where a
-dependency is down, the code.
+The `reason` is for the operator and finer than the code. Of a refused turn it is one of these, else the code:
+
+    rate_limited     the key or its tenant is over its limit                 stores/rate_limiter.py
+    queue_full       no room at this ingress                                 http/admission.py
+    wait_expired     waited for a place in vain                              http/admission.py
+    agents_full      an agent runs as many turns as it may                   runs/worker.py
+    backpressure     Ray Serve queues as many calls as it may                deployments/remote_calls.py
+    unauthenticated  no valid key, or too many wrong ones                    http/auth.py
+    forbidden        the key does not open the path                          http/auth.py
+    invalid          an `InvalidRequest` that has no reason of its own       http/errors.py, json_body.py, middleware/
 
 Every argument after `message` has a default, because these errors cross processes pickled.
 """
@@ -99,7 +105,10 @@ class NotFound(InvalidRequest):
 
 
 class SessionBusy(InvalidRequest):
-    """Another turn of the session did not end before this request's time ran out."""
+    """Another turn of the session runs, or others are changing the same API key.
+
+    The turn did not end in this request's time, or `second_message` is `reject`.
+    """
 
     status = 409
     code = "session_busy"
@@ -256,9 +265,9 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreCorrupt(StoreUnavailable):
-    """Redis answers, but one key holds data that cannot be read.
+    """Redis has data that cannot be read, or Milvus refuses what it was sent.
 
-    Other keys may be fine; a retry does not help.
+    The store answers and other data may be fine; a retry does not help.
     """
 
     code = "store_corrupt"
@@ -295,7 +304,10 @@ class Problem:
 
 
 class InvalidConfiguration(ServeAppError):
-    """The service cannot start; all problems at once."""
+    """The service cannot work with these settings; all problems at once.
+
+    It stops the start. A search or an indexing raises it if the collection was made by other settings.
+    """
 
     code = "invalid_configuration"
 

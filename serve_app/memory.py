@@ -1,9 +1,9 @@
 """Conversation memory in Redis: exchanges, the window that a turn reads, and sizes.
 
 A conversation is a Redis list of exchanges, appended and never rewritten, so a turn costs the same however long the
-conversation is. The model reads the tail of the list again: the window. Memory owns its keys and its part of the
-scripts of a run: `queue_read` is sent with the script that begins a run, and `REMEMBER` is a part of the scripts that
-end it, so that both take no round trip of their own and are fenced by the run's epoch.
+conversation is. The model reads the tail of the list again: the window. Memory adds its commands to those of
+the run, so it costs no extra round trip: `queue_read` is sent with the script that begins a run, and the scripts that
+end a run include the Lua functions in `REMEMBER`, fenced by the run's epoch.
 
 An exchange is one turn, in a form that is valid for every provider. Providers refuse a conversation in which a tool
 call has no result, a result has no call, or a turn has no answer. A session with one such message would fail in every
@@ -97,7 +97,7 @@ class Recalled:
 
     exchanges: list[Exchange]
     complete: bool
-    """False where the conversation could not be read, and begins anew."""
+    """False if the conversation was not read: Redis is away, or its data is unreadable."""
 
     @property
     def messages(self) -> list[Message]:

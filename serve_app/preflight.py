@@ -96,7 +96,7 @@ def _check_embedding(settings: EmbeddingSettings | None) -> Iterator[Problem]:
 def _check_tools(settings: Settings) -> Iterator[Problem]:
     from serve_app.tools.registry import load_tools
 
-    _, unusable = load_tools(settings.tools.by_name, supplies=[settings.orders])
+    _, unusable = load_tools(settings.tools.by_name, injectable=[settings.orders])
     yield from unusable.values()
     yield from _check_references(settings.tools)
 

@@ -1,8 +1,8 @@
 """The answer cache of turns: a get before the turn and a put after it.
 
-Equal turns at the same time are made once. Only an answer is shared that is whole, that no tool with an effect had a
-part in, and in which nothing personal is found. A turn with anything personal before it is not even looked up: its
-question is hashed into the name of a key.
+Equal turns at the same time are made once. An answer is shared only if it is complete, no tool with an effect took part
+in it, and nothing personal is found in it. If the question or the conversation before it has anything personal, the
+turn is not even looked up, because the name of its key would contain their hash.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class AnswerCache:
         return CacheLookup(AnswerKeys(run.context.tenant, digest, self.collection), run.context.run_id)
 
     def _is_cacheable_question(self, run: Run, progress: TurnProgress) -> bool:
-        """Whether the turn is new, has no special terms, and holds nothing personal."""
+        """Whether the turn is new, may be cached, and has nothing personal in it."""
         begun = progress.model_calls or progress.step or progress.has_text
         if begun or run.detached or run.context.faults or run.context.cache == "no-store":
             return False

@@ -43,7 +43,7 @@ def to_memory(messages: Iterable[BaseMessage]) -> list[Message]:
 def tool_requests(reply: AIMessage) -> list[ToolRequest]:
     """Return the tool calls of a reply.
 
-    A call whose arguments are no JSON has none, and its result says what is wrong.
+    A call whose arguments are not JSON gets none; its result tells the model what is wrong.
     """
     calls = [
         *((call["id"], call["name"], call["args"]) for call in reply.tool_calls),

@@ -60,7 +60,7 @@ async def call_model(model: Model, progress: TurnProgress, correction: str) -> A
 async def _call(model: Model, messages: list[BaseMessage], progress: TurnProgress) -> AIMessage:
     """Call the model once.
 
-    After an empty reply it must not be empty again: then another model is called.
+    If the reply before was empty, an empty one makes the fallback call the next model.
     """
     options: dict[str, Any] = {"nonempty": True} if progress.empty_replies else {}
     begun = time.monotonic()

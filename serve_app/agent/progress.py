@@ -97,8 +97,10 @@ class TurnProgress:
     """The step whose calls are being made."""
     finished_steps: list[Step] = field(default_factory=list)
     empty_replies: int = 0
-    """They are logged with the step that follows. Where a process dies before, its successor asks the model once more,
-    and nothing is lost with a reply that said nothing."""
+    """Replies without calls for which `is_answer` is false; `turn.py` counts them.
+
+    They are logged with the step that follows. If a process dies before that, its successor calls the model once more.
+    """
     passages: list[Passage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     missing: dict[str, str | None] = field(default_factory=dict)

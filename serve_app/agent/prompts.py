@@ -1,6 +1,6 @@
-"""The fixed texts of a turn: prompts for the model, messages for users without answer.
+"""The fixed texts of a turn: prompts for the model, failure messages for users.
 
-An answer degrades rung by rung, and these messages are for the last one:
+An answer degrades level by level. The messages for users belong to the last level:
 
     full          everything answered                                 success
     standby       another tool, endpoint or Milvus stood in           success; the call's status is `standby`
@@ -8,9 +8,9 @@ An answer degrades rung by rung, and these messages are for the last one:
     basic answer  the model alone, without tools                      degraded: model
     nothing       no model answers                                    503, in the user's language
 
-Each rung is taken where the failure is met: a tool and the retriever use a standby, the tool dispatcher makes a result
-for a tool that is away, the fallback model switches models, the turn asks for the basic answer. The last rung is an
-error and no answer: a 200 would hide the outage from monitoring.
+Each level is chosen where the failure is met: a tool and the retriever use a standby, the tool dispatcher makes a
+result for a tool that is away, the fallback model switches models, the turn asks for the basic answer. The last level
+is an error and no answer: a 200 would hide the outage from monitoring.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class EmbeddingSettings(SettingsSection):
 
     @property
     def identity(self) -> str:
-        """Identifies the model, so that vectors of different models are never mixed."""
+        """The identity of the model, so that vectors of different models are never mixed."""
         chosen = {name: self.options[name] for name in sorted(self.options) if "model" in name or "dim" in name}
         return f"{self.model or self.factory}" + (f" {chosen}" if chosen else "")
 

@@ -54,15 +54,15 @@ class Ingress:
         self._runs = RunEventLog(redis, settings.runs, RunMetrics(metrics), availability)
         admin = settings.access.admin_key_env
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, metrics, availability)
-        self._lines = RunLogStore(redis, settings.runs.steps_ttl_s)
-        self._requests = RequestLogStore(redis, self._lines, settings.runs.steps_ttl_s)
+        self._run_logs = RunLogStore(redis, settings.runs.steps_ttl_s)
+        self._requests = RequestLogStore(redis, self._run_logs, settings.runs.steps_ttl_s)
         self._admission = AdmissionController(settings.admission, self._access, metrics, multi_tenant=bool(admin))
-        self._parts = Services(
+        self._services = Services(
             agent=FailoverAgent(RemoteAgent(agent), self._runs),
             runs=self._runs,
             retriever=RemoteRetriever(retriever),
             tools=create_remote_tools(settings.tools, tools),
-            run_logs=self._lines,
+            run_logs=self._run_logs,
             request_logs=self._requests,
             feedback=FeedbackStore(redis, settings.feedback),
             metrics_page=MetricsPage(read_node_pages),
@@ -79,14 +79,14 @@ class Ingress:
         runtime = self._runtime
         runtime.start_process_metrics()
         runtime.start_task("run_events", self._runs.read_forever())
-        runtime.start_task("run_log", self._lines.write_forever(runtime.run_log_handler))
+        runtime.start_task("run_log", self._run_logs.write_forever(runtime.run_log_handler))
         runtime.start_task("request_log", self._requests.write_forever())
         runtime.start_task("api_keys", self._access.refresh_forever())
         runtime.start_task("waiting_turns", self._admission.report_waiting())
         redactor = Redactor.from_patterns(self._settings.observability.redact)
         of_serve = (ClientDisconnectMiddleware, ServeSpanMiddleware, RequestIdEchoMiddleware)
         return create_api(
-            self._parts,
+            self._services,
             self._settings.http,
             self._settings.agent.turn_timeout_s,
             redactor,

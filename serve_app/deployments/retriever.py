@@ -47,7 +47,7 @@ class Retriever:
     async def __init__(self, settings: Settings, stores: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = runtime = ReplicaRuntime(settings.observability)
         if stores is not None:
-            await stores.ready.remote()
+            await stores.checks.remote()  # answers when the stores have started
         self._split = ray.remote(num_cpus=0, max_retries=1)(make_index_entries)
         redis = runtime.open_redis(settings.redis, RETRIES_DURING_RESTART)
         replicas = MilvusReplicas(settings.milvus, settings.knowledge, metrics=runtime.metrics)

@@ -54,7 +54,7 @@ class StoresDeployment:
         self._runtime.on_close("stores", partial(asyncio.to_thread, self._stores.stop), STOP_TIMEOUT_S)
         self._runtime.start_process_metrics()
 
-    async def ready(self) -> list[DependencyCheck]:
+    async def checks(self) -> list[DependencyCheck]:
         """Return the state of each store now."""
         return await asyncio.to_thread(self._stores.checks)
 

@@ -1,7 +1,7 @@
 """Admission control: which turns start now, wait for a place, or are refused.
 
-A turn needs room and its rate limit first, then its body is read, then it takes a place until its response has ended. A
-client that sends its body slowly holds no place meanwhile.
+Order: check for room and the rate limit, read the body, take a place; the place is kept until the response has ended.
+So a client that sends its body slowly takes no place meanwhile.
 """
 
 from __future__ import annotations

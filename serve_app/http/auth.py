@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serve_app.stores.api_keys import ApiKeyCache
     from serve_app.values import Caller, Scope
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
 """For load balancers, Prometheus and readers. Every other path needs a key, also one that does not exist."""
@@ -79,7 +79,7 @@ class Authenticator:
         address = client_address(request, self.trusted)
         if wait_s := self.wrong_keys.take(address):
             return TooManyFailures("Too many wrong keys came from this address", retry_after_s=wait_s)
-        log.warning("key_refused", extra={"address": address})
+        logger.warning("key_refused", extra={"address": address})
         return Unauthenticated("This key is not known, or was revoked")
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 DEFAULT_REDACTOR = Redactor()
@@ -144,9 +144,9 @@ def failure_response(failure: Failure) -> Response:
 
 
 def openai_failure_response(failure: Failure, param: str | None = None, *, retry: bool | None = None) -> Response:
-    """Likewise for OpenAI's clients, with 400 for 422, which OpenAI does not have.
+    """The response to a failure in OpenAI's format; 422 becomes 400.
 
-    `retry` overrides whether the client should send the request again.
+    OpenAI's API has no 422. `retry` overrides whether the client should send the request again.
     """
     status = _status_of(failure)
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
@@ -221,7 +221,7 @@ def _failure_of(error: ServeAppError, request_id: str, redactor: Redactor = DEFA
     An internal error is logged here.
     """
     if error.status == Internal.status:
-        log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
+        logger.error("request_failed", extra={"request_id": request_id}, exc_info=error)
     failure = Failure.of(error, request_id)
     return failure.model_copy(update={"message": redactor.redact(failure.message)})
 

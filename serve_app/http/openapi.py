@@ -37,7 +37,7 @@ _ERROR_DESCRIPTIONS = {
     403: "The key does not open this route.",
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
-    409: "Another turn of the session did not end in time, or the run was cancelled.",
+    409: "Another turn of the session runs, the run was cancelled or has not ended, or others are changing the key.",
     413: "The body is too large.",
     415: "The Content-Type is not application/json.",
     422: "A field, parameter or header is unknown, missing or wrong; the message names it.",

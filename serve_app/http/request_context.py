@@ -138,7 +138,7 @@ def set_metering(scope: Scope, metering: Metering | None) -> None:
 def failure_of(scope: Scope) -> Failure | None:
     """The error with which the request is answered.
 
-    None without an error, and for a turn whose run exists, also where the run fails.
+    None if there is no error, or if the turn has a run: the run's log tells how it failed.
     """
     failure: Failure | None = scope.get(_FAILURE_KEY)
     return failure

@@ -47,7 +47,7 @@ BETWEEN_BLOCKS, AFTER_LEAD_IN, BETWEEN_LINES, BEFORE_SHORT_SECTION = 0.05, 0.3, 
 """Prices of a cut; a passage that misses the target by its whole length costs 1."""
 
 ACROSS_SECTIONS, KINSHIP_LEVELS = 1.2, 3
-"""Price of a heading inside a passage, more than any two misfits.
+"""Price of a passage that goes on across a heading: more than the misfits of two passages.
 
 It more than doubles for each level of headings that the two sections do not share.
 """

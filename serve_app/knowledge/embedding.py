@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Texts per call: the smallest limit of a known provider."""
-LIMIT = BreakerPolicy(failures=5, cool_down_s=10)
+BREAKER = BreakerPolicy(failures=5, cool_down_s=10)
 """Twice as long as for Milvus: a provider may count the calls that it refuses."""
 MODEL = "knowledge.embedding.model"
 OPTIONS = "knowledge.embedding.options"
@@ -47,7 +47,7 @@ class Embedder:
         expected_dimension: Callable[[], int | None],
         embeddings: Embeddings | None = None,
     ) -> None:
-        self.circuit = GuardedCalls("embedding", LIMIT)
+        self.circuit = GuardedCalls("embedding", BREAKER)
         self._expected_dimension = expected_dimension
         self._timeout_s = settings.timeout_s
         self._query_timeout_s = min(query_timeout_s, settings.timeout_s)

@@ -230,9 +230,9 @@ def _quote(text: str) -> str:
 class MilvusReplica:
     """One Milvus, whose searches go through a circuit breaker."""
 
-    def __init__(self, name: str, passages: PassageStore, timeout_s: float, limit: BreakerPolicy) -> None:
+    def __init__(self, name: str, passages: PassageStore, timeout_s: float, policy: BreakerPolicy) -> None:
         self.passages = passages
-        self.circuit = GuardedCalls(name, limit)
+        self.circuit = GuardedCalls(name, policy)
         self._timeout_s = timeout_s
 
     async def search(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> dict[str, list[PassageHit]]:
@@ -260,15 +260,15 @@ class MilvusReplicas:
         self,
         milvus: MilvusSettings,
         knowledge: KnowledgeSettings,
-        limit: BreakerPolicy = BREAKER,
+        policy: BreakerPolicy = BREAKER,
         metrics: Metrics = NULL_METRICS,
     ) -> None:
         self.passages = PassageStore(milvus, knowledge.collection, metrics)
-        self.all = [MilvusReplica("milvus", self.passages, knowledge.timeout_s, limit)]
+        self.all = [MilvusReplica("milvus", self.passages, knowledge.timeout_s, policy)]
         if milvus.standby is not None:
             second = milvus.model_copy(update={"url": milvus.standby})
             standby = PassageStore(second, knowledge.collection, metrics)
-            self.all.append(MilvusReplica("milvus:standby", standby, knowledge.timeout_s, limit))
+            self.all.append(MilvusReplica("milvus:standby", standby, knowledge.timeout_s, policy))
 
     async def search(self, context: Context, vectors: Mapping[str, Vector], limit: int) -> ReplicaHits:
         """The hits of each vector, from the first server that answers.

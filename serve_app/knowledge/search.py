@@ -29,7 +29,7 @@ RRF_K = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009)."""
 
 BESIDE_BEST = 0.5
-"""Once a passage has the least score, others are returned with this share of it."""
+"""If a passage reaches `knowledge.min_score`, others need only this share of that score."""
 
 
 @dataclass(frozen=True, slots=True)

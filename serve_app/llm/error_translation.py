@@ -116,7 +116,7 @@ class _ProviderFailure:
 
     @classmethod
     def of(cls, error: Exception) -> _ProviderFailure:
-        """Reads status, code and text of an exception of any provider's package."""
+        """Read status, code and text of an exception of any provider's package."""
         status = getattr(error, "status_code", None) or getattr(error, "status", None)
         status = status or getattr(getattr(error, "response", None), "status_code", None)
         code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
@@ -131,7 +131,7 @@ class _ProviderFailure:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raises the errors of a provider as the service's own.
+    """Raise the errors of a provider as the service's own.
 
     Raises:
         ContextOverflow: the conversation does not fit the model.
@@ -178,7 +178,7 @@ def _overflow(error: Exception, refusal: _ProviderFailure) -> ContextOverflow | 
 
 
 def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppError:
-    """Returns the error for a failure that a retry would meet again."""
+    """Return the error for a failure that a retry would meet again."""
     from langchain_core import exceptions as known
 
     rows: tuple[tuple[bool, type[ModelUnavailable], str], ...] = (
@@ -195,7 +195,7 @@ def _permanent_error(error: Exception, refusal: _ProviderFailure) -> ServeAppErr
 
 
 def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | None:
-    """Returns the message for a transient failure, by type or HTTP status; else None."""
+    """Return the message for a transient failure, by type or HTTP status; else None."""
     from langchain_core import exceptions as known
 
     rows: tuple[tuple[tuple[type[Exception], ...], Container[int | None], str], ...] = (
@@ -211,14 +211,14 @@ def _transient_message(error: Exception, refusal: _ProviderFailure) -> str | Non
 
 
 def _is_provider_word(error: Exception, refusal: _ProviderFailure) -> bool:
-    """Returns whether the text is the provider's, not of an error in this process."""
+    """Return whether the text is the provider's, not of an error in this process."""
     from langchain_core.exceptions import ModelError
 
     return refusal.status is not None or isinstance(error, ModelError | ProviderError) or bool(refusal.code)
 
 
 def _describe(error: Exception, refusal: _ProviderFailure) -> str:
-    """Returns type, status, code and the line that raised the error."""
+    """Return type, status, code and the line that raised the error."""
     raised = traceback.extract_tb(error.__traceback__)[-1]
     reply = f"status {refusal.status}, code {refusal.code or None}"
     return f"{type(error).__name__}, {reply}, at {raised.filename}:{raised.lineno}"
@@ -229,7 +229,7 @@ def _mask(refusal: _ProviderFailure) -> str:
 
 
 def read_error_text(error: Exception) -> str:
-    """Returns the text of an exception of any provider's package."""
+    """Return the text of an exception of any provider's package."""
     try:
         return str(getattr(error, "text", None) or error)
     except Exception:  # noqa: BLE001 - an exception of a provider's package may not even be printable

@@ -99,7 +99,7 @@ class FallbackModel(AsyncChatModel):
         return "fallback"
 
     def checks(self) -> list[DependencyCheck]:
-        """Returns whether each model takes calls now; none is required while another one does."""
+        """Return whether each model takes calls now; none is required while another one does."""
         answerable = any(candidate.circuit.admits and not candidate.problem for candidate in self.candidates)
         return [_check_candidate(candidate, required=not answerable) for candidate in self.candidates]
 
@@ -172,7 +172,7 @@ class FallbackModel(AsyncChatModel):
         yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=refusal.response_metadata))
 
     def _check_end(self, message: BaseMessage, attempts: ModelAttempts) -> None:
-        """Rejects a reply whose end makes the next model be called.
+        """Reject a reply whose end makes the next model be called.
 
         Raises:
             ContentFiltered: the reply is a refusal.
@@ -190,7 +190,7 @@ class FallbackModel(AsyncChatModel):
         return kind in self.fallback_on and attempts.has_next
 
     def _make_refusal(self, attempts: ModelAttempts) -> AIMessage:
-        """Returns the reply for a provider that refused the content with an error.
+        """Return the reply for a provider that refused the content with an error.
 
         Raises:
             ServeAppError: the call failed for another reason.
@@ -208,7 +208,7 @@ class FallbackModel(AsyncChatModel):
 def _bind_options(
     candidate: ModelCandidate, messages: list[BaseMessage], kwargs: dict[str, Any]
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
-    """Returns conversation and options of a call in the form of one model."""
+    """Return conversation and options of a call in the form of one model."""
     others = dict(kwargs)
     tools = others.pop("tools", None)
     if not candidate.takes_tools:
@@ -222,7 +222,7 @@ def _bind_options(
 
 
 def _adapt_tool(tool: Any, candidate: ModelCandidate) -> Any:
-    """Returns a tool with the schema dialect of the provider."""
+    """Return a tool with the schema dialect of the provider."""
     if not (isinstance(tool, dict) and isinstance(tool.get("function"), dict)):
         return tool
     function = tool["function"]
@@ -257,7 +257,7 @@ class ModelCandidate:
     """What the operator has to repair before the model answers again, as of the latest call."""
 
     def record_outcome(self, error: ServeAppError | None) -> None:
-        """Records whether a call failed for a reason that only the operator can remove."""
+        """Record whether a call failed for a reason that only the operator can remove."""
         variable = self.key_env or "its environment variable"
         problem = None
         if isinstance(error, KeyRefused):
@@ -302,7 +302,7 @@ class ModelAttempts:
         return self
 
     async def __anext__(self) -> tuple[ModelCandidate, AbstractContextManager[CallRecord]]:
-        """Waits before a retry, and returns the next attempt."""
+        """Wait before a retry, and return the next attempt."""
         if self._count:
             pause_s = self._pause_s()
             if pause_s is None:
@@ -341,7 +341,7 @@ class ModelAttempts:
 
     @contextmanager
     def _attempt(self, candidate: ModelCandidate) -> Iterator[CallRecord]:
-        """Measures and traces the call in the block; records its failure instead of raising it.
+        """Measure and trace the call in the block; record its failure instead of raising it.
 
         Raises:
             DeadlineExceeded: the request's time ran out.
@@ -366,7 +366,7 @@ class ModelAttempts:
             self._failures[self._index] = error
 
     def _pause_s(self) -> float | None:
-        """Returns the seconds before the failed model is called again; None for no retry."""
+        """Return the seconds before the failed model is called again; None for no retry."""
         error = self._failures[self._index]
         if self._count == self.attempts or not error.retryable or not self.candidates[self._index].circuit.admits:
             return None
@@ -384,7 +384,7 @@ class ModelAttempts:
         return any(candidate.circuit.admits for candidate in self.candidates[self._index + 1 :])
 
     def _switch(self) -> None:
-        """Switches to the next model; after an overflow, to the next that may read more."""
+        """Switch to the next model; after an overflow, to the next that may read more."""
         error, name = self._failures[self._index], self.candidates[self._index].name
         reads = self.candidates[self._index].context_tokens
         self._index += 1

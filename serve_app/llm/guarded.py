@@ -57,12 +57,12 @@ class AsyncChatModel(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Returns the model with these tools; `_tool_options` gives them their form."""
+        """Return the model with these tools; `_tool_options` gives them their form."""
         options = {**({"tool_choice": tool_choice} if tool_choice else {}), **kwargs}
         return self.bind(**self._tool_options(list(tools), options))
 
     def _tool_options(self, tools: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options of a call with these tools, as they are."""
+        """Return the options of a call with these tools, as they are."""
         return {"tools": tools, **options}
 
     def _generate(
@@ -100,7 +100,7 @@ class GuardedModel(AsyncChatModel):
         return "guarded"
 
     def _tool_options(self, tools: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options as the inner model binds them, in its provider's form.
+        """Return the options as the inner model binds them, in its provider's form.
 
         Raises:
             ToolsRefused: the class of the inner model takes no tools.
@@ -174,7 +174,7 @@ class GuardedModel(AsyncChatModel):
         until: float,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Yields the chunks of the inner model until the loop's time `until`."""
+        """Yield the chunks of the inner model until the loop's time `until`."""
         async with asyncio.timeout_at(until):
             malformed = await inject_model_fault(faults, self.configured_name)
         if malformed:
@@ -194,7 +194,7 @@ class GuardedModel(AsyncChatModel):
         return ReplyReader(sent, tool_names(tools), self._holds_text, wants_reason, argumentless_tools(tools))
 
     def _learn_and_check(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
-        """Learns the model's habits from a whole reply, and rejects an empty one if `nonempty`."""
+        """Learn the model's habits from a whole reply, and reject an empty one if `nonempty`."""
         self._holds_text = self._holds_text or reader.lone_end
         self._gives_reasons = self._gives_reasons or reader.has_reason
         says_something = (
@@ -208,7 +208,7 @@ class GuardedModel(AsyncChatModel):
 
 
 def _with_info(generation: ChatGeneration) -> BaseMessage:
-    """Returns the message with the `generation_info` that LangChain's packages put beside it."""
+    """Return the message with the `generation_info` that LangChain's packages put beside it."""
     message, info = generation.message, generation.generation_info
     if not info:
         return message
@@ -216,7 +216,7 @@ def _with_info(generation: ChatGeneration) -> BaseMessage:
 
 
 async def _next(stream: AsyncGenerator[ChatGenerationChunk], until: float) -> ChatGenerationChunk | None:
-    """Waits for the next chunk until the loop's time `until`."""
+    """Wait for the next chunk until the loop's time `until`."""
     async with asyncio.timeout_at(until):
         return await anext(stream, None)
 
@@ -233,7 +233,7 @@ def _translate_time_out(deadline: float | None) -> Iterator[None]:
 
 
 async def inject_model_fault(faults: tuple[Fault, ...], name: str) -> AIMessageChunk | None:
-    """Returns a malformed reply if an injected fault of the model asks for it.
+    """Return a malformed reply if an injected fault of the model asks for it.
 
     Raises:
         ConnectionError: a fault wants the call to fail.

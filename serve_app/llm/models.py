@@ -37,7 +37,7 @@ _PROVIDERS = re.compile(r"[Ss]upported (?:model )?providers(?: are)?: ([a-z0-9_,
 
 
 def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> FallbackModel:
-    """Builds the model and its fallbacks as one guarded model.
+    """Build the model and its fallbacks as one guarded model.
 
     Raises:
         InvalidConfiguration: with every problem.
@@ -45,25 +45,25 @@ def build_model(settings: ModelSettings, metrics: Metrics = NULL_METRICS) -> Fal
     problems = find_model_problems(settings)
     if problems:
         raise InvalidConfiguration(tuple(problems))
-    limit = BreakerPolicy(settings.breaker_failures, settings.cool_down_s)
-    candidates = tuple(_build_candidate(each, limit) for each in (settings, *settings.fallbacks))
+    policy = BreakerPolicy(settings.breaker_failures, settings.cool_down_s)
+    candidates = tuple(_build_candidate(each, policy) for each in (settings, *settings.fallbacks))
     return FallbackModel(
         candidates=candidates, attempts=settings.attempts, fallback_on=frozenset(settings.fallback_on), metrics=metrics
     )
 
 
 def find_model_problems(settings: ModelSettings) -> list[Problem]:
-    """Returns what prevents the model or a fallback from being built; uses no network."""
+    """Return what prevents the model or a fallback from being built; uses no network."""
     fallbacks = [(f"model.fallbacks.{place}", each) for place, each in enumerate(settings.fallbacks)]
     return [problem for where, each in [("model", settings), *fallbacks] for problem in _endpoint_problems(each, where)]
 
 
-def _build_candidate(settings: ModelEndpoint, limit: BreakerPolicy) -> ModelCandidate:
+def _build_candidate(settings: ModelEndpoint, policy: BreakerPolicy) -> ModelCandidate:
     model = OfflineModel() if settings.name == OFFLINE else _construct_model(settings, _read_key(settings))
     guarded = GuardedModel(inner=model, timeout_s=settings.timeout_s, configured_name=settings.name)
     return ModelCandidate(
         guarded,
-        GuardedCalls(settings.name, limit),
+        GuardedCalls(settings.name, policy),
         context_tokens=settings.context_tokens,
         takes_tools=settings.tools,
         dialect=_choose_profile(settings).schema_dialect if _provider(settings) == OPENAI else "full",
@@ -91,7 +91,7 @@ def _endpoint_problems(settings: ModelEndpoint, where: str) -> list[Problem]:
 
 
 def _construction_problem(settings: ModelEndpoint, key: SecretStr | str | None, where: str) -> Problem | None:
-    """Returns why the model of the section `where` cannot be constructed, or None."""
+    """Return why the model of the section `where` cannot be constructed, or None."""
     try:
         _construct_model(settings, key)
     except InvalidConfiguration as error:
@@ -145,7 +145,7 @@ def _construct_model(settings: ModelEndpoint, key: SecretStr | str | None) -> Ba
 
 
 def _construct_compatible(settings: ModelEndpoint, key: SecretStr | str | None) -> BaseChatModel:
-    """Builds our own client, for any endpoint that speaks OpenAI's chat completions."""
+    """Build our own client, for any endpoint that speaks OpenAI's chat completions."""
     from serve_app.llm.openai_compatible.chat_model import OpenAICompatibleModel
 
     optional: dict[str, Any] = {
@@ -187,7 +187,7 @@ def _chat_model_class() -> type[BaseChatModel]:
 
 
 def _read_key(settings: ModelEndpoint) -> SecretStr | str | None:
-    """Reads the key that the settings name, else the provider's usual one.
+    """Read the key that the settings name, else the provider's usual one.
 
     Raises:
         InvalidConfiguration: there is no key for OpenAI's own endpoint.
@@ -207,7 +207,7 @@ def _default_key_variable(settings: ModelEndpoint) -> str:
 
 
 def _is_class(settings: ModelEndpoint) -> bool:
-    """Returns whether the name is the import path of a class, not `provider:model`."""
+    """Return whether the name is the import path of a class, not `provider:model`."""
     provider = _provider(settings)
     return "." in provider or provider.startswith("langchain_")
 

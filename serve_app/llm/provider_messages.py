@@ -56,12 +56,12 @@ _CALL_BLOCKS = frozenset(
 
 
 def new_call_id() -> str:
-    """Returns a tool call id that every provider takes: nine letters and digits."""
+    """Return a tool call id that every provider takes: nine letters and digits."""
     return uuid4().hex[:9]
 
 
 def normalize_messages(messages: Sequence[BaseMessage], model: str = "") -> list[BaseMessage]:
-    """Returns the conversation in a form that any provider takes.
+    """Return the conversation in a form that any provider takes.
 
     `model` is the name of the model that is called. Its own thinking goes back with its tool calls, as some providers
     want; the thinking of other models does not.
@@ -74,7 +74,7 @@ def normalize_messages(messages: Sequence[BaseMessage], model: str = "") -> list
 
 
 def strip_tool_messages(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Returns the conversation for a model without tools: results become text of its first message."""
+    """Return the conversation for a model without tools: results become text of its first message."""
     others: list[BaseMessage] = []
     results: list[str] = []
     for message in messages:
@@ -113,7 +113,7 @@ class _Normalizer:
             self.messages.append(_with_fields(message, content=_content(message.content)))
 
     def close(self) -> None:
-        """Adds a result that says so to each call without one."""
+        """Give each call without a result one that says that there is none."""
         while self._open:
             _, call_id, name = self._open.popleft()
             self.messages.append(ToolMessage(NO_RESULT, tool_call_id=call_id, name=name, status="error"))
@@ -154,7 +154,7 @@ class _Normalizer:
 
 
 def _with_reasoning(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """Adds thinking to every call if one has it: the provider refuses calls without."""
+    """Add thinking to every call if one has it: the provider refuses calls without."""
     calling = [each for each in messages if isinstance(each, AIMessage) and each.tool_calls]
     if not any(REASONING in each.additional_kwargs for each in calling):
         return messages
@@ -168,7 +168,7 @@ def _with_reasoning(messages: list[BaseMessage]) -> list[BaseMessage]:
 
 
 def _with_fields(message: BaseMessage, **fields: Any) -> BaseMessage:
-    """Returns the message with these fields, or itself where nothing differs."""
+    """Return the message with these fields, or itself where nothing differs."""
     if all(getattr(message, name) == value for name, value in fields.items()):
         return message
     return message.model_copy(update=fields)

@@ -66,7 +66,7 @@ class _PartialCall:
     index: int | str | None = None
 
     def continues_with(self, piece: ToolCallChunk) -> bool:
-        """Returns whether a piece belongs to this call: same index, no other id."""
+        """Return whether a piece belongs to this call: same index, no other id."""
         is_another = self.id and piece["id"] and piece["id"] != self.id
         return piece["index"] is not None and piece["index"] == self.index and not is_another
 
@@ -110,7 +110,7 @@ class ReplyReader:
         return self._text.lone_end
 
     def feed(self, message: AIMessage) -> AIMessageChunk:
-        """Takes a message or a chunk; returns its text and thinking, without calls."""
+        """Take a message or a chunk; return its text and thinking, without calls."""
         self._collect(message)
         more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
         if REASONING in more:
@@ -129,7 +129,7 @@ class ReplyReader:
         )
 
     def finish(self) -> AIMessageChunk:
-        """Ends the reply; returns its last piece, with the tool calls.
+        """End the reply; return its last piece, with the tool calls.
 
         Raises:
             ModelIncomplete: the reply broke off.
@@ -175,7 +175,7 @@ class ReplyReader:
         )
 
     def _collect(self, message: AIMessage) -> None:
-        """Collects metadata, token counts and pieces of calls, for `finish`."""
+        """Collect metadata, token counts and pieces of calls, for `finish`."""
         self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
         if message.usage_metadata:
             self._counted = add_usage(self._counted, message.usage_metadata)
@@ -191,7 +191,7 @@ class ReplyReader:
             self._calls.append(_PartialCall(invalid["name"] or "", [str(invalid["args"] or NO_ARGUMENTS)]))
 
     def _add_piece(self, piece: ToolCallChunk) -> None:
-        """Adds a piece of a stream to its call, or begins a call with it.
+        """Add a piece of a stream to its call, or begin a call with it.
 
         Adding LangChain's chunks would parse the arguments at each sum: the cost grows with the square of their length.
         """
@@ -205,7 +205,7 @@ class ReplyReader:
             self._calls.append(_PartialCall(name, [arguments], piece["id"] or "", piece["index"]))
 
     def _finish_call(self, call: _PartialCall, place: int, *, has_reason: bool) -> ToolCallChunk:
-        """Returns the call with a known name, a new id, and arguments as JSON.
+        """Return the call with a known name, a new id, and arguments as JSON.
 
         Invalid arguments become a JSON string. Empty arguments count as `{}` only if the reply has a finish reason.
         """
@@ -216,7 +216,7 @@ class ReplyReader:
         )
 
     def match_tool(self, name: str) -> str:
-        """Returns the tool that a name means, or a legal name if there is none."""
+        """Return the tool that a name means, or a legal name if there is none."""
         if name in self.tools:
             return name
         bare = _PREFIX.sub("", name.strip())
@@ -225,7 +225,7 @@ class ReplyReader:
         return same[0] if len(same) == 1 else make_tool_name(bare) if bare else UNKNOWN_TOOL
 
     def _content(self, message: AIMessage) -> tuple[Any, str, bool]:
-        """Returns the content without thinking and calls; the thinking; whether earlier text was thinking."""
+        """Return the content without thinking and calls; the thinking; whether earlier text was thinking."""
         if isinstance(message.content, str):
             return _join_parts(self._text.feed(sanitize_text(message.content))) if message.content else ("", "", False)
         blocks: list[Any] = []
@@ -242,7 +242,7 @@ class ReplyReader:
         return blocks, thinking, retracted
 
     def _estimate_missing(self, made: list[ToolCallChunk]) -> UsageMetadata | None:
-        """Estimates the tokens if the provider did not count its input; else returns None."""
+        """Estimate the tokens if the provider did not count its input; else return None."""
         if self._counted and self._counted["input_tokens"]:
             return None
         read = sum(estimate_tokens(message.text) for message in self.conversation)
@@ -252,26 +252,26 @@ class ReplyReader:
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
     def _is_call(self, call: TextCall) -> bool:
-        """Returns whether a call in the text is of a known tool, and no quotation."""
+        """Return whether a call in the text is of a known tool, and no quotation."""
         written = call.written.strip()
         quoted = any(written in message.text for message in self.conversation if message.type != "ai")
         return self.match_tool(call.name) in self.tools and not quoted
 
 
 def tool_names(tools: Iterable[Any]) -> frozenset[str]:
-    """Returns the names of tools in any provider's form, where they have one."""
+    """Return the names of tools in any provider's form, where they have one."""
     return frozenset(name for name, _ in _names_and_schemas(tools))
 
 
 def argumentless_tools(tools: Iterable[Any]) -> frozenset[str]:
-    """Returns the names of the tools whose schema has no arguments."""
+    """Return the names of the tools whose schema has no arguments."""
     return frozenset(
         name for name, schema in _names_and_schemas(tools) if schema is not None and not _has_properties(schema)
     )
 
 
 def _names_and_schemas(tools: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yields name and schema of tools; of objects only the name."""
+    """Yield name and schema of tools; of objects only the name."""
     for tool in tools:
         schema = None
         if isinstance(tool, dict):
@@ -289,13 +289,13 @@ def _has_properties(schema: dict[str, Any]) -> bool:
 
 
 def read_finish_reason(message: AIMessage) -> FinishReason:
-    """Returns why a reply that was read ended."""
+    """Return why a reply that was read ended."""
     reason: FinishReason = message.response_metadata.get(FINISH, "stop")
     return reason
 
 
 def _join_parts(parts: Sequence[Part]) -> tuple[str, str, bool]:
-    """Joins parts: the text since the last retraction, the thinking, whether there was a retraction."""
+    """Join parts: the text since the last retraction, the thinking, whether there was a retraction."""
     text, thinking, retracted = "", "", False
     for part in parts:
         if part.kind == "text":
@@ -308,7 +308,7 @@ def _join_parts(parts: Sequence[Part]) -> tuple[str, str, bool]:
 
 
 def _json(arguments: dict[str, Any]) -> str:
-    """Returns arguments as JSON; as `str` of them where JSON has no form for them."""
+    """Return arguments as JSON; as `str` of them where JSON has no form for them."""
     try:
         return write_arguments(arguments)
     except InvalidArguments:
@@ -316,7 +316,7 @@ def _json(arguments: dict[str, Any]) -> str:
 
 
 def _strict_json(written: str) -> str:
-    """Returns a whole JSON object; anything else as a JSON string, which no call takes.
+    """Return a whole JSON object; anything else as a JSON string, which no call takes.
 
     LangChain completes JSON that breaks off: a call would get arguments that the model did not send.
     """
@@ -348,7 +348,7 @@ _FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 
 
 def classify_finish(metadata: Mapping[str, Any]) -> FinishKind:
-    """Classifies the finish reason in `response_metadata`; `absent` where it has none."""
+    """Classify the finish reason in `response_metadata`; `absent` where it has none."""
     reason = next((metadata[name] for name in _FIELDS if metadata.get(name)), None)
     if reason is None:
         return "absent"

@@ -118,7 +118,7 @@ class TextReader:
         return "".join(self._answer)
 
     def feed(self, piece: str) -> list[Part]:
-        """Takes a piece; returns the parts that are certain now."""
+        """Take a piece; return the parts that are certain now."""
         self._pieces.append(piece)
         seen = self._tail + piece
         self._tail = seen[-_LONGEST:]
@@ -127,7 +127,7 @@ class TextReader:
         return list(self._read(last=False))
 
     def finish(self) -> list[Part]:
-        """Ends the text; returns the parts that were held back."""
+        """End the text; return the parts that were held back."""
         return list(self._read(last=True))
 
     def _read(self, *, last: bool) -> Iterator[Part]:
@@ -215,7 +215,7 @@ class TextReader:
             yield Part("text", text)
 
     def _count_fences(self, text: str) -> None:
-        """Counts the code fences in a text of the answer."""
+        """Count the code fences in a text of the answer."""
         if text:
             joined = "`" * self._ticks + text
             self._fences += joined.count(_FENCE)
@@ -224,12 +224,12 @@ class TextReader:
 
 
 def _canonical(mark: str) -> str:
-    """Returns the mark as in the tables, whatever its case."""
+    """Return the mark as in the tables, whatever its case."""
     return next(each for each in _OPENERS if each.lower() == mark.lower())
 
 
 def _certain_length(text: str, marks: tuple[str, ...]) -> int:
-    """Returns the length of the beginning that is in no unfinished mark."""
+    """Return the length of the beginning that is in no unfinished mark."""
     begun = _beginnings(marks)
     places = range(max(0, len(text) - _LONGEST), len(text))
     return next((place for place in places if text[place] in _STARTS and text[place:].lower() in begun), len(text))

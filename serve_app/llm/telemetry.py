@@ -49,7 +49,7 @@ class CallRecord:
     messages: list[Any] = field(default_factory=list)
 
     def add(self, message: Any) -> None:
-        """Adds a reply or a chunk, with its token counts."""
+        """Add a reply or a chunk, with its token counts."""
         self.messages.append(message)
         usage = getattr(message, "usage_metadata", None)
         self.estimated = self.estimated or bool(message.response_metadata.get(ESTIMATED))
@@ -58,7 +58,7 @@ class CallRecord:
             self.output_tokens += usage["output_tokens"]
 
     def reset(self) -> None:
-        """Clears the record before another attempt."""
+        """Clear the record before another attempt."""
         self.input_tokens = self.output_tokens = 0
         self.estimated = False
         self.messages.clear()
@@ -66,7 +66,7 @@ class CallRecord:
 
 @contextmanager
 def measure_call(metrics: Metrics, model: str) -> Iterator[CallRecord]:
-    """Counts and times the call in the block, which adds its messages to the record."""
+    """Count and time the call in the block, which adds its messages to the record."""
     begun, outcome, record = time.monotonic(), "ok", CallRecord()
     try:
         yield record
@@ -82,13 +82,13 @@ def measure_call(metrics: Metrics, model: str) -> Iterator[CallRecord]:
 
 
 def classify_outcome(error: BaseException) -> str:
-    """Returns the outcome label of a call that raised `error`."""
+    """Return the outcome label of a call that raised `error`."""
     return next((outcome for kinds, outcome in OUTCOMES if isinstance(error, kinds)), CANCELLED)
 
 
 @contextmanager
 def trace_call(call: AbstractContextManager[Span], record: CallRecord) -> Iterator[Span]:
-    """Traces the call in the block, with its reply and its tokens."""
+    """Trace the call in the block, with its reply and its tokens."""
     with call as span:
         span.set_outputs(partial(to_openai_messages, record.messages))
         try:
@@ -99,14 +99,14 @@ def trace_call(call: AbstractContextManager[Span], record: CallRecord) -> Iterat
 
 
 def to_openai_messages(messages: Sequence[BaseMessage]) -> Any:
-    """Converts messages of any provider to OpenAI's form; chunks become one message."""
+    """Convert messages of any provider to OpenAI's form; chunks become one message."""
     chunks = [each for each in messages if isinstance(each, AIMessageChunk)]
     others = [each for each in messages if not isinstance(each, AIMessageChunk)]
     return convert_to_openai_messages([*others, *([add_ai_message_chunks(*chunks)] if chunks else [])])
 
 
 def split_model_name(name: str) -> tuple[str, str]:
-    """Splits `provider:model`; a name without a provider stands for both."""
+    """Split `provider:model`; a name without a provider stands for both."""
     provider, _, model = name.partition(":")
     return provider, model or provider
 
@@ -116,12 +116,12 @@ BYTES_PER_TOKEN = 4
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimates the tokens of a text."""
+    """Estimate the tokens of a text."""
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def estimate_usage(messages: Sequence[BaseMessage], record: CallRecord) -> Usage:
-    """Returns the tokens of a cancelled call: the provider's counts, else an estimate.
+    """Return the tokens of a cancelled call: the provider's counts, else an estimate.
 
     Some providers send their counts at the start, when next to nothing is written. Then the text so far counts, if it
     is more.

@@ -41,7 +41,7 @@ class TextCall:
 
 
 def parse_calls(mark: str, block: str) -> list[TextCall]:
-    """Parses the block after `mark`; no calls if any part of it is something else."""
+    """Parse the block after `mark`; no calls if any part of it is something else."""
     read = _READERS[mark](block)
     return [TextCall(name.strip(), arguments, block) for name, arguments in read or []]
 
@@ -64,7 +64,7 @@ def _tagged(block: str) -> _Read:
 
 
 def _pairs(text: str, opening: str, middle: str, closing: str) -> list[tuple[str, str]] | None:
-    """Splits parts between `opening` and `closing` at `middle`; None if there is other text."""
+    """Split parts between `opening` and `closing` at `middle`; None if there is other text."""
     before, *parts = text.split(opening)
     pairs = []
     for each in parts:
@@ -162,7 +162,7 @@ def _loaded(text: str) -> Any:
 
 
 def _value(written: str) -> Any:
-    """Returns the value of a parameter: JSON if it is JSON, else the text."""
+    """Return the value of a parameter: JSON if it is JSON, else the text."""
     text = written.strip()
     document = None if text.startswith("```") else _loaded(text)
     return text if document is None and text != "null" else document

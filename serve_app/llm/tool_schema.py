@@ -46,7 +46,7 @@ NEVER_SENT = {"writeOnly", "$schema", "$id", "$comment"}
 
 
 def adapt_schema(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Returns the schema of an arguments object in a provider's dialect.
+    """Return the schema of an arguments object in a provider's dialect.
 
     `full` is the schema as it is, without marks that are not for models, and with its root plainly an object. `simple`
     has only type, description, enum of strings, properties, required, items, nullable, and bounds of numbers and lists.
@@ -65,7 +65,7 @@ def adapt_schema(parameters: dict[str, Any], dialect: Dialect) -> dict[str, Any]
 
 
 def _remove_never_sent(value: Any, *, names: bool = False) -> Any:
-    """Removes `NEVER_SENT`; with `names` the keys are names, not keywords."""
+    """Remove `NEVER_SENT`; with `names` the keys are names, not keywords."""
     if isinstance(value, list):
         return [_remove_never_sent(each) for each in value]
     if not isinstance(value, dict):
@@ -87,13 +87,13 @@ class _Simplifier:
         self._nodes = MAX_NODES
 
     def simplify_root(self) -> Schema:
-        """Returns the root as an object, whatever its own type."""
+        """Return the root as an object, whatever its own type."""
         simple = self._simplify(self._root, (), 0) or {}
         found = {"type": "object", "properties": simple.get("properties", {})}
         return found | {word: simple[word] for word in ("description", "required") if word in simple}
 
     def _simplify(self, schema: Any, references: tuple[str, ...], depth: int) -> Schema | None:
-        """Returns the simple form: no type if any value is valid, None if none is."""
+        """Return the simple form: no type if any value is valid, None if none is."""
         self._nodes -= 1
         if schema is False:
             return None
@@ -127,7 +127,7 @@ class _Simplifier:
         return found
 
     def _simplify_own(self, schema: Schema, references: tuple[str, ...], depth: int) -> Schema:
-        """Returns the simple form of the schema's own keywords, without combinations."""
+        """Return the simple form of the schema's own keywords, without combinations."""
         types, nullable = _types(schema)
         found: Schema = {}
         notes = [f"{label}: {_json(schema[word])}." for word, label in NOTES.items() if schema.get(word) is not None]
@@ -146,7 +146,7 @@ class _Simplifier:
         return found
 
     def _fill(self, schema: Schema, found: Schema, references: tuple[str, ...], depth: int) -> list[str]:
-        """Adds properties or items down to `MAX_DEPTH`; returns notes for the description."""
+        """Add properties or items down to `MAX_DEPTH`; return notes for the description."""
         deeper = depth < MAX_DEPTH - 1 and self._nodes > 0
         if found.get("type") == "object":
             properties = schema.get("properties")
@@ -167,14 +167,14 @@ class _Simplifier:
 
 
 def _items(schema: Schema) -> list[Any]:
-    """Returns the schemas of the items of a list."""
+    """Return the schemas of the items of a list."""
     items, first = schema.get("items"), schema.get("prefixItems")
     listed = [*(first if isinstance(first, list) else []), *(items if isinstance(items, list) else [])]
     return [*listed, items] if isinstance(items, dict) else listed or [True]
 
 
 def _types(schema: Schema) -> tuple[list[str], bool]:
-    """Returns the types that a schema names or implies, and whether null is one."""
+    """Return the types that a schema names or implies, and whether null is one."""
     declared = schema.get("type")
     named = (
         [declared]
@@ -210,7 +210,7 @@ def _type_of(value: Any) -> str:
 
 
 def _values(schema: Schema) -> list[Any] | None:
-    """Returns the values that a schema lists; None for no list."""
+    """Return the values that a schema lists; None for no list."""
     if "const" in schema:
         return [schema["const"]]
     listed = schema.get("enum")
@@ -218,7 +218,7 @@ def _values(schema: Schema) -> list[Any] | None:
 
 
 def _enumerate(schema: Schema, found: Schema) -> list[str]:
-    """Adds an enum of strings; returns any other enum as a note."""
+    """Add an enum of strings; return any other enum as a note."""
     values = _values(schema)
     if values is None:
         return []
@@ -232,7 +232,7 @@ def _enumerate(schema: Schema, found: Schema) -> list[str]:
 
 
 def _bound(schema: Schema, found: Schema) -> list[str]:
-    """Adds bounds of a number or a list; returns exclusive ones as notes."""
+    """Add bounds of a number or a list; return exclusive ones as notes."""
     notes: list[str] = []
     if found.get("type") == "array":
         counts = {word: schema[word] for word in ("minItems", "maxItems") if _count(schema.get(word))}
@@ -264,13 +264,13 @@ def _json(value: Any) -> str:
 
 
 def _of_type(schema: Any) -> Schema:
-    """Returns only the type of a schema that is described elsewhere."""
+    """Return only the type of a schema that is described elsewhere."""
     types, _ = _types(schema) if isinstance(schema, dict) else ([], False)
     return {"type": types[0], "description": "The same once more."} if len(types) == 1 else {}
 
 
 def _typed(schema: Schema) -> Schema:
-    """Returns the schema with a type, and with the keywords that its type requires."""
+    """Return the schema with a type, and with the keywords that its type requires."""
     if "type" not in schema:
         note = " ".join([*([schema["description"]] if "description" in schema else []), "Any JSON value."])
         schema = {**schema, "type": "string", "description": truncate(note, MAX_DESCRIPTION)}
@@ -283,13 +283,13 @@ def _typed(schema: Schema) -> Schema:
 
 
 def _described(*parts: Schema) -> Schema:
-    """Joins the descriptions of several schemas."""
+    """Join the descriptions of several schemas."""
     texts = list(dict.fromkeys(part["description"] for part in parts if part.get("description")))
     return {"description": truncate(" ".join(texts), MAX_DESCRIPTION)} if texts else {}
 
 
 def _any_of(parts: list[Schema | None]) -> Schema | None:
-    """Merges schemas into one that accepts what any of them accepts."""
+    """Merge schemas into one that accepts what any of them accepts."""
     able = [part for part in parts if part is not None]
     if not able:
         return None
@@ -311,7 +311,7 @@ def _any_of(parts: list[Schema | None]) -> Schema | None:
 
 
 def _widest(parts: list[Schema]) -> Schema:
-    """Merges schemas of one type: the widest bounds, the common requirements."""
+    """Merge schemas of one type: the widest bounds, the common requirements."""
     found: Schema = {}
     for word, widest in (("minimum", min), ("maximum", max), ("minItems", min), ("maxItems", max)):
         if all(word in part for part in parts):
@@ -335,7 +335,7 @@ def _widest(parts: list[Schema]) -> Schema:
 
 
 def _all_of(one: Schema, other: Schema) -> Schema:
-    """Merges two schemas into one that accepts what both accept, or more."""
+    """Merge two schemas into one that accepts what both accept, or more."""
     if not one or not other:
         return one or other
     if "type" in one and "type" in other and one["type"] != other["type"]:

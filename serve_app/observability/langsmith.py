@@ -79,7 +79,10 @@ def trace_runs(trace: TraceData, project: str) -> list[dict[str, Any]]:
 def _span_run(
     trace: TraceData, project: str, span: SpanData, orders: dict[str, str], *, is_root: bool
 ) -> dict[str, Any]:
-    """One run; `orders` has the dotted orders by span id, and gets this span's."""
+    """The run of one span.
+
+    `orders` maps span ids to dotted orders; the span's own is added to it.
+    """
     run_id = str(UUID(span.span_id + trace.run_id[SPAN_ID_DIGITS:]))
     begun, ended = _time(span.begun_ns), _time(span.ended_ns)
     own = f"{begun:%Y%m%dT%H%M%S%f}Z{run_id}"

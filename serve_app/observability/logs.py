@@ -1,4 +1,4 @@
-"""Log records: their context, redaction and form, and those that wait for a run's log.
+"""Log records: context, redaction, output formats, and a queue for the logs of runs.
 
 The message of our own records is the name of an event, and its fields are in `extra`:
 
@@ -64,7 +64,7 @@ _CONTEXT: ContextVar[LogContext | None] = ContextVar("serve_app.context", defaul
 
 @contextmanager
 def log_context(ids: Mapping[str, str]) -> Iterator[None]:
-    """Adds these ids to every record of the block, beside outer ones."""
+    """Add these ids to every record of the block, beside outer ones."""
     before = current_log_context()
     token = _CONTEXT.set(replace(before, ids=tuple({**dict(before.ids), **ids}.items())))
     try:
@@ -75,7 +75,7 @@ def log_context(ids: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def hide_in_logs(values: Iterable[Any]) -> Iterator[None]:
-    """Masks these values in every record of the block, also in a library's."""
+    """Mask these values in every record of the block, also in a library's."""
     before = current_log_context()
     token = _CONTEXT.set(replace(before, hidden=(*before.hidden, *leaf_texts(values))))
     try:

@@ -1,4 +1,4 @@
-"""Metrics of store calls and of this process, and sinks that export nothing."""
+"""Measures store calls and this process; two `Metrics` that export nothing."""
 
 from __future__ import annotations
 

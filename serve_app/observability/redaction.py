@@ -20,7 +20,7 @@ PHONE, ID, CARD = "[phone]", "[id]", "[card]"
 CACHED_CHARACTERS = 64
 """Texts up to this length are cached: ids, names and states are the same in line after line."""
 SHORTEST_HIDDEN = 3
-"""Characters of a hidden value; a shorter one is part of half of all words."""
+"""Characters. A shorter value is not hidden, because it is part of many words."""
 
 _NAME = (
     r"(?:api[ _-]?key|(?:access|secret|private)[ _-]?key|secret|token|authorization|passw(?:or)?d|passphrase|pwd|cookie"

@@ -80,7 +80,7 @@ def current() -> str:
 
 @contextmanager
 def use_traceparent(header: str) -> Iterator[None]:
-    """Makes `current()` return this header within the block."""
+    """Make `current()` return this header within the block."""
     token = _current.set(header)
     try:
         yield

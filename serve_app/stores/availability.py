@@ -27,8 +27,8 @@ PROBE_EVERY_S = 1.0
 class RedisAvailability:
     """Whether Redis answers, and since when it does not.
 
-    One object for each client of a process, used by all that call it: what one has waited for in vain, the next does
-    not wait for again, and the log has one pair of events for an outage.
+    Each client of a process has one object, which all its callers share: if one has waited in vain, the next does not
+    wait again. The log has two events for an outage: one for its start, one for its end.
     """
 
     def __init__(self, max_wait_s: float = MAX_WAIT_S) -> None:
@@ -64,7 +64,7 @@ class RedisAvailability:
         return await self.call_once(lambda: retry_until(call, wait_s, StoreUnavailable), max(AWAY_TIMEOUT_S, wait_s))
 
     async def call_once(self, call: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
-        """Call once; None is no time-out but the client's own.
+        """Call once; with None, only the client's own time-out applies.
 
         Raises:
             StoreUnavailable: Redis did not answer.

@@ -1,8 +1,9 @@
 """Rate limits of tenants and API keys, kept in Redis for all processes.
 
-One script checks all limits of a turn at once, by Redis's clock: a turn that one of them refuses takes from none. Turns
-are taken before a turn begins. Tokens are taken when it has ended and their number is known; before it, there need only
-be room for one token. Turns that run side by side may therefore use more than the limit, and later turns wait for it.
+One script checks all limits of a turn at once, by Redis's clock: if one limit refuses the turn, nothing is taken from
+the others. The turn itself is charged before it begins. Its tokens are charged when it has ended and their number is
+known; before, a limit of tokens needs room for one token only. So turns that run at the same time may use more tokens
+than the limit, and later turns wait until it has recovered.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ return {0, 0}
 """
 """Takes from all limits, or returns the longest wait in microseconds and the number of the limit that demands it."""
 FAILURES_UNTIL_OPEN = 3
-"""After so many failures in a row, turns pass unchecked, but for one in each second. A failure takes `redis.timeout_s`:
-with a shorter time, the lateness of a busy process would count as that of Redis, and let all turns in."""
+"""After so many failures in a row, one turn a second is checked, and the others pass unchecked. A call has the whole
+`redis.timeout_s`: with less, a busy process would count its own delays as failures of Redis, and let all turns pass."""
 NO_METERING = Metering()
 NO_LIMITS = RateLimits()
 

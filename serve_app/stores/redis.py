@@ -35,7 +35,7 @@ BLOCKING = {"XREAD"}
 
 _OF_ONE_KEY = re.compile(r"WRONGTYPE|user_script|not an integer|not a (?:valid )?float|stream ID|XADD")
 _OF_THE_SERVER = re.compile(r"\b(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|MASTERDOWN|BUSY|NOPERM|NOAUTH|NOSCRIPT)\b")
-"""Errors of the server, which may also come out of a script and then name it."""
+"""Errors of the server. If one is raised in a script, its text names the script, too, and matches both patterns."""
 
 
 def create_redis_client(settings: RedisSettings, url: str, retries: int = 1, metrics: Metrics = NULL_METRICS) -> Redis:

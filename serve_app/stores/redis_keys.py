@@ -1,8 +1,9 @@
-"""The layout of Redis: every key, its type and its content.
+"""The layout of Redis: the keys, their types and their content.
 
     serve_app:session:{TENANT:SESSION}:exchanges   list: the conversation, one exchange per turn
                                      :lease        hash: the run that holds the session; short-lived
                                      :meta         hash: `epoch`, which rises with each holder, and `repairs`
+                                     :aside:MS     any type: an unreadable conversation, set aside at this Unix time
                      {TENANT:/RUN}:lease :meta     the same, for a run without a conversation
     serve_app:run:{TENANT:RUN}                     hash: the request, its owner, its progress
                               :steps               stream: the events without the tokens, and what a successor needs
@@ -28,7 +29,11 @@
                                   :lead            hash: the run that is making it; short-lived
                                   :waiting         set: the processes that wait for it
     serve_app:inbox:OWNER                          stream: which of the answers that OWNER waits for are ready
-    COLLECTION:TENANT:…                            the documents of the knowledge base; `version` changes with them
+    COLLECTION:TENANT:…                            the documents of the knowledge base (knowledge/document_store.py);
+                                                   `version` changes with them
+              :layout :dimension                   strings: the mode and embedding that the collection was made
+                                                   with, and the length of its vectors (knowledge/index.py)
+              :writer                              hash: the process that is indexing (knowledge/ingestion.py)
 
 Each key but those of access and of the documents has a time to live. Scripts touch keys of a run and of its session
 together: one Redis server, with replicas as you like, and not a Redis Cluster.

@@ -66,7 +66,7 @@ class StreamReader:
     def follow(self, *streams: str, after: str) -> Iterator[StreamSubscription]:
         """Subscribe to these streams in the block, from the id `after` on.
 
-        Where others follow the same streams already, from their position on.
+        If others follow the same streams already, the entries begin at their position, not at `after`.
         """
         subscription = StreamSubscription()
         if streams not in self._subscriptions:

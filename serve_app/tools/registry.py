@@ -40,16 +40,19 @@ class ToolRegistry:
     def __init__(
         self,
         tools: Mapping[str, ToolSettings],
-        supplies: Iterable[object],
+        injectable: Iterable[object],
         private_hosts: Iterable[str] = (),
         own: Iterable[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`own` names the tools that this process answers for; `tools` may hold more: their fallbacks."""
+        """`own` are the tools that this process offers, by name; all of `tools` by default.
+
+        `tools` also has the settings of their fallbacks.
+        """
         own_names = list(tools if own is None else own)
         names = [*own_names, *(tools[name].fallback or name for name in own_names)]
         needed = {name: tools[name] for name in names if name in tools}
-        self._loaded, problems = load_tools(needed, supplies, private_hosts, clock, reserved_names=tools)
+        self._loaded, problems = load_tools(needed, injectable, private_hosts, clock, reserved_names=tools)
         self._clock = clock
         self._servers = {name: each.tool for name, each in self._loaded.items() if isinstance(each.tool, ToolServer)}
         self._of_servers: dict[str, GuardedTool] = {}
@@ -146,17 +149,17 @@ class ToolRegistry:
 
 def load_tools(
     tools: Mapping[str, ToolSettings],
-    supplies: Iterable[object],
+    injectable: Iterable[object],
     private_hosts: Iterable[str] = (),
     clock: Callable[[], float] = time.monotonic,
     reserved_names: Iterable[str] = (),
 ) -> tuple[dict[str, GuardedTool], dict[str, Problem]]:
     """Build the tools; return those that load and the problems of the others, by name.
 
-    `supplies` are the objects that a function's keyword-only parameters may take, by type. `reserved_names` are the
+    `injectable` are the objects that a function's keyword-only parameters may take, by type. `reserved_names` are the
     names of tools in other processes.
     """
-    factory = _ToolFactory(supplies, private_hosts, {*tools, *reserved_names, KNOWLEDGE_SEARCH})
+    factory = _ToolFactory(injectable, private_hosts, {*tools, *reserved_names, KNOWLEDGE_SEARCH})
     loaded: dict[str, GuardedTool] = {}
     problems: dict[str, Problem] = {}
     for name, settings in tools.items():
@@ -174,9 +177,9 @@ def load_tools(
 class _ToolFactory:
     """Builds tools from settings; the tools of one MCP server share one session."""
 
-    def __init__(self, supplies: Iterable[object], private_hosts: Iterable[str], names: Iterable[str]) -> None:
+    def __init__(self, injectable: Iterable[object], private_hosts: Iterable[str], names: Iterable[str]) -> None:
         self._names = frozenset(names)
-        self._supplies_by_type = {type(value): value for value in supplies}
+        self._injectable_by_type = {type(value): value for value in injectable}
         self._egress = EgressPolicy(private_hosts)
         self._servers: dict[str, McpServer] = {}
 
@@ -192,7 +195,7 @@ class _ToolFactory:
             return [*http_tools(name, settings.http, settings, self._egress)]
         if settings.mcp:
             return [self._build_mcp(name, settings, settings.mcp)]
-        return [function_tool(name, settings.function or "", settings, self._supplies_by_type)]
+        return [function_tool(name, settings.function or "", settings, self._injectable_by_type)]
 
     def _build_mcp(self, name: str, settings: ToolSettings, mcp: McpToolSettings) -> Tool:
         from serve_app.tools.mcp_session import McpServer
@@ -216,11 +219,11 @@ class _ToolFactory:
 
 def guard_tool(name: str, settings: ToolSettings, tools: list[Tool], clock: Callable[[], float]) -> GuardedTool:
     """The first of `tools`, guarded by its settings; a second one is its standby."""
-    limit = BreakerPolicy(settings.breaker.failures, settings.breaker.cool_down_s)
+    policy = BreakerPolicy(settings.breaker.failures, settings.breaker.cool_down_s)
     first, *others = [
         GuardedTool(
             tool,
-            GuardedCalls(breaker_name, limit, clock),
+            GuardedCalls(breaker_name, policy, clock),
             errors_of_kinds(settings.retry_on),
             max_result_characters=settings.max_result_characters,
         )

@@ -1,4 +1,4 @@
-"""Invokes a tool with retries, circuit breaker, time-out and standby, and contains its code."""
+"""Invokes a tool with retries, circuit breaker, time-out and standby, and survives its crash."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class ToolInvocation:
             except Exception as error:
                 if isinstance(error, ToolCrashed) and guarded.tool.spec.effect == "effect":
                     raise EffectInterrupted from error
-                logger.warning("tool_failed", extra={"tool": self.request.name}, exc_info=error)
+                logger.warning("tool_raised", extra={"tool": self.request.name}, exc_info=error)
                 kind = str(error) if isinstance(error, ToolCrashed) else type(error).__name__
                 return ToolReply(f"error: {self.request.name} failed ({kind})", ok=False)
 

@@ -61,7 +61,7 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
     deployed: Any, tmp_path: Path
 ) -> None:
     ports = choose_ports(tmp_path)
-    assert [check.ok for check in deployed.ready.remote().result(timeout_s=30)] == [True, True]
+    assert [check.ok for check in deployed.checks.remote().result(timeout_s=30)] == [True, True]
     former = [listener(ports.redis), listener(ports.milvus)]
     replica = former[0].parent()
     assert replica is not None

@@ -100,7 +100,7 @@ class Whole(Service):
         return {"Authorization": f"Bearer {made.key}"}
 
 
-async def _prepare(document: Document) -> list[IndexEntry]:
+async def _make_entries(document: Document) -> list[IndexEntry]:
     return await asyncio.to_thread(make_index_entries, document)
 
 
@@ -108,7 +108,7 @@ async def _prepare(document: Document) -> list[IndexEntry]:
 async def whole_service(redis: Redis, redis_url: str, milvus_url: str) -> AsyncIterator[Whole]:
     """Everything, until the end of the block."""
     knowledge = KnowledgeSettings(collection=f"c{uuid4().hex}", **KNOWLEDGE)
-    index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _prepare)
+    index = KnowledgeIndex(knowledge, redis, MilvusReplicas(MilvusSettings(url=milvus_url), knowledge), _make_entries)
     agent = Agent(redis, index)
     service = Whole(redis_url, settings=HttpSettings(), retriever=index, access=AccessSettings())
     service.agent = FailoverAgent(agent, service.runs)

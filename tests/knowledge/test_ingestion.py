@@ -143,12 +143,12 @@ async def test_an_interrupted_removal_is_finished_by_the_next_writer(
 async def test_a_document_that_cannot_be_split_does_not_stop_the_others(
     open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
-    async def prepare(each: Document) -> list[IndexEntry]:
+    async def make_entries(each: Document) -> list[IndexEntry]:
         if each.source == "bad":
             raise KeyError("/secret/path")
         return make_index_entries(each)
 
-    index = open_index(prepare)
+    index = open_index(make_entries)
     sent = [
         document("a", "disk"),
         document("bad", "clock"),
@@ -209,11 +209,11 @@ async def test_a_writer_that_has_lost_its_lease_changes_nothing(redis: Redis) ->
 async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
     open_index: Callable[..., KnowledgeIndex], redis: Redis, contexts: Callable[..., Context], behind_s: float
 ) -> None:
-    async def prepare(each: Document) -> list[IndexEntry]:
+    async def make_entries(each: Document) -> list[IndexEntry]:
         await asyncio.sleep(0.4)
         return make_index_entries(each)
 
-    index = open_index(prepare)
+    index = open_index(make_entries)
     batch = [document(str(i), "disk") for i in range(5)]
     with pytest.raises(DeadlineExceeded):
         await index.add(contexts("default", seconds=1.5, behind_s=behind_s), batch)
@@ -227,11 +227,11 @@ async def test_a_batch_ends_at_its_deadline_and_goes_on_when_it_is_sent_again(
 async def test_a_document_that_the_store_refuses_fails_alone(
     open_index: Callable[..., KnowledgeIndex], context: Context
 ) -> None:
-    async def prepare(each: Document) -> list[IndexEntry]:
+    async def make_entries(each: Document) -> list[IndexEntry]:
         made = make_index_entries(each)
         return [replace(one, text="x" * 100_000) for one in made] if each.source == "poison" else made
 
-    index = open_index(prepare)
+    index = open_index(make_entries)
     batch = [document(source, "disk") for source in ("a", "poison", "b")]
     assert [each.status for each in await index.add(context, batch)] == ["added", "failed", "added"]
     assert {each.source for each in (await index.documents(context, 0, 10)).documents} == {"a", "b"}

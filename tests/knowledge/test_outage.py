@@ -33,7 +33,7 @@ DISK = Document(source="disk", text="Erase the disk with shred.")
 CLOCK = Document(source="clock", text="Set the clock with hwclock.")
 
 
-async def prepare(document: Document) -> list[IndexEntry]:
+async def make_entries(document: Document) -> list[IndexEntry]:
     return make_index_entries(document)
 
 
@@ -128,7 +128,7 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
     redis = create_redis_client(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
     index = KnowledgeIndex(
-        KnowledgeSettings(), redis, MilvusReplicas(MilvusSettings(url=milvus_url), KnowledgeSettings()), prepare
+        KnowledgeSettings(), redis, MilvusReplicas(MilvusSettings(url=milvus_url), KnowledgeSettings()), make_entries
     )
     with pytest.raises(StoreUnavailable, match="Redis did not answer"):
         await index.search(context, "disk")

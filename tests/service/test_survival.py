@@ -25,8 +25,8 @@ BETWEEN_S = 0.05
 FREED_WITHIN_S = 12.0
 """A lease lapses after 2 s, the run is found within 0.5 s, and its answer takes 4.3 s to be said again."""
 DOCUMENTS = ("documents", "terms", "sources", "frequencies", "unsettled", "version")
-"""What is known of documents (serve_app/knowledge/registry.py) stays until they are removed; so does the `layout` of
-their collection (serve_app/knowledge/layout.py)."""
+"""What is known of documents (serve_app/knowledge/document_store.py) stays until they are removed; so does the `layout`
+of their collection (`CollectionCheck` in serve_app/knowledge/index.py)."""
 
 
 async def _rest(http: AsyncClient, run_id: str, after: str) -> list[Frame]:

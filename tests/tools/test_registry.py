@@ -84,7 +84,7 @@ async def _call(
     tools = {name: ToolSettings(function=f"{__name__}:{name}", **settings)}
     deadline = time.time() + behind_s + deadline_s
     context = Context(request_id="r", run_id="r", session_id="s", deadline=deadline, timeout_s=deadline_s)
-    return await ToolRegistry(tools, supplies=[]).call(
+    return await ToolRegistry(tools, injectable=[]).call(
         context, ToolRequest(id="c", name=name, arguments=arguments), KEY
     )
 
@@ -111,7 +111,7 @@ async def test_a_wrong_argument_goes_back_to_the_model_and_nothing_runs(argument
 
 async def test_an_unknown_tool_goes_back_to_the_model() -> None:
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 5)
-    result = await ToolRegistry({}, supplies=[]).call(context, ToolRequest(id="c", name="ghost", arguments={}), KEY)
+    result = await ToolRegistry({}, injectable=[]).call(context, ToolRequest(id="c", name="ghost", arguments={}), KEY)
     assert (result.status, result.attempts) == ("error", 0)
 
 
@@ -169,7 +169,7 @@ async def _faulty(mode: FaultMode, name: str = "add", **settings: Any) -> ToolRe
     fault = Fault(target="tool:add", mode=mode, rate=1, delay_s=0.1, until=time.time() + 60)
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, faults=(fault,))
     arguments = {"a": 1} if name == "add" else {}
-    return await ToolRegistry(tools, supplies=[]).call(
+    return await ToolRegistry(tools, injectable=[]).call(
         context, ToolRequest(id="c", name=name, arguments=arguments), KEY
     )
 
@@ -214,6 +214,8 @@ async def test_a_function_can_read_the_trace_of_its_call() -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     context = Context(request_id="r", run_id="r", session_id="s", deadline=time.time() + 30, traceparent=traceparent)
     tools = {"traced": ToolSettings(function=f"{__name__}:traced")}
-    result = await ToolRegistry(tools, supplies=[]).call(context, ToolRequest(id="c", name="traced", arguments={}), KEY)
+    result = await ToolRegistry(tools, injectable=[]).call(
+        context, ToolRequest(id="c", name="traced", arguments={}), KEY
+    )
     assert result.content == traceparent
     assert current() == ""

@@ -43,7 +43,10 @@ METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
 class EarlyRejection:
-    """Rejects requests before their body is read; one object counts for the whole application."""
+    """Rejects requests before their body is read.
+
+    One object is shared by all middleware, because it counts the rejected bodies of the whole application.
+    """
 
     def __init__(self) -> None:
         self._lingering = 0

@@ -86,7 +86,10 @@ class RequestIdMiddleware:
 
 
 class RequestIdEchoMiddleware:
-    """Removes our request id header where the server itself echoes it, as Serve does."""
+    """Removes the request id from a response to which Ray Serve adds the same one.
+
+    Serve adds the id in the request's headers: the client's, or a new one of Serve's.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

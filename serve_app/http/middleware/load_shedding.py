@@ -2,8 +2,8 @@
 
 To carry a request from Serve's proxy to an ingress and back costs both of them more than to refuse it, so a flood of
 refusals takes CPU time from the turns. When an ingress refuses a key, the proxy refuses all that the key sends within
-`WINDOW_S`. Then it lets one request pass in a window, twice as many in each next one, until the ingress refuses again:
-about as many pass as places become free. Requests of other keys pass.
+`WINDOW_S`. Then it lets 1 request pass in the next window, then 2, 4, 8 …, until the ingress refuses again: about as
+many pass as places become free. Requests of other keys pass.
 
 A proxy belongs to no application, so what it refuses is counted apart from the responses of an ingress.
 """
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW_S = 0.1
 ROOM_FROM = 32
-"""So many requests pass in one window without a refusal: there is room again."""
+"""When so many requests may pass in a window, and the ingress has refused none, there is room again: all pass."""
 MAX_SENDERS = 1000
 """Senders that are remembered at the same time; requests of further ones always reach the ingress."""
 CHECK_EVERY_S = 1.0

@@ -26,7 +26,8 @@ MODEL = "serve_app"
 MAX_INPUT = 32_000
 """Characters of the last message, as of `user_input`; and of the instructions."""
 MAX_HISTORY = 128_000
-"""Characters: four times a message. With it and three bytes a character it is below `http.max_chat_body_bytes`."""
+"""Characters before the last message: four times as many as in it. At three bytes a character, as in Chinese, the two
+take 480 kB, less than the default of `http.max_chat_body_bytes`. Long instructions or JSON escapes may need more."""
 
 _SYSTEM_ROLES = {"system", "developer"}
 MAX_MESSAGES = 500
@@ -61,7 +62,9 @@ def _to_text_parts(content: Any) -> Any:
 
 def _check_role(role: Any) -> Any:
     if role in ("tool", "function"):
-        raise PydanticCustomError("tools", "is one for tools of your own; the service runs its own, leave these out")
+        raise PydanticCustomError(
+            "tools", "belongs to client-side tools; this service calls its own tools. Leave such messages out"
+        )
     return role
 
 

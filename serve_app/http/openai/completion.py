@@ -115,7 +115,7 @@ class OpenAIModel(Value):
 
     id: str = MODEL
     object: Literal["model"] = "model"
-    created: int = Field(default=0, description="Nobody knows when.")
+    created: int = Field(default=0, description="Always 0.")
     owned_by: str = "serve_app"
     serve_app: dict[str, Any] = Field(default={}, description="`model` is the name of the model behind it.")
 

@@ -49,7 +49,7 @@ def _key_store(services: Services) -> ApiKeyStore:
 async def create_key(services: ServicesDep, body: ApiKeyRequest) -> Response:
     """Make a key. It is valid within two seconds.
 
-    For keys of the tenant `default` with the scope `admin`.
+    The caller's key must belong to the tenant `default` and have the scope `admin`.
     """
     key = await _key_store(services).create(body)
     logger.warning("key_created", extra={"id": key.id, "of": key.tenant, "scopes": sorted(key.scopes)})
@@ -68,7 +68,8 @@ async def create_key(services: ServicesDep, body: ApiKeyRequest) -> Response:
 async def list_keys(services: ServicesDep) -> Response:
     """List the keys of all tenants.
 
-    For keys of the tenant `default` with the scope `admin`; 404 where the service asks for no keys.
+    The caller's key must belong to the tenant `default` and have the scope `admin`.
+    404 if the service requires no keys.
     """
     return json_response(ApiKeyList(keys=await _key_store(services).list_keys()))
 

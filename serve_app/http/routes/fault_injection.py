@@ -71,15 +71,15 @@ async def list_faults(services: ServicesDep) -> Response:
 
 @router.put(
     "/admin/faults",
-    summary="Have calls go wrong",
+    summary="Inject a fault",
     response_model=FaultList,
     response_description=_IN_FORCE,
     responses=body_error_responses(404),
 )
 async def set_fault(services: ServicesDep, body: FaultRequest) -> Response:
-    """Set a fault in place of the one of the same target.
+    """Set a fault; it replaces the one of the same target.
 
-    It hits the turns that begin from at most a second later on.
+    Within one second it affects all turns that begin. Turns that have begun are not affected.
     """
     store = _fault_store(services)
     await store.put(body.starting_at(time.time()))

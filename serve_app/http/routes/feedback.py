@@ -22,7 +22,7 @@ class FeedbackQuery(Value):
     """The query of `GET /admin/feedback`."""
 
     rating: Rating | None = Field(default=None, description="Those of this rating; without it, of both.")
-    limit: int = Field(default=20, ge=1, le=100, description="The latest so many.")
+    limit: int = Field(default=20, ge=1, le=100, description="How many of the latest ratings to list.")
 
 
 @router.post(

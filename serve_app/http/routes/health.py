@@ -21,7 +21,7 @@ from serve_app.values import DependencyCheck, Failed, Value
 OPTIONAL_SERVICE = "retriever"
 """Turns are answered without it."""
 STARTUP_S = 120.0
-"""For so long after the start of this process the optional service is required until it has answered once."""
+"""For this long after the start, the process is not ready until the optional service has answered once."""
 CHECK_TIMEOUT_S = 2.0
 """For the checks of one service, whose own time-outs are longer."""
 _METRICS_EXAMPLE = 'ray_serve_app_turns_total{application="serve_app",deployment="Agent",status="success",…} 42.0\n'
@@ -50,7 +50,7 @@ class Startup:
     answered: set[str] = field(default_factory=set)
 
     def is_required(self, name: str) -> bool:
-        """Whether no turn is answered, or is to be answered yet, without the service `name`."""
+        """Whether readiness needs the service `name` now."""
         starting = name not in self.answered and time.monotonic() - self.started_at < STARTUP_S
         return name != OPTIONAL_SERVICE or starting
 

@@ -17,13 +17,13 @@ router = APIRouter(route_class=JsonRoute)
 class SessionQuery(Value):
     """The query of `GET /agent/sessions/{session_id}`."""
 
-    limit: int = Field(default=100, ge=1, le=100, description="The latest so many exchanges.")
+    limit: int = Field(default=100, ge=1, le=100, description="How many of the latest exchanges to list.")
 
 
 class LargestSessionsQuery(Value):
     """The query of `GET /admin/sessions`."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="The largest so many conversations.")
+    limit: int = Field(default=20, ge=1, le=100, description="How many of the largest conversations to list.")
 
 
 @router.get(

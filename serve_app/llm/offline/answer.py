@@ -66,7 +66,7 @@ class TextUnit:
 
 
 def write_answer(turn: ChatTurn, tools: Sequence[BoundTool]) -> str:
-    """Returns a line for each result of the turn's calls, then quotes from all passages."""
+    """Return a line for each result of the turn's calls, then quotes from all passages."""
     searches = {tool.name for tool in tools if tool.query}
     passages: list[QuotedPassage] = []
     queries: list[str] = []
@@ -100,13 +100,13 @@ def _write_line(result: CallResult, subject: str, question: str) -> str:
 
 
 def _describe_call(result: CallResult) -> str:
-    """Returns the arguments of the call; empty where they are long."""
+    """Return the arguments of the call; empty where they are long."""
     subject = ", ".join(map(str, result.call.arguments.values())) if result.call else ""
     return subject if len(subject) <= MAX_SUBJECT_CHARACTERS else ""
 
 
 def _make_readable(content: str) -> str:
-    """Returns plain text as it is, JSON as lines of names and values."""
+    """Return plain text as it is, JSON as lines of names and values."""
     text = content.strip()
     if text[:1] in {"{", "[", '"'}:
         try:
@@ -127,7 +127,7 @@ def _inline(value: Any) -> str:
 
 
 def _read_passages(content: str) -> list[QuotedPassage] | None:
-    """Returns the passages that a tool's output lists; None where it is something else."""
+    """Return the passages that a tool's output lists; None where it is something else."""
     if not content.lstrip().startswith("["):
         return None
     try:
@@ -146,7 +146,7 @@ def _read_passage(row: dict[str, Any], number: int) -> QuotedPassage:
 
 
 def _answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
-    """Returns whether the passages are about what is asked.
+    """Return whether the passages are about what is asked.
 
     They come from a search that has its own threshold: only those that share next to nothing with the question are
     refused. Passages that are all in the other language must share a name in Latin letters with it.
@@ -163,7 +163,7 @@ def _answers_question(question: str, passages: Sequence[QuotedPassage]) -> bool:
 
 
 def _quote_passages(question: str, queries: Sequence[str], passages: Sequence[QuotedPassage]) -> str:
-    """Returns the best lines of the best passages, then the sources of all passages."""
+    """Return the best lines of the best passages, then the sources of all passages."""
     weights = _weigh_terms(" ".join([question, *queries]), passages)
     scores = [_score(passage.terms, weights) for passage in passages]
     ranked = sorted(zip(scores, passages, strict=True), key=lambda scored: -scored[0])[:QUOTED_PASSAGES]
@@ -178,7 +178,7 @@ def _quote_passages(question: str, queries: Sequence[str], passages: Sequence[Qu
 
 
 def _weigh_terms(question: str, passages: Sequence[QuotedPassage]) -> dict[str, float]:
-    """Returns the weight of each term: the fewer passages have it, the more it counts."""
+    """Return the weight of each term: the fewer passages have it, the more it counts."""
     wanted = content_terms(question) - ASKING_TERMS
     having = Counter(term for passage in passages for term in passage.terms & wanted)
     return {term: math.log(1 + (len(passages) + 1) / (count + 0.5)) for term, count in having.items()}
@@ -189,7 +189,7 @@ def _score(terms: frozenset[str], weights: dict[str, float]) -> float:
 
 
 def _excerpt(text: str, weights: dict[str, float]) -> str:
-    """Returns the run of units around the best one, as long as it may be."""
+    """Return the run of units around the best one, as long as it may be."""
     units = list(_split_units(text))
     if not units:
         return text.strip()[:QUOTED_CHARACTERS]
@@ -208,7 +208,7 @@ def _excerpt(text: str, weights: dict[str, float]) -> str:
 
 
 def _join_units(units: list[TextUnit]) -> str:
-    """Joins units: blocks on lines of their own, Chinese sentences without a space."""
+    """Join units: blocks on lines of their own, Chinese sentences without a space."""
     text = units[0].text
     for before, unit in pairwise(units):
         gap = "\n" if before.is_block or unit.is_block else "" if before.text.endswith(_FULL_STOPS) else " "
@@ -217,7 +217,7 @@ def _join_units(units: list[TextUnit]) -> str:
 
 
 def _split_units(text: str) -> Iterator[TextUnit]:
-    """Yields sentences; table rows, lines of code and fenced blocks whole."""
+    """Yield sentences; table rows, lines of code and fenced blocks whole."""
     for place, part in enumerate(_BLOCK.split(text)):
         if place % 2:
             if not _RULE.match(part):
@@ -230,6 +230,6 @@ def _split_units(text: str) -> Iterator[TextUnit]:
 
 
 def _add_mark(excerpt: str, number: int) -> str:
-    """Returns the excerpt with its mark, on a line of its own after a block."""
+    """Return the excerpt with its mark, on a line of its own after a block."""
     is_block = excerpt.endswith(("```", "~~~", "|")) or excerpt.startswith("    ")
     return f"{excerpt}\n[{number}]" if is_block else f"{excerpt} [{number}]"

@@ -95,7 +95,7 @@ Choice = list[PlannedCall] | str
 
 
 def choose_calls(turns: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> Choice:
-    """Returns the calls that the last turn's message asks for, or the answer without any."""
+    """Return the calls that the last turn's message asks for, or the answer without any."""
     *earlier, now = turns
     text = now.text
     answer = answer_small_talk(text, [tool.name for tool in tools])
@@ -112,7 +112,7 @@ def choose_calls(turns: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> Choic
 
 
 def _call_by_value(text: str, tools: Sequence[BoundTool]) -> Choice:
-    """Returns a call for each token that fits a parameter, or asks what is missing.
+    """Return a call for each token that fits a parameter, or ask what is missing.
 
     Of several tools the one that the other words of the message speak of is called, else one that only looks up. A
     shape that ordinary words have too counts only where the message speaks of the tool.
@@ -134,7 +134,7 @@ def _call_by_value(text: str, tools: Sequence[BoundTool]) -> Choice:
 
 
 def _recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> str:
-    """Answers which earlier value was the first, the last, or all; empty for other messages."""
+    """Answer which earlier value was the first, the last, or all; empty for other messages."""
     if not (_EARLIER.search(text) and _ASKS.search(text)):
         return ""
     values: dict[str, BoundTool] = {}
@@ -154,7 +154,7 @@ def _recall_value(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundT
 
 
 def _complete_call(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> Choice:
-    """Completes the call for which the last answer asked a detail."""
+    """Complete the call for which the last answer asked a detail."""
     if not earlier or _count_words(text) > LONG_MESSAGE or text.rstrip().endswith("?"):
         return []
     before = earlier[-1]
@@ -167,7 +167,7 @@ def _complete_call(text: str, earlier: Sequence[ChatTurn], tools: Sequence[Bound
 
 
 def _follow_up(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> Choice:
-    """Repeats an earlier call: the message is short, or has a pronoun."""
+    """Repeat an earlier call: the message is short, or has a pronoun."""
     calls = _earlier_calls(earlier, tools)
     if not calls:
         return []
@@ -191,7 +191,7 @@ def _follow_up(text: str, earlier: Sequence[ChatTurn], tools: Sequence[BoundTool
 
 
 def _call_by_words(text: str, tools: Sequence[BoundTool]) -> Choice:
-    """Calls the tool that half of the message's terms are about, else searches."""
+    """Call the tool that half of the message's terms are about, else search."""
     searching = max((each for each in tools if each.query), key=lambda each: _fitness(each, text), default=None)
     terms, shared = _terms(text), {tool: _shared_terms(tool, text) for tool in tools if not tool.query}
     best = max(shared, key=lambda tool: len(shared[tool]), default=None)
@@ -206,7 +206,7 @@ def _call_by_words(text: str, tools: Sequence[BoundTool]) -> Choice:
 
 
 def _earlier_calls(earlier: Sequence[ChatTurn], tools: Sequence[BoundTool]) -> list[tuple[BoundTool, PlannedCall]]:
-    """Returns the earlier calls of known tools, else those that a turn's text names."""
+    """Return the earlier calls of known tools, else those that a turn's text names."""
     by_name = {tool.name: tool for tool in tools}
     calls: list[PlannedCall] = []
     for turn in earlier:
@@ -229,19 +229,19 @@ def _search(tool: BoundTool, query: str) -> PlannedCall:
 
 
 def _fitness(tool: BoundTool, text: str) -> tuple[int, bool, int]:
-    """Ranks a tool by terms shared with the text, then look-ups, then the simplest."""
+    """Rank a tool by terms shared with the text, then look-ups, then the simplest."""
     first = tool.description.partition(".")[0]
     is_harmless = bool(_HARMLESS.search(f"{tool.name.replace('_', ' ')} {first}"))
     return len(_terms(text) & tool.terms), is_harmless, -sum(each.required for each in tool.parameters)
 
 
 def _terms(text: str) -> frozenset[str]:
-    """Returns what a message is about, without the words that only ask."""
+    """Return what a message is about, without the words that only ask."""
     return frozenset(term for term in content_terms(text) if len(term) > 1) - ASKING_TERMS
 
 
 def _shared_terms(tool: BoundTool, text: str) -> frozenset[str]:
-    """Returns the terms of a message that the tool or a value of it has."""
+    """Return the terms of a message that the tool or a value of it has."""
     literals = [str(value) for parameter in tool.parameters for value in parameter.literals]
     return _terms(text) & (tool.terms | content_terms(" ".join(literals)))
 

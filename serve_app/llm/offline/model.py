@@ -102,7 +102,7 @@ class OfflineModel(BaseChatModel):
 
 
 def _reply(messages: list[BaseMessage], bound: Sequence[dict[str, Any]]) -> AIMessage:
-    """Returns the calls, or the answer once the tools have returned."""
+    """Return the calls, or the answer once the tools have returned."""
     turns = _read_turns(messages)
     tools = read_tools(bound)
     choice = write_answer(turns[-1], tools) if turns[-1].results else choose_calls(turns, tools)
@@ -118,7 +118,7 @@ def _reply(messages: list[BaseMessage], bound: Sequence[dict[str, Any]]) -> AIMe
 
 
 def _read_turns(messages: Sequence[BaseMessage]) -> list[ChatTurn]:
-    """Returns the turns of a conversation; the last one is to be answered."""
+    """Return the turns of a conversation; the last one is to be answered."""
     turns: list[ChatTurn] = []
     waiting: list[tuple[str | None, PlannedCall]] = []
     for message in messages:

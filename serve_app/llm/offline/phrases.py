@@ -100,7 +100,7 @@ _FILLER = re.compile(
 
 
 def normalize_message(text: str) -> str:
-    """Normalizes width and hyphens, and cuts the text to what is read."""
+    """Normalize width and hyphens, and cut the text to what is read."""
     if len(text) > READ_CHARACTERS:
         quarter = READ_CHARACTERS // 4
         text = f"{text[: 3 * quarter]} {text[-quarter:]}"
@@ -108,18 +108,18 @@ def normalize_message(text: str) -> str:
 
 
 def is_chinese(text: str) -> bool:
-    """Returns whether the text is Chinese; it may have some words in Latin letters."""
+    """Return whether the text is Chinese; it may have some words in Latin letters."""
     han = len(_HAN.findall(text))
     return han > 0 and 2 * han >= len(_LATIN_WORD.findall(text))
 
 
 def render_phrase(sentence: str, question: str, *values: str) -> str:
-    """Returns a sentence in the language of the question."""
+    """Return a sentence in the language of the question."""
     return _SENTENCES[sentence][is_chinese(question)].format(*values)
 
 
 def answer_small_talk(text: str, tool_names: list[str]) -> str | None:
-    """Answers a message that is nothing but small talk; None for any other."""
+    """Answer a message that is nothing but small talk; None for any other."""
     if not any(map(str.isalnum, text)):
         return render_phrase("no_words", text)
     kinds, place = [], 0

@@ -59,12 +59,12 @@ class ToolParameter:
         return bool(self.shapes) and not any(shape.fullmatch(word) for shape in self.shapes for word in _ORDINARY)
 
     def find_values(self, text: str) -> list[Any]:
-        """Returns the values that a text has, in order, each once."""
+        """Return the values that a text has, in order, each once."""
         found = [value for token in _tokens(text) if (value := self._fit(token)) is not None] if self.shapes else []
         return list(dict.fromkeys([*found, *(each for each in self.literals if _names(text, str(each)))]))
 
     def _fit(self, token: str) -> str | None:
-        """Returns the token in the case that fits a shape; None where none fits."""
+        """Return the token in the case that fits a shape; None where none fits."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             return None
         upper = any(example.isupper() for example in self.examples)
@@ -101,7 +101,7 @@ class BoundTool:
         return required[0] if searches else None
 
     def fill(self, text: str, arguments: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[ToolParameter]]:
-        """Returns the arguments that a text has, and the required parameters that it lacks."""
+        """Return the arguments that a text has, and the required parameters that it lacks."""
         filled = dict(arguments or {})
         numbers = iter(_NUMBER.findall(text))
         for parameter in self.parameters:
@@ -118,14 +118,14 @@ class BoundTool:
 
 
 def read_tools(bound: Iterable[Mapping[str, Any]]) -> list[BoundTool]:
-    """Returns the bound tools in order, without what is no function."""
+    """Return the bound tools in order, without what is no function."""
     functions = [tool["function"] for tool in bound if isinstance(tool.get("function"), dict)]
     return [_read_tool(json.dumps(function, default=str)) for function in functions]
 
 
 @lru_cache(maxsize=256)
 def compile_safe_pattern(pattern: str) -> re.Pattern[str] | None:
-    """Compiles a pattern; None where it is invalid or could take exponential time."""
+    """Compile a pattern; None where it is invalid or could take exponential time."""
     if len(pattern) > MAX_PATTERN_CHARACTERS or _HUGE_REPEAT.search(pattern):
         return None
     bare = _GROUP_KIND.sub("(", _ESCAPE_OR_CLASS.sub("x", pattern))
@@ -168,7 +168,7 @@ def _read_parameter(name: str, schema: dict[str, Any], *, required: bool) -> Too
 
 
 def _read_shapes(pattern: Any, examples: Sequence[str]) -> list[re.Pattern[str]]:
-    """Returns the pattern, else the examples with other digits; none where any word fits."""
+    """Return the pattern, else the examples with other digits; none where any word fits."""
     if isinstance(pattern, str):
         compiled = compile_safe_pattern(pattern)
         return [compiled] if compiled and not any(map(compiled.fullmatch, ("order", "where is it", "订单"))) else []
@@ -177,7 +177,7 @@ def _read_shapes(pattern: Any, examples: Sequence[str]) -> list[re.Pattern[str]]
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 4) -> dict[str, Any]:
-    """Returns the schema with its reference followed, and its first choice but null taken."""
+    """Return the schema with its reference followed, and its first choice but null taken."""
     target = definitions.get(str(schema.get("$ref")).rpartition("/")[2])
     choices = [each for key in ("anyOf", "oneOf", "allOf") for each in _sequence(schema.get(key))]
     inner = next((each for each in [target, *choices] if isinstance(each, dict) and each.get("type") != "null"), None)
@@ -185,7 +185,7 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 4
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Yields tokens, and their parts between other marks than hyphens."""
+    """Yield tokens, and their parts between other marks than hyphens."""
     for match in islice(_TOKEN.finditer(text), MAX_TOKENS):
         yield match.group()
         parts = _PART.findall(match.group())
@@ -193,7 +193,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _names(text: str, value: str) -> bool:
-    """Returns whether a text has the value, in Latin letters as a whole word."""
+    """Return whether a text has the value, in Latin letters as a whole word."""
     return bool(value) and bool(re.search(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", text, re.IGNORECASE))
 
 

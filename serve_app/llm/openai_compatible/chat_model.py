@@ -138,7 +138,7 @@ class OpenAICompatibleModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002  (likewise)
         **kwargs: Any,
     ) -> ChatResult:
-        """Runs the call in its own event loop: for scripts and tests only."""
+        """Run the call in its own event loop: for scripts and tests only."""
         return asyncio.run(self._agenerate(messages, stop, None, **kwargs))
 
     def _stream(
@@ -148,7 +148,7 @@ class OpenAICompatibleModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        """Streams from its own event loop: for scripts and tests only."""
+        """Stream from its own event loop: for scripts and tests only."""
         with asyncio.Runner() as runner:
             parts = self._astream(messages, stop, None, **kwargs)
             while (chunk := runner.run(_next(parts))) is not None:
@@ -157,7 +157,7 @@ class OpenAICompatibleModel(BaseChatModel):
                 yield chunk
 
     async def _request(self, body: dict[str, Any]) -> AsyncGenerator[ReplyDelta | ProviderReply, None]:
-        """Yields the pieces of the reply, then the reply.
+        """Yield the pieces of the reply, then the reply.
 
         Repeats the request without `stream_options` if the endpoint refuses them.
         """
@@ -226,7 +226,7 @@ class OpenAICompatibleModel(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Returns the model with these tools; `tool_choice`: a name, "auto", "none", "any" or OpenAI's."""
+        """Return the model with these tools; `tool_choice`: a name, "auto", "none", "any" or OpenAI's."""
         written = [convert_to_openai_tool(each, strict=strict) for each in tools]
         if tool_choice:
             kwargs["tool_choice"] = _tool_choice(tool_choice)
@@ -241,7 +241,7 @@ class OpenAICompatibleModel(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | Any]:
-        """Returns the model with replies by a schema: tool call, JSON schema or `json_mode`."""
+        """Return the model with replies by a schema: tool call, JSON schema or `json_mode`."""
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, strict=strict, **kwargs)
         response_format: dict[str, Any] = {"type": "json_object"}

@@ -72,7 +72,7 @@ PROFILES: MappingProxyType[str, EndpointProfile] = MappingProxyType(
 
 
 def find_profile(base_url: str | None, model: str) -> EndpointProfile:
-    """Finds the profile by host, port and model name; else returns `generic`."""
+    """Find the profile by host, port and model name; else return `generic`."""
     if base_url is None:
         return PROFILES["openai"]
     address = urlsplit(base_url)

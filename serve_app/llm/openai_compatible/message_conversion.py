@@ -35,12 +35,12 @@ _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
-    """Encodes the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
+    """Encode the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
     return _write_json(body).encode()
 
 
 def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
-    """Converts messages to OpenAI's form, by the endpoint's profile."""
+    """Convert messages to OpenAI's form, by the endpoint's profile."""
     return [_to_request_message(message, profile) for message in messages]
 
 
@@ -87,12 +87,12 @@ def _call(label: str | None, name: str, arguments: str) -> dict[str, Any]:
 
 
 def _invalid_arguments(raw: str | None) -> str:
-    """Wraps invalid arguments into an object, so that the model sees them."""
+    """Wrap invalid arguments into an object, so that the model sees them."""
     return _write_json({"unreadable_arguments": (raw or "")[:2000]})
 
 
 def _plain(content: Any) -> str:
-    """Returns the text of a content, without other parts."""
+    """Return the text of a content, without other parts."""
     if isinstance(content, str):
         return content
     texts = (part if isinstance(part, str) else _text_of(part) for part in content)
@@ -145,7 +145,7 @@ def _write_json(value: Mapping[str, Any]) -> str:
 
 
 def _encodable(value: Any) -> Any:
-    """Returns a form for JSON: the fields of a pydantic value, else text."""
+    """Return a form for JSON: the fields of a pydantic value, else text."""
     dump = getattr(value, "model_dump", None)
     return dump(mode="json") if callable(dump) and not isinstance(value, type) else str(value)
 
@@ -161,7 +161,7 @@ def _finite(value: Any) -> Any:
 
 
 def whole_message(reply: ProviderReply, model: str) -> AIMessage:
-    """Returns the message of a reply that was not streamed."""
+    """Return the message of a reply that was not streamed."""
     extra: dict[str, Any] = {"reasoning_content": reply.reasoning} if reply.reasoning else {}
     if reply.refusal:
         extra["refusal"] = reply.refusal
@@ -182,14 +182,14 @@ def whole_message(reply: ProviderReply, model: str) -> AIMessage:
 
 
 def text_chunk(delta: ReplyDelta) -> AIMessageChunk:
-    """Returns the chunk of a piece of text or thinking."""
+    """Return the chunk of a piece of text or thinking."""
     if delta.reasoning:
         return AIMessageChunk(content=delta.text, additional_kwargs={"reasoning_content": delta.reasoning})
     return AIMessageChunk(content=delta.text)
 
 
 def last_chunk(reply: ProviderReply, model: str) -> AIMessageChunk:
-    """Returns the last chunk of a stream: tool calls, usage and finish_reason."""
+    """Return the last chunk of a stream: tool calls, usage and finish_reason."""
     return AIMessageChunk(
         content="",
         additional_kwargs={"refusal": reply.refusal} if reply.refusal else {},
@@ -204,7 +204,7 @@ def last_chunk(reply: ProviderReply, model: str) -> AIMessageChunk:
 
 
 def _arguments(call: ProviderCall) -> str:
-    """Returns a JSON object; for an invalid call a JSON string, which LangChain cannot complete."""
+    """Return a JSON object; for an invalid call a JSON string, which LangChain cannot complete."""
     return call.arguments if call.valid else json.dumps(call.arguments, ensure_ascii=False)
 
 

@@ -61,7 +61,7 @@ class TimedOut(ProviderError):
 
 
 def make_status_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """Returns the error for a response with an error status."""
+    """Return the error for a response with an error status."""
     content = body[: 64 * 1024].decode("utf-8", "replace")
     payload = load_object(content)
     code, text = ("", content.strip()) if payload is None else read_code_and_text(payload)
@@ -69,7 +69,7 @@ def make_status_error(status: int, headers: Mapping[str, str], body: bytes) -> P
 
 
 def load_object(text: str) -> dict[str, Any] | None:
-    """Returns the JSON object in a text, or None."""
+    """Return the JSON object in a text, or None."""
     try:
         payload = json.loads(text)
     except (ValueError, RecursionError):
@@ -80,7 +80,7 @@ def load_object(text: str) -> dict[str, Any] | None:
 
 
 def find_error(payload: Mapping[str, Any]) -> ProviderError | None:
-    """Returns the error in a body with status 200, or None."""
+    """Return the error in a body with status 200, or None."""
     base = payload.get("base_resp")
     failed = isinstance(base, dict) and base.get("status_code") not in (None, 0, "0")
     bare = not payload.get("choices") and payload.get("code") not in (None, 0, 200, "0", "200", "")
@@ -91,7 +91,7 @@ def find_error(payload: Mapping[str, Any]) -> ProviderError | None:
 
 
 def read_code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns code (or type) and text of an error body, in any provider's form."""
+    """Return code (or type) and text of an error body, in any provider's form."""
     inner = payload.get("error")
     if isinstance(inner, str):
         return _code(payload), inner
@@ -104,7 +104,7 @@ def read_code_and_text(payload: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def read_retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds to wait by the response headers; their case does not matter."""
+    """Return the seconds to wait by the response headers; their case does not matter."""
     low = {name.lower(): value.strip() for name, value in headers.items()}
     if (milliseconds := _number(low.get("retry-after-ms"))) is not None:
         return _bounded(milliseconds / 1000)

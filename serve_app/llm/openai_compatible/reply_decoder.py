@@ -93,7 +93,7 @@ class ReplyDecoder:
         return self._finish is not None or (self.done and self._accepts_done)
 
     def feed(self, data: bytes) -> Iterator[ReplyDelta]:
-        """Takes the next bytes and yields what they add, also before it raises."""
+        """Take the next bytes and yield what they add, also before it raises."""
         self._bytes += len(data)
         if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
             raise ReplyUnreadable("the reply is too long")
@@ -106,7 +106,7 @@ class ReplyDecoder:
         yield from self._take_events(self._events.feed(data))
 
     def close(self) -> tuple[ReplyDelta, ProviderReply]:
-        """Ends the reply; returns the part that was not yielded yet, and the whole."""
+        """End the reply; return the part that was not yielded yet, and the whole."""
         shown = len(self._text.text), len(self._reasoning.text)
         if self._events is not None:
             self._take_last(self._events.close())
@@ -136,7 +136,7 @@ class ReplyDecoder:
         self.done = True
 
     def _take_last(self, events: list[StreamEvent]) -> None:
-        """Takes the last events; an event that is cut is ignored."""
+        """Take the last events; an event that is cut is ignored."""
         try:
             deque(self._take_events(events), maxlen=0)
         except ReplyUnreadable:
@@ -161,7 +161,7 @@ class ReplyDecoder:
                     yield delta
 
     def _take(self, payload: dict[str, Any], source: str) -> ReplyDelta:
-        """Takes one chunk, or a whole body like a chunk."""
+        """Take one chunk, or a whole body like a chunk."""
         if error := find_error(payload):
             raise error
         self._usage.add(payload.get("usage"))
@@ -238,7 +238,7 @@ class ReplyDecoder:
 
 
 def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | None, str]]:
-    """Returns the JSON objects of one event with their text; None stands for `[DONE]`."""
+    """Return the JSON objects of one event with their text; None stands for `[DONE]`."""
     stripped = data.strip()
     if not stripped:
         return []
@@ -267,7 +267,7 @@ def _event_error(data: str) -> ProviderError:
 
 
 def _first(choices: Any) -> dict[str, Any] | None:
-    """Returns the choice with index 0; others were not requested."""
+    """Return the choice with index 0; others were not requested."""
     if choices is None:
         return None
     if not isinstance(choices, list):
@@ -287,7 +287,7 @@ def _reasoning(message: Mapping[str, Any]) -> str:
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
-    """Returns text, thinking and refusal of a message's content."""
+    """Return text, thinking and refusal of a message's content."""
     if isinstance(content, str):
         return content, "", ""
     if content is None:
@@ -310,7 +310,7 @@ def _parts(content: Any) -> tuple[str, str, str]:
 
 
 def _inner(part: Any, depth: int = 0) -> str:
-    """Returns the text in a part; its thinking may be a list of parts."""
+    """Return the text in a part; its thinking may be a list of parts."""
     if isinstance(part, str):
         return part
     if depth > 4:  # noqa: PLR2004  (no provider nests deeper)
@@ -325,7 +325,7 @@ def _inner(part: Any, depth: int = 0) -> str:
 
 
 def _refuse_duplicate_keys(calls: Any, source: str) -> None:
-    """Rejects a reply with equal keys in arguments that were sent as an object."""
+    """Reject a reply with equal keys in arguments that were sent as an object."""
     items = calls if isinstance(calls, list) else [calls]
     functions = [item.get("function", item) for item in items if isinstance(item, dict)]
     if any(isinstance(each, dict) and isinstance(each.get("arguments"), (dict, list)) for each in functions):
@@ -350,7 +350,7 @@ class UsageReader:
         self._last: dict[str, int] = {}
 
     def add(self, usage: Any) -> None:
-        """Takes one usage object; ignores what is no count."""
+        """Take one usage object; ignore what is no count."""
         if not isinstance(usage, dict):
             return
         details_in = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -364,7 +364,7 @@ class UsageReader:
         self._keep("thought", thought)
 
     def total(self) -> UsageMetadata | None:
-        """Returns the usage of the reply, or None where the provider sent none."""
+        """Return the usage of the reply, or None where the provider sent none."""
         last = self._last
         if "input" not in last and "output" not in last:
             return None
@@ -396,7 +396,7 @@ class TextJoiner:
         self.characters = 0
 
     def add(self, piece: str) -> str:
-        """Takes a piece and returns the text that is complete now."""
+        """Take a piece and return the text that is complete now."""
         if self._held:
             piece, self._held = self._held + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
@@ -407,7 +407,7 @@ class TextJoiner:
         return piece
 
     def flush(self) -> str:
-        """Returns the text that was held back, made valid."""
+        """Return the text that was held back, made valid."""
         if not self._held:
             return ""
         self._held = ""

@@ -72,7 +72,7 @@ class CallAssembler:
         return len(self._calls)
 
     def add(self, pieces: Any, *, whole: bool = False) -> None:
-        """Takes the `tool_calls` of a delta, or with `whole` of a message."""
+        """Take the `tool_calls` of a delta, or with `whole` of a message."""
         for place, item in enumerate(pieces if isinstance(pieces, list) else [pieces]):
             piece = _read_piece(item, place if whole else None, apart=place > 0)
             self.characters += len(piece.arguments)
@@ -81,7 +81,7 @@ class CallAssembler:
                 raise ReplyUnreadable("more tool calls than can be meant")
 
     def finish(self, *, complete: bool) -> list[ProviderCall]:
-        """Returns the calls; empty arguments are `{}` only if the reply is complete."""
+        """Return the calls; empty arguments are `{}` only if the reply is complete."""
         self._refuse_doubtful()
         return [_finish_call(call, complete=complete) for call in self._calls]
 
@@ -104,7 +104,7 @@ class CallAssembler:
             call.arguments.append(piece.arguments)
 
     def _candidate(self, piece: _Piece) -> _Call | None:
-        """Returns the call that the piece may continue."""
+        """Return the call that the piece may continue."""
         if not self._calls:
             return None
         if piece.place is None:
@@ -119,7 +119,7 @@ class CallAssembler:
         return same[-1] if same else None
 
     def _begins(self, piece: _Piece, call: _Call) -> bool:
-        """Returns whether a piece that may continue the call begins another."""
+        """Return whether a piece that may continue the call begins another."""
         if not piece.name:
             return self._begins_nameless(piece, call)
         if piece.apart and piece.place is None:
@@ -141,7 +141,7 @@ class CallAssembler:
         return other_id and not call.absent and call.whole and bool(piece.arguments.strip())
 
     def _refuse_doubtful(self) -> None:
-        """Rejects calls whose pieces may belong to another call."""
+        """Reject calls whose pieces may belong to another call."""
         calls = self._calls
         if len(calls) < 2:  # noqa: PLR2004
             return
@@ -231,7 +231,7 @@ class InvalidArguments(ValueError):
 
 
 def read_arguments(raw: str) -> str:
-    """Returns the JSON object in a text, without a code fence or double encoding.
+    """Return the JSON object in a text, without a code fence or double encoding.
 
     Raises:
         Invalid: where it is no object, or one with duplicate keys, NaN, or numbers without bound.
@@ -249,7 +249,7 @@ def read_arguments(raw: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Parses JSON, also in a code fence.
+    """Parse JSON, also in a code fence.
 
     Raises:
         Invalid: it is no JSON, or is ambiguous: equal keys, NaN.
@@ -265,7 +265,7 @@ def read_json(text: str) -> Any:
 
 
 def write_arguments(value: dict[str, Any]) -> str:
-    """Writes an object as JSON with valid text and finite numbers."""
+    """Write an object as JSON with valid text and finite numbers."""
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
         if "\\u0000" in written or sanitize_text(written) is not written:
@@ -278,7 +278,7 @@ def write_arguments(value: dict[str, Any]) -> str:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the object of its pairs, for `json.loads`; rejects equal keys."""
+    """Return the object of its pairs, for `json.loads`; reject equal keys."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise InvalidArguments("a key comes twice")

@@ -68,7 +68,7 @@ class Transport:
 
     @asynccontextmanager
     async def post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Posts a body and yields the response; an early exit closes its connection.
+        """Post a body and yield the response; an early exit closes its connection.
 
         Raises:
             ProviderError: the status is not 2xx, with the status, code, words and Retry-After.
@@ -103,7 +103,7 @@ class Transport:
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
-    """Reads the rest of a response, so that its connection can be reused."""
+    """Read the rest of a response, so that its connection can be reused."""
     try:
         async with asyncio.timeout(_DRAIN_S):
             while not response.content.at_eof():
@@ -129,7 +129,7 @@ async def _opened(
 
 
 def _close_all(pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]) -> None:
-    """Closes the sessions of an unused transport; closed loops have closed theirs."""
+    """Close the sessions of an unused transport; closed loops have closed theirs."""
     for loop, pool in list(pools.items()):
         if not loop.is_closed():
             loop.call_soon_threadsafe(loop.call_later, LINGER_S, _close_soon, loop, pool)
@@ -146,7 +146,7 @@ async def _close(pool: _Pool) -> None:
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """Returns the first part of an error body, as far as it can be read."""
+    """Return the first part of an error body, as far as it can be read."""
     read = bytearray()
     try:
         async for data in response.content.iter_any():
@@ -159,7 +159,7 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _proxy_of(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """Returns the proxy for the URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
+    """Return the proxy for the URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
     proxies = urllib.request.getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
     if not named or not url.host or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
@@ -190,7 +190,7 @@ class EventParser:
         self._return = False
 
     def feed(self, data: bytes, *, final: bool = False) -> list[StreamEvent]:
-        """Takes the next bytes; returns the events that they complete."""
+        """Take the next bytes; return the events that they complete."""
         text = self._decoder.decode(data, final)
         if not text:
             return []
@@ -205,7 +205,7 @@ class EventParser:
         return self._lines(text)
 
     def close(self) -> list[StreamEvent]:
-        """Ends the stream. An event without its empty line counts too: some providers end so."""
+        """End the stream. An event without its empty line counts too: some providers end so."""
         return self.feed(b"", final=True) + self._lines("\n\n")
 
     def _lines(self, text: str) -> list[StreamEvent]:
