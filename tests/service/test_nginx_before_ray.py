@@ -1,4 +1,4 @@
-"""Streams survive behind nginx: for five minutes, and after the death of an upstream.
+"""Streams survive behind nginx: for three minutes, and after the death of an upstream.
 
 The two addresses of nginx's upstream are two doors (`tcp_proxy`) to Serve's one port: closing one is what nginx sees of
 a node that dies. The ingress' process is killed as well.
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-SILENT_S, WORDS, EVERY_S = 90, 110, 2.0
-"""First it says nothing for longer than nginx waits for a byte, then a word every two seconds: 310 s in all."""
+SILENT_S, WORDS, EVERY_S = 80, 50, 2.0
+"""First it says nothing for longer than nginx waits for a byte, then a word every two seconds: 180 s in all, longer
+than twice the longest time-out on the way, the 75 s of nginx."""
 
 
 @asynccontextmanager
@@ -98,8 +99,7 @@ def _chunk(delta: dict[str, str], finish: str | None) -> str:
     return f"data: {json.dumps(chunk)}\n\n"
 
 
-@pytest.mark.timeout(500)
-async def test_a_stream_of_five_minutes_survives(service: Service, tmp_path: Path) -> None:
+async def test_a_stream_of_three_minutes_survives(service: Service, tmp_path: Path) -> None:
     with _slow_model() as url:
         model = {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY", "timeout_s": 400, "attempts": 1}
         configuration = {"model": model, "agent": {"turn_timeout_s": 400}, "knowledge": {"collection": "slowly"}}
@@ -111,7 +111,7 @@ async def test_a_stream_of_five_minutes_survives(service: Service, tmp_path: Pat
                 async with http.stream("POST", path, json=json_body) as response:
                     assert response.status_code == 200
                     came = [frame async for frame in frames(response)]
-    assert time.monotonic() - begun > 300
+    assert time.monotonic() - begun > 175
     assert [frame.id for frame in came] == [str(number) for number in range(1, len(came) + 1)]
     assert came[-1].event == "answer"
     assert came[-1].data["result"].split() == [f"w{number}" for number in range(WORDS)]
