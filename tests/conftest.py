@@ -28,15 +28,22 @@ if TYPE_CHECKING:
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 
-RAY_FOLDER = "tests/service/"
-"""The tests that start Ray: one worker runs them all, as two cores bear one cluster."""
+SERVICE_FOLDER = "tests/service/"
+"""Its tests share one Ray cluster, so that one worker runs them all."""
+OWN_CLUSTER_FILES = {f"{SERVICE_FOLDER}test_{name}.py" for name in ("guards", "serve_run")}
+"""Their tests start `serve run` themselves; they come last, when the other workers have nothing else to do."""
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc] # its package is untyped
-    """Gives a file's tests to one worker, and all tests of Ray to the same one."""
+    """Gives a file's tests to one worker, and all tests of the shared cluster to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return RAY_FOLDER if nodeid.startswith(RAY_FOLDER) else nodeid.split("::", 1)[0]
+        file = nodeid.split("::", 1)[0]
+        return SERVICE_FOLDER if _shares_cluster(file) else file
+
+
+def _shares_cluster(file: str) -> bool:
+    return file.startswith(SERVICE_FOLDER) and file not in OWN_CLUSTER_FILES
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling:
@@ -44,8 +51,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileSched
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the tests of Ray, which take longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(RAY_FOLDER))
+    """Begins with the tests that share a cluster, which take longest."""
+
+    def order(item: pytest.Item) -> int:
+        file = item.nodeid.split("::", 1)[0]
+        return 0 if _shares_cluster(file) else 2 if file in OWN_CLUSTER_FILES else 1
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(wrapper=True)

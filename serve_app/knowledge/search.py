@@ -112,7 +112,8 @@ class KnowledgeSearch:
 
 
 def _rank_by_words(hits: list[PassageHit], question: WeightedQuery) -> list[Candidate]:
-    best_first = sorted(hits, key=lambda hit: -question.rank_value(hit.weights))
+    """Rank the hits by their words; equal ones always in the same order, that of a document first."""
+    best_first = sorted(hits, key=lambda hit: (-question.rank_value(hit.weights), len(hit.id), hit.id))
     return [Candidate(hit, question.score(hit.weights)) for hit in best_first]
 
 

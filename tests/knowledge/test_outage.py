@@ -80,8 +80,9 @@ async def test_a_restart_of_milvus_loses_nothing_and_needs_no_new_client(
 
 
 async def test_a_released_collection_is_loaded_for_all_who_search_it(
-    index: KnowledgeIndex, milvus_url: str, context: Context
+    open_index: Callable[..., KnowledgeIndex], milvus_url: str, context: Context
 ) -> None:
+    index = open_index(timeout_s=20)  # of twenty searches, one loads it
     await index.add(context, [DISK])
     client = MilvusClient(milvus_url)
     client.release_collection(index._settings.collection)

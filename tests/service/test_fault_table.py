@@ -285,7 +285,7 @@ def test_an_outage_of_redis_costs_turns_their_memory_and_memory_nothing(
     table.restore()
     table.break_(Row(fault="none"))
     begun, ended = [time.monotonic() + after for after in (3, 3 + OUTAGE_S)]
-    until = ended + 5
+    until = ended + 10
 
     def converse(number: int) -> list[tuple[float, float, str, TurnResult]]:
         """One session's turns: when each began and ended, what was said, and what was told."""
