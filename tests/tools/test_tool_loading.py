@@ -55,7 +55,7 @@ async def pay_as_the_model_likes(amount: int, key: IdempotencyKey) -> str:
 
 
 def _load(name: str, **settings: Any) -> Any:
-    return load_tools({"it": ToolSettings(function=f"{__name__}:{name}", **settings)}, supplies=[OrdersSettings()])
+    return load_tools({"it": ToolSettings(function=f"{__name__}:{name}", **settings)}, injectable=[OrdersSettings()])
 
 
 def test_the_schema_comes_from_the_signature() -> None:
@@ -119,5 +119,5 @@ def test_a_function_that_is_no_tool_is_a_problem_that_says_why(name: str, what: 
 
 
 def test_a_module_that_does_not_exist_is_a_problem_and_not_a_traceback() -> None:
-    _, problems = load_tools({"it": ToolSettings(function="no_such_module:tool")}, supplies=[])
+    _, problems = load_tools({"it": ToolSettings(function="no_such_module:tool")}, injectable=[])
     assert "does not import (ModuleNotFoundError" in problems["it"].what
