@@ -28,36 +28,34 @@ if TYPE_CHECKING:
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 
-SERVICE_FOLDER = "tests/service/"
-"""Its tests share one Ray cluster, so that one worker runs them all."""
-OWN_CLUSTER_FILES = {f"{SERVICE_FOLDER}test_{name}.py" for name in ("guards", "serve_run")}
-"""Their tests start `serve run` themselves; they come last, when the other workers have nothing else to do."""
+SHARED_CLUSTER, OWN_CLUSTERS = "shared cluster", "own clusters"
+"""One worker runs all tests that share a Ray cluster. Another runs those that start `serve run` themselves, at the end:
+two cores bear no more at once."""
+OWN_CLUSTER_FILES = {"tests/service/test_guards.py", "tests/service/test_serve_run.py"}
 
 
-class FileScheduling(LoadScopeScheduling):  # type: ignore[misc] # its package is untyped
-    """Gives a file's tests to one worker, and all tests of the shared cluster to the same one."""
+def _scope_of(nodeid: str) -> str:
+    """What one worker runs together: a file's tests, or those of several files that start Ray."""
+    file = nodeid.split("::", 1)[0]
+    if file in OWN_CLUSTER_FILES:
+        return OWN_CLUSTERS
+    return SHARED_CLUSTER if file.startswith("tests/service/") else file
+
+
+class ScopeScheduling(LoadScopeScheduling):  # type: ignore[misc] # its package is untyped
+    """Gives the tests of one scope to one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::", 1)[0]
-        return SERVICE_FOLDER if _shares_cluster(file) else file
+        return _scope_of(nodeid)
 
 
-def _shares_cluster(file: str) -> bool:
-    return file.startswith(SERVICE_FOLDER) and file not in OWN_CLUSTER_FILES
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling:
-    return FileScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ScopeScheduling:
+    return ScopeScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the tests that share a cluster, which take longest."""
-
-    def order(item: pytest.Item) -> int:
-        file = item.nodeid.split("::", 1)[0]
-        return 0 if _shares_cluster(file) else 2 if file in OWN_CLUSTER_FILES else 1
-
-    items.sort(key=order)
+    items.sort(key=lambda item: {SHARED_CLUSTER: 0, OWN_CLUSTERS: 2}.get(_scope_of(item.nodeid), 1))
 
 
 @pytest.hookimpl(wrapper=True)
