@@ -1,21 +1,29 @@
 """Runs the Milvus Lite server of a folder, with every collection open and loaded.
 
 Run as a program, with the arguments of `milvus-lite`.
+
+While Milvus Lite flushes a collection, a search misses the rows that move from memory to a file. Here reads wait for a
+flush, and a flush for the reads before it.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+import threading
+from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from milvus_lite import MilvusLite
 from milvus_lite.adapter.grpc import server
 from milvus_lite.cmdline import main
+from milvus_lite.engine.collection import Collection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +50,59 @@ def open_database(data_dir: str) -> MilvusLite:
     return database
 
 
+class ReadWriteLock:
+    """A lock that many readers hold together, or one writer alone; a writer that waits lets no new reader in."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._writing = False
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Hold the lock as one of its readers."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._writing)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Hold the lock alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._writing)
+            self._writing = True
+            self._changed.wait_for(lambda: not self._readers)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+
+
+def lock_flushes() -> None:
+    """Let no read of a collection run beside a flush."""
+    lock = ReadWriteLock()
+    for name in ("search", "query", "get", "_num_entities"):
+        setattr(Collection, name, _hold(lock.read, getattr(Collection, name)))
+    Collection._trigger_flush = _hold(lock.write, Collection._trigger_flush)  # noqa: SLF001 - no public name
+
+
+def _hold(lock: Callable[[], AbstractContextManager[None]], method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with lock():
+            return method(*args, **kwargs)
+
+    return call
+
+
 def create_grpc_server(*args: Any, options: Iterable[tuple[str, Any]] = (), **kwargs: Any) -> grpc.Server:
     """Create a gRPC server that accepts frequent pings."""
     return _server(*args, options=[*options, *ACCEPT_PINGS], **kwargs)
@@ -50,6 +111,7 @@ def create_grpc_server(*args: Any, options: Iterable[tuple[str, Any]] = (), **kw
 if __name__ == "__main__":
     # Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lock_flushes()
     server.MilvusLite = open_database
     grpc.server = create_grpc_server
     main()

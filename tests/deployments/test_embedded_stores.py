@@ -161,6 +161,35 @@ def test_a_store_that_dies_again_and_again_comes_back_each_time(tmp_path: Path) 
         assert stores.supervised
 
 
+def test_milvus_misses_no_row_while_it_flushes(tmp_path: Path) -> None:
+    rows, batches = 200, 20
+    with running(tmp_path, "milvus"):
+        url = f"http://{LOOPBACK}:{choose_ports(tmp_path).milvus}"
+        writer, reader = MilvusClient(url, timeout=10), MilvusClient(url, timeout=10)
+        writer.create_collection("flushed", dimension=2)
+        written, counts, done = 0, [], threading.Event()
+
+        def count_rows() -> None:
+            while not done.is_set():
+                least = written
+                [row] = reader.query("flushed", "", output_fields=["count(*)"])
+                counts.append((least, int(row["count(*)"])))
+
+        reading = threading.Thread(target=count_rows)
+        reading.start()
+        for batch in range(batches):
+            vectors = [{"id": batch * rows + at, "vector": [1.0, at / rows]} for at in range(rows)]
+            writer.insert("flushed", vectors)
+            written += rows
+            writer.flush("flushed")
+        done.set()
+        reading.join()
+        writer.close()
+        reader.close()
+    assert len(counts) > batches
+    assert [(least, count) for least, count in counts if count < least] == []
+
+
 def test_the_stores_ignore_ctrl_c_and_save_their_data_when_they_are_stopped(tmp_path: Path) -> None:
     with running(tmp_path, "redis", "milvus") as stores:
         ports, pids = choose_ports(tmp_path), list(stores.pids().values())
