@@ -51,7 +51,10 @@ def open_database(data_dir: str) -> MilvusLite:
 
 
 class ReadWriteLock:
-    """A lock that many readers hold together, or one writer alone; a writer that waits lets no new reader in."""
+    """A lock that many readers hold together, or one writer alone.
+
+    A writer that waits lets no new reader in.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
