@@ -14,6 +14,7 @@ import click
 
 from serve_app.config import existing_path
 from serve_app.errors import Problem
+from serve_app.values import KNOWLEDGE_SEARCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,7 +113,7 @@ def _rows(settings: Settings) -> dict[str, str]:
         "model": settings.model.name + (offline if settings.model.name == "offline" else ""),
         "endpoint": settings.model.base_url or "",
         "fallbacks": ", ".join(each.name for each in settings.model.fallbacks),
-        "tools": ", ".join([*settings.tools.by_name, "knowledge_search"]),
+        "tools": ", ".join([*settings.tools.by_name, KNOWLEDGE_SEARCH]),
         "knowledge": settings.knowledge.mode + (f", {embedding.model or embedding.factory}" if embedding else ""),
         "redis": _without_login(settings.redis.url),
         "milvus": _without_login(settings.milvus.url),

@@ -138,6 +138,13 @@ DOCUMENT_BATCHES: dict[str, Example] = {
     },
 }
 
+_TOOL_CALL = {
+    "name": "order_query",
+    "arguments": {"order_id": "OD-20240502"},
+    "status": "ok",
+    "attempts": 1,
+    "elapsed_ms": 3.2,
+}
 _ANSWER = {
     "result": "The order OD-20240502 has been shipped (已发货).",
     "session_id": "s1",
@@ -145,15 +152,7 @@ _ANSWER = {
     "run_id": "5a7f0c1e9d3b4c6f8a2e4d6c8b0a1f3e",
     "degraded": [],
     "citations": [],
-    "tool_calls": [
-        {
-            "name": "order_query",
-            "arguments": {"order_id": "OD-20240502"},
-            "status": "ok",
-            "attempts": 1,
-            "elapsed_ms": 3.2,
-        }
-    ],
+    "tool_calls": [_TOOL_CALL],
     "usage": {"input_tokens": 212, "output_tokens": 18},
     "model": "offline",
 }
@@ -269,15 +268,7 @@ _COMPLETION = {
         "run_id": "5a7f0c1e9d3b4c6f8a2e4d6c8b0a1f3e",
         "degraded": [],
         "citations": [],
-        "tool_calls": [
-            {
-                "name": "order_query",
-                "arguments": {"order_id": "OD-20240502"},
-                "status": "ok",
-                "attempts": 1,
-                "elapsed_ms": 3.2,
-            }
-        ],
+        "tool_calls": [_TOOL_CALL],
         "model": "offline",
         "history": "messages",
     },

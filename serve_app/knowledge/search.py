@@ -112,7 +112,10 @@ class KnowledgeSearch:
 
 
 def _rank_by_words(hits: list[PassageHit], question: WeightedQuery) -> list[Candidate]:
-    """Rank the hits by their words; equal ones always come in the same order."""
+    """Rank the hits by their words; equal ones always come in the same order.
+
+    An id ends in the position of the passage, so that in one document the shorter id comes first.
+    """
     best_first = sorted(hits, key=lambda hit: (-question.rank_value(hit.weights), len(hit.id), hit.id))
     return [Candidate(hit, question.score(hit.weights)) for hit in best_first]
 
