@@ -220,7 +220,8 @@ class EventFeed:
 
     def __init__(self) -> None:
         self._events: list[RunEvent] = []
-        self._closed = False
+        self.closed = False
+        """Whether the run is over, or goes on elsewhere."""
         self._changed = asyncio.Event()
 
     def add(self, events: Iterable[RunEvent]) -> None:
@@ -235,7 +236,7 @@ class EventFeed:
 
     def close(self) -> None:
         """End the feed: the run is over, or goes on elsewhere."""
-        self._closed = True
+        self.closed = True
         self._wake()
 
     async def events(self, after: int, for_s: float) -> AsyncIterator[RunEvent]:
@@ -251,7 +252,7 @@ class EventFeed:
                 position += 1
                 if event.id > after:
                     yield event
-            if self._closed or not await _wait_until(self._changed, until):
+            if self.closed or not await _wait_until(self._changed, until):
                 return
 
     def _wake(self) -> None:

@@ -62,15 +62,20 @@ class RunWorker:
     async def follow(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         """Yield the run's events after the event `after`.
 
-        It ends after `FOLLOW_S`, or where the run goes on elsewhere.
+        It ends with the last event, where the run goes on elsewhere, or after `FOLLOW_S`: the log has the rest. Where
+        the log cannot have it, because Redis is away, it goes on.
 
         Raises:
             Overloaded: as many runs as may be, of this tenant or of all, are here already.
             AgentUnavailable: the process shuts down.
         """
         execution = self._get_or_start(context, request, after)
-        async for event in execution.feed.events(after, FOLLOW_S):
-            yield event
+        while True:
+            async for event in execution.feed.events(after, FOLLOW_S):
+                after = event.id
+                yield event
+            if execution.feed.closed or self._is_logged(execution):
+                return
 
     def start(self, context: Context, request: ChatRequest) -> None:
         """Start the run, which nobody follows.
@@ -131,6 +136,11 @@ class RunWorker:
     def _max_runs_of_tenant(self) -> int:
         """A tenant that has so many runs here, or more, gets no other one now."""
         return dynamic_threshold(TENANT_SHARE, self._max_runs - len(self._executions))
+
+    def _is_logged(self, execution: RunExecution) -> bool:
+        """Whether followers find the run's events in its log."""
+        detached = execution.run is not None and execution.run.detached
+        return not (detached or self._services.writer.availability.is_failing)
 
     async def _execute(self, execution: RunExecution) -> None:
         try:

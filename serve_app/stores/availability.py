@@ -43,6 +43,11 @@ class RedisAvailability:
         """Whether Redis has been waited for in vain."""
         return self._away_since is not None and self._left_s() <= 0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest call failed."""
+        return self._away_since is not None
+
     def admits(self, failures: int = 1) -> bool:
         """Return whether a caller that can do without Redis should call it now.
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,9 @@ from serve_app.config import RedisSettings, RunSettings
 from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.errors import StoreUnavailable
 from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.runs import worker
 from serve_app.runs.event_log import RunEventLog
+from serve_app.runs.failover import FailoverAgent
 from serve_app.stores.availability import RedisAvailability
 from serve_app.stores.redis import create_redis_client
 from serve_app.values import Answer, Token
@@ -94,6 +97,36 @@ async def test_runs_and_their_readers_outlast_a_restart_of_redis(own: Redis, sto
         assert await own.lrange(f"serve_app:session:{{default:{each.session_id}}}:exchanges", 0, -1) == [each.run_id]
     await process.die()
     await cancel_and_wait(reading)
+
+
+async def test_a_long_turn_is_followed_to_its_end_while_redis_is_away(
+    nowhere: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FOLLOW_S", 0.5)
+    process = WorkerProcess(nowhere, talk, max_wait_s=SOON_S)
+    log = RunEventLog(nowhere, RunSettings(), availability=RedisAvailability(SOON_S))
+    follower = FailoverAgent(SimpleNamespace(turn=process.worker.follow), log)  # type: ignore[arg-type]
+    events = [event async for event in follower.turn(context(), request())]
+    assert isinstance(events[-1].data, Answer)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    await process.die()
+
+
+async def test_a_long_turn_is_followed_though_redis_goes_away_under_it(
+    own: Redis, stores: EmbeddedStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FOLLOW_S", 0.5)
+    process = WorkerProcess(own, talk, max_wait_s=SOON_S)
+    log = RunEventLog(own, RunSettings(), availability=RedisAvailability(SOON_S))
+    follower = FailoverAgent(SimpleNamespace(turn=process.worker.follow), log)  # type: ignore[arg-type]
+    events = []
+    async for event in follower.turn(context(), request()):
+        if not events:
+            await asyncio.to_thread(stores.stop)
+        events.append(event)
+    assert isinstance(events[-1].data, Answer)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    await process.die()
 
 
 async def test_a_run_that_begins_while_redis_is_away_is_answered_and_makes_no_effect(nowhere: Redis) -> None:
