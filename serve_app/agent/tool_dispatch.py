@@ -27,7 +27,8 @@ from serve_app.observability.metric_catalogue import (
 from serve_app.observability.metrics import NULL_METRICS
 from serve_app.observability.redaction import mask_sensitive
 from serve_app.resilience.deadline import elapsed_ms
-from serve_app.resilience.retry import max_duration_s, retry_after
+from serve_app.resilience.retry import max_duration_s, retry_after, retry_until
+from serve_app.resilience.tasks import SingleFlight
 from serve_app.values import KNOWLEDGE_SEARCH, Passage, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ GRACE_S = 1.0
 FAILOVER_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Before a call goes to another replica: for a while Serve may still route to the one that is gone. These are no
 retries of the tool, which the other side makes; they end with the time that the call may take."""
+FIRST_LOAD_S = 5.0
+"""How long the first turns of a process wait for the list of tools: its first call finds the replicas of Tools, which
+takes seconds on a busy machine."""
 SPECS_TTL_S = 10.0
 """The age at which the list of tools is refreshed: a rolling update of Tools shows soon after it."""
 SUCCESSFUL = {"ok", "standby"}
@@ -68,7 +72,7 @@ class ToolDispatcher:
         self._metrics = metrics
         self._specs: list[ToolSpec] = []
         self._fresh_until = float("-inf")
-        self._loading = asyncio.Lock()
+        self._first_load = SingleFlight(lambda: retry_until(self._load, FIRST_LOAD_S, ToolUnavailable))
         self._refreshing: asyncio.Task[None] | None = None
 
     async def specs(self) -> list[ToolSpec]:
@@ -80,9 +84,8 @@ class ToolDispatcher:
         Raises:
             ToolUnavailable: no list was ever loaded: no turn is run without the tools that it should have.
         """
-        async with self._loading:
-            if not self._specs:
-                await self._load()
+        if not self._specs:
+            await self._first_load.run()
         if self._clock() >= self._fresh_until:
             self._fresh_until = self._clock() + SPECS_TTL_S
             self._refreshing = asyncio.create_task(self._refresh(), context=contextvars.Context())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from serve_app.agent.tool_dispatch import FAILOVER_PAUSES_S, SPECS_TTL_S, ToolDispatcher
+from serve_app.agent.tool_dispatch import FAILOVER_PAUSES_S, FIRST_LOAD_S, SPECS_TTL_S, ToolDispatcher
 from serve_app.config import KnowledgeSettings
 from serve_app.errors import Overloaded, RetrieverUnavailable, ServeAppError, StoreUnavailable, ToolUnavailable
 from serve_app.resilience.retry import RetryBudget
@@ -232,6 +232,26 @@ async def test_the_last_known_list_holds_while_nobody_answers(failure: ServeAppE
     for _ in range(3):
         await asyncio.sleep(SPECS_TTL_S)
         assert await dispatcher.specs() == known
+
+
+async def test_the_first_turns_wait_a_moment_for_the_list() -> None:
+    tools = Tools()
+    dispatcher = _dispatcher(tools)
+    tools.absent = GONE
+    turns = asyncio.gather(*(dispatcher.specs() for _ in range(20)))
+    await asyncio.sleep(FIRST_LOAD_S - 1)
+    tools.absent = None
+    assert all(await turns)
+
+
+async def test_turns_without_a_list_fail_together_and_not_one_after_the_other() -> None:
+    tools = Tools()
+    dispatcher = _dispatcher(tools)
+    tools.absent = GONE
+    begun = asyncio.get_running_loop().time()
+    failures = await asyncio.gather(*(dispatcher.specs() for _ in range(20)), return_exceptions=True)
+    assert failures == [GONE] * 20
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(FIRST_LOAD_S, abs=0.2)
 
 
 async def test_the_list_is_asked_for_once_by_all_turns_of_a_while() -> None:
