@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ from serve_app.deployments.embedded_stores import EmbeddedStores, choose_ports
 from serve_app.stores.redis import create_redis_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator, Mapping
     from pathlib import Path
 
     from redis.asyncio import Redis
 
 
+# Ray's default is 15: beside two busy test workers on two cores, a replica would get a twentieth of one
+os.environ |= {"RAY_worker_niceness": "0"}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 
 SHARED_CLUSTER, OWN_CLUSTERS = "shared cluster", "own clusters"
@@ -54,8 +57,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ScopeSche
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the tests that share a cluster, which take longest."""
-    items.sort(key=lambda item: {SHARED_CLUSTER: 0, OWN_CLUSTERS: 2}.get(_scope_of(item.nodeid), 1))
+    """Begins with the tests that share a cluster, which take longest; among them, those that need more of it come last.
+
+    A test that is itself long runs with Debian's Redis only.
+    """
+    items[:] = [item for item in items if not (_is_long(item) and _parameters(item).get("redis_url") == "embedded")]
+    order = {SHARED_CLUSTER: 0, OWN_CLUSTERS: 2}
+    items.sort(key=lambda item: (order.get(_scope_of(item.nodeid), 1), _needs_pair(item)))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("long") is not None
+
+
+def _parameters(item: pytest.Item) -> Mapping[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
+
+
+def _needs_pair(item: pytest.Item) -> bool:
+    """Whether the test needs two replicas of each deployment, which then run to the end of the session."""
+    return isinstance(item, pytest.Function) and "pair" in item.fixturenames
 
 
 @pytest.hookimpl(wrapper=True)

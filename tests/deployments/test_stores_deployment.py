@@ -70,7 +70,7 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
 
     replica.kill()
     until(lambda: all(gone(process) for process in former), within_s=2)
-    until(lambda: is_redis_ready(ports.redis) and is_milvus_ready(ports.milvus), within_s=15)
+    until(lambda: is_redis_ready(ports.redis) and is_milvus_ready(ports.milvus), within_s=60)
     with Redis(port=ports.redis) as client:
         assert client.get("kept") == b"yes"
     assert choose_ports(tmp_path) == ports

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SESSIONS = 20
 KILL_EVERY_S = 5.0
-LASTS_S, SEED = 180, 4
+LASTS_S, SEED = 120, 4
 PAUSE_S = 0.2
 """Between two turns of a session."""
 SETTLING_S = 2.0

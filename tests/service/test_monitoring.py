@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 NAME = "watched"
 FIRST, SECOND = "watched-heeding", "watched-second"
 MANUAL = "# The amberlock device\n\nThe amberlock device opens with the code word heron, said slowly and twice.\n"
-EXPORTED_S = 60
+EXPORTED_S = 180
 EVERY = f'{{__name__=~"ray_serve_app_.*_total", application="{NAME}"}}'
 AT_ONCE = 10
 SECRETS = {
@@ -188,8 +188,8 @@ def test_turns_that_become_slow_are_mailed_and_so_is_their_end(watched: Watched)
             time.sleep(1)
 
     subject = "p95 turn latency"
-    meanwhile("be slow@3", lambda: bool(watched.mails.about("[FIRING", subject, RUNBOOK)), 120)
-    meanwhile("hello", lambda: bool(watched.mails.about("[RESOLVED]", subject, RUNBOOK)), 180)
+    meanwhile("be slow@3", lambda: bool(watched.mails.about("[FIRING", subject, RUNBOOK)), 300)
+    meanwhile("hello", lambda: bool(watched.mails.about("[RESOLVED]", subject, RUNBOOK)), 300)
 
 
 def test_two_hundred_mixed_turns_are_counted_exactly(watched: Watched) -> None:

@@ -112,8 +112,8 @@ async def test_the_death_of_a_replica_is_told_as_its_port_says(handle: Any) -> N
     remote = RemoteRetriever(handle)
     begun = time.monotonic()
     with pytest.raises(RetrieverUnavailable):
-        await remote.search(_context(), "die")
-    assert time.monotonic() - begun < 5
+        await remote.search(_context(60), "die")
+    assert time.monotonic() - begun < 30, "long before the deadline"
     assert await _settled(remote, "0") == "0"
 
 
