@@ -32,9 +32,13 @@ os.environ |= {"RAY_worker_niceness": "0"}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 
 SHARED_CLUSTER, OWN_CLUSTERS = "shared cluster", "own clusters"
-"""One worker runs all tests that share a Ray cluster. Another runs those that start `serve run` themselves, at the end:
-two cores bear no more at once."""
-OWN_CLUSTER_FILES = {"tests/service/test_guards.py", "tests/service/test_serve_run.py"}
+"""One worker runs all tests that share a Ray cluster. Another begins with those that start one of their own: they have
+ended when the shared one is at its largest."""
+OWN_CLUSTER_FILES = {
+    "tests/deployments/test_stores_deployment.py",
+    "tests/service/test_guards.py",
+    "tests/service/test_serve_run.py",
+}
 
 
 def _scope_of(nodeid: str) -> str:
@@ -57,13 +61,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ScopeSche
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the tests that share a cluster, which take longest; among them, those that need more of it come last.
+    """Begins with the tests that start clusters; those that need most of the shared one are its last.
 
     A test that is itself long runs with Debian's Redis only.
     """
     items[:] = [item for item in items if not (_is_long(item) and _parameters(item).get("redis_url") == "embedded")]
-    order = {SHARED_CLUSTER: 0, OWN_CLUSTERS: 2}
-    items.sort(key=lambda item: (order.get(_scope_of(item.nodeid), 1), _needs_pair(item)))
+    order = {SHARED_CLUSTER: 0, OWN_CLUSTERS: 1}
+    items.sort(key=lambda item: (order.get(_scope_of(item.nodeid), 2), _needs_pair(item)))
 
 
 def _is_long(item: pytest.Item) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BIN = Path(sys.executable).parent
+TRIES = 3
+"""Ray gives its node half a minute to start, which is too little once in a while on a busy machine."""
 
 
 @dataclass
@@ -74,15 +76,12 @@ def serve_run(folder: Path, host: str = "127.0.0.1") -> Iterator[Run]:
     (folder / "serve_config.yaml").write_text(yaml.safe_dump(deploy))
     service = Service(url=f"http://127.0.0.1:{port}", data_dir=folder / "data")
     log = folder / f"log-{port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [BIN / "serve", "run", folder / "serve_config.yaml"],
-            cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT, "SERVE_APP_DATA_DIR": str(service.data_dir)},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    for _ in range(TRIES):
+        process = _start(folder, service, log)
+        if _has_ray(process, log):
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     run = Run(service, process, log)
     try:
         yield run
@@ -91,3 +90,22 @@ def serve_run(folder: Path, host: str = "127.0.0.1") -> Iterator[Run]:
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 each.kill()
         process.wait(30)
+
+
+def _start(folder: Path, service: Service, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [BIN / "serve", "run", folder / "serve_config.yaml"],
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT, "SERVE_APP_DATA_DIR": str(service.data_dir)},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _has_ray(process: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait for Ray's start; False where its node was late."""
+    while process.poll() is None and "Started a local Ray instance" not in log.read_text():
+        time.sleep(0.2)
+    return "timed out during startup" not in log.read_text()
