@@ -337,9 +337,9 @@ async def test_a_sink_that_is_away_delays_no_turn_and_no_shutdown(
     begun = time.monotonic()
     for _ in range(20):
         await agent.ask()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
     begun = time.monotonic()
     await made.shutdown()
-    assert time.monotonic() - begun < 2, "the collectors answer after 10 s or never"
+    assert time.monotonic() - begun < 8, "the collectors answer after 10 s or never"
     spans_of_a_turn = 4
     assert dropped.counted == {"langsmith": 20 * spans_of_a_turn, "otlp": 20 * spans_of_a_turn}

@@ -69,7 +69,7 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
         client.set("kept", "yes")
 
     replica.kill()
-    until(lambda: all(gone(process) for process in former), within_s=2)
+    until(lambda: all(gone(process) for process in former), within_s=10)
     until(lambda: is_redis_ready(ports.redis) and is_milvus_ready(ports.milvus), within_s=60)
     with Redis(port=ports.redis) as client:
         assert client.get("kept") == b"yes"
@@ -77,7 +77,7 @@ def test_a_killed_replica_takes_the_stores_along_and_its_successor_brings_them_b
 
     latter = [listener(ports.redis), listener(ports.milvus)]
     serve.shutdown()
-    until(lambda: all(gone(process) for process in latter), within_s=1)
+    until(lambda: all(gone(process) for process in latter), within_s=10)
 
 
 def test_more_than_one_node_is_refused() -> None:

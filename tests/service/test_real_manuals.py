@@ -54,7 +54,7 @@ def test_both_manuals_are_taken_in_while_the_service_answers(service: Service) -
     print(f"\n{summary}taken in within {took_s:.0f} s; meanwhile {turns} pairs of turns, the slowest {slowest_s:.2f} s")
     assert ingesting.returncode == 0, summary
     assert took_s < INGEST_WITHIN_S
-    assert slowest_s < 10
+    assert slowest_s < 20
 
 
 def test_the_same_manuals_again_are_a_no_op(service: Service) -> None:

@@ -95,7 +95,7 @@ async def test_a_call_ends_at_the_deadline_and_is_cancelled_on_the_other_side(ha
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await remote.search(_context(0.2), "30")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     assert await _settled(remote, "how many cancelled") == 1
 
 

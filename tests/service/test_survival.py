@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from following_client import FollowingClient, Frame
     from httpx import AsyncClient
 
-AT_ONCE_S = 1.0
+AT_ONCE_S = 3.0
 """Within this time a cancelled run has stopped."""
 BETWEEN_S = 0.05
 """Between two new streams: a router knows by then how busy the last one's replica is."""
