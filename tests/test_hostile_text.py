@@ -38,6 +38,10 @@ UNITS = (
 )  # fmt: skip
 
 
+at_once = pytest.mark.timeout(10, func_only=True)
+"""For the test alone: the last test of a worker also closes what the session has opened."""
+
+
 def _read_text(text: str, size: int = 2 * LENGTH, *, holds: bool = False) -> None:
     reader = TextReader(lambda call: call.name == "pay", holds_text=holds)
     for place in range(0, len(text), size):
@@ -73,14 +77,14 @@ READERS: dict[str, Callable[[str], object]] = {
 
 
 @pytest.mark.long
-@pytest.mark.timeout(10)
+@at_once
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("name", READERS)
 def test_a_long_text_costs_what_its_length_costs(name: str, unit: str) -> None:
     READERS[name](unit * (LENGTH // len(unit)) + "x")
 
 
-@pytest.mark.timeout(10)
+@at_once
 @pytest.mark.parametrize("unit", ["[11", "[1 1 ", "1", "[^1"])
 def test_an_answer_full_of_numbers_is_searched_for_citations_at_once(unit: str) -> None:
     assert cited_numbers("[" + unit * 30 + " x", 9) == set()

@@ -373,7 +373,6 @@ async def test_one_run_that_cannot_be_renewed_keeps_no_other_from_it(start: Star
     process, poison, other = start(waits), context(POISON), context("other")
     reading = [asyncio.create_task(process.events(each, request(each.session_id))) for each in (poison, other)]
     await asyncio.sleep(0.3)
-    await redis.delete(SessionKeys("default", POISON).meta)
     await redis.set(SessionKeys("default", POISON).meta, "no hash")
     await asyncio.sleep(LEASE_MS / 1000 + 0.5)
     assert not process.worker._services.writer.availability.is_away
