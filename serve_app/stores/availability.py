@@ -41,7 +41,7 @@ class RedisAvailability:
     @property
     def is_away(self) -> bool:
         """Whether Redis has been waited for in vain."""
-        return self._away_since is not None and self._left_s() <= 0
+        return self.is_failing and self._left_s() <= 0
 
     @property
     def is_failing(self) -> bool:
