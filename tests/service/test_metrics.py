@@ -24,6 +24,8 @@ NAME = "metered"
 FIRST, SECOND = "openai:metered-first", "openai:metered-second"
 EXPORTED_S = 40
 """Ray reports every ten seconds; a page is kept for five."""
+REPORT_S = 15
+"""Until the next report and page: a node takes a report in metric by metric, and a page read meanwhile has half."""
 TURNS = 11
 PROCESSES = {"Ingress", "Agent", "Retriever", "Tools"}
 
@@ -102,7 +104,9 @@ def test_mixed_turns_are_counted_exactly(metered: Service, stub: Stub) -> None:
             time.sleep(0.01)
         assert client.post(f"/agent/runs/{begun['run_id']}/cancel").json()["status"] == "cancelled"
         assert client.get("/agent/runs/none").status_code == 404
-        page = _exported(client, _is_complete)
+        _exported(client, _is_complete)
+        time.sleep(REPORT_S)
+        page = Page(client.get("/metrics").text)
     assert page.of("turns_total", "status") == {"success": 6, "degraded": 3, "error": 1, "cancelled": 1}
     assert page.of("turn_seconds_count", "status") == page.of("turns_total", "status")
     assert page.of("degraded_total", "part") == {"model": 3}
