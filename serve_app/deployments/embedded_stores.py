@@ -166,8 +166,7 @@ def _redis(data_dir: Path, port: int) -> Program:
 
 
 def _milvus(data_dir: Path, port: int) -> Program:
-    options = ("--host", LOOPBACK, "--port", str(port), "--data-dir", str(data_dir / "milvus"))
-    command = (sys.executable, "-P", str(MILVUS_SERVER), "server", *options)
+    command = (sys.executable, "-P", str(MILVUS_SERVER), str(data_dir / "milvus"), str(port))
     return Program("milvus", command, port, data_dir / "milvus.log", is_milvus_ready)
 
 

@@ -1,6 +1,6 @@
 """Runs the Milvus Lite server of a folder, with every collection open and loaded.
 
-Run as a program, with the arguments of `milvus-lite`.
+Run as a program: `milvus_server.py FOLDER PORT`. It listens on loopback; SIGTERM closes the database and ends it.
 
 While Milvus Lite flushes a collection, a search misses the rows that move from memory to a file. Here reads wait for a
 flush, and a flush for the reads before it.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from functools import wraps
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from milvus_lite import MilvusLite
 from milvus_lite.adapter.grpc import server
-from milvus_lite.cmdline import main
 from milvus_lite.engine.collection import Collection
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ ACCEPT_PINGS = (("grpc.http2.max_ping_strikes", 0),)
 """pymilvus pings an idle connection every 10 s. By default a gRPC server takes that for abuse and closes the connection
 every half minute, together with the calls on it."""
 _server = grpc.server
+
+DRAIN_S = 3.0
+"""What calls under way may take after SIGTERM; the parent kills after five seconds."""
 
 
 def open_database(data_dir: str) -> MilvusLite:
@@ -111,10 +114,22 @@ def create_grpc_server(*args: Any, options: Iterable[tuple[str, Any]] = (), **kw
     return _server(*args, options=[*options, *ACCEPT_PINGS], **kwargs)
 
 
+def serve(data_dir: str, port: int) -> None:
+    """Serve until SIGTERM, then end the calls under way and close the database.
+
+    SIGTERM must be blocked. Milvus Lite's own server closes its files on KeyboardInterrupt only; a signal handler
+    would raise that anywhere, in the middle of taking a lock, too.
+    """
+    running, database, _ = server.start_server_in_thread(data_dir, port=port)
+    signal.sigwait({signal.SIGTERM})
+    running.stop(DRAIN_S).wait()
+    database.close()
+    print("Milvus Lite has closed its files", flush=True)  # noqa: T201 - into its log
+
+
 if __name__ == "__main__":
-    # Milvus Lite closes its files on KeyboardInterrupt only; SIGTERM, which ends every child, becomes one.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before the first thread, which inherits it
     lock_flushes()
     server.MilvusLite = open_database
     grpc.server = create_grpc_server
-    main()
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -40,7 +40,7 @@ def test_a_store_that_is_killed_is_back_within_fifteen_seconds_with_its_data(ser
     assert added.json()["documents"][0]["status"] in {"added", "unchanged"}
     service.ask("Where is OD-20240502?", f"before-{store}")
     ports = choose_ports(service.data_dir)
-    words = ("redis-server", f":{ports.redis}") if store == "redis" else ("milvus_server", f"--port {ports.milvus}")
+    words = ("redis-server", f":{ports.redis}") if store == "redis" else ("milvus_server", f" {ports.milvus}")
     victims = service.processes(*words)
     assert len(victims) == 1
     victims[0].send_signal(signal.SIGKILL)
