@@ -133,8 +133,8 @@ def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A client of an empty Redis."""
-    client = create_redis_client(RedisSettings(), redis_url)
+    """A client of an empty Redis, which waits while other tests have the machine."""
+    client = create_redis_client(RedisSettings(timeout_s=10), redis_url)
     await client.flushall()
     yield client
     await client.aclose()
