@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+Modules = dict[Path, ast.Module]
 
 
-def _parse(folder: str) -> dict[Path, ast.Module]:
+def _parse(folder: str) -> Modules:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
-MODULES, TESTS = _parse("serve_app"), _parse("tests")
 TOP_LEVEL = {"serve_app", "configs", "tests", "serve_config.yaml", "pyproject.toml", "README.md", "LICENSE"}
 NO_NAMES = {"told", "asked", "kept", "heard", "said", "leaving", "patience", "course"}
 """Words that are no terms of the field: no module, class, function, variable or attribute has them in its name."""
@@ -28,6 +28,16 @@ SHARED_NAMES = {"Agent", "Retriever", "Tools"}
 """A deployment has the name of the protocol that it implements."""
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    return _parse("serve_app")
+
+
+@pytest.fixture(scope="module")
+def tests() -> Modules:
+    return _parse("tests")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +66,10 @@ def _definitions(tree: ast.Module) -> list[Definition]:
     return [node for node in ast.walk(tree) if isinstance(node, Definition)]
 
 
-def test_files_and_functions_keep_their_size() -> None:
+def test_files_and_functions_keep_their_size(modules: Modules) -> None:
     """A file has at most 500 lines, a function 50 lines and 5 parameters."""
     found = []
-    for path, tree in MODULES.items():
+    for path, tree in modules.items():
         lines = len(path.read_text(encoding="utf-8").splitlines())
         if lines > 500:
             found.append(f"{_place(path, tree)}: {lines} lines; split it by concern")
@@ -74,10 +84,10 @@ def test_files_and_functions_keep_their_size() -> None:
     assert found == []
 
 
-def test_a_docstring_begins_with_a_short_statement() -> None:
+def test_a_docstring_begins_with_a_short_statement(modules: Modules) -> None:
     """Its first line states what the thing is or does in at most 15 words."""
     found = []
-    for path, tree in MODULES.items():
+    for path, tree in modules.items():
         if not ast.get_docstring(tree):
             found.append(f"{_place(path, tree)}: a module says what it is")
         for node, first in _first_lines(tree):
@@ -86,9 +96,9 @@ def test_a_docstring_begins_with_a_short_statement() -> None:
     assert found == []
 
 
-def test_no_docstring_asks_a_question() -> None:
+def test_no_docstring_asks_a_question(modules: Modules, tests: Modules) -> None:
     found = []
-    for path, tree in (MODULES | TESTS).items():
+    for path, tree in (modules | tests).items():
         found += [f"{_place(path, node)}: {first}" for node, first in _first_lines(tree) if "?" in first]
     assert found == []
 
@@ -97,10 +107,10 @@ def _first_lines(tree: ast.Module) -> list[tuple[ast.AST, str]]:
     return [(node, (ast.get_docstring(node) or "").split("\n", 1)[0]) for node in [tree, *_definitions(tree)]]
 
 
-def test_names_are_words_of_the_field() -> None:
+def test_names_are_words_of_the_field(modules: Modules, tests: Modules) -> None:
     """In the tests, too, but for the names of test functions: these are sentences."""
     found = []
-    for path, tree in (MODULES | TESTS).items():
+    for path, tree in (modules | tests).items():
         definitions = [(node, node.name) for node in _definitions(tree) if not node.name.startswith("test_")]
         defined: list[tuple[ast.AST, str]] = [(tree, path.stem), *definitions]
         found += [f"{_place(path, node)}: {name}" for node, name in defined if _words(name) & NO_DEFINITIONS]
@@ -118,18 +128,18 @@ def _words(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
 
 
-def test_a_class_name_stands_for_one_thing() -> None:
+def test_a_class_name_stands_for_one_thing(modules: Modules) -> None:
     places = defaultdict(list)
-    for path, tree in MODULES.items():
+    for path, tree in modules.items():
         for node in _definitions(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(_place(path, node))
     assert {name: found for name, found in places.items() if len(found) > 1 and name not in SHARED_NAMES} == {}
 
 
-def test_an_asgi_class_ends_in_middleware() -> None:
+def test_an_asgi_class_ends_in_middleware(modules: Modules) -> None:
     found = []
-    for path, tree in MODULES.items():
+    for path, tree in modules.items():
         for node in _definitions(tree):
             if isinstance(node, ast.ClassDef) and not node.name.endswith(("Middleware", "Response")):
                 calls = [
@@ -140,10 +150,10 @@ def test_an_asgi_class_ends_in_middleware() -> None:
     assert found == []
 
 
-def test_a_log_event_is_a_name() -> None:
+def test_a_log_event_is_a_name(modules: Modules) -> None:
     """The first argument of a log call is a name such as `turn_refused`; the facts are its fields."""
     found = []
-    for path, tree in MODULES.items():
+    for path, tree in modules.items():
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
@@ -175,9 +185,10 @@ def test_a_process_imports_no_package_that_it_does_not_use() -> None:
         assert ran.stdout.strip() == "[]", module
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
+def test_no_module_imports_itself_in_a_circle(modules: Modules) -> None:
     """Not even for types: what two modules need of each other stands in a third."""
-    imports = {_module(path): _imports(path, tree) for path, tree in MODULES.items()}
+    names = {_module(path) for path in modules}
+    imports = {_module(path): _imports(path, tree, names) for path, tree in modules.items()}
     remaining = dict(imports)
     while leaves := [name for name, needed in remaining.items() if not needed & remaining.keys()]:
         for name in leaves:
@@ -189,9 +200,9 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imports(path: Path, tree: ast.Module) -> set[str]:
-    """The modules of ours that a module imports; of a package, the module that is named."""
-    modules, own, found = {_module(each) for each in MODULES}, _module(path), set()
+def _imports(path: Path, tree: ast.Module, modules: set[str]) -> set[str]:
+    """Those of `modules` that a module imports; of a package, the module that is named."""
+    own, found = _module(path), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             for each in node.names:

@@ -69,7 +69,7 @@ class Service:
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.redis = create_redis_client(RedisSettings(timeout_s=10), self.redis_url)
+        self.redis = create_redis_client(RedisSettings(), self.redis_url)
         self.runs = ObservedRuns(self.redis)
         self.run_logs = RunLogStore(self.redis, 60)
         self.request_logs: Any = RequestLogStore(self.redis, self.run_logs, 60) if self.has_redis else None

@@ -117,7 +117,7 @@ def read_deeds(turn: str) -> tuple[str, ...]:
 @asynccontextmanager
 async def open_agent(redis_url: str, provider: StrictProvider, **model: Any) -> AsyncIterator[InProcessAgent]:
     """Opens an agent whose model is the provider's, for the block."""
-    redis = create_redis_client(RedisSettings(timeout_s=10), redis_url)
+    redis = create_redis_client(RedisSettings(), redis_url)
     await redis.flushall()
     metrics = InMemoryMetrics()
     odd: dict[str, Any] = {"name": "openai:odd", "base_url": provider.url, "timeout_s": 5, "breaker_failures": 1000}
