@@ -156,6 +156,7 @@ def _redis(data_dir: Path, port: int) -> Program:
         "dir": str(data_dir / "redis"),
         "appendonly": "yes",
         "appendfsync": "everysec",
+        "auto-aof-rewrite-min-size": "8mb",  # loaded at once after a kill; the default, 64 MB, takes seconds
         "save": "",  # the append-only file is the one record
         "maxmemory-policy": "noeviction",  # runs and sessions are no cache
         "loglevel": "warning",

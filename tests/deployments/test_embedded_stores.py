@@ -131,6 +131,14 @@ def test_a_killed_redis_is_back_on_its_port_with_every_write(tmp_path: Path) -> 
         assert client.dbsize() == 200
 
 
+def test_redis_shortens_the_file_that_it_loads_after_a_kill(tmp_path: Path) -> None:
+    file = tmp_path / "redis" / "appendonly.aof"
+    with running(tmp_path, "redis"), redis_of(tmp_path) as client:
+        for _ in range(20):
+            client.set("session", "x" * 1_000_000)
+        until(lambda: file.stat().st_size < 8_000_000)
+
+
 def test_milvus_answers_a_client_that_pings_an_idle_connection_often(tmp_path: Path) -> None:
     with running(tmp_path, "milvus"), socket.create_connection((LOOPBACK, choose_ports(tmp_path).milvus)) as client:
         client.settimeout(BACK_S)
