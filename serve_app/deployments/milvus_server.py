@@ -117,8 +117,9 @@ def create_grpc_server(*args: Any, options: Iterable[tuple[str, Any]] = (), **kw
 def serve(data_dir: str, port: int) -> None:
     """Serve until SIGTERM, then end the calls under way and close the database.
 
-    SIGTERM must be blocked. Milvus Lite's own server closes its files on KeyboardInterrupt only; a signal handler
-    would raise that anywhere, in the middle of taking a lock, too.
+    SIGTERM must be blocked in the main thread. Before the server runs it may still end the process, as a kill does:
+    imports start threads that do not block it. Milvus Lite's own server closes its files on KeyboardInterrupt only; a
+    signal handler would raise that anywhere, in the middle of taking a lock, too.
     """
     running, database, _ = server.start_server_in_thread(data_dir, port=port)
     signal.sigwait({signal.SIGTERM})
@@ -128,7 +129,7 @@ def serve(data_dir: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before the first thread, which inherits it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for `sigwait`
     lock_flushes()
     server.MilvusLite = open_database
     grpc.server = create_grpc_server
