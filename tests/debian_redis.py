@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from listening import free_port
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -31,8 +31,7 @@ def debian_redis(folder: Path) -> Iterator[int]:
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "yes")
     with subprocess.Popen([PROGRAM, *options], stdout=subprocess.DEVNULL) as server:
         try:

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from listening import free_port
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -20,7 +22,7 @@ class Proxy:
         self._serving: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
-        self.port = 0
+        self.port = free_port()
         self.received = 0
         """Bytes that clients have sent."""
 
@@ -32,7 +34,6 @@ class Proxy:
         """Take connections, at the same port as before."""
         if self._listener is None:
             self._listener = await asyncio.start_server(self._took, "127.0.0.1", self.port)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Break all connections, and take no more."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from listening import free_port
 
 from serve_app.config import read_environment
 from serve_app.deployments.embedded_stores import find_redis_server, lock_data_folder
@@ -44,9 +45,7 @@ def found(text: str, *, stopped: bool = False) -> list[str]:
 @contextmanager
 def redis_with(*options: str) -> Iterator[int]:
     """A Redis of its own; its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(find_redis_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from listening import free_port
 from own_ray import own_ray
 from ray import serve
 from redis import Redis
@@ -29,9 +29,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")
     with own_ray(log_to_driver=False, logging_level="ERROR"):
-        with socket.create_server((LOOPBACK, 0)) as free:
-            port = free.getsockname()[1]
-        serve.start(http_options={"host": LOOPBACK, "port": port})
+        serve.start(http_options={"host": LOOPBACK, "port": free_port()})
         stores = StoresDeployment.bind(
             tmp_path, choose_ports(tmp_path), ObservabilitySettings(), redis=True, milvus=True
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from listening import free_port
 from pymilvus import MilvusClient
 from tcp_proxy import proxied
 
@@ -35,12 +35,6 @@ CLOCK = Document(source="clock", text="Set the clock with hwclock.")
 
 async def make_entries(document: Document) -> list[IndexEntry]:
     return make_index_entries(document)
-
-
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -96,7 +90,7 @@ async def test_a_milvus_that_is_not_there_is_said_to_be_so_at_once(
 ) -> None:
     collection = index._settings.collection
     await index.add(context, [DISK])
-    other = open_index(url=f"http://127.0.0.1:{unused_port()}", collection=collection)
+    other = open_index(url=f"http://127.0.0.1:{free_port()}", collection=collection)
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="Milvus did not answer"):
         await other.search(context, "disk")
@@ -127,7 +121,7 @@ async def test_a_milvus_that_stays_silent_costs_a_write_the_time_out_and_no_more
 
 
 async def test_a_redis_that_is_not_there_is_said_to_be_so(milvus_url: str, context: Context) -> None:
-    redis = create_redis_client(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{unused_port()}/0")
+    redis = create_redis_client(RedisSettings(timeout_s=0.5), f"redis://127.0.0.1:{free_port()}/0")
     index = KnowledgeIndex(
         KnowledgeSettings(), redis, MilvusReplicas(MilvusSettings(url=milvus_url), KnowledgeSettings()), make_entries
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from listening import free_port
 from pymilvus import MilvusClient
 from tcp_proxy import proxied
 
@@ -33,9 +33,7 @@ SLOW_S = 0.8
 
 
 def dead_url() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

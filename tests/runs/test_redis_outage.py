@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from listening import free_port
 from worker_process import WorkerProcess, answer, context, request
 
 from serve_app.config import RedisSettings, RunSettings
@@ -64,9 +64,7 @@ async def own(stores: EmbeddedStores, tmp_path: Path) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def nowhere() -> AsyncIterator[Redis]:
     """A client of a Redis that is not there."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    client = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{port}/0")
+    client = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free_port()}/0")
     yield client
     await client.aclose()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from listening import free_port
 from pydantic import SecretStr
 from tcp_proxy import proxied
 
@@ -215,9 +215,7 @@ async def test_while_redis_is_away_the_last_known_keys_stay_in_force_and_that_is
 
 
 async def test_who_changes_keys_while_redis_is_away_is_told() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free.getsockname()[1]}/0")
+    redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free_port()}/0")
     book = ApiKeyStore(redis, ApiKeyCache(redis))
     id_ = "0" * 16
     for call in (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from listening import free_port
 from tcp_proxy import proxied
 
 from serve_app.config import RedisSettings
@@ -72,9 +72,7 @@ async def test_another_process_knows_within_a_second_and_asks_once_in_one(redis:
 
 
 async def test_no_fault_is_in_force_while_redis_is_away_and_who_asks_for_them_is_told() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free.getsockname()[1]}/0")
+    redis = create_redis_client(RedisSettings(), f"redis://127.0.0.1:{free_port()}/0")
     board = FaultStore(redis)
     assert await board.active_faults() == ()
     for call in (board.list_faults(), board.put(fault()), board.clear(None)):
