@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from serve_app.deployments import embedded_stores
 from serve_app.deployments.child_process import is_port_free
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-PORTS = range(30_000, 32_768)
+PORTS = range(embedded_stores.PORTS.stop, 32_768)
 """Above the embedded stores' ports, below Linux's ephemeral ports, any of which may become a connection's."""
 WORKERS = 8
 """Each worker of pytest-xdist has ports of its own."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from listening import free_port
 
 from serve_app.cli import check as module
 from serve_app.cli.main import main
@@ -36,17 +35,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
-def project(here: Path, port: int) -> Path:
+def project(here: Path, free_port: int) -> Path:
     """The project as it is shipped, on a free port."""
     shutil.copytree(ROOT / "configs", here / "configs")
     text = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
     assert "port: 8000" in text
-    (here / "serve_config.yaml").write_text(text.replace("port: 8000", f"port: {port}"), encoding="utf-8")
+    (here / "serve_config.yaml").write_text(text.replace("port: 8000", f"port: {free_port}"), encoding="utf-8")
     return here
 
 
@@ -63,7 +57,7 @@ def problems(*arguments: str) -> list[str]:
     return result.stderr.splitlines()
 
 
-def test_the_project_as_shipped_is_ready_to_start(project: Path, port: int) -> None:
+def test_the_project_as_shipped_is_ready_to_start(project: Path, free_port: int) -> None:
     result = check()
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
@@ -75,34 +69,34 @@ def test_the_project_as_shipped_is_ready_to_start(project: Path, port: int) -> N
         "  redis      embedded",
         "  milvus     embedded",
         f"  data       {project}/.serve_app",
-        f"  address    http://127.0.0.1:{port}",
+        f"  address    http://127.0.0.1:{free_port}",
     ]
 
 
-def test_a_file_of_settings_is_checked_alone(project: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", timeout_s=0):
+def test_a_file_of_settings_is_checked_alone(project: Path, free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)), lock_data_folder(project / ".serve_app", timeout_s=0):
         result = check("configs/local.yaml")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("ok: configs/local.yaml\n")
     assert "address" not in result.stdout
 
 
-def test_a_taken_port_and_a_held_folder_are_told(project: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), lock_data_folder(project / ".serve_app", timeout_s=0):
+def test_a_taken_port_and_a_held_folder_are_told(project: Path, free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)), lock_data_folder(project / ".serve_app", timeout_s=0):
         taken, held = problems()
     assert taken.startswith("serve_config.yaml:")
-    assert f": http_options.port: port {port} of 127.0.0.1 is in use. " in taken
+    assert f": http_options.port: port {free_port} of 127.0.0.1 is in use. " in taken
     assert held.startswith(f"{project}/.serve_app: the data folder is held by another service")
 
 
 @pytest.mark.parametrize("listens", ["127.0.0.1", "0.0.0.0"])
 @pytest.mark.parametrize("wanted", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_is_taken_on_whichever_address(project: Path, port: int, listens: str, wanted: str) -> None:
+def test_a_port_is_taken_on_whichever_address(project: Path, free_port: int, listens: str, wanted: str) -> None:
     file = project / "serve_config.yaml"
     file.write_text(file.read_text().replace("host: 127.0.0.1", f"host: {wanted}"))
     with socket.socket() as listening:  # as Serve's own proxies do
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind((listens, port))
+        listening.bind((listens, free_port))
         listening.listen()
         assert "is in use" in problems()[0]
 
@@ -149,9 +143,9 @@ def test_haproxy_listens_on_all_addresses_and_so_needs_keys(project: Path, monke
     assert check().exit_code == 0
 
 
-def test_a_port_whose_connections_just_closed_is_free(project: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        client = socket.create_connection(("127.0.0.1", port))
+def test_a_port_whose_connections_just_closed_is_free(project: Path, free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)) as listening:
+        client = socket.create_connection(("127.0.0.1", free_port))
         accepted, _ = listening.accept()
         accepted.close()  # this side closes first and waits
         client.close()
@@ -177,11 +171,11 @@ def test_an_address_that_cannot_be_listened_on_is_told(
     assert what in line
 
 
-def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) -> None:
+def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, free_port: int) -> None:
     (project / "team_tools.py").write_text("async def tool(number: str) -> str:\n    'Look up.'\n")
     (project / "team.yaml").write_text("tools:\n  a: {function: 'team_tools:tool'}\n  groups: {risky: {tools: [a]}}\n")
     serve = (
-        f"http_options: {{host: 127.0.0.1, port: {port}}}\napplications:\n  - import_path: serve_app.app:build\n"
+        f"http_options: {{host: 127.0.0.1, port: {free_port}}}\napplications:\n  - import_path: serve_app.app:build\n"
         "    args: {config: team.yaml}\n    deployments:\n      - name: Tools-"
     )
     (project / "serve_config.yaml").write_text(serve + "rsky\n")
@@ -194,7 +188,7 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, port: int) ->
     assert check().exit_code == 0
 
 
-def test_an_ingress_that_takes_fewer_requests_than_admission_lets_in_is_told(project: Path, port: int) -> None:
+def test_an_ingress_that_takes_fewer_requests_than_admission_lets_in_is_told(project: Path) -> None:
     settings = project / "configs" / "local.yaml"
     settings.write_text(settings.read_text(encoding="utf-8") + "\nadmission: {max_turns: 800, max_waiting: 160}\n")
     result = check()
@@ -221,11 +215,11 @@ def _uncomment(file: Path, first: str, last: str) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_the_serve_file_and_what_it_names_are_told_together(project: Path, port: int) -> None:
+def test_the_serve_file_and_what_it_names_are_told_together(project: Path, free_port: int) -> None:
     (project / "serve_config.yaml").write_text(
         f"""\
 proxy_locaton: EveryNode
-http_options: {{host: 127.0.0.1, port: {port}, prot: 1}}
+http_options: {{host: 127.0.0.1, port: {free_port}, prot: 1}}
 applications:
   - import_path: serve_app.app:build
     route_prefx: /
@@ -310,10 +304,10 @@ def test_a_tool_of_the_team_is_found_beside_the_configuration(here: Path) -> Non
     assert "  tools      lookup, knowledge_search\n" in result.stdout
 
 
-def test_the_command_ends_with_lines_and_status_one(here: Path, port: int) -> None:
+def test_the_command_ends_with_lines_and_status_one(here: Path, free_port: int) -> None:
     (here / "broken.py").write_text("raise RuntimeError('at import')\n")
     (here / "team.yaml").write_text(
-        f"modle: 1\nredis: redis://127.0.0.1:{port}\ntools: {{a: {{function: 'broken:a'}}, b: {{function: c}}}}\n"
+        f"modle: 1\nredis: redis://127.0.0.1:{free_port}\ntools: {{a: {{function: 'broken:a'}}, b: {{function: c}}}}\n"
     )
     variables = {**os.environ, "SERVE_APP_MODEL": "groq:llama", "SERVE_APP_MODEL_API_KEY": ""}
     command = [SERVE_APP, "check", "team.yaml"]
