@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from serve_app.agent.messages import assemble_reply
 from serve_app.agent.prompts import with_correction
@@ -19,27 +20,42 @@ from serve_app.resilience.deadline import elapsed_ms
 from serve_app.values import Reasoning, Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
-    from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, BaseMessage
-    from langchain_core.runnables import Runnable
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk
 
     from serve_app.agent.progress import TurnProgress
-    from serve_app.values import ToolSpec
-
-    Model = Runnable[LanguageModelInput, AIMessage]
 
 logger = logging.getLogger(__name__)
 
 
-def to_function_schema(spec: ToolSpec) -> dict[str, Any]:
-    """Return the tool as models read it: a function with a JSON schema."""
-    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
-    return {"type": "function", "function": function}
+@dataclass(frozen=True, slots=True)
+class BoundModel:
+    """A model and the options of its calls.
+
+    It is called by LangChain's hooks, `_agenerate` and `_astream`: around them, `ainvoke` and `astream` prepare
+    callbacks and caches that nobody here uses, which costs half a millisecond a call.
+    """
+
+    model: BaseChatModel
+    options: Mapping[str, Any]
+
+    async def reply(self, messages: list[BaseMessage], **options: Any) -> AIMessage:
+        """Return the whole reply."""
+        result = await self.model._agenerate(messages, **self.options, **options)  # noqa: SLF001 - see the class
+        return cast("AIMessage", result.generations[0].message)
+
+    async def stream(self, messages: list[BaseMessage], **options: Any) -> AsyncGenerator[AIMessageChunk, None]:
+        """Yield the chunks of the reply."""
+        chunks = self.model._astream(messages, **self.options, **options)  # noqa: SLF001 - see the class
+        async with aclosing(cast("AsyncGenerator[ChatGenerationChunk]", chunks)):
+            async for chunk in chunks:
+                yield cast("AIMessageChunk", chunk.message)
 
 
-async def call_model(model: Model, progress: TurnProgress, correction: str) -> AIMessage:
+async def call_model(model: BoundModel, progress: TurnProgress, correction: str) -> AIMessage:
     """Return the model's reply.
 
     A conversation that is too long is shortened until the model reads it.
@@ -57,7 +73,7 @@ async def call_model(model: Model, progress: TurnProgress, correction: str) -> A
             logger.warning("conversation_shortened", extra={"messages": len(progress.history)})
 
 
-async def _call(model: Model, messages: list[BaseMessage], progress: TurnProgress) -> AIMessage:
+async def _call(model: BoundModel, messages: list[BaseMessage], progress: TurnProgress) -> AIMessage:
     """Call the model once.
 
     If the reply before was empty, an empty one makes the fallback call the next model.
@@ -67,10 +83,10 @@ async def _call(model: Model, messages: list[BaseMessage], progress: TurnProgres
     name = f"step {progress.model_calls + 1}"
     with progress.span.start_child("step", name) as span, _charge_usage(messages, progress) as record:
         if progress.stream:
-            chunks = model.astream(messages, restarts=True, span=span, **options)
-            reply = await _stream(chunks, messages, progress, record)
+            async with aclosing(model.stream(messages, restarts=True, span=span, **options)) as chunks:
+                reply = await _stream(chunks, messages, progress, record)
         else:
-            reply = await model.ainvoke(messages, span=span, on_discarded=record.add, **options)
+            reply = await model.reply(messages, span=span, on_discarded=record.add, **options)
             if record.messages:
                 progress.usage += estimate_usage(messages, record)
         span.set_outputs(partial(to_openai_messages, [reply]))

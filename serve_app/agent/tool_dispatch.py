@@ -70,7 +70,9 @@ class ToolDispatcher:
         self._search_spec = knowledge_search_spec(settings)
         self._clock = clock
         self._metrics = metrics
-        self._specs: list[ToolSpec] = []
+        self._specs: dict[str, ToolSpec] = {}
+        self._offered: list[ToolSpec] = []
+        self._schemas: list[dict[str, Any]] = []
         self._fresh_until = float("-inf")
         self._first_load = SingleFlight(lambda: retry_until(self._load, FIRST_LOAD_S, ToolUnavailable))
         self._refreshing: asyncio.Task[None] | None = None
@@ -89,10 +91,19 @@ class ToolDispatcher:
         if self._clock() >= self._fresh_until:
             self._fresh_until = self._clock() + SPECS_TTL_S
             self._refreshing = asyncio.create_task(self._refresh(), context=contextvars.Context())
-        return [spec for spec in self._specs if spec.ready or spec.parameters]
+        return self._offered
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """The tools that `specs` returns as models read them; the same object while nothing changes."""
+        return self._schemas
 
     async def _load(self) -> None:
-        self._specs = [*await self._tools.specs(), self._search_spec]
+        specs = {spec.name: spec for spec in (*await self._tools.specs(), self._search_spec)}
+        if specs != self._specs:
+            self._specs = specs
+            self._offered = [spec for spec in specs.values() if spec.ready or spec.parameters]
+            self._schemas = [to_function_schema(spec) for spec in self._offered]
         self._fresh_until = self._clock() + SPECS_TTL_S
 
     async def _refresh(self) -> None:
@@ -190,7 +201,13 @@ class ToolDispatcher:
         return ToolOutcome(request, result, tuple(found.passages), found.lexical_only)
 
     def _spec(self, name: str) -> ToolSpec | None:
-        return next((spec for spec in self._specs if spec.name == name), None)
+        return self._specs.get(name)
+
+
+def to_function_schema(spec: ToolSpec) -> dict[str, Any]:
+    """Return the tool as models read it: a function with a JSON schema."""
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", "function": function}
 
 
 def _result_without_answer(

@@ -16,7 +16,7 @@ from langchain_core.messages.tool import tool_call
 
 from serve_app.agent.citations import cite_passages
 from serve_app.agent.messages import malformed_calls, to_langchain, to_memory, tool_requests, with_calls
-from serve_app.agent.model_call import call_model, to_function_schema
+from serve_app.agent.model_call import BoundModel, call_model
 from serve_app.agent.progress import TurnProgress, reached_limit
 from serve_app.agent.prompts import (
     BASIC_ANSWER,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from serve_app.memory import ConversationMemory
     from serve_app.ports import SpanKind
     from serve_app.runs.run import Run
-    from serve_app.values import Reasoning, ToolSpec
+    from serve_app.values import Reasoning
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Turn:
         """
         specs = await self.tools.specs()
         known_tools = {spec.name for spec in specs}
-        model, model_without_tools = self._bind(run, progress, specs)
+        model, model_without_tools = self._bind(run, progress)
         if progress.step:  # a process died between the calls of a step
             await self._act(run, progress, progress.step)
         elif not self.takes_tools and not progress.steps:
@@ -199,17 +199,17 @@ class Turn:
             raise ModelUnavailable("The model gave no answer")
         return reply
 
-    def _bind(self, run: Run, progress: TurnProgress, specs: list[ToolSpec]) -> tuple[Any, Any]:
+    def _bind(self, run: Run, progress: TurnProgress) -> tuple[BoundModel, BoundModel]:
         """Return the model with its tools, and without."""
         options: dict[str, Any] = {
             "deadline": local_deadline(run.context),
             "budget": progress.budget,
             "faults": run.context.faults,
         }
-        without_tools = self.model.bind(**options)
+        without_tools = BoundModel(self.model, options)
         if not self.takes_tools:
             return without_tools, without_tools
-        return self.model.bind_tools([to_function_schema(spec) for spec in specs], **options), without_tools
+        return BoundModel(self.model, {**options, "tools": self.tools.schemas}), without_tools
 
     async def _begin_step(self, run: Run, progress: TurnProgress, reply: AIMessage) -> Step:
         """Log the calls of a reply before any of them is made."""

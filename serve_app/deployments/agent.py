@@ -114,8 +114,14 @@ class Agent:
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._get_worker().follow(context, request, after):
-            if request.stream or event.last:
-                yield event
+            yield event
+
+    async def last_event(self, context: Context, request: ChatRequest, after: int) -> RunEvent | None:
+        """Return the last event of the run, as `turn` yields it; None where the run's log has it."""
+        async for event in self._get_worker().follow(context, request, after):
+            if event.last:
+                return event
+        return None
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         self._get_worker().start(context, request)

@@ -69,10 +69,15 @@ class RemoteAgent:
     """The Agent deployment; implements `ports.Agent`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
-        self._streaming = handle.options(stream=True)
+        self._handle = _with_pickle(handle)
+        self._streaming = self._handle.options(stream=True)
 
     async def turn(self, context: Context, request: ChatRequest, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        if not request.stream:  # one reply costs a fraction of a stream of one item
+            last = await _call(self._handle.last_event, AgentUnavailable, context, request, after)
+            if last:
+                yield last
+            return
         follow, give_up_at = _start_call(self._streaming.turn, context, request, after), local_deadline(context)
         try:
             while True:
@@ -106,7 +111,7 @@ class RemoteRetriever:
     """The Retriever deployment; implements `ports.Retriever`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle = _with_pickle(handle)
 
     async def search(self, context: Context, query: str) -> SearchResult:
         return await _call(self._handle.search, RetrieverUnavailable, context, query)
@@ -128,7 +133,7 @@ class RemoteTools:
     """A Tools deployment; implements `ports.Tools`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle = _with_pickle(handle)
 
     async def specs(self) -> list[ToolSpec]:
         return await _await_reply(self._handle.specs.remote(), None, ToolUnavailable)
@@ -144,6 +149,11 @@ def create_remote_tools(settings: ToolsSettings, handles: Mapping[str | None, De
     """Return all tools, each from the deployment of its group; None is no group."""
     owned = {group: {name: settings.by_name[name] for name in settings.names_of_group(group)} for group in handles}
     return GroupedTools(*(ToolGroup(RemoteTools(handle), owned[group]) for group, handle in handles.items()))
+
+
+def _with_pickle(handle: DeploymentHandle) -> DeploymentHandle:
+    """Return the handle with C's pickle for calls over gRPC: cloudpickle takes four times as long for our values."""
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
 
 
 def _start_call(method: Any, context: Context, *arguments: Any) -> Any:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.llm.error_translation import NO_TOOLS, ModelUnreadable, ToolsRefused, translate_errors
-from serve_app.llm.provider_messages import CUT_CALLS, RETRACTED, normalize_messages
+from serve_app.llm.provider_messages import CUT_CALLS, normalize_messages
 from serve_app.llm.reply_reader import ReplyReader, argumentless_tools, read_finish_reason, tool_names
 from serve_app.resilience.deadline import call_timeout_s, remaining_s
 from serve_app.resilience.fault_injection import GARBAGE, inject_fault
@@ -94,6 +93,8 @@ class GuardedModel(AsyncChatModel):
     """Whether a reply of the model ended its thinking without having begun it."""
     _gives_reasons: bool = PrivateAttr(default=False)
     """Whether a reply of the model had a finish reason."""
+    _latest_tools: tuple[Any, frozenset[str], frozenset[str]] | None = PrivateAttr(default=None)
+    """The tools of the latest call, their names, and the names of those without arguments."""
 
     @property
     def _llm_type(self) -> str:
@@ -130,11 +131,8 @@ class GuardedModel(AsyncChatModel):
                 if message is None:
                     result = await self.inner._agenerate(sent, stop, run_manager, **kwargs)  # noqa: SLF001 - see the class
                     message = _with_info(result.generations[0])
-            first, last = reader.feed(cast("AIMessage", message)), reader.finish()
-        self._learn_and_check(reader, last, nonempty=nonempty)
-        if RETRACTED in last.response_metadata:
-            first = first.model_copy(update={"content": ""})
-        reply = message_chunk_to_message(first + last)
+            reply = reader.read(cast("AIMessage", message))
+        self._learn_and_check(reader, reply, nonempty=nonempty)
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
     async def _astream(
@@ -191,14 +189,17 @@ class GuardedModel(AsyncChatModel):
         known = any(module.startswith(REASON_GIVERS) for module in modules)
         wants_reason = is_foreign and (self._gives_reasons or known)
         tools = kwargs.get("tools", ())
-        return ReplyReader(sent, tool_names(tools), self._holds_text, wants_reason, argumentless_tools(tools))
+        if self._latest_tools is None or self._latest_tools[0] is not tools:
+            self._latest_tools = tools, tool_names(tools), argumentless_tools(tools)
+        _, names, argumentless = self._latest_tools
+        return ReplyReader(sent, names, self._holds_text, wants_reason, argumentless)
 
-    def _learn_and_check(self, reader: ReplyReader, last: AIMessageChunk, *, nonempty: bool) -> None:
+    def _learn_and_check(self, reader: ReplyReader, last: AIMessage, *, nonempty: bool) -> None:
         """Learn the model's habits from a whole reply, and reject an empty one if `nonempty`."""
         self._holds_text = self._holds_text or reader.lone_end
         self._gives_reasons = self._gives_reasons or reader.has_reason
         says_something = (
-            last.content or CUT_CALLS in last.response_metadata or read_finish_reason(last) == "content_filter"
+            reader.last_text or CUT_CALLS in last.response_metadata or read_finish_reason(last) == "content_filter"
         )
         if nonempty and reader.is_empty and not says_something:
             raise ModelUnreadable(NO_ANSWER)

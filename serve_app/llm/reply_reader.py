@@ -10,11 +10,11 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_usage
-from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
+from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call, tool_call_chunk
 
 from serve_app.llm.error_translation import INCOMPLETE, UNREADABLE, ModelIncomplete, ModelUnreadable
 from serve_app.llm.openai_compatible.tool_calls import InvalidArguments, read_arguments, write_arguments
@@ -71,6 +71,18 @@ class _PartialCall:
         return piece["index"] is not None and piece["index"] == self.index and not is_another
 
 
+class _ReplyEnd(NamedTuple):
+    """What is known of a reply at its end."""
+
+    text: str
+    """The text that was held until now."""
+    thinking: str
+    metadata: dict[str, Any]
+    calls: list[ToolCallChunk]
+    missing_usage: UsageMetadata | None
+    """An estimate of the tokens that the provider did not count."""
+
+
 @dataclass(slots=True)
 class ReplyReader:
     """Reads one reply to `conversation`, of a model that may call `tools`."""
@@ -83,6 +95,8 @@ class ReplyReader:
     """Whether a reply without a finish reason has broken off."""
     argumentless: frozenset[str] = frozenset()
     """The tools that take no arguments."""
+    last_text: str = field(default="", init=False)
+    """The text that came with the end of the reply."""
     _text: TextReader = field(init=False)
     _metadata: dict[str, Any] = field(default_factory=dict)
     _refusal: str = ""
@@ -109,8 +123,71 @@ class ReplyReader:
         """Whether an end of thinking came without a beginning."""
         return self._text.lone_end
 
+    def read(self, message: AIMessage) -> AIMessage:
+        """Take a whole message; return the reply, as `feed` and `finish` make it in two pieces.
+
+        Raises:
+            ModelIncomplete: the reply broke off.
+            ModelUnreadable: the reply has more calls than is sensible.
+        """
+        content, more, _ = self._take(message)
+        end = self._end()
+        if RETRACTED in end.metadata:
+            content = ""
+        if end.thinking:
+            more[THINKING] = more.get(THINKING, "") + end.thinking
+        calls = [(call, _parse_arguments(call["args"])) for call in end.calls]
+        usage = message.usage_metadata
+        if end.missing_usage:
+            usage = add_usage(usage, end.missing_usage)
+        return AIMessage(
+            content=_append_text(content, end.text),
+            additional_kwargs=more,
+            response_metadata=end.metadata,
+            tool_calls=[
+                tool_call(name=call["name"] or "", args=arguments, id=call["id"])
+                for call, arguments in calls
+                if arguments is not None
+            ],
+            invalid_tool_calls=[
+                invalid_tool_call(name=call["name"], args=call["args"], id=call["id"], error=None)
+                for call, arguments in calls
+                if arguments is None
+            ],
+            usage_metadata=usage,
+            id=message.id,
+        )
+
     def feed(self, message: AIMessage) -> AIMessageChunk:
         """Take a message or a chunk; return its text and thinking, without calls."""
+        content, more, retracted = self._take(message)
+        return AIMessageChunk(
+            content=content,
+            additional_kwargs=more,
+            response_metadata={RETRACTED: True} if retracted else {},
+            usage_metadata=message.usage_metadata,
+            id=message.id,
+        )
+
+    def finish(self) -> AIMessageChunk:
+        """End the reply; return its last piece, with the tool calls.
+
+        Raises:
+            ModelIncomplete: the reply broke off.
+            ModelUnreadable: the reply has more calls than is sensible.
+        """
+        end = self._end()
+        return AIMessageChunk(
+            content=end.text,
+            additional_kwargs={THINKING: end.thinking} if end.thinking else {},
+            response_metadata=end.metadata,
+            usage_metadata=end.missing_usage,
+            tool_call_chunks=end.calls,
+            chunk_position="last",
+        )
+
+    def _take(self, message: AIMessage) -> tuple[Any, dict[str, Any], bool]:
+        """Return the content without thinking and calls; other fields; whether earlier text was thinking."""
         self._collect(message)
         more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
         if REASONING in more:
@@ -119,17 +196,10 @@ class ReplyReader:
         content, thinking, retracted = self._content(message)
         if thinking:
             more[THINKING] = thinking
-        marks = {RETRACTED: True} if retracted else {}
-        return AIMessageChunk(
-            content=content,
-            additional_kwargs=more,
-            response_metadata=marks,
-            usage_metadata=message.usage_metadata,
-            id=message.id,
-        )
+        return content, more, retracted
 
-    def finish(self) -> AIMessageChunk:
-        """End the reply; return its last piece, with the tool calls.
+    def _end(self) -> _ReplyEnd:
+        """End the reply.
 
         Raises:
             ModelIncomplete: the reply broke off.
@@ -165,14 +235,8 @@ class ReplyReader:
         if retracted:
             marks[RETRACTED] = True
         metadata = {str(name): sanitize_json(each) for name, each in self._metadata.items()}
-        return AIMessageChunk(
-            content=text,
-            additional_kwargs={THINKING: thinking} if thinking else {},
-            response_metadata={**metadata, **marks},
-            usage_metadata=missing,
-            tool_call_chunks=made,
-            chunk_position="last",
-        )
+        self.last_text = text
+        return _ReplyEnd(text, thinking, {**metadata, **marks}, made, missing)
 
     def _collect(self, message: AIMessage) -> None:
         """Collect metadata, token counts and pieces of calls, for `finish`."""
@@ -305,6 +369,19 @@ def _join_parts(parts: Sequence[Part]) -> tuple[str, str, bool]:
         else:
             text, retracted = "", True
     return text, thinking, retracted
+
+
+def _append_text(content: Any, text: str) -> Any:
+    """Return the content with a text behind it."""
+    if not text:
+        return content
+    return content + text if isinstance(content, str) else [*content, text]
+
+
+def _parse_arguments(written: str | None) -> dict[str, Any] | None:
+    """Return the arguments of a finished call; None where they are a JSON string, which no call takes."""
+    arguments = json.loads(written or "{}")
+    return arguments if isinstance(arguments, dict) else None
 
 
 def _json(arguments: dict[str, Any]) -> str:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    retry_if_exception_type,
-    wait_fixed,
-)
+from tenacity import AsyncRetrying, retry_if_exception_type
 
 from serve_app.resilience.deadline import remaining_s
 
@@ -37,17 +33,19 @@ async def retry(call: Callable[[], Awaitable[T]], attempts: int, left_s: float, 
     """Call until it succeeds, at most `attempts` times; pause 2, 4, then 5 seconds.
 
     Only errors of the types `on` are retried. A retry whose pause would end after `left_s` is not made. The last error
-    is raised.
+    is raised. It is a loop, because tenacity costs 70 µs even where the first call succeeds.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + left_s
-    retrying = AsyncRetrying(
-        stop=lambda state: state.attempt_number >= attempts or clock() + state.upcoming_sleep >= until,
-        wait=lambda state: backoff_s(state.attempt_number, WAIT_MIN_S, WAIT_MAX_S),
-        retry=retry_if_exception_type(on),
-        reraise=True,
-    )
-    return await retrying(call)
+    for attempt in count(1):
+        try:
+            return await call()
+        except on:
+            pause_s = backoff_s(attempt, WAIT_MIN_S, WAIT_MAX_S)
+            if attempt >= attempts or clock() + pause_s >= until:
+                raise
+        await asyncio.sleep(pause_s)
+    raise AssertionError("unreachable")
 
 
 def max_duration_s(timeout_s: float, retries: int) -> float:
@@ -88,17 +86,13 @@ async def retry_until(call: Callable[[], Awaitable[T]], timeout_s: float, on: ty
     """
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_s
-
-    async def attempt() -> T:  # tenacity awaits coroutine functions only
-        return await call()
-
-    retrying = AsyncRetrying(
-        stop=lambda _: clock() >= until,
-        wait=wait_fixed(UNTIL_PAUSE_S),
-        retry=retry_if_exception(lambda error: isinstance(error, on) and getattr(error, "retryable", True)),
-        reraise=True,
-    )
-    return await retrying(attempt)
+    while True:
+        try:
+            return await call()
+        except on as error:
+            if clock() >= until or not getattr(error, "retryable", True):
+                raise
+        await asyncio.sleep(UNTIL_PAUSE_S)
 
 
 async def poll(attempt: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:

@@ -6,7 +6,8 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+import hiredis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
@@ -57,9 +58,32 @@ def create_redis_client(settings: RedisSettings, url: str, retries: int = 1, met
         socket_connect_timeout=settings.timeout_s,
         retry=Retry(ConstantBackoff(RETRY_PAUSE_S), retries, supported_errors=(RedisConnectionError,)),
     )
+    pool.connection_class = PACKING.get(pool.connection_class, pool.connection_class)
     client = MeasuredRedis.from_pool(pool)
     client.metrics = metrics  # type: ignore[attr-defined]  # redis-py says `Redis` of any subclass
     return client
+
+
+class _PackingMixin:
+    """Packs commands in C, which takes 5 µs for a script call where redis-py's own asyncio code takes 40."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        try:
+            return [hiredis.pack_command((*args[0].encode().split(), *args[1:]))]
+        except (AttributeError, TypeError, UnicodeError):  # bytes as the name, another type, or text to be replaced
+            packed: list[bytes] = super().pack_command(*args)  # type: ignore[misc]  # of the connection beside it
+            return packed
+
+
+class _PackingConnection(_PackingMixin, Connection):
+    """A plain connection."""
+
+
+class _PackingSSLConnection(_PackingMixin, SSLConnection):
+    """A connection over TLS."""
+
+
+PACKING: dict[Any, Any] = {Connection: _PackingConnection, SSLConnection: _PackingSSLConnection}
 
 
 class MeasuredRedis(Redis):

@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -36,7 +37,10 @@ _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """Encode the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
-    return _write_json(body).encode()
+    try:
+        return orjson.dumps(body, default=_encodable)
+    except TypeError:  # a lone surrogate, a long number, or a key that is no text
+        return _write_json(body).encode()
 
 
 def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
