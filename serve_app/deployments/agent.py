@@ -117,7 +117,10 @@ class Agent:
             yield event
 
     async def last_event(self, context: Context, request: ChatRequest, after: int) -> RunEvent | None:
-        """Return the last event of the run, as `turn` yields it; None where the run's log has it."""
+        """Return the last event of the run.
+
+        None where the run goes on elsewhere, or for long: its log has the rest.
+        """
         async for event in self._get_worker().follow(context, request, after):
             if event.last:
                 return event

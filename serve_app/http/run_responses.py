@@ -11,9 +11,8 @@ from starlette.responses import Response
 
 from serve_app.errors import DeadlineExceeded, Internal, RunCancelled
 from serve_app.http.errors import failure_response, result_or_failure
-from serve_app.http.json_body import json_response
 from serve_app.http.request_context import answer_timeout_s, time_limit
-from serve_app.values import Answer, Cancelled, Failed, RunEvent
+from serve_app.values import Answer, Failed, RunEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -50,8 +49,13 @@ async def answer_response(events: AsyncGenerator[RunEvent, None], context: Conte
     Raises:
         RunCancelled: the run ends without an answer.
     """
-    last = await read_last(events, context)
-    return failure_response(last.error) if isinstance(last, Failed) else add_degraded_header(json_response(last), last)
+    event = await read_last_event(events, context)
+    match event.data:
+        case Failed(error=error):
+            return failure_response(error)
+        case Answer() as answer:
+            return add_degraded_header(Response(event.json_data, media_type="application/json"), answer)
+    raise RunCancelled(CANCELLED)
 
 
 async def read_last(events: AsyncGenerator[RunEvent, None], context: Context) -> Answer | Failed:
@@ -60,13 +64,18 @@ async def read_last(events: AsyncGenerator[RunEvent, None], context: Context) ->
     Raises:
         RunCancelled: the run ends without an answer.
     """
+    event = await read_last_event(events, context)
+    if isinstance(event.data, Answer | Failed):
+        return event.data
+    raise RunCancelled(CANCELLED)
+
+
+async def read_last_event(events: AsyncGenerator[RunEvent, None], context: Context) -> RunEvent:
+    """The run's last event."""
     async with time_limit(answer_timeout_s(context)), aclosing(events):
         async for event in events:
-            match event.data:
-                case Answer() | Failed() as last:
-                    return last
-                case Cancelled():
-                    raise RunCancelled(CANCELLED)
+            if event.last:
+                return event
     raise Internal("The run ended without its last event")
 
 
@@ -154,7 +163,7 @@ class RunFollower:
 
 def encode_frame(event: RunEvent) -> bytes:
     """Encode an event; its JSON has no line breaks, because JSON escapes them."""
-    return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n".encode()
+    return f"id: {event.id}\nevent: {event.name}\ndata: {event.json_data}\n\n".encode()
 
 
 async def run_frames(follower: RunFollower, first: RunEvent | None, context: Context) -> AsyncGenerator[bytes, None]:

@@ -110,7 +110,8 @@ class _Normalizer:
         if isinstance(message, AIMessage):
             self._add_reply(message, model)
         else:
-            self.messages.append(_with_fields(message, content=_content(message.content)))
+            content = _content(message.content)
+            self.messages.append(message if content is message.content else _with_fields(message, content=content))
 
     def close(self) -> None:
         """Give each call without a result one that says that there is none."""
@@ -127,6 +128,9 @@ class _Normalizer:
         self.messages.append(_with_fields(message, content=content, tool_call_id=found[1], name=found[2]))
 
     def _add_reply(self, message: AIMessage, model: str) -> None:
+        if _is_plain_text(message):
+            self.messages.append(message)
+            return
         calls = [self._call(call) for call in message.tool_calls]
         self._open.extend(
             (given["id"], str(call["id"]), call["name"]) for given, call in zip(message.tool_calls, calls, strict=True)
@@ -165,6 +169,13 @@ def _with_reasoning(messages: list[BaseMessage]) -> list[BaseMessage]:
         else each
         for each in messages
     ]
+
+
+def _is_plain_text(message: AIMessage) -> bool:
+    """Return whether a reply is nothing but valid text."""
+    content = message.content
+    others = message.tool_calls or message.invalid_tool_calls or message.additional_kwargs
+    return not others and isinstance(content, str) and sanitize_text(content) is content and bool(content.strip())
 
 
 def _with_fields(message: BaseMessage, **fields: Any) -> BaseMessage:

@@ -187,7 +187,10 @@ class ReplyReader:
         )
 
     def _take(self, message: AIMessage) -> tuple[Any, dict[str, Any], bool]:
-        """Return the content without thinking and calls; other fields; whether earlier text was thinking."""
+        """Return three parts of a message.
+
+        They are its content without thinking and calls, its other fields, and whether earlier text was thinking.
+        """
         self._collect(message)
         more = {name: each for name, each in message.additional_kwargs.items() if name in {REASONING, "audio"} and each}
         if REASONING in more:
@@ -379,7 +382,10 @@ def _append_text(content: Any, text: str) -> Any:
 
 
 def _parse_arguments(written: str | None) -> dict[str, Any] | None:
-    """Return the arguments of a finished call; None where they are a JSON string, which no call takes."""
+    """Return the arguments of a finished call.
+
+    Returns None where they are a JSON string, which no call takes.
+    """
     arguments = json.loads(written or "{}")
     return arguments if isinstance(arguments, dict) else None
 

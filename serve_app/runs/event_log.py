@@ -22,6 +22,7 @@ from serve_app.stores.redis import translate_redis_errors
 from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, control_stream, idempotency_key
 from serve_app.stores.stream_reader import StreamReader
 from serve_app.values import (
+    EVENT_TYPES,
     Answer,
     Cancelled,
     Claim,
@@ -30,10 +31,7 @@ from serve_app.values import (
     Reasoning,
     RunEvent,
     RunRecord,
-    RunStarted,
     Token,
-    ToolCall,
-    ToolRequest,
 )
 
 if TYPE_CHECKING:
@@ -52,9 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EVENT_TYPES = {
-    kind.event: kind for kind in (RunStarted, Token, Reasoning, ToolRequest, ToolCall, Answer, Failed, Cancelled)
-}
 LAST_EVENTS = {Answer.event, Failed.event, Cancelled.event}
 UNFINISHED_STATUSES = {"queued", "running"}
 IDEMPOTENCY_KEY_TTL_S = 24 * 3600
@@ -80,7 +75,7 @@ class LogEntry:
     @cached_property
     def arguments(self) -> tuple[int, str, str, str]:
         """The arguments of `scripts.APPEND`: id, event name, data and state."""
-        return (self.event.id, self.event.name, self.event.data.model_dump_json(), self.state)
+        return (self.event.id, self.event.name, self.event.json_data, self.state)
 
     @property
     def size(self) -> int:

@@ -223,14 +223,15 @@ class RunExecution:
         Raises:
             ServeAppError: whatever the turn failed with.
         """
-        last_event_id = run.lease.last_event_id
-        if not last_event_id:
+        last_event_id, adoptions = run.lease.last_event_id, run.lease.adoptions
+        recovered = bool(last_event_id or adoptions)
+        if not recovered:
             logger.debug("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
         elif not run.detached:
-            logger.warning("run_adopted", extra={"after": last_event_id, "adoptions": run.lease.adoptions})
+            logger.warning("run_adopted", extra={"after": last_event_id, "adoptions": adoptions})
             self.span.set_attributes(recovered=True, events_before=last_event_id)
             run.restore(await run.availability.call_until(lambda: run.store.read_entries(self.context)))
-        await run.record((RunStarted(run_id=self.context.run_id, recovered=last_event_id > 0), ""))
+        run.announce(RunStarted(run_id=self.context.run_id, recovered=recovered))
         return await self.services.handle_turn(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serve_app.runs.metrics import RunMetrics
     from serve_app.runs.store import RunLease, RunStore
     from serve_app.stores.availability import RedisAvailability
-    from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, Reasoning, RunStatus
+    from serve_app.values import Answer, ChatRequest, Context, EventData, Failed, Reasoning, RunStarted, RunStatus
 
 MAX_ADOPTIONS = 3
 """A run that so many processes have died over is not tried again: it may be what kills them."""
@@ -101,6 +101,11 @@ class Run:
             self._has_text = True
             self.metrics.count_first_token(self.age_s)
         self._pending.append((piece, ""))
+        self.schedule_write(self)
+
+    def announce(self, started: RunStarted) -> None:
+        """Send the first event, soon or with the first step: nothing depends on it."""
+        self._pending.append((started, ""))
         self.schedule_write(self)
 
     async def record(self, *steps: tuple[EventData, str]) -> None:

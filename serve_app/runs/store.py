@@ -14,7 +14,7 @@ from serve_app.runs import scripts
 from serve_app.runs.event_log import LogEntry, parse_entry, read_rows, registration_arguments, sort_entries
 from serve_app.stores.redis import to_store_error, translate_redis_errors
 from serve_app.stores.redis_keys import UNFINISHED_RUNS, RunKeys, SessionKeys
-from serve_app.values import Answer, Context, Failed, Failure, TurnRequest
+from serve_app.values import Answer, Context, Failed, Failure, RunEvent, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -89,7 +89,7 @@ class RunAppend:
         answer = self.entries[-1].event.data if self.status else None
         if not self.context.session_id or not isinstance(answer, Answer):
             return self
-        last = LogEntry(self.entries[-1].event.model_copy(update={"data": answer.without("memory")}))
+        last = LogEntry(RunEvent(id=self.entries[-1].event.id, data=answer.without("memory")))
         return replace(self, entries=[*self.entries[:-1], last], status="degraded")
 
 

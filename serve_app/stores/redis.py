@@ -65,7 +65,10 @@ def create_redis_client(settings: RedisSettings, url: str, retries: int = 1, met
 
 
 class _PackingMixin:
-    """Packs commands in C, which takes 5 µs for a script call where redis-py's own asyncio code takes 40."""
+    """Packs commands in C.
+
+    A script call takes 5 µs. The Python code of redis-py's asyncio client takes 40.
+    """
 
     def pack_command(self, *args: Any) -> list[bytes]:
         try:

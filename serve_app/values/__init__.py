@@ -38,6 +38,7 @@ from serve_app.values.operations import (
     RunLogLines,
 )
 from serve_app.values.runs import (
+    EVENT_TYPES,
     Cancelled,
     Claim,
     EventData,
@@ -90,6 +91,7 @@ from serve_app.values.value import (
 
 __all__ = [
     "DEFAULT_TENANT",
+    "EVENT_TYPES",
     "KNOWLEDGE_SEARCH",
     "NO_RESULT",
     "SCOPES",

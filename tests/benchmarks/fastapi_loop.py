@@ -36,6 +36,7 @@ class ChatRequest(BaseModel):
 
 
 async def order_query(order_id: str) -> str:
+    """Return the state of an order."""
     return f"{order_id}: sent"
 
 

@@ -5,23 +5,18 @@
 A streamed turn sends every token as a Serve message and a frame of its own.
 """
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import orjson
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from tests.benchmarks.fastapi_loop import ChatRequest, ModelClient, order_query, run_turn
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from ray.serve.handle import DeploymentHandle
 
 MANY = {"max_ongoing_requests": 2000, "ray_actor_options": {"num_cpus": 0.1}}
 

@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 from listening import free_port  # noqa: E402 - after the path
 
 ADMIN_KEY = secrets.token_urlsafe(32)
+TOOL = "tests.benchmarks.fastapi_loop:order_query"
 START_S = 150
 STOP_S = 40
 PLAIN = {
@@ -183,8 +184,7 @@ def service(  # noqa: PLR0913 - each is a setting of its own
         "milvus": "embedded",
         "model": {"name": "openai:stub", "base_url": f"{model_url}/v1", "api_key_env": "STUB_KEY", "profile": "vllm"},
         "access": {"admin_key_env": "BENCHMARK_ADMIN_KEY"},
-        "tools": {"order_query": {"function": "serve_app.tools.orders:order_query", "timeout_s": 5, "effect": "pure"}},
-        "orders": {"file": str(ROOT / "configs" / "orders.json")},
+        "tools": {"order_query": {"function": TOOL, "timeout_s": 5, "effect": "pure"}},
         **(settings or {}),
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(configuration))

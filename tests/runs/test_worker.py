@@ -364,6 +364,7 @@ async def test_an_effect_is_reserved_by_one_owner_only(start: Start) -> None:
     async with asyncio.timeout(5):
         while not reserved:  # noqa: ASYNC110 - another task is waited for
             await asyncio.sleep(0.005)
+    await follower.until("run")
     await process.die()
     await start(work).events(turn_context, request(), follower.events[-1].id)
     assert reserved == [(True, True), (False, False)]

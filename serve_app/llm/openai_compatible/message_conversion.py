@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,10 +38,7 @@ _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """Encode the body as valid JSON in UTF-8: no lone surrogates, no NaN."""
-    try:
-        return orjson.dumps(body, default=_encodable)
-    except TypeError:  # a lone surrogate, a long number, or a key that is no text
-        return _write_json(body).encode()
+    return _write_json(body).encode()
 
 
 def to_request_messages(messages: Sequence[BaseMessage], profile: EndpointProfile) -> list[dict[str, Any]]:
@@ -142,6 +140,8 @@ def _image(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(value: Mapping[str, Any]) -> str:
+    with suppress(TypeError):  # a lone surrogate, a long number, or a key that is no text
+        return orjson.dumps(value, default=_encodable).decode()
     try:
         return sanitize_text(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encodable))
     except ValueError:
