@@ -26,7 +26,12 @@ _HEADER = "Authorization"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-def _read_url(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+def read_url(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    """Return the address of the service; without one, that of the environment or the default.
+
+    Raises:
+        click.BadParameter: it is no address of a web service.
+    """
     value = value or read_environment().get(SERVICE_URL, "").strip() or DEFAULT_URL
     if not value.startswith(("http://", "https://")):
         raise click.BadParameter(f"{value}: a URL begins with http:// or https://")
@@ -39,7 +44,7 @@ def _store_key(context: click.Context, _option: click.Parameter, value: str | No
 
 _url = click.option(
     "--url",
-    callback=_read_url,
+    callback=read_url,
     help=f"The address of the service. Without it: {SERVICE_URL} in the environment or in .env, then {DEFAULT_URL}.",
 )
 _key = click.option(
@@ -56,7 +61,7 @@ def url_option(command: F) -> F:
     return _url(_key(command))
 
 
-def _headers() -> dict[str, str]:
+def key_headers() -> dict[str, str]:
     """Return the header with the API key of the running command, if there is one.
 
     Raises:
@@ -95,13 +100,17 @@ def open_client(url: str, timeout_s: float) -> Iterator[httpx.Client]:
     Raises:
         click.ClickException: inside the block, the service did not answer or the connection broke.
     """
-    is_local = httpx.URL(url).host in _LOOPBACK
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     try:
-        with httpx.Client(base_url=url, timeout=timeout, trust_env=not is_local, headers=_headers()) as client:
+        with httpx.Client(base_url=url, timeout=timeout, trust_env=not is_local(url), headers=key_headers()) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(f"{url}: {describe_no_answer(error)}") from error
+
+
+def is_local(url: str) -> bool:
+    """Whether the service is on this machine: no proxy of the environment leads there."""
+    return httpx.URL(url).host in _LOOPBACK
 
 
 def check_response(response: httpx.Response) -> httpx.Response:

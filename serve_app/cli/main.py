@@ -17,6 +17,7 @@ COMMANDS = {
     "logs": "reports",
     "feedback": "reports",
     "fault": "fault",
+    "loadtest": "loadtest",
     "keys": "keys",
     "tenants": "keys",
     "config": "docs",
@@ -74,6 +75,7 @@ def main(*, debug: bool) -> None:
       serve-app keys                  create and revoke API keys
       serve-app tenants               set the rate limits of a tenant
       serve-app fault                 make something fail, to test an outage
+      serve-app loadtest              measure how fast it answers at a rate
 
     To read:
 

@@ -26,7 +26,7 @@ NAMES_OF_OTHERS = {"LANGSMITH_OTEL_ENABLED", "RAY_AUTH_MODE", "RAY_SERVE_THROUGH
 """Names that only Ray and LangSmith know."""
 PLACEHOLDERS = {"RUN_ID", "track_parcel"}
 """Names that stand for a user's own."""
-MADE_AT_RUN_TIME = {".serve_app/", ".env", "logs/serve/", "my_tools.py"}
+MADE_AT_RUN_TIME = {".serve_app/", ".env", "logs/serve/", "my_tools.py", "loadtest.json"}
 """Files that are not in the repository."""
 _CODE = re.compile(r"`([^`\n]+)`")
 

@@ -57,7 +57,7 @@ class Transport:
         self._headers = {"Content-Type": "application/json", **headers}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
-        self._proxy, self._proxy_auth = _proxy_of(self._url)
+        self._proxy, self._proxy_auth = find_proxy(self._url)
         weakref.finalize(self, _close_all, self._pools).atexit = False
 
     def __reduce__(self) -> tuple[type[Transport], tuple[str, dict[str, str], float]]:
@@ -81,7 +81,7 @@ class Transport:
                 self._url, data=body, allow_redirects=False, proxy=self._proxy, proxy_auth=self._proxy_auth
             )
             if response.status // 100 != 2:  # noqa: PLR2004
-                raise make_status_error(response.status, response.headers, await _start_of(response))
+                raise make_status_error(response.status, response.headers, await read_start(response))
             yield response
         except TimeoutError:
             raise TimedOut(f"no reply within {self._timeout.total} s") from None
@@ -145,7 +145,7 @@ async def _close(pool: _Pool) -> None:
     await pool.owner.aclose()
 
 
-async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+async def read_start(response: aiohttp.ClientResponse) -> bytes:
     """Return the first part of an error body, as far as it can be read."""
     read = bytearray()
     try:
@@ -158,7 +158,7 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     return bytes(read)
 
 
-def _proxy_of(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+def find_proxy(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
     """Return the proxy for the URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
     proxies = urllib.request.getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
