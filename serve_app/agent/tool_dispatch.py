@@ -47,8 +47,7 @@ FAILOVER_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Before a call goes to another replica: for a while Serve may still route to the one that is gone. These are no
 retries of the tool, which the other side makes; they end with the time that the call may take."""
 FIRST_LOAD_S = 5.0
-"""How long the first turns of a process wait for the list of tools: its first call finds the replicas of Tools, which
-takes seconds on a busy machine."""
+"""How long the first turns of a process wait for the list of tools, where it could not be loaded before them."""
 SPECS_TTL_S = 10.0
 """The age at which the list of tools is refreshed: a rolling update of Tools shows soon after it."""
 SUCCESSFUL = {"ok", "standby"}
@@ -76,6 +75,16 @@ class ToolDispatcher:
         self._fresh_until = float("-inf")
         self._first_load = SingleFlight(lambda: retry_until(self._load, FIRST_LOAD_S, ToolUnavailable))
         self._refreshing: asyncio.Task[None] | None = None
+
+    async def prepare(self, timeout_s: float) -> None:
+        """Load the list of tools, so that no turn waits for it.
+
+        Where no Tools deployment answers within `timeout_s`, the first turn tries again.
+        """
+        try:
+            await retry_until(self._load, timeout_s, ToolUnavailable)
+        except ServeAppError as error:
+            logger.warning("tools_not_loaded", extra={"error": error.message})
 
     async def specs(self) -> list[ToolSpec]:
         """Return the tools for the model; the last known list while no Tools deployment answers.

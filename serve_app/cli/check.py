@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from serve_app.config import AdmissionSettings, Settings, YamlFile
+    from serve_app.config import Settings, YamlFile
 
 IMPORT_PATH = "serve_app.app:build"
 DEFAULT_SETTINGS = "configs/local.yaml"
@@ -71,7 +71,7 @@ def _check_serve_file(file: YamlFile) -> Iterator[Problem]:
     settings = _try_settings(settings_path(file))
     yield from find_serve_problems(file, tuple(settings.tools.groups) if settings else ())
     if settings:
-        yield from find_capacity_problems(file, settings.admission)
+        yield from find_capacity_problems(file, settings)
     yield from find_port_problems(file)
     if settings and (address := serve_address(file)):
         yield from find_bind_problems(settings, address[0], file.where("http_options", "host"))
@@ -188,17 +188,26 @@ def _check_deployment(file: YamlFile, steps: tuple[str | int, ...], deployment: 
         yield from _find_unknown(file, scaling, AutoscalingConfig.model_fields)
 
 
-def find_capacity_problems(file: YamlFile, admission: AdmissionSettings) -> Iterator[Problem]:
-    """Find whether Ingress accepts too few requests for its turns, its queue and other requests."""
+def find_capacity_problems(file: YamlFile, settings: Settings) -> Iterator[Problem]:
+    """Find whether Ingress or Agent accepts fewer requests than its turns and other requests."""
     index, application = _application(file)
-    needed = admission.max_turns + admission.max_waiting + OTHER_REQUESTS
+    admission, runs = settings.admission, settings.agent.max_runs
+    turns = "admission.max_turns" if admission.max_turns else "agent.max_runs"
+    needs = {
+        "Ingress": (
+            (admission.max_turns or runs) + admission.max_waiting + OTHER_REQUESTS,
+            f"{turns}, admission.max_waiting and {OTHER_REQUESTS} others",
+        ),
+        "Agent": (runs + OTHER_REQUESTS, f"agent.max_runs and {OTHER_REQUESTS} others"),
+    }
     for number, deployment in enumerate(application.get("deployments") or ()):
-        if not isinstance(deployment, dict) or deployment.get("name") != "Ingress":
+        if not isinstance(deployment, dict) or deployment.get("name") not in needs:
             continue
         accepted = deployment.get("max_ongoing_requests", SERVE_DEFAULT)
+        needed, parts = needs[deployment["name"]]
         if isinstance(accepted, int) and accepted < needed:
             where = file.where("applications", index, "deployments", number, "max_ongoing_requests")
-            what = f"{accepted} requests are fewer than admission.max_turns, max_waiting and {OTHER_REQUESTS} others"
+            what = f"{accepted} requests are fewer than {parts}"
             yield Problem(where, what, f"Make it at least {needed}; otherwise Serve rejects turns in plain text")
 
 

@@ -92,17 +92,17 @@ class LimitSettings(SettingsSection):
 class AdmissionSettings(SettingsSection):
     """Admission control: how many turns one Ingress replica serves, and its queue.
 
-    `max_ongoing_requests` of Ingress in `serve_config.yaml` must be well above `max_turns` plus `max_waiting`.
+    `max_ongoing_requests` of Ingress in `serve_config.yaml` must be well above the turns that it serves plus
+    `max_waiting`.
     """
 
-    max_turns: int = Field(default=100, ge=1)
-    """Turns that one Ingress replica serves at once. The default is what one Agent replica accepts (its
-    `max_ongoing_requests`): further turns would wait behind Ingress, where no fair queue orders them. Two Ingress
-    replicas use half of four Agent replicas."""
+    max_turns: int | None = Field(default=None, ge=1)
+    """Turns that one Ingress replica serves at once. By default as many as the agents can hold: their number times
+    `agent.max_runs`, as they report it, shared among the Ingress replicas. It is fewer while event loops lag, because a
+    turn that waits for its model costs memory, and a turn that computes costs a core."""
     max_waiting: int = Field(default=150, ge=0)
-    """Turns that wait in the fair queue, of all tenants together. One tenant can use at most three fifths of it. With
-    the default, the queue is one and a half times `max_turns`, so that a full queue is served within the time of two
-    turns."""
+    """Turns that wait in the fair queue, of all tenants together. One tenant can use at most three fifths of it. One
+    Agent replica serves the default within two or three seconds."""
     max_wait_s: float = Field(default=5, gt=0)
     """How long a turn waits in the queue before it is refused. A user who sees nothing for so long has left."""
 
@@ -131,9 +131,9 @@ class AgentSettings(SettingsSection):
     ends. 200,000 characters are about 50,000 tokens: half of a small context window today."""
     retry_budget: int = Field(default=6, ge=0, le=100)
     """Retries in one turn, over all its model calls and tool calls together."""
-    max_runs: int = Field(default=150, ge=1)
-    """Turns that one Agent replica runs at once: those that a client follows (`max_ongoing_requests`) and those whose
-    client has left. One tenant can use at most 7/8 of them."""
+    max_runs: int = Field(default=1200, ge=1)
+    """Turns that one Agent replica runs at once, most of which wait for a model. One tenant can use at most 7/8 of
+    them, which is a thousand. `max_ongoing_requests` of Agent must be above it."""
 
 
 class RunSettings(SettingsSection):

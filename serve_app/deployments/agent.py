@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from functools import partial
@@ -16,7 +17,7 @@ from serve_app.agent.turn import Turn
 from serve_app.cache import SharedAnswers
 from serve_app.deployments.remote_calls import RemoteRetriever, create_remote_tools
 from serve_app.deployments.runtime import CLOSE_TIMEOUT_S, ReplicaRuntime
-from serve_app.errors import InvalidConfiguration, ModelUnavailable
+from serve_app.errors import InvalidConfiguration, ModelUnavailable, StoreUnavailable
 from serve_app.llm.models import build_model
 from serve_app.memory import ConversationMemory, largest_sessions
 from serve_app.observability.metric_catalogue import DROPPED_SPANS
@@ -28,6 +29,7 @@ from serve_app.runs.execution import RunServices
 from serve_app.runs.metrics import RunMetrics
 from serve_app.runs.store import RunStore
 from serve_app.runs.worker import HAND_OVER_S, RunWorker
+from serve_app.stores.capacity_store import REPORT_EVERY_S, AgentReport, CapacityStore
 from serve_app.stores.log_store import RunLogStore
 from serve_app.stores.rate_limiter import TokenMeter
 from serve_app.stores.store_checks import RedisHealth
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from serve_app.values import ChatRequest, Context, RunEvent, Session, SessionSizes
 
 logger = logging.getLogger(__name__)
+
+TOOLS_START_S = 20.0
+"""For the first replica of Tools to start, which takes ten seconds beside all others."""
 
 
 @serve.deployment
@@ -78,6 +83,7 @@ class Agent:
             time.monotonic,
             metrics,
         )
+        await dispatcher.prepare(TOOLS_START_S)
         self._worker = self._start_worker(model, dispatcher)
 
     def _start_worker(self, model: FallbackModel, dispatcher: ToolDispatcher) -> RunWorker:
@@ -110,7 +116,21 @@ class Agent:
         worker = RunWorker(services, settings.agent.max_runs)
         grace_s = settings.runs.grace_s
         runtime.on_close("runs", partial(worker.close, grace_s), grace_s + HAND_OVER_S + CLOSE_TIMEOUT_S)
+        capacity = CapacityStore(self._redis, owner)
+        runtime.on_close("capacity", capacity.withdraw_agent)
+        runtime.start_task("capacity", self._report_capacity(capacity))
         return worker
+
+    async def _report_capacity(self, store: CapacityStore) -> None:
+        """Report once a second what this replica may hold, for ever."""
+        while True:
+            try:
+                await store.report_agent(AgentReport(self._settings.agent.max_runs, self._runtime.loop_lag.mean_s))
+            except StoreUnavailable as error:
+                logger.debug("capacity_not_reported", extra={"error": error.message})
+            except Exception:
+                logger.exception("capacity_not_reported")
+            await asyncio.sleep(REPORT_EVERY_S)
 
     async def turn(self, context: Context, request: ChatRequest, after: int) -> AsyncIterator[RunEvent]:
         async for event in self._get_worker().follow(context, request, after):
@@ -146,11 +166,11 @@ class Agent:
         return [*model, *await self._redis_health.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report the number of runs, for a policy that scales by them.
+        """Report the runs and the lag of the event loop, by which `autoscaling.scale_by_load` decides.
 
         Calls only follow runs, and are fewer.
         """
-        return {"runs": float(self._worker.running if self._worker else 0)}
+        return {"runs": float(self._worker.running if self._worker else 0), "lag_s": self._runtime.loop_lag.mean_s}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

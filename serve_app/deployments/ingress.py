@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from ray import serve
 from starlette.middleware import Middleware
@@ -24,6 +25,7 @@ from serve_app.runs.failover import FailoverAgent
 from serve_app.runs.feedback import FeedbackStore
 from serve_app.runs.metrics import RunMetrics
 from serve_app.stores.api_keys import ApiKeyCache, ApiKeyStore
+from serve_app.stores.capacity_store import CapacityStore
 from serve_app.stores.fault_store import FaultStore
 from serve_app.stores.log_store import RequestLogStore, RunLogStore
 from serve_app.stores.rate_limiter import RateLimiter
@@ -56,6 +58,7 @@ class Ingress:
         self._access = ApiKeyCache(redis, read_secret(admin) if admin else None, metrics, availability)
         self._run_logs = RunLogStore(redis, settings.runs.steps_ttl_s)
         self._requests = RequestLogStore(redis, self._run_logs, settings.runs.steps_ttl_s)
+        self._capacity = CapacityStore(redis, uuid4().hex)
         self._admission = AdmissionController(settings.admission, self._access, metrics, multi_tenant=bool(admin))
         self._services = Services(
             agent=FailoverAgent(RemoteAgent(agent), self._runs),
@@ -83,6 +86,7 @@ class Ingress:
         runtime.start_task("request_log", self._requests.write_forever())
         runtime.start_task("api_keys", self._access.refresh_forever())
         runtime.start_task("waiting_turns", self._admission.report_waiting())
+        runtime.start_task("capacity", self._admission.follow_capacity(self._capacity, runtime.loop_lag))
         redactor = Redactor.from_patterns(self._settings.observability.redact)
         of_serve = (ClientDisconnectMiddleware, ServeSpanMiddleware, RequestIdEchoMiddleware)
         return create_api(
@@ -92,6 +96,10 @@ class Ingress:
             redactor,
             outer=[Middleware(each) for each in of_serve],
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Report the lag of the event loop, by which `autoscaling.scale_by_load` decides."""
+        return {"lag_s": self._runtime.loop_lag.mean_s}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from serve_app.deployments.replica_logs import redact_logs
 from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.errors import Internal
-from serve_app.observability.metrics import NULL_METRICS, report_process_metrics
+from serve_app.observability.metrics import NULL_METRICS, LoopLag, report_process_metrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.availability import RedisAvailability
 
@@ -29,6 +30,11 @@ CLOSE_TIMEOUT_S = 5.0
 """For one resource: far above what a healthy one takes, and below Serve's grace time for a replica."""
 
 
+GC_THRESHOLDS = (20_000, 20, 100)
+"""A turn makes thousands of short-lived objects. With Python's defaults (700, 10, 10), a collection of all that was
+loaded since the start stops the event loop every few seconds, for a tenth of a second."""
+
+
 class ReplicaRuntime:
     """The logs, metrics, Redis client and background tasks of one replica.
 
@@ -41,6 +47,8 @@ class ReplicaRuntime:
         self.metrics: Metrics = RayMetrics() if settings.metrics else NULL_METRICS
         self.redis_availability = RedisAvailability()
         """Of the client that `open_redis` returns."""
+        self.loop_lag = LoopLag()
+        """Measured from `start_process_metrics` on."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closers: list[tuple[str, Callable[[], Awaitable[None]], float]] = []
 
@@ -61,8 +69,12 @@ class ReplicaRuntime:
         self.on_close(name, partial(cancel_and_wait, task))
 
     def start_process_metrics(self, breakers: Callable[[], Mapping[str, str]] = dict) -> None:
-        """Report what the process uses, and the states of its circuit breakers."""
-        self.start_task("process_metrics", report_process_metrics(self.metrics, breakers))
+        """Report what the process uses, and the states of its circuit breakers.
+
+        From here on garbage is collected less often: the replica has been made.
+        """
+        gc.set_threshold(*GC_THRESHOLDS)
+        self.start_task("process_metrics", report_process_metrics(self.metrics, breakers, self.loop_lag))
 
     def on_close(self, name: str, close: Callable[[], Awaitable[None]], timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Have `close` called when the replica ends; what is registered last is closed first."""

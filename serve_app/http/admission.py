@@ -11,26 +11,37 @@ import logging
 from math import ceil
 from typing import TYPE_CHECKING
 
-from serve_app.errors import Overloaded
+from serve_app.errors import Overloaded, StoreUnavailable
 from serve_app.http.errors import error_response
 from serve_app.http.request_context import caller_of, path_of, set_metering
-from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, TURNS_WAITING
+from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, PLACES, TURNS_WAITING
 from serve_app.observability.metrics import NULL_METRICS
+from serve_app.resilience.adaptive_limit import AdaptiveLimit
 from serve_app.resilience.fair_queue import RESERVED_SHARE, FairQueue, Throughput
 from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.stores.capacity_store import REPORT_EVERY_S as READ_EVERY_S
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import AdmissionSettings
+    from serve_app.observability.metrics import LoopLag
     from serve_app.ports import Metrics
     from serve_app.resilience.fair_queue import Ticket
     from serve_app.stores.api_keys import ApiKeyCache
+    from serve_app.stores.capacity_store import CapacityShare, CapacityStore
     from serve_app.stores.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 5.0
+FIRST_PLACES = 100
+"""Until the first agent has reported."""
+MAX_PLACES = 1500
+"""With the queue and other requests, below `max_ongoing_requests` of Ingress in `serve_config.yaml`."""
+MIN_PLACES = 64
+"""For each agent, however much the event loops lag: so many turns keep its core busy, and fewer would leave it idle
+while they wait for the model."""
 TURN_PATHS = frozenset({"/agent/chat", "/v1/chat/completions"})
 """A POST to one of these paths starts a turn."""
 
@@ -49,8 +60,11 @@ class AdmissionController:
         *,
         multi_tenant: bool = False,
     ) -> None:
-        reserved = ceil(settings.max_turns / RESERVED_SHARE) if multi_tenant and settings.max_turns > 1 else 0
-        self._queue = FairQueue(settings.max_turns, settings.max_waiting, reserved)
+        self._multi_tenant = multi_tenant
+        self._max_turns = settings.max_turns
+        places = settings.max_turns or FIRST_PLACES
+        self._limit = AdaptiveLimit()
+        self._queue = FairQueue(places, settings.max_waiting, self._count_reserved(places))
         self._max_wait_s = settings.max_wait_s
         self._tenants = tenants
         self._metrics = metrics
@@ -109,9 +123,44 @@ class AdmissionController:
         self._waiting.pop(ticket, None)
         next_ticket = self._queue.leave(ticket)
         if next_ticket is not None:
-            waiting = self._waiting.pop(next_ticket)
-            if not waiting.done():  # its task may have been cancelled in this moment; it then gives the place back
-                waiting.set_result(None)
+            self._wake(next_ticket)
+
+    def _wake(self, ticket: Ticket) -> None:
+        """Start a turn that has waited."""
+        waiting = self._waiting.pop(ticket)
+        if not waiting.done():  # its task may have been cancelled in this moment; it then gives the place back
+            waiting.set_result(None)
+
+    def _count_reserved(self, places: int) -> int:
+        """Return how many places no single tenant can take."""
+        return ceil(places / RESERVED_SHARE) if self._multi_tenant and places > 1 else 0
+
+    async def follow_capacity(self, store: CapacityStore, loop_lag: LoopLag) -> None:
+        """Adapt the places to the agents' capacity and to event loop lag, for ever.
+
+        While Redis is away, or no agent reports, the places stay as they are.
+        """
+        while True:
+            try:
+                share = await store.read_share()
+                if share:
+                    self._adapt(share, loop_lag.mean_s)
+            except StoreUnavailable as error:
+                logger.debug("capacity_not_read", extra={"error": error.message})
+            except Exception:
+                logger.exception("capacity_not_read")
+            await asyncio.sleep(READ_EVERY_S)
+
+    def _adapt(self, share: CapacityShare, own_lag_s: float) -> None:
+        """Set the places for the next second."""
+        if self._max_turns:
+            return
+        lag_s, most = max(share.lag_s, own_lag_s), min(share.turns, MAX_PLACES)
+        places = self._limit.update(lag_s, self._queue.served, min(most, MIN_PLACES * share.agents), most)
+        if places != self._queue.places:
+            for ticket in self._queue.resize(places, self._count_reserved(places)):
+                self._wake(ticket)
+        self._metrics.set(PLACES, places)
 
     async def report_waiting(self) -> None:
         """Report the largest number of waiting turns every `REPORT_EVERY_S`, for ever."""

@@ -124,7 +124,7 @@ class ReplyReader:
         return self._text.lone_end
 
     def read(self, message: AIMessage) -> AIMessage:
-        """Take a whole message; return the reply, as `feed` and `finish` make it in two pieces.
+        """Take a whole message; return the reply that `feed` and `finish` would make.
 
         Raises:
             ModelIncomplete: the reply broke off.

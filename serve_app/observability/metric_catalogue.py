@@ -97,6 +97,7 @@ REQUESTS_SHED = Metric(
 TURNS_WAITING = Metric(
     "serve_app_turns_waiting", "gauge", "Most turns that waited at this ingress at the same time in the last 5 s."
 )
+PLACES = Metric("serve_app_admission_max_in_flight", "gauge", "Turns that this ingress may serve at once.")
 ADMISSION_WAIT_S = Metric(
     "serve_app_admission_wait_seconds",
     "histogram",

@@ -35,6 +35,8 @@ REPORT_EVERY_S = 5.0
 """Ray drops a gauge that was not set for 20 s (two of its reports)."""
 LAG_SAMPLE_S = 0.25
 """A longer standstill of the event loop is always seen; twenty timers cost a hundredth of a percent of a core."""
+LAG_WEIGHT = 0.2
+"""Of the latest sample in the mean lag, which follows a change within a second or two."""
 STATM = Path("/proc/self/statm")
 """The pages of this process: all, then those in RAM."""
 
@@ -109,12 +111,33 @@ def measure_call(metrics: Metrics, store: str, answers: tuple[type[BaseException
             metrics.observe(STORE_S, time.monotonic() - begun, store=store)
 
 
-async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = dict) -> None:
+class LoopLag:
+    """The lag of an event loop: how much later than planned it does things."""
+
+    def __init__(self) -> None:
+        self.mean_s = 0.0
+        """Of the last second or two."""
+
+    async def measure(self, for_s: float) -> float:
+        """Measure the lag for `for_s` seconds, and return the worst."""
+        clock = asyncio.get_running_loop().time
+        until, worst_s = clock() + for_s, 0.0
+        while (begun := clock()) < until:
+            await asyncio.sleep(LAG_SAMPLE_S)
+            lag_s = max(0.0, clock() - begun - LAG_SAMPLE_S)
+            worst_s = max(worst_s, lag_s)
+            self.mean_s += LAG_WEIGHT * (lag_s - self.mean_s)
+        return worst_s
+
+
+async def report_process_metrics(
+    metrics: Metrics, breakers: Callable[[], Mapping[str, str]] = dict, loop_lag: LoopLag | None = None
+) -> None:
     """Report CPU time, memory, event loop lag and circuit breakers every `REPORT_EVERY_S`, for ever.
 
-    `breakers` returns the state of each dependency's breaker.
+    `breakers` returns the state of each dependency's breaker. The lag is measured with `loop_lag`.
     """
-    used_s, lag_s = 0.0, 0.0
+    used_s, lag_s, loop_lag = 0.0, 0.0, loop_lag or LoopLag()
     while True:
         now_s = time.process_time()
         spent_s, used_s = now_s - used_s, now_s
@@ -126,7 +149,7 @@ async def report_process_metrics(metrics: Metrics, breakers: Callable[[], Mappin
         ):
             _try(report)
         try:
-            lag_s = await _worst_lag_s(REPORT_EVERY_S)
+            lag_s = await loop_lag.measure(REPORT_EVERY_S)
         finally:
             _try(metrics.flush)
 
@@ -152,16 +175,6 @@ def _report_breakers(metrics: Metrics, breakers: Callable[[], Mapping[str, str]]
 
 def _report_breaker(metrics: Metrics, dependency: str, state: str) -> None:
     metrics.set(BREAKER_STATE, BREAKER_STATES[state], dependency=dependency)
-
-
-async def _worst_lag_s(for_s: float) -> float:
-    """The worst delay of the event loop within the next `for_s` seconds."""
-    clock = asyncio.get_running_loop().time
-    until, worst_s = clock() + for_s, 0.0
-    while (begun := clock()) < until:
-        await asyncio.sleep(LAG_SAMPLE_S)
-        worst_s = max(worst_s, clock() - begun - LAG_SAMPLE_S)
-    return worst_s
 
 
 def _check(metric: Metric, kind: MetricKind, labels: dict[str, str]) -> Labels:

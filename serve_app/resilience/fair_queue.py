@@ -93,6 +93,17 @@ class FairQueue:
             self._queues.setdefault(tenant, deque()).append(ticket)
         return ticket
 
+    def resize(self, places: int, reserved: int) -> list[Ticket]:
+        """Change the number of places; return the turns that are served now.
+
+        With fewer places, turns that are already served stay.
+        """
+        self.places, self.reserved = places, reserved
+        served: list[Ticket] = []
+        while ticket := self._serve_next():
+            served.append(ticket)
+        return served
+
     def leave(self, ticket: Ticket) -> Ticket | None:
         """Remove a turn that ends or gives up; return the one served instead, if any."""
         state, ticket.state = ticket.state, "left"

@@ -15,6 +15,7 @@
                                :up :down           sorted set: the runs with this rating, by the time of the vote
     serve_app:runs                                 sorted set: the runs that have not ended, by the time (server, ms)
                                                    at which their owner's lease ends
+    serve_app:replicas:agents :ingresses           hash: what each replica last reported of itself, and when (server, s)
     serve_app:control:OWNER                        stream: messages to the process OWNER about its runs
     serve_app:key:{TENANT:HASH}                    hash: the run that an idempotency key began
     serve_app:faults                               hash: the injected faults, by their targets
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 UNFINISHED_RUNS = "serve_app:runs"
 SESSION_PATTERN = "serve_app:session:*:exchanges"
+AGENTS = "serve_app:replicas:agents"
+INGRESSES = "serve_app:replicas:ingresses"
 FAULTS = "serve_app:faults"
 API_KEYS = "serve_app:access:keys"
 TENANTS = "serve_app:access:tenants"

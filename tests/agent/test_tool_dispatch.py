@@ -23,6 +23,8 @@ from serve_app.values import (
 )
 
 if TYPE_CHECKING:
+    from captured_logs import CapturedLogs
+
     from serve_app.values import Effect
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -242,6 +244,40 @@ async def test_the_first_turns_wait_a_moment_for_the_list() -> None:
     await asyncio.sleep(FIRST_LOAD_S - 1)
     tools.absent = None
     assert all(await turns)
+
+
+async def test_a_list_that_was_loaded_before_the_first_turn_is_not_waited_for() -> None:
+    tools = Tools()
+    dispatcher = _dispatcher(tools)
+    await dispatcher.prepare(20)
+    tools.absent = GONE
+    begun = asyncio.get_running_loop().time()
+    assert await dispatcher.specs()
+    assert asyncio.get_running_loop().time() == begun
+
+
+async def test_a_process_starts_without_a_list_where_no_tools_answer(captured_logs: CapturedLogs) -> None:
+    tools = Tools()
+    dispatcher = _dispatcher(tools)
+    tools.absent = GONE
+    begun = asyncio.get_running_loop().time()
+    await dispatcher.prepare(20)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(20, abs=0.2)
+    assert captured_logs.of("tools_not_loaded")
+    tools.absent = None
+    assert await dispatcher.specs()
+
+
+async def test_the_schemas_are_the_same_object_until_the_tools_change() -> None:
+    tools = Tools()
+    dispatcher = _dispatcher(tools)
+    await dispatcher.specs()
+    first = dispatcher.schemas
+    await dispatcher._load()
+    assert dispatcher.schemas is first, "whoever has adapted them need not do it again"
+    tools.ready = False
+    await dispatcher._load()
+    assert dispatcher.schemas is not first
 
 
 async def test_turns_without_a_list_fail_together_and_not_one_after_the_other() -> None:

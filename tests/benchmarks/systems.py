@@ -99,7 +99,10 @@ class System:
 
 def role_of(process: psutil.Process) -> str:
     """Return the part of a system that a process is."""
-    line = " ".join(process.cmdline())
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return "others"
     if "ServeReplica:" in line:
         return line.split("ServeReplica:")[1].split(":")[1].split()[0].split("#")[0]
     if line.startswith("ray::"):
@@ -170,13 +173,13 @@ def service(  # noqa: PLR0913 - each is a setting of its own
     model_url: str,
     folder: Path,
     settings: Mapping[str, Any] | None = None,
-    deployments: Mapping[str, Mapping[str, Any]] | None = None,
     *,
+    scaling: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[System]:
     """The service as `serve_config.yaml` has it, with keys, embedded stores and an isolated tool.
 
-    `deployments` has changes of the entries in `serve_config.yaml`.
+    `scaling` has changes of Agent's `autoscaling_config` there.
     """
     folder.mkdir(exist_ok=True)
     configuration = {
@@ -191,8 +194,8 @@ def service(  # noqa: PLR0913 - each is a setting of its own
     deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     application = deployed["applications"][0]
     application["args"]["config"] = str(folder / "settings.yaml")
-    for entry in application["deployments"]:
-        entry.update((deployments or {}).get(entry["name"], {}))
+    [agent] = (entry for entry in application["deployments"] if entry["name"] == "Agent")
+    agent["autoscaling_config"].update(scaling or {})
     own = {"STUB_KEY": "k", "BENCHMARK_ADMIN_KEY": ADMIN_KEY, "SERVE_APP_DATA_DIR": str(folder / "data")}
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     with _serve_run(name, deployed, {**own, **(environment or {})}, folder, headers) as system:

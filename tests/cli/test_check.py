@@ -190,11 +190,16 @@ def test_a_group_of_tools_needs_an_entry_of_its_own(project: Path, free_port: in
 
 def test_an_ingress_that_takes_fewer_requests_than_admission_lets_in_is_told(project: Path) -> None:
     settings = project / "configs" / "local.yaml"
-    settings.write_text(settings.read_text(encoding="utf-8") + "\nadmission: {max_turns: 800, max_waiting: 160}\n")
+    written = settings.read_text(encoding="utf-8")
+    settings.write_text(written + "\nadmission: {max_turns: 1800, max_waiting: 160}\n")
     result = check()
     assert result.exit_code == 1
-    assert "1000 requests are fewer than admission.max_turns" in result.output
-    assert "Make it at least 1010" in result.output
+    assert "2000 requests are fewer than admission.max_turns" in result.output
+    assert "Make it at least 2010" in result.output
+    settings.write_text(written.replace("  turn_timeout_s: 60", "  turn_timeout_s: 60\n  max_runs: 1900"))
+    result = check()
+    assert "2000 requests are fewer than agent.max_runs" in result.output
+    assert "1300 requests are fewer than agent.max_runs and 50 others" in result.output
 
 
 def test_the_commented_example_of_a_group_fits_together(project: Path) -> None:

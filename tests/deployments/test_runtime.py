@@ -44,8 +44,17 @@ async def _forever() -> None:
     await asyncio.Event().wait()
 
 
+class NoTools:
+    """The method `specs` of a deployment without tools."""
+
+    async def remote(self) -> list[Any]:
+        return []
+
+
 class Handle:
-    """A handle of a deployment that no test calls."""
+    """A handle of a deployment, of which a new agent asks for the tools."""
+
+    specs = NoTools()
 
     def options(self, **_: Any) -> Handle:
         return self

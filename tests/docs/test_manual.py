@@ -83,7 +83,7 @@ def _problems(command: str) -> list[str]:
         words = shlex.split(part, comments=True)
         while words and re.fullmatch(r"[A-Za-z_]\w*=.*", words[0]):
             words = words[1:]
-        if not words or words[0] in {"export", "grep"} | PROGRAMS:
+        if not words or words[0] in {"export", "grep", "set"} | PROGRAMS:
             continue
         program, *rest = words
         if program == "serve-app":

@@ -49,7 +49,8 @@ def _sources() -> str:
         *(path for path in (ROOT / "serve_app").rglob("*.py")),
         *(path for path in (ROOT / "configs").rglob("*.y*ml")),
         *(path for path in (ROOT / "configs").rglob("*.conf")),
-        *(ROOT / name for name in ("serve_config.yaml", ".env.example", "configs/orders.json")),
+        *(path for path in (ROOT / "tests" / "benchmarks").glob("*.py")),
+        *(ROOT / name for name in ("serve_config.yaml", ".env.example", "configs/orders.json", "configs/ray.env")),
     ]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from serve_app.config import AdmissionSettings
-from serve_app.errors import Overloaded
-from serve_app.http.admission import REPORT_EVERY_S, AdmissionController
-from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S
-from serve_app.observability.metrics import InMemoryMetrics
+from serve_app.errors import Overloaded, StoreUnavailable
+from serve_app.http.admission import FIRST_PLACES, MIN_PLACES, REPORT_EVERY_S, AdmissionController
+from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, PLACES
+from serve_app.observability.metrics import InMemoryMetrics, LoopLag
 from serve_app.resilience.tasks import cancel_and_wait
+from serve_app.stores.capacity_store import CapacityShare
 from serve_app.values import TenantLimits
 
 virtual = pytest.mark.looptime
@@ -179,3 +180,69 @@ async def test_a_number_that_cannot_be_taken_does_not_end_the_telling_of_the_oth
     await asyncio.sleep(2.5 * REPORT_EVERY_S)
     assert (metrics.sets, going_on.done()) == (3, False)
     await cancel_and_wait(going_on)
+
+
+class Reports:
+    """What the agents report, second by second; an error is raised, and the last one stays."""
+
+    def __init__(self, *reports: CapacityShare | Exception | None) -> None:
+        self.reports = list(reports)
+
+    async def read_share(self) -> CapacityShare | None:
+        report = self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
+        if isinstance(report, Exception):
+            raise report
+        return report
+
+
+async def _followed(
+    admission: AdmissionController, reports: Reports, seconds: float, lag: LoopLag | None = None
+) -> int:
+    """The places after so many seconds."""
+    following = asyncio.create_task(admission.follow_capacity(reports, lag or LoopLag()))
+    await asyncio.sleep(seconds)
+    assert not following.done()
+    await cancel_and_wait(following)
+    return admission._queue.places
+
+
+@virtual
+async def test_there_are_as_many_places_as_the_agents_report():
+    metrics = InMemoryMetrics()
+    admission = _admission(metrics)
+    assert admission._queue.places == FIRST_PLACES
+    assert await _followed(admission, Reports(CapacityShare(1200, 1, 0.0)), 0.5) == 1200
+    assert metrics.of(PLACES) == {(): 1200}
+
+
+@virtual
+async def test_turns_that_wait_begin_as_soon_as_there_are_more_places():
+    admission = _admission()
+    turns = [asyncio.create_task(_turn(admission, takes_s=4)) for _ in range(FIRST_PLACES + 9)]
+    await asyncio.sleep(0.1)
+    assert await _followed(admission, Reports(CapacityShare(1200, 1, 0.0)), 0.5) > FIRST_PLACES + 9
+    took = await asyncio.gather(*turns)
+    assert max(took) < 5, "none waited for the end of another"
+    assert _free(admission)
+
+
+@virtual
+@pytest.mark.parametrize("own", [True, False])
+async def test_places_are_taken_away_while_event_loops_lag_down_to_those_that_keep_a_core_busy(own):
+    admission, lag = _admission(), LoopLag()
+    lag.mean_s = 1.0 if own else 0.0
+    reports = Reports(CapacityShare(2400, 2, 0.0 if own else 1.0))
+    assert await _followed(admission, reports, 60, lag) == 2 * MIN_PLACES
+
+
+@virtual
+async def test_without_reports_the_places_stay_as_they_are():
+    admission = _admission()
+    reports = Reports(CapacityShare(150, 1, 0.0), StoreUnavailable("away"), RuntimeError("odd"), None)
+    assert await _followed(admission, reports, 60) == 150
+
+
+@virtual
+async def test_a_number_in_the_settings_is_the_number_of_places():
+    admission = _admission(max_turns=32)
+    assert await _followed(admission, Reports(CapacityShare(1200, 1, 0.0)), 60) == 32

@@ -80,9 +80,7 @@ def test_a_recorded_rule_reads_only_rules_before_it() -> None:
 
 
 def test_the_thresholds_follow_the_settings_of_the_service() -> None:
-    deployed = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
-    agent = next(each for each in deployed["applications"][0]["deployments"] if each["name"] == "Agent")
-    assert ALERTS["ServeAppNearCapacity"]["expr"].endswith(f"> {agent['max_ongoing_requests'] * 8 // 10}")
+    assert ALERTS["ServeAppNearCapacity"]["expr"].endswith(f"> {AgentSettings().max_runs * 8 // 10}")
     assert ALERTS["ServeAppTurnStuck"]["expr"].endswith(f"> {AgentSettings().turn_timeout_s * 1.5:.0f}")
     assert f"> {KnowledgeSettings().timeout_s}" in ALERTS["ServeAppRetrievalSlow"]["expr"]
 

@@ -27,7 +27,7 @@ MISSION = {
     ("overview", "Turns, p50 p95 p99"): 2,
     ("overview", "Answered"): 0.99,
     ("overview", "Satisfied, 1 day"): 0.8,
-    ("overview", "Turns in flight per replica"): 80,
+    ("overview", "Turns in flight per replica"): 960,
     ("agent-and-models", "Success"): 0.95,
     ("tools-and-retriever", "Success"): 0.95,
     ("tools-and-retriever", "Search, p50 p95 p99"): 0.5,

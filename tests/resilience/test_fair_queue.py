@@ -162,3 +162,15 @@ def test_what_ended_long_ago_says_nothing_of_the_throughput():
         throughput.record_end(second)
     assert throughput.per_second(100) == 0
     assert throughput.retry_after_s(10, 100) == 5
+
+
+def test_more_places_serve_those_that_wait_and_fewer_take_none_away():
+    queue, inside = _full(places=2, waiting=10)
+    waiting = [queue.enter(tenant) for tenant in ("a", "b", "a")]
+    served = queue.resize(4, reserved=0)
+    assert [ticket.tenant for ticket in served] == ["a", "b"]
+    assert queue.resize(1, reserved=0) == []
+    assert (queue.served, queue.waiting) == (4, 1)
+    for ticket in (*inside, served[0]):
+        assert queue.leave(ticket) is None, "there are fewer places than turns"
+    assert queue.leave(served[1]) is waiting[2]

@@ -19,7 +19,7 @@ from serve_app.errors import (
     Overloaded,
     RetrieverUnavailable,
 )
-from serve_app.values import ChatRequest, Context, RunEvent, RunStarted
+from serve_app.values import Answer, ChatRequest, Context, RunEvent, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -56,6 +56,14 @@ class Odd:
         yield RunEvent(id=1, data=RunStarted(run_id=context.run_id))
         await asyncio.sleep(0.5)
         os._exit(1)
+
+    async def last_event(self, context: Context, request: ChatRequest, after: int) -> RunEvent | None:
+        if request.user_input == "die":
+            os._exit(1)
+        if request.user_input == "goes on elsewhere":
+            return None
+        answer = Answer(result=request.user_input, session_id="s", run_id=context.run_id, model="m")
+        return RunEvent(id=7, data=answer)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +126,21 @@ async def test_the_death_of_a_replica_is_told_as_its_port_says(handle: Any) -> N
 
 
 async def test_a_stream_that_breaks_says_so_after_what_it_gave(handle: Any) -> None:
-    events = RemoteAgent(handle).turn(_context(), ChatRequest(user_input="x", session_id="s"))
+    events = RemoteAgent(handle).turn(_context(), ChatRequest(user_input="x", session_id="s", stream=True))
     assert (await anext(events)).id == 1
     with pytest.raises(AgentUnavailable):
         await anext(events)
+
+
+async def _whole_turn(handle: Any, user_input: str) -> list[RunEvent]:
+    request = ChatRequest(user_input=user_input, session_id="s")
+    return [event async for event in RemoteAgent(handle).turn(_context(), request)]
+
+
+async def test_an_answer_that_is_not_streamed_is_one_reply(handle: Any) -> None:
+    assert await _settled(RemoteRetriever(handle), "0") == "0"
+    [event] = await _whole_turn(handle, "hello")
+    assert (event.id, event.data) == (7, Answer(result="hello", session_id="s", run_id="r", model="m"))
+    assert await _whole_turn(handle, "goes on elsewhere") == []
+    with pytest.raises(AgentUnavailable):
+        await _whole_turn(handle, "die")

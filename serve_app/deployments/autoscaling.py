@@ -1,0 +1,32 @@
+"""The autoscaling policy of Ingress and Agent, which Serve's controller calls.
+
+It imports nothing, because the controller must not load the service.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+HIGH_LAG_S, LOW_LAG_S = 0.1, 0.03
+"""Lag of the event loops above which a replica is added, and below which one may be removed. Admission sheds load from
+0.2 s on, so that replicas are added before."""
+
+
+def scale_by_load(context: Any) -> tuple[float, dict[str, Any]]:
+    """Return how many replicas are wanted.
+
+    Each has `target_ongoing_requests` turns. Where the event loops lag, one more is wanted, whatever the number of
+    turns: they compute. Serve applies the bounds, delays and factors of `autoscaling_config`.
+    """
+    current = int(context.current_num_replicas)
+    metrics = context.aggregated_metrics or {}
+    runs, lags = (list(metrics.get(name, {}).values()) for name in ("runs", "lag_s"))
+    # runs go on without calls when their clients leave; before the first report, only the calls are known
+    turns = max(sum(runs), float(context.total_num_requests))
+    wanted = turns / float(context.config.get_target_ongoing_requests())
+    lag_s = sum(lags) / len(lags) if lags else 0.0
+    if lag_s > HIGH_LAG_S:
+        wanted = max(wanted, current + 1)
+    elif lag_s > LOW_LAG_S:
+        wanted = max(wanted, current)
+    return wanted, {}
