@@ -91,7 +91,8 @@ async def test_a_turn_that_began_before_a_change_and_ends_after_it_keeps_nothing
     before = asyncio.create_task(pool.ask(QUESTION))
     await shelf.searched.wait()
     waiting = asyncio.create_task(pool.ask(QUESTION))
-    await asyncio.sleep(0.05)
+    while not await redis.keys("serve_app:answer:*:waiting"):  # noqa: ASYNC110 - another turn is waited for
+        await asyncio.sleep(0.005)
     await shelf.write(2)
     after = await pool.ask(QUESTION)
     assert (edition(after), after.cached) == (2, False)
