@@ -84,6 +84,11 @@ class MeasuredTurn:
         return self.ended_s - self.planned_s
 
     @property
+    def first_token_latency_s(self) -> float | None:
+        """The time from the planned start to the first token, if one came."""
+        return None if self.first_token_s is None else self.first_token_s - self.planned_s
+
+    @property
     def is_answered(self) -> bool:
         return self.outcome.error is None
 

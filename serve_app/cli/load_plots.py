@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from serve_app.cli.load_summary import MS_PER_S, count_by_second, percentile
+from serve_app.cli.load_summary import MS_PER_S, count_by_second, first_tokens_s, percentile
 from serve_app.cli.svg_plot import Axis, Plot
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ class Figure:
 def draw_plots(result: LoadResult) -> Iterator[Figure]:
     """Yield the plots for which something was measured."""
     latencies = sorted(MS_PER_S * turn.latency_s for turn in result.answered)
-    firsts = sorted(
-        MS_PER_S * (turn.first_token_s - turn.planned_s) for turn in result.answered if turn.first_token_s is not None
-    )
+    firsts = sorted(MS_PER_S * first_s for first_s in first_tokens_s(result.answered))
     intervals = _join_seconds(result)
     if latencies:
         yield draw_curve(latencies, firsts)

@@ -115,8 +115,7 @@ def _sections(result: LoadResult) -> Iterator[str]:
 
 def _tiles(result: LoadResult) -> Iterator[str]:
     summary, plan = result.summary, result.plan
-    planned = max(1, summary.sent + summary.client_limit)
-    yield _tile("Answered", f"{summary.answered / planned:.1%}", f"{summary.answered:,} of {planned:,} turns")
+    yield _tile("Answered", f"{summary.answered / summary.due:.1%}", f"{summary.answered:,} of {summary.due:,} turns")
     yield _tile("Answered per second", f"{summary.answered_per_s:,.1f}", f"of {plan.rate_per_s:,g} planned")
     if summary.latency:
         latency = summary.latency

@@ -109,6 +109,11 @@ class LoadSummary:
     client_lag: Percentiles | None
 
     @property
+    def due(self) -> int:
+        """The turns whose time came, sent or not; at least 1, to divide by."""
+        return max(1, self.sent + self.client_limit)
+
+    @property
     def errors(self) -> int:
         return self.refused + self.failed
 
@@ -214,14 +219,15 @@ def summarize(plan: LoadPlan, measurements: Measurements) -> LoadSummary:
         load_s=round(load_s, 3),
         answered_per_s=round(in_time / max(load_s, 1e-3), 3),
         latency=Percentiles.of(turn.latency_s for turn in answered),
-        first_token=Percentiles.of(_first_tokens_s(answered)),
+        first_token=Percentiles.of(first_tokens_s(answered)),
         between_tokens=Percentiles.of(measurements.gaps.sample_s),
         client_lag=Percentiles.of(turn.started_s - turn.planned_s for turn in turns if turn.is_sent),
     )
 
 
-def _first_tokens_s(turns: Iterable[MeasuredTurn]) -> Iterator[float]:
-    return (turn.first_token_s - turn.planned_s for turn in turns if turn.first_token_s is not None)
+def first_tokens_s(turns: Iterable[MeasuredTurn]) -> Iterator[float]:
+    """Yield the times to the first token, of the turns that have one."""
+    return (first_s for turn in turns if (first_s := turn.first_token_latency_s) is not None)
 
 
 def _count_errors(turns: Iterable[MeasuredTurn]) -> Iterator[ErrorCount]:

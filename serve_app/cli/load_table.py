@@ -53,10 +53,9 @@ def turn_rows(summary: LoadSummary) -> Iterator[Row]:
         "  not sent: too many in flight": summary.client_limit,
         "ended by the interruption": summary.cut_off,
     }
-    planned = max(1, summary.sent + summary.client_limit)
     for label, count in rows.items():
         if count or label in always:
-            yield label, f"{count:,}", f"{count / planned:.1%}"
+            yield label, f"{count:,}", f"{count / summary.due:.1%}"
 
 
 def time_rows(summary: LoadSummary) -> Iterator[Row]:
@@ -91,7 +90,6 @@ def degraded_rows(result: LoadResult) -> Iterator[Row]:
 def warnings_of(result: LoadResult) -> Iterator[str]:
     """Yield what a reader of the figures must know."""
     summary = result.summary
-    planned = max(1, summary.sent + summary.client_limit)
     if summary.interrupted:
         yield f"The load test was interrupted after {summary.elapsed_s:,.0f} of {result.plan.duration_s:,.0f} s."
     if summary.client_lags and summary.client_lag:
@@ -105,7 +103,8 @@ def warnings_of(result: LoadResult) -> Iterator[str]:
             f"{summary.client_limit:,} turns were not sent: {result.plan.max_in_flight:,} were in flight, or this "
             "machine had no more connections. The service did not keep up with the rate."
         )
-    if summary.errors / planned > MAX_SILENT_ERRORS:
-        yield f"The times are those of answered turns only; {summary.errors / planned:.1%} of the turns have no answer."
+    unanswered = summary.errors / summary.due
+    if unanswered > MAX_SILENT_ERRORS:
+        yield f"The times are those of answered turns only; {unanswered:.1%} of the turns have no answer."
     if summary.cached:
         yield f"{summary.cached:,} answers came from the answer cache. --inputs with many messages avoids that."

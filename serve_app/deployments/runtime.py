@@ -31,8 +31,8 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 GC_THRESHOLDS = (20_000, 20, 100)
-"""A turn makes thousands of short-lived objects. With Python's defaults (700, 10, 10), a collection of all that was
-loaded since the start stops the event loop every few seconds, for a tenth of a second."""
+"""A turn makes thousands of short-lived objects. Python's defaults (700, 10, 10) look for garbage several times in each
+turn."""
 
 
 class ReplicaRuntime:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from serve_app.errors import DeadlineExceeded, Internal, RunCancelled
 from serve_app.http.errors import failure_response, result_or_failure
 from serve_app.http.request_context import answer_timeout_s, time_limit
-from serve_app.values import Answer, Failed, RunEvent
+from serve_app.values import Answer, Cancelled, Failed, RunEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -49,33 +49,25 @@ async def answer_response(events: AsyncGenerator[RunEvent, None], context: Conte
     Raises:
         RunCancelled: the run ends without an answer.
     """
-    event = await read_last_event(events, context)
-    match event.data:
-        case Failed(error=error):
-            return failure_response(error)
-        case Answer() as answer:
-            return add_degraded_header(Response(event.json_data, media_type="application/json"), answer)
-    raise RunCancelled(CANCELLED)
+    last, json_data = await read_last(events, context)
+    if isinstance(last, Failed):
+        return failure_response(last.error)
+    return add_degraded_header(Response(json_data, media_type="application/json"), last)
 
 
-async def read_last(events: AsyncGenerator[RunEvent, None], context: Context) -> Answer | Failed:
-    """The data of the run's last event.
+async def read_last(events: AsyncGenerator[RunEvent, None], context: Context) -> tuple[Answer | Failed, str]:
+    """The data of the run's last event, and its JSON.
 
     Raises:
         RunCancelled: the run ends without an answer.
     """
-    event = await read_last_event(events, context)
-    if isinstance(event.data, Answer | Failed):
-        return event.data
-    raise RunCancelled(CANCELLED)
-
-
-async def read_last_event(events: AsyncGenerator[RunEvent, None], context: Context) -> RunEvent:
-    """The run's last event."""
     async with time_limit(answer_timeout_s(context)), aclosing(events):
         async for event in events:
-            if event.last:
-                return event
+            match event.data:
+                case Answer() | Failed() as last:
+                    return last, event.json_data
+                case Cancelled():
+                    raise RunCancelled(CANCELLED)
     raise Internal("The run ended without its last event")
 
 

@@ -110,8 +110,7 @@ class _Normalizer:
         if isinstance(message, AIMessage):
             self._add_reply(message, model)
         else:
-            content = _content(message.content)
-            self.messages.append(message if content is message.content else _with_fields(message, content=content))
+            self.messages.append(_with_fields(message, content=_content(message.content)))
 
     def close(self) -> None:
         """Give each call without a result one that says that there is none."""

@@ -214,7 +214,7 @@ class RunExecution:
         """
         if run.lease.recovered:
             self.services.writer.metrics.count_adoption()
-        elif not run.lease.last_event_id and not run.lease.adoptions:
+        elif run.lease.is_first:
             self.services.writer.metrics.count_begin(run.age_s)
 
     async def _run_turn(self, run: Run) -> Answer:
@@ -223,15 +223,14 @@ class RunExecution:
         Raises:
             ServeAppError: whatever the turn failed with.
         """
-        last_event_id, adoptions = run.lease.last_event_id, run.lease.adoptions
-        recovered = bool(last_event_id or adoptions)
-        if not recovered:
+        last_event_id = run.lease.last_event_id
+        if run.lease.is_first:
             logger.debug("run_begun", extra={"stream": run.request.stream, "detached": run.detached})
         elif not run.detached:
-            logger.warning("run_adopted", extra={"after": last_event_id, "adoptions": adoptions})
+            logger.warning("run_adopted", extra={"after": last_event_id, "adoptions": run.lease.adoptions})
             self.span.set_attributes(recovered=True, events_before=last_event_id)
             run.restore(await run.availability.call_until(lambda: run.store.read_entries(self.context)))
-        run.announce(RunStarted(run_id=self.context.run_id, recovered=recovered))
+        run.announce(RunStarted(run_id=self.context.run_id, recovered=not run.lease.is_first))
         return await self.services.handle_turn(run)
 
     async def _end(self, run: Run, work: asyncio.Task[Answer]) -> None:

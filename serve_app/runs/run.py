@@ -100,12 +100,14 @@ class Run:
         if isinstance(piece, Token) and not self._has_text:
             self._has_text = True
             self.metrics.count_first_token(self.age_s)
-        self._pending.append((piece, ""))
-        self.schedule_write(self)
+        self._send_soon(piece)
 
     def announce(self, started: RunStarted) -> None:
         """Send the first event, soon or with the first step: nothing depends on it."""
-        self._pending.append((started, ""))
+        self._send_soon(started)
+
+    def _send_soon(self, data: EventData) -> None:
+        self._pending.append((data, ""))
         self.schedule_write(self)
 
     async def record(self, *steps: tuple[EventData, str]) -> None:
@@ -197,7 +199,7 @@ class Run:
         """
         steps = merge_text(self._pending)
         entries = [
-            LogEntry(RunEvent(id=self._last_event_id + number, data=data.sanitize()), state)
+            LogEntry(RunEvent.sound(self._last_event_id + number, data), state)
             for number, (data, state) in enumerate(steps, 1)
         ]
         self._bytes += sum(each.size for each in entries)

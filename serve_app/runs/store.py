@@ -55,6 +55,11 @@ class RunLease:
     recovered: bool = False
     """Whether it was adopted, just now, from a process that died."""
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no process had the run before."""
+        return not self.last_event_id and not self.adoptions
+
 
 @dataclass(frozen=True, slots=True)
 class BusySession:

@@ -66,6 +66,11 @@ class RunEvent(Value):
     id: int
     data: EventData
 
+    @classmethod
+    def sound(cls, event_id: int, data: EventData) -> RunEvent:
+        """Return the event with its data sanitized."""
+        return _build_event(event_id, *data.sanitize_and_encode())
+
     @cached_property
     def json_data(self) -> str:
         """The data as JSON."""
@@ -91,15 +96,18 @@ class RunEvent(Value):
         return isinstance(self.data, Answer | Failed | Cancelled)
 
 
-def _build_event(event_id: int, data: EventData) -> RunEvent:
-    return RunEvent.model_construct(id=event_id, data=data)
+def _build_event(event_id: int, data: EventData, json_data: str | None = None) -> RunEvent:
+    """Return an event; `json_data` is its data as JSON, where that is known."""
+    event = RunEvent.model_construct(id=event_id, data=data)
+    if json_data is not None:
+        vars(event)["json_data"] = json_data
+    return event
 
 
 def _parse_event(event_id: int, name: str, json_data: str) -> RunEvent:
     """Return an event that another process has pickled; fields of a later version are ignored."""
-    event = _build_event(event_id, EVENT_TYPES[name].model_validate_json(json_data, extra="ignore"))
-    vars(event)["json_data"] = json_data
-    return event
+    data: EventData = EVENT_TYPES[name].model_validate_json(json_data, extra="ignore")
+    return _build_event(event_id, data, json_data)
 
 
 class RunRecord(Value):

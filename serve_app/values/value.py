@@ -31,13 +31,18 @@ class Value(BaseModel):
 
     def sanitize(self) -> Self:
         """Return the value, changed only if its JSON cannot be written or read back."""
+        return self.sanitize_and_encode()[0]
+
+    def sanitize_and_encode(self) -> tuple[Self, str]:
+        """Return the value as `sanitize` does, and its JSON."""
         try:
             text = super().model_dump_json()
             if not _is_surely_readable(text):
                 self.model_validate_json(text)
         except (ValueError, RecursionError):
-            return type(self).model_validate(sanitize_json(self))
-        return self
+            sound = type(self).model_validate(sanitize_json(self))
+            return sound, sound.model_dump_json()
+        return self, text
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         """Unpickle a value that a process of another version pickled.

@@ -25,12 +25,14 @@ import httpx
 import yaml
 
 TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "service")]
+sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "service")]
 
 from flood import Flood, quantile  # noqa: E402 - after the path
-from overload import KEY_NAME, haproxy  # noqa: E402
+from overload import KEY_NAME  # noqa: E402
 from running_service import started  # noqa: E402
 from slow_model import slow_model  # noqa: E402
+
+from tests.benchmarks.systems import production  # noqa: E402
 
 PLACES = {"max_turns": 6, "max_waiting": 12, "max_wait_s": 5}
 MODEST_PER_S = 1.5
@@ -64,7 +66,7 @@ def print_p99(name: str, flood: Flood) -> float:
 def _main(seconds: float, rate: float) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        os.environ.update(haproxy(folder))
+        os.environ.update(production(folder))
         os.environ[KEY_NAME] = admin = secrets.token_urlsafe(32)
         model = stack.enter_context(slow_model(spread_s=0.5))
         configuration = {

@@ -23,36 +23,22 @@ from pathlib import Path
 import yaml
 
 TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "service")]
+sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "service")]
 
 from running_service import GUARDS, started  # noqa: E402 - after the path
 from slow_model import slow_model  # noqa: E402
+
+from tests.benchmarks.systems import production  # noqa: E402
 
 KEY_NAME = "OVERLOAD_ADMIN_KEY"
 PLACES = {"max_turns": 32, "max_waiting": 32, "max_wait_s": 2}
 WANTED = {"goodput": 0.9, "refused_s": 0.05, "recovered_s": 5.0}
 
 
-def haproxy(folder: Path) -> dict[str, str]:
-    """The variables of that mode, apart from any other service of this machine."""
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": "19101",
-        "RAY_SERVE_HAPROXY_STATS_PORT": "18404",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    }
-
-
 def _main(mode: str, rate: float, seconds: float) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        os.environ.update(haproxy(folder) if mode == "haproxy" else GUARDS)
+        os.environ.update(production(folder) if mode == "haproxy" else GUARDS)
         url = stack.enter_context(slow_model())
         configuration = {
             "model": {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY"},

@@ -38,7 +38,7 @@ POISON = "poison"
 class Unencodable(Token):
     """A token of which no JSON can be made."""
 
-    def sanitize(self) -> Unencodable:
+    def sanitize_and_encode(self) -> tuple[Unencodable, str]:
         raise UnicodeEncodeError("utf-8", HALF, 0, 1, "poison")
 
 
@@ -56,7 +56,7 @@ async def answers_what_cannot_be_encoded(run: Run) -> Answer:
 class Unwritable(Answer):
     """An answer of which no JSON can be made."""
 
-    def sanitize(self) -> Unwritable:
+    def sanitize_and_encode(self) -> tuple[Unwritable, str]:
         raise ValueError("poison")
 
 

@@ -53,7 +53,7 @@ async def create_completion(
     if turn.stream:
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await stream_completion(events, ChunkEncoder(turn, context, created, include_usage), to_error_response)
-    last = await read_last(events, context)
+    last, _ = await read_last(events, context)
     if isinstance(last, Failed):
         return to_error_response(last.error)
     return add_degraded_header(json_response(Completion.of(last, turn, created)), last)
