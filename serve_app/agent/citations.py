@@ -46,6 +46,8 @@ def cite_passages(answer: str, passages: list[Passage]) -> list[Citation]:
 
     Where it cites none, they are those whose words it is made of.
     """
+    if not passages:
+        return []
     cited = cited_numbers(answer, len(passages))
     by_number = [passage for number, passage in enumerate(passages, 1) if number in cited]
     chosen = by_number or _passages_reused(content_terms(answer), passages)

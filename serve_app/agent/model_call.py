@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.messages.ai import add_ai_message_chunks
+
 from serve_app.agent.messages import assemble_reply
 from serve_app.agent.prompts import with_correction
 from serve_app.errors import DeadlineExceeded, ModelUnavailable
@@ -113,27 +115,28 @@ def _charge_usage(messages: list[BaseMessage], progress: TurnProgress) -> Iterat
 
 
 async def _stream(
-    chunks: AsyncIterator[AIMessage], messages: list[BaseMessage], progress: TurnProgress, record: CallRecord
+    chunks: AsyncIterator[AIMessageChunk], messages: list[BaseMessage], progress: TurnProgress, record: CallRecord
 ) -> AIMessage:
     """Send the text of the chunks to the followers, and return the whole reply."""
     send = progress.stream
     assert send  # noqa: S101 - the caller streams only with it
-    whole: Any = None
+    pieces: list[AIMessageChunk] = []
     restart = progress.has_text
     async for chunk in chunks:
-        if chunk.response_metadata.get(RESTART):
-            progress.usage += estimate_usage(messages, record)
-            record.reset()
-            whole, restart = None, progress.has_text
+        if marks := chunk.response_metadata:
+            if marks.get(RESTART):
+                progress.usage += estimate_usage(messages, record)
+                record.reset()
+                pieces, restart = [], progress.has_text
+            if marks.get(RETRACTED):
+                pieces, restart = [each.model_copy(update={"content": ""}) for each in pieces], progress.has_text
         record.add(chunk)
-        if whole is not None and chunk.response_metadata.get(RETRACTED):
-            whole, restart = whole.model_copy(update={"content": ""}), progress.has_text
-        whole = chunk if whole is None else whole + chunk
+        pieces.append(chunk)
         if thought := "".join(str(chunk.additional_kwargs.get(name, "")) for name in (REASONING, THINKING)):
             send(Reasoning(text=thought))
-        if chunk.text:
-            send(Token(text=chunk.text, restart=restart))
+        if text := chunk.text:
+            send(Token(text=str(text), restart=restart))
             restart, progress.has_text = False, True
-    if whole is None:
+    if not pieces:
         raise ModelUnavailable("The model gave no answer")
-    return assemble_reply(whole)
+    return assemble_reply(add_ai_message_chunks(*pieces) if pieces[1:] else pieces[0])

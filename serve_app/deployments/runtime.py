@@ -6,7 +6,10 @@ import asyncio
 import contextvars
 import gc
 import logging
+import os
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve_app.deployments.replica_logs import redact_logs
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 5.0
 """For one resource: far above what a healthy one takes, and below Serve's grace time for a replica."""
 
+THREADS = Path("/proc/self/task")
 
 GC_THRESHOLDS = (20_000, 20, 100)
 """A turn makes thousands of short-lived objects. Python's defaults (700, 10, 10) look for garbage several times in each
@@ -43,6 +47,7 @@ class ReplicaRuntime:
     """
 
     def __init__(self, settings: ObservabilitySettings) -> None:
+        _schedule_as_batch()
         self.run_log_handler = redact_logs(settings)
         self.metrics: Metrics = RayMetrics() if settings.metrics else NULL_METRICS
         self.redis_availability = RedisAvailability()
@@ -99,3 +104,17 @@ class ReplicaRuntime:
                     await close()
             except Exception:
                 logger.exception("close_failed", extra={"resource": name})
+
+
+def _schedule_as_batch() -> None:
+    """Let a message for this process interrupt no other process: Linux's policy for batch work.
+
+    Several processes take part in a turn. By default each message interrupts whichever runs, so that they drive each
+    other from the cores and their caches, which costs a fifth of the CPU time of a turn. The share of the cores that a
+    process gets is the same.
+    """
+    if not THREADS.is_dir():  # not Linux
+        return
+    for thread in THREADS.iterdir():
+        with suppress(OSError):  # the thread has ended, or a sandbox forbids it
+            os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))

@@ -155,8 +155,13 @@ class GuardedModel(AsyncChatModel):
                 begun = False
                 async for chunk in chunks:
                     begun = True
-                    passed = reader.feed(chunk)
-                    if passed.content or passed.additional_kwargs or passed.response_metadata or passed.usage_metadata:
+                    message = _with_info(chunk)
+                    passed = reader.feed(cast("AIMessageChunk", message))
+                    if passed is chunk.message:
+                        yield chunk
+                    elif (
+                        passed.content or passed.additional_kwargs or passed.response_metadata or passed.usage_metadata
+                    ):
                         yield ChatGenerationChunk(message=passed)
             if not begun:
                 raise ModelUnreadable(NO_ANSWER)
@@ -171,17 +176,17 @@ class GuardedModel(AsyncChatModel):
         faults: tuple[Fault, ...],
         until: float,
         kwargs: dict[str, Any],
-    ) -> AsyncGenerator[AIMessageChunk, None]:
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Yield the chunks of the inner model until the loop's time `until`."""
         async with asyncio.timeout_at(until):
             malformed = await inject_model_fault(faults, self.configured_name)
         if malformed:
-            yield malformed
+            yield ChatGenerationChunk(message=malformed)
             return
         stream = cast("AsyncGenerator[ChatGenerationChunk]", self.inner._astream(sent, stop, **kwargs))  # noqa: SLF001
         async with aclosing(stream):
             while (chunk := await _next(stream, until)) is not None:
-                yield cast("AIMessageChunk", _with_info(chunk))
+                yield chunk
 
     def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
         modules = [each.__module__ for each in type(self.inner).__mro__]

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_usage
@@ -159,8 +159,14 @@ class ReplyReader:
         )
 
     def feed(self, message: AIMessage) -> AIMessageChunk:
-        """Take a message or a chunk; return its text and thinking, without calls."""
+        """Take a message or a chunk; return its text and thinking, without calls.
+
+        A chunk that has nothing else is returned as it is: to make another takes as long as to read it.
+        """
         content, more, retracted = self._take(message)
+        is_unchanged = (content, more) == (message.content, message.additional_kwargs) and not retracted
+        if is_unchanged and (content or more) and _has_only_text(message):
+            return message
         return AIMessageChunk(
             content=content,
             additional_kwargs=more,
@@ -243,7 +249,8 @@ class ReplyReader:
 
     def _collect(self, message: AIMessage) -> None:
         """Collect metadata, token counts and pieces of calls, for `finish`."""
-        self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
+        if message.response_metadata:
+            self._metadata.update({name: each for name, each in message.response_metadata.items() if each})
         if message.usage_metadata:
             self._counted = add_usage(self._counted, message.usage_metadata)
         refusal = message.additional_kwargs.get("refusal")
@@ -372,6 +379,14 @@ def _join_parts(parts: Sequence[Part]) -> tuple[str, str, bool]:
         else:
             text, retracted = "", True
     return text, thinking, retracted
+
+
+def _has_only_text(message: AIMessage) -> TypeGuard[AIMessageChunk]:
+    """Whether a message is a chunk with nothing but text and thinking."""
+    if not isinstance(message, AIMessageChunk):
+        return False
+    calls = message.tool_call_chunks or message.tool_calls or message.invalid_tool_calls
+    return not (calls or message.response_metadata or message.chunk_position)
 
 
 def _append_text(content: Any, text: str) -> Any:

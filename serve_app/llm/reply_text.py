@@ -53,7 +53,8 @@ MAX_BROKEN = 128
 _OPENERS = (*THINKING_MARKS, *CALL_MARKS, *LONE_ENDS, *LEFTOVERS)
 _ENDS = {**THINKING_MARKS, **CALL_MARKS}
 _LONGEST = max(map(len, (*_OPENERS, *_ENDS.values())))
-_STARTS = frozenset("<[◁")
+_START = re.compile("[<\\[◁]")
+"""The first character of every mark."""
 _FENCE = "```"
 
 
@@ -119,9 +120,12 @@ class TextReader:
 
     def feed(self, piece: str) -> list[Part]:
         """Take a piece; return the parts that are certain now."""
-        self._pieces.append(piece)
         seen = self._tail + piece
         self._tail = seen[-_LONGEST:]
+        if not (self._opened or self._held or self._awaited or self._pieces or _START.search(piece)):  # plain text
+            self._count_fences(piece)
+            return list(self._add_answer(piece))
+        self._pieces.append(piece)
         if self._awaited and not self._awaited.search(seen):
             return []
         return list(self._read(last=False))
@@ -231,8 +235,8 @@ def _canonical(mark: str) -> str:
 def _certain_length(text: str, marks: tuple[str, ...]) -> int:
     """Return the length of the beginning that is in no unfinished mark."""
     begun = _beginnings(marks)
-    places = range(max(0, len(text) - _LONGEST), len(text))
-    return next((place for place in places if text[place] in _STARTS and text[place:].lower() in begun), len(text))
+    starts = (found.start() for found in _START.finditer(text, max(0, len(text) - _LONGEST)))
+    return next((place for place in starts if text[place:].lower() in begun), len(text))
 
 
 @cache

@@ -1,7 +1,7 @@
 """The event writer: writes the events of all runs of a process to Redis.
 
 A step that a turn waits for is written at once; text every 25 ms, so that a token costs a share of a round trip. The
-interval grows so that writing takes a tenth of the time at most. An event is in Redis before a follower gets it. While
+interval grows so that writing takes a fifth of the time at most. An event is in Redis before a follower gets it. While
 Redis is away for long, followers get it at once, and it is written when Redis is back, unless another process has
 adopted the run by then.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL_MIN_S, INTERVAL_MAX_S = 0.025, 0.25
-INTERVAL_FACTOR = 10
+INTERVAL_FACTOR = 4
 """The interval is so many times what the last write took."""
 
 

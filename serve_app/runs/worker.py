@@ -53,6 +53,7 @@ class RunWorker:
         self._max_runs = max_runs
         self._throughput = Throughput()
         self._executions: dict[str, RunExecution] = {}
+        self._runs_by_tenant = Counter[str]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._reader = StreamReader(services.redis, LISTEN_S)
@@ -122,15 +123,12 @@ class RunWorker:
             wait_s = self._throughput.retry_after_s(0, time.monotonic())
             raise Overloaded("Too many turns are running", wait_s, "agents_full")
         execution = self._executions[context.run_id] = RunExecution(context, request, after, self._services)
+        self._runs_by_tenant[context.tenant] += 1
         # Serve cancels whatever was started in the context of a call that is cancelled, so the run has one of its own.
         task = asyncio.create_task(self._execute(execution), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return execution
-
-    @property
-    def _runs_by_tenant(self) -> Counter[str]:
-        return Counter(execution.context.tenant for execution in self._executions.values())
 
     @property
     def _max_runs_of_tenant(self) -> int:
@@ -146,8 +144,15 @@ class RunWorker:
         try:
             await execution.execute()
         finally:
-            del self._executions[execution.context.run_id]
+            self._remove(execution)
             self._throughput.record_end(time.monotonic())
+
+    def _remove(self, execution: RunExecution) -> None:
+        del self._executions[execution.context.run_id]
+        tenant = execution.context.tenant
+        self._runs_by_tenant[tenant] -= 1
+        if not self._runs_by_tenant[tenant]:
+            del self._runs_by_tenant[tenant]
 
     async def _supervise(self) -> None:
         """Send heartbeats and adopt lapsed runs, until cancelled.

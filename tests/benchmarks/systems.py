@@ -30,6 +30,8 @@ from listening import free_port  # noqa: E402 - after the path
 
 ADMIN_KEY = secrets.token_urlsafe(32)
 TOOL = "tests.benchmarks.fastapi_loop:order_query"
+AS_BATCH = ("chrt", "--batch", "0")
+"""How the manual starts Ray in production."""
 START_S = 150
 STOP_S = 40
 PLAIN = {
@@ -225,6 +227,8 @@ def _serve_run(
     deployed["http_options"] = {"host": "127.0.0.1", "port": port}
     (folder / "serve_config.yaml").write_text(yaml.safe_dump(deployed))
     command = [str(Path(sys.executable).parent / "serve"), "run", str(folder / "serve_config.yaml")]
+    if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
+        command = [*AS_BATCH, *command]
     begun = time.monotonic()
     with _process(command, {**PLAIN, **environment}, log=folder / "serve.log") as process:
         url = f"http://127.0.0.1:{port}"

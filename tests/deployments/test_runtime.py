@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -154,3 +156,10 @@ async def test_a_replica_that_ends_leaves_no_task_and_no_connection(
     async with asyncio.timeout(3):
         while _others(tasks) or _connections() - before:  # noqa: ASYNC110 - threads of gRPC are waited for, too
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this policy")
+def test_a_message_for_a_replica_interrupts_no_other_process() -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    _runtime()
+    assert os.sched_getscheduler(0) == os.SCHED_BATCH

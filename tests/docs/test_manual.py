@@ -83,6 +83,8 @@ def _problems(command: str) -> list[str]:
         words = shlex.split(part, comments=True)
         while words and re.fullmatch(r"[A-Za-z_]\w*=.*", words[0]):
             words = words[1:]
+        if words[:3] == ["chrt", "--batch", "0"]:
+            words = words[3:]
         if not words or words[0] in {"export", "grep", "set"} | PROGRAMS:
             continue
         program, *rest = words

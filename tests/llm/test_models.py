@@ -65,7 +65,7 @@ async def test_a_compatible_server_answers_and_counts_its_tokens(stub: Stub) -> 
 
 
 async def test_a_stream_comes_in_pieces_with_its_usage_at_the_end(stub: Stub) -> None:
-    chunks = [chunk async for chunk in build_model(_stub_settings(stub)).astream("hello")]
+    chunks = [chunk async for chunk in build_model(_stub_settings(stub, "drips")).astream("hello")]
     assert [chunk.text for chunk in chunks if chunk.text] == ["Hello ", "from ", "the ", "stub."]
     counted = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
     assert [each["output_tokens"] for each in counted] == [7]

@@ -282,3 +282,16 @@ async def test_a_reply_means_the_same_whole_and_streamed(
     whole, streamed = await _both(reply, size)
     assert _meaning(whole)[:5] == _meaning(streamed)[:5]
     json.dumps(_meaning(whole), ensure_ascii=False).encode()
+
+
+def test_a_chunk_of_plain_text_is_passed_on_as_it_is() -> None:
+    reader = ReplyReader([], frozenset())
+    plain = AIMessageChunk("Hello ")
+    thinking = AIMessageChunk("", additional_kwargs={REASONING: "hm"})
+    with_thinking = AIMessageChunk("there", additional_kwargs={REASONING: "hm"})
+    assert reader.feed(plain) is plain
+    assert reader.feed(with_thinking) is with_thinking
+    assert reader.feed(thinking) == thinking
+    with_end = AIMessageChunk("!", response_metadata={"finish_reason": "stop"})
+    assert reader.feed(with_end) == AIMessageChunk("!")
+    assert reader.feed(AIMessageChunk("<think>hm</think>")).text == ""

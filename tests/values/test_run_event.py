@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from serve_app.values import Answer, Failed, Failure, RunEvent, Token, ToolCall, Usage
+from serve_app.values import Answer, Cancelled, Failed, Failure, RunEvent, Token, ToolCall, Usage
 
 EVENTS = [
     RunEvent(id=1, data=Token(text="naïve 订单 \U0001f600", restart=True)),
@@ -44,3 +44,16 @@ def test_a_failure_keeps_what_is_not_in_its_json() -> None:
     there: RunEvent = pickle.loads(pickle.dumps(RunEvent(id=4, data=Failed(error=failure))))
     assert isinstance(there.data, Failed)
     assert there.data.error.retry_after_s == 7
+
+
+def test_data_of_a_later_version_is_passed_on_and_read_without_its_new_fields() -> None:
+    event = RunEvent(id=3, data=Token(text="hello"))
+    event.json_data = '{"text":"hello","restart":false,"language":"en"}'
+    there: RunEvent = pickle.loads(pickle.dumps(event))
+    assert there.json_data == event.json_data
+    assert there.data == Token(text="hello")
+
+
+def test_the_last_event_is_known_without_its_data() -> None:
+    assert [event.name for event in EVENTS if event.last] == ["answer"]
+    assert RunEvent(id=1, data=Cancelled(run_id="r")).last

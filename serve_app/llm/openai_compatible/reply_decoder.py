@@ -93,7 +93,7 @@ class ReplyDecoder:
         return self._finish is not None or (self.done and self._accepts_done)
 
     def feed(self, data: bytes) -> Iterator[ReplyDelta]:
-        """Take the next bytes and yield what they add, also before it raises."""
+        """Take the next bytes and yield what they add, joined, also before it raises."""
         self._bytes += len(data)
         if self._bytes > (MAX_STREAM_BYTES if self._events else MAX_WHOLE_BYTES):
             raise ReplyUnreadable("the reply is too long")
@@ -103,7 +103,7 @@ class ReplyDecoder:
                 return
             data = b"".join(self._head)
             self._events = EventParser()
-        yield from self._take_events(self._events.feed(data))
+        yield from _join(self._take_events(self._events.feed(data)))
 
     def close(self) -> tuple[ReplyDelta, ProviderReply]:
         """End the reply; return the part that was not yielded yet, and the whole."""
@@ -235,6 +235,28 @@ class ReplyDecoder:
             model=self._model,
             id=self._id,
         )
+
+
+def _join(deltas: Iterator[ReplyDelta]) -> Iterator[ReplyDelta]:
+    """Join the deltas of one read.
+
+    What follows costs as much for one token as for twenty.
+    """
+    text = reasoning = ""
+    failure: ProviderError | None = None
+    try:
+        for delta in deltas:
+            if text and delta.reasoning:  # which comes after the text
+                yield ReplyDelta(text, reasoning)
+                text = reasoning = ""
+            text += delta.text
+            reasoning += delta.reasoning
+    except ProviderError as error:
+        failure = error
+    if text or reasoning:
+        yield ReplyDelta(text, reasoning)
+    if failure:
+        raise failure
 
 
 def _payloads(data: str, lines: tuple[str, ...]) -> list[tuple[dict[str, Any] | None, str]]:

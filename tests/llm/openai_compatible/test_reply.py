@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scripted_provider import USAGE, call, chunk, events, streamed, whole
 
 from serve_app.llm.openai_compatible.provider_error import ProviderError, ReplyIncomplete, ReplyUnreadable
-from serve_app.llm.openai_compatible.reply_decoder import MAX_WHOLE_BYTES, ProviderReply, ReplyDecoder
+from serve_app.llm.openai_compatible.reply_decoder import MAX_WHOLE_BYTES, ProviderReply, ReplyDecoder, ReplyDelta
 
 
 def decode(*pieces: bytes, accepts_done: bool = False) -> ProviderReply:
@@ -305,6 +305,18 @@ def test_no_call_is_given_that_the_model_did_not_send(
     except (ReplyIncomplete, ReplyUnreadable):
         return
     pytest.fail(f"a cut reply was taken: {reply}")
+
+
+def test_what_one_read_brings_is_one_piece_in_order_and_before_its_error() -> None:
+    texts = [chunk({"content": word}) for word in ("a", "b", "c")]
+    assert [*ReplyDecoder().feed(events(*texts))] == [ReplyDelta("abc", "")]
+    thought = chunk({"reasoning_content": "hm"})
+    between = ReplyDecoder().feed(events(texts[0], thought, thought, texts[1], texts[2]))
+    assert [*between] == [ReplyDelta("a", ""), ReplyDelta("bc", "hmhm")]
+    broken = ReplyDecoder().feed(events(*texts, {"error": {"message": "engine died"}}))
+    assert next(broken) == ReplyDelta("abc", "")
+    with pytest.raises(ProviderError, match="engine died"):
+        next(broken)
 
 
 def test_half_an_emoji_waits_for_the_other_half() -> None:
