@@ -137,14 +137,8 @@ class Agent:
             yield event
 
     async def last_event(self, context: Context, request: ChatRequest, after: int) -> RunEvent | None:
-        """Return the last event of the run.
-
-        None where the run goes on elsewhere, or for long: its log has the rest.
-        """
-        async for event in self._get_worker().follow(context, request, after):
-            if event.last:
-                return event
-        return None
+        """Return the run's last event, or None: see `RunWorker.last_event`."""
+        return await self._get_worker().last_event(context, request, after)
 
     async def start(self, context: Context, request: ChatRequest) -> None:
         self._get_worker().start(context, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -74,6 +75,23 @@ class AsyncChatModel(BaseChatModel):
         raise NotImplementedError("call this model asynchronously: a blocking call cannot be ended in time")
 
 
+@dataclass(slots=True)
+class _Habits:
+    """What is known of a model's replies, and its latest tools.
+
+    They are one private attribute, because pydantic takes a microsecond to read each.
+    """
+
+    checks_reason: bool
+    """Whether the inner model is our own client, which checks the finish reason itself."""
+    gives_reasons: bool
+    """Whether the provider is known to give a finish reason, or a reply had one."""
+    holds_text: bool = False
+    """Whether a reply ended its thinking without having begun it."""
+    latest_tools: tuple[Any, frozenset[str], frozenset[str]] = (None, frozenset(), frozenset())
+    """The tools of the latest call, their names, and the names of those without arguments."""
+
+
 class GuardedModel(AsyncChatModel):
     """A chat model with a time limit, translated errors and checked replies.
 
@@ -89,12 +107,15 @@ class GuardedModel(AsyncChatModel):
     timeout_s: float
     configured_name: str = ""
     """The model's name in the settings."""
-    _holds_text: bool = PrivateAttr(default=False)
-    """Whether a reply of the model ended its thinking without having begun it."""
-    _gives_reasons: bool = PrivateAttr(default=False)
-    """Whether a reply of the model had a finish reason."""
-    _latest_tools: tuple[Any, frozenset[str], frozenset[str]] | None = PrivateAttr(default=None)
-    """The tools of the latest call, their names, and the names of those without arguments."""
+    _habits: _Habits = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        modules = [each.__module__ for each in type(self.inner).__mro__]
+        self._habits = _Habits(
+            checks_reason=modules[0].startswith("serve_app."),
+            gives_reasons=any(module.startswith(REASON_GIVERS) for module in modules),
+        )
 
     @property
     def _llm_type(self) -> str:
@@ -189,20 +210,18 @@ class GuardedModel(AsyncChatModel):
                 yield chunk
 
     def _reader(self, sent: list[BaseMessage], kwargs: dict[str, Any]) -> ReplyReader:
-        modules = [each.__module__ for each in type(self.inner).__mro__]
-        is_foreign = not modules[0].startswith("serve_app.")  # our own client checks the reason itself
-        known = any(module.startswith(REASON_GIVERS) for module in modules)
-        wants_reason = is_foreign and (self._gives_reasons or known)
-        tools = kwargs.get("tools", ())
-        if self._latest_tools is None or self._latest_tools[0] is not tools:
-            self._latest_tools = tools, tool_names(tools), argumentless_tools(tools)
-        _, names, argumentless = self._latest_tools
-        return ReplyReader(sent, names, self._holds_text, wants_reason, argumentless)
+        habits, tools = self._habits, kwargs.get("tools", ())
+        if habits.latest_tools[0] is not tools:
+            habits.latest_tools = tools, tool_names(tools), argumentless_tools(tools)
+        _, names, argumentless = habits.latest_tools
+        wants_reason = habits.gives_reasons and not habits.checks_reason
+        return ReplyReader(sent, names, habits.holds_text, wants_reason, argumentless)
 
     def _learn_and_check(self, reader: ReplyReader, last: AIMessage, *, nonempty: bool) -> None:
         """Learn the model's habits from a whole reply, and reject an empty one if `nonempty`."""
-        self._holds_text = self._holds_text or reader.lone_end
-        self._gives_reasons = self._gives_reasons or reader.has_reason
+        habits = self._habits
+        habits.holds_text = habits.holds_text or reader.lone_end
+        habits.gives_reasons = habits.gives_reasons or reader.has_reason
         says_something = (
             reader.last_text or CUT_CALLS in last.response_metadata or read_finish_reason(last) == "content_filter"
         )

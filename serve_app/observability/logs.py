@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from serve_app.observability.redaction import leaf_texts
 from serve_app.values.sanitize import sanitize_json, sanitize_text
@@ -229,6 +231,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 def json_line(value: Any) -> str:
     """The value as JSON on one line of valid UTF-8; never raises."""
+    with suppress(Exception):  # a lone surrogate, a long number, or a key that is no text
+        return orjson.dumps(value, default=str).decode()
     try:
         return sanitize_text(_encode(value))
     except Exception:  # noqa: BLE001 - a value in a record may be anybody's

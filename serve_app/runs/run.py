@@ -230,10 +230,13 @@ class EventFeed:
         self.closed = False
         """Whether the run is over, or goes on elsewhere."""
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
 
     def add(self, events: Iterable[RunEvent]) -> None:
         """Add the next events."""
         self._events.extend(events)
+        if self._events and self._events[-1].last:
+            self._ended.set()
         self._wake()
 
     @property
@@ -244,6 +247,7 @@ class EventFeed:
     def close(self) -> None:
         """End the feed: the run is over, or goes on elsewhere."""
         self.closed = True
+        self._ended.set()
         self._wake()
 
     async def events(self, after: int, for_s: float) -> AsyncIterator[RunEvent]:
@@ -262,14 +266,19 @@ class EventFeed:
             if self.closed or not await _wait_until(self._changed, until):
                 return
 
+    async def last_event(self, for_s: float) -> RunEvent | None:
+        """Wait for the last event, at most `for_s` seconds; None where the run goes on elsewhere."""
+        await _wait_until(self._ended, asyncio.get_running_loop().time() + for_s)
+        return self.last if self.last and self.last.last else None
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
 
-async def _wait_until(changed: asyncio.Event, until: float) -> bool:
+async def _wait_until(event: asyncio.Event, until: float) -> bool:
     try:
         async with asyncio.timeout_at(until):
-            return await changed.wait()
+            return await event.wait()
     except TimeoutError:
         return False

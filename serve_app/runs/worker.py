@@ -78,6 +78,21 @@ class RunWorker:
             if execution.feed.closed or self._is_logged(execution):
                 return
 
+    async def last_event(self, context: Context, request: ChatRequest, after: int) -> RunEvent | None:
+        """Wait for the run's last event, for as long as `follow` would.
+
+        Returns None where the run goes on elsewhere, or for long: its log has the rest.
+
+        Raises:
+            Overloaded: as many runs as may be, of this tenant or of all, are here already.
+            AgentUnavailable: the process shuts down.
+        """
+        execution = self._get_or_start(context, request, after)
+        while True:
+            last = await execution.feed.last_event(FOLLOW_S)
+            if last or execution.feed.closed or self._is_logged(execution):
+                return last
+
     def start(self, context: Context, request: ChatRequest) -> None:
         """Start the run, which nobody follows.
 
