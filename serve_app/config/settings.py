@@ -98,8 +98,8 @@ class AdmissionSettings(SettingsSection):
 
     max_turns: int | None = Field(default=None, ge=1)
     """Turns that one Ingress replica serves at once. By default as many as the agents can hold: their number times
-    `agent.max_runs`, as they report it, shared among the Ingress replicas. It is fewer while event loops lag, because a
-    turn that waits for its model costs memory, and a turn that computes costs a core."""
+    `agent.max_runs`, as they report it, shared among the Ingress replicas. It is fewer while event loops are busy
+    all the time: a turn that waits for its model costs memory, and a turn that computes costs a core."""
     max_waiting: int = Field(default=150, ge=0)
     """Turns that wait in the fair queue, of all tenants together. One tenant can use at most three fifths of it. One
     Agent replica serves the default within two or three seconds."""

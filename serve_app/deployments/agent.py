@@ -125,7 +125,7 @@ class Agent:
         """Report once a second what this replica may hold, for ever."""
         while True:
             try:
-                await store.report_agent(AgentReport(self._settings.agent.max_runs, self._runtime.loop_lag.mean_s))
+                await store.report_agent(AgentReport(self._settings.agent.max_runs, self._runtime.loop_load.busy))
             except StoreUnavailable as error:
                 logger.debug("capacity_not_reported", extra={"error": error.message})
             except Exception:
@@ -164,7 +164,7 @@ class Agent:
 
         Calls only follow runs, and are fewer.
         """
-        return {"runs": float(self._worker.running if self._worker else 0), "lag_s": self._runtime.loop_lag.mean_s}
+        return {"runs": float(self._worker.running if self._worker else 0), "busy": self._runtime.loop_load.busy}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
-HIGH_LAG_S, LOW_LAG_S = 0.1, 0.03
-"""Lag of the event loops above which a replica is added, and below which one may be removed. Admission sheds load from
-0.2 s on, so that replicas are added before."""
+HIGH_BUSY, LOW_BUSY = 0.8, 0.5
+"""The share of time in which the event loops work or wait for a core, above which a replica is added, and below which
+one may be removed. Admission sheds load from 0.95 on, so that replicas are added before."""
 
 
 def scale_by_load(context: Any) -> tuple[float, dict[str, Any]]:
     """Return how many replicas are wanted.
 
-    Each has `target_ongoing_requests` turns. Where the event loops lag, one more is wanted, whatever the number of
-    turns: they compute. Serve applies the bounds, delays and factors of `autoscaling_config`.
+    Each has `target_ongoing_requests` turns. Where the event loops are busy, one more is wanted, whatever the
+    number of turns: they compute. Serve applies the bounds, delays and factors of `autoscaling_config`.
     """
     current = int(context.current_num_replicas)
     metrics = context.aggregated_metrics or {}
-    runs, lags = (list(metrics.get(name, {}).values()) for name in ("runs", "lag_s"))
+    runs, shares = (list(metrics.get(name, {}).values()) for name in ("runs", "busy"))
     # runs go on without calls when their clients leave; before the first report, only the calls are known
     turns = max(sum(runs), float(context.total_num_requests))
     wanted = turns / float(context.config.get_target_ongoing_requests())
-    lag_s = sum(lags) / len(lags) if lags else 0.0
-    if lag_s > HIGH_LAG_S:
+    busy = sum(shares) / len(shares) if shares else 0.0
+    if busy > HIGH_BUSY:
         wanted = max(wanted, current + 1)
-    elif lag_s > LOW_LAG_S:
+    elif busy > LOW_BUSY:
         wanted = max(wanted, current)
     return wanted, {}

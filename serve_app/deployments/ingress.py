@@ -86,7 +86,7 @@ class Ingress:
         runtime.start_task("request_log", self._requests.write_forever())
         runtime.start_task("api_keys", self._access.refresh_forever())
         runtime.start_task("waiting_turns", self._admission.report_waiting())
-        runtime.start_task("capacity", self._admission.follow_capacity(self._capacity, runtime.loop_lag))
+        runtime.start_task("capacity", self._admission.follow_capacity(self._capacity, runtime.loop_load))
         redactor = Redactor.from_patterns(self._settings.observability.redact)
         of_serve = (ClientDisconnectMiddleware, ServeSpanMiddleware, RequestIdEchoMiddleware)
         return create_api(
@@ -99,7 +99,7 @@ class Ingress:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Report the lag of the event loop, by which `autoscaling.scale_by_load` decides."""
-        return {"lag_s": self._runtime.loop_lag.mean_s}
+        return {"busy": self._runtime.loop_load.busy}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

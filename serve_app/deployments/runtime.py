@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from serve_app.deployments.replica_logs import redact_logs
 from serve_app.deployments.replica_metrics import RayMetrics
 from serve_app.errors import Internal
-from serve_app.observability.metrics import NULL_METRICS, LoopLag, report_process_metrics
+from serve_app.observability.metrics import NULL_METRICS, LoopLoad, report_process_metrics
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.availability import RedisAvailability
 
@@ -52,7 +52,7 @@ class ReplicaRuntime:
         self.metrics: Metrics = RayMetrics() if settings.metrics else NULL_METRICS
         self.redis_availability = RedisAvailability()
         """Of the client that `open_redis` returns."""
-        self.loop_lag = LoopLag()
+        self.loop_load = LoopLoad()
         """Measured from `start_process_metrics` on."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closers: list[tuple[str, Callable[[], Awaitable[None]], float]] = []
@@ -79,7 +79,7 @@ class ReplicaRuntime:
         From here on garbage is collected less often: the replica has been made.
         """
         gc.set_threshold(*GC_THRESHOLDS)
-        self.start_task("process_metrics", report_process_metrics(self.metrics, breakers, self.loop_lag))
+        self.start_task("process_metrics", report_process_metrics(self.metrics, breakers, self.loop_load))
 
     def on_close(self, name: str, close: Callable[[], Awaitable[None]], timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Have `close` called when the replica ends; what is registered last is closed first."""

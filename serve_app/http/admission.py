@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.config import AdmissionSettings
-    from serve_app.observability.metrics import LoopLag
+    from serve_app.observability.metrics import LoopLoad
     from serve_app.ports import Metrics
     from serve_app.resilience.fair_queue import Ticket
     from serve_app.stores.api_keys import ApiKeyCache
@@ -40,7 +40,7 @@ FIRST_PLACES = 100
 MAX_PLACES = 1500
 """With the queue and other requests, below `max_ongoing_requests` of Ingress in `serve_config.yaml`."""
 MIN_PLACES = 64
-"""For each agent, however much the event loops lag: so many turns keep its core busy, and fewer would leave it idle
+"""For each agent, however busy the event loops are: so many turns keep its core busy, and fewer would leave it idle
 while they wait for the model."""
 TURN_PATHS = frozenset({"/agent/chat", "/v1/chat/completions"})
 """A POST to one of these paths starts a turn."""
@@ -135,8 +135,8 @@ class AdmissionController:
         """Return how many places no single tenant can take."""
         return ceil(places / RESERVED_SHARE) if self._multi_tenant and places > 1 else 0
 
-    async def follow_capacity(self, store: CapacityStore, loop_lag: LoopLag) -> None:
-        """Adapt the places to the agents' capacity and to event loop lag, for ever.
+    async def follow_capacity(self, store: CapacityStore, loop_load: LoopLoad) -> None:
+        """Adapt the places to the agents' capacity and to the event loops' load, for ever.
 
         While Redis is away, or no agent reports, the places stay as they are.
         """
@@ -144,19 +144,19 @@ class AdmissionController:
             try:
                 share = await store.read_share()
                 if share:
-                    self._adapt(share, loop_lag.mean_s)
+                    self._adapt(share, loop_load.busy)
             except StoreUnavailable as error:
                 logger.debug("capacity_not_read", extra={"error": error.message})
             except Exception:
                 logger.exception("capacity_not_read")
             await asyncio.sleep(READ_EVERY_S)
 
-    def _adapt(self, share: CapacityShare, own_lag_s: float) -> None:
+    def _adapt(self, share: CapacityShare, own_busy: float) -> None:
         """Set the places for the next second."""
         if self._max_turns:
             return
-        lag_s, most = max(share.lag_s, own_lag_s), min(share.turns, MAX_PLACES)
-        places = self._limit.update(lag_s, self._queue.served, min(most, MIN_PLACES * share.agents), most)
+        busy, most = max(share.busy, own_busy), min(share.turns, MAX_PLACES)
+        places = self._limit.update(busy, self._queue.served, min(most, MIN_PLACES * share.agents), most)
         if places != self._queue.places:
             for ticket in self._queue.resize(places, self._count_reserved(places)):
                 self._wake(ticket)

@@ -174,6 +174,11 @@ ACCESS_AGE_S = Metric(
 
 CPU_S = Metric("serve_app_process_cpu_seconds_total", "counter", "Processor time of the process.")
 RESIDENT_BYTES = Metric("serve_app_process_resident_bytes", "gauge", "Memory of the process in RAM.")
+LOOP_BUSY = Metric(
+    "serve_app_event_loop_busy_ratio",
+    "gauge",
+    "Share of the last second, 0-1, in which the event loop worked or waited for a core.",
+)
 LOOP_LAG_S = Metric("serve_app_event_loop_lag_seconds", "gauge", "Worst delay of the event loop in the last interval.")
 
 DROPPED_SPANS = Metric(

@@ -1,17 +1,16 @@
-"""A limit of concurrent work that follows the lag of the event loops.
+"""A limit of concurrent work that follows the load of the event loops.
 
-Work that waits costs memory only, so that many turns may be in flight. Work that computes makes event loops lag, and
-then more of it at once only makes all of it slower. The limit begins at its ceiling. It falls by a tenth, from what is
-in use, while the lag is high, and rises by a tenth while it is low: with a fixed step it would take minutes to find a
-thousand free places.
+Work that waits costs memory only, so that many turns may be in flight. Work that computes makes the loops busy. A loop
+that never waits for a message has more messages than it can handle, and then more turns at once only make all of them
+slower. The limit begins at its ceiling. It falls by a tenth, from what is in use, while a loop is that busy, and rises
+by a tenth while none is: with a fixed step it would take minutes to find a thousand free places.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-HIGH_LAG_S, LOW_LAG_S = 0.2, 0.1
-"""A turn passes a loop about eight times, so that a lag of 0.2 s makes it 1.6 s longer."""
+HIGH_BUSY, LOW_BUSY = 0.95, 0.85
 STEP = 0.1
 
 
@@ -22,12 +21,15 @@ class AdaptiveLimit:
     value: int | None = None
     """None before the first update."""
 
-    def update(self, lag_s: float, in_use: int, floor: int, ceiling: int) -> int:
-        """Return the new limit, between `floor` and `ceiling`, for the lag of the last second."""
+    def update(self, busy: float, in_use: int, floor: int, ceiling: int) -> int:
+        """Return the new limit, between `floor` and `ceiling`, for the last second.
+
+        `busy` is the share of it, 0-1, in which the busiest loop worked or waited for a core.
+        """
         value = ceiling if self.value is None else self.value
-        if lag_s > HIGH_LAG_S:
+        if busy > HIGH_BUSY:
             value = int(min(value, in_use) * (1 - STEP))
-        elif lag_s < LOW_LAG_S:
+        elif busy < LOW_BUSY:
             value += max(1, int(value * STEP))
         self.value = min(max(value, floor), ceiling)
         return self.value

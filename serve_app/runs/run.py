@@ -267,7 +267,7 @@ class EventFeed:
                 return
 
     async def last_event(self, for_s: float) -> RunEvent | None:
-        """Wait for the last event, at most `for_s` seconds; None where the run goes on elsewhere."""
+        """Wait `for_s` seconds for the last event; None where it does not come here."""
         await _wait_until(self._ended, asyncio.get_running_loop().time() + for_s)
         return self.last if self.last and self.last.last else None
 

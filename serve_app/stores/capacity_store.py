@@ -52,8 +52,8 @@ class AgentReport:
     """What one Agent replica reports."""
 
     max_runs: int
-    lag_s: float
-    """The mean lag of its event loop."""
+    busy: float
+    """The share of time, 0-1, in which its event loop works or waits for a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class CapacityShare:
     turns: int
     """The runs that all agents may hold, shared among the ingresses."""
     agents: int
-    lag_s: float
-    """The mean lag of the agents."""
+    busy: float
+    """The mean of the agents' event loops."""
 
 
 class CapacityStore:
@@ -80,7 +80,7 @@ class CapacityStore:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        text = f"{report.max_runs} {report.lag_s:.4f}"
+        text = f"{report.max_runs} {report.busy:.4f}"
         with translate_redis_errors():
             await self._redis.eval(REPORT, 1, AGENTS, self._replica, text, FRESH_S)
 
@@ -105,13 +105,13 @@ class CapacityStore:
         if not agents:
             return None
         turns = sum(each.max_runs for each in agents) // max(1, ingresses)
-        return CapacityShare(max(1, turns), len(agents), sum(each.lag_s for each in agents) / len(agents))
+        return CapacityShare(max(1, turns), len(agents), sum(each.busy for each in agents) / len(agents))
 
 
 def _parse_reports(texts: list[str]) -> Iterator[AgentReport]:
     for text in texts:
         try:
-            max_runs, lag_s = text.split()
-            yield AgentReport(int(max_runs), float(lag_s))
+            max_runs, busy = text.split()
+            yield AgentReport(int(max_runs), float(busy))
         except ValueError:  # of another version
             logger.warning("agent_report_unreadable", extra={"report": text[:100]})

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "streaming": "tokens a second, and how much later than the model sends it a token arrives",
     "in_flight": "a thousand turns at the same time",
     "scaling": "new replicas after a step of the load",
+    "growth": "what a turn costs with more conversations, tools, passages and replicas",
 }
 
 

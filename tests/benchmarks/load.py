@@ -3,7 +3,8 @@
     python -m tests.benchmarks.load URL... --clients 32 --seconds 10 [--stream] [--turns-a-session 10]
 
 Each client sends its next turn when the last one has ended (a closed loop), and begins a new conversation after so many
-turns. Clients begin one after another over `--ramp-s` seconds.
+turns. Clients begin one after another over `--ramp-s` seconds. Two calls with the same `--sessions` and
+`--turns-a-session 0` go on with the same conversations, one for each client.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Load:
     urls: list[str]
     stream: bool
     turns_per_session: int
+    """0: each client has one conversation."""
+    sessions: str
+    """The beginning of the conversations' names."""
     headers: dict[str, str]
     took_s: list[float] = field(default_factory=list)
     """Of each answered turn."""
@@ -55,7 +59,7 @@ class Load:
         await asyncio.sleep(pause_s)
         turn = 0
         while time.monotonic() < until:
-            session = f"bench-{os.getpid()}-{number}-{turn // self.turns_per_session}"
+            session = f"{self.sessions}-{number}-{turn // self.turns_per_session if self.turns_per_session else 0}"
             turn += 1
             await self._turn(http, self.urls[number % len(self.urls)], session)
 
@@ -139,7 +143,7 @@ def summarize(load: Load, seconds: float) -> dict[str, Any]:
 async def _main(given: argparse.Namespace) -> None:
     key = os.environ.get("BENCHMARK_KEY")
     headers = {"content-type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    load = Load(given.urls, given.stream, given.turns_a_session, headers)
+    load = Load(given.urls, given.stream, given.turns_a_session, given.sessions, headers)
     begun = time.monotonic()
     await load.run(given.clients, given.seconds, given.ramp_s)
     print(json.dumps(summarize(load, time.monotonic() - begun)))
@@ -152,5 +156,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--ramp-s", type=float, default=0.0)
     parser.add_argument("--turns-a-session", type=int, default=10)
+    parser.add_argument("--sessions", default=f"bench-{os.getpid()}")
     parser.add_argument("--stream", action="store_true")
     uvloop.run(_main(parser.parse_args()))

@@ -1,10 +1,12 @@
 """Measures the service under ten times as many turns as it may run.
 
-    python tests/benchmarks/overload.py [--mode haproxy|default] [--seconds 60] [--rate 300]
+    python tests/benchmarks/overload.py [--mode haproxy|default] [--seconds 60] [--rate 300] [--places 32]
 
 Starts it on a Ray of its own, with a model that takes a second and places for 32 turns; asks for a peak, then for the
 flood, by `tests/service/flood.py` in a process of its own. Prints what share of the peak was answered during the flood,
-how long admitted and refused turns took, and after how long the service was as before.
+how long admitted and refused turns took, and after how long the service was as before. With `--places 0` the places
+follow what the agents can hold; then the peak is what `--at-once` clients get, and the rate has to be above it. The
+flood runs with a high priority, where that is allowed: else its own waiting for a core counts as the service's.
 """
 
 from __future__ import annotations
@@ -31,25 +33,25 @@ from slow_model import slow_model  # noqa: E402
 from tests.benchmarks.systems import production  # noqa: E402
 
 KEY_NAME = "OVERLOAD_ADMIN_KEY"
-PLACES = {"max_turns": 32, "max_waiting": 32, "max_wait_s": 2}
 WANTED = {"goodput": 0.9, "refused_s": 0.05, "recovered_s": 5.0}
 
 
-def _main(mode: str, rate: float, seconds: float) -> None:
+def _main(mode: str, rate: float, seconds: float, places: int, at_once: int) -> None:
+    admission = {"max_turns": places, "max_waiting": places, "max_wait_s": 2} if places else {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ.update(production(folder) if mode == "haproxy" else GUARDS)
         url = stack.enter_context(slow_model())
         configuration = {
             "model": {"name": "openai:slow", "base_url": url, "api_key_env": "STUB_KEY"},
-            "admission": PLACES,
+            "admission": admission,
             "access": {"admin_key_env": KEY_NAME},
         }
         os.environ[KEY_NAME] = key = secrets.token_urlsafe(32)
         (folder / "overload.yaml").write_text(yaml.safe_dump(configuration))
         service = stack.enter_context(started(folder, folder / "overload.yaml"))
-        flood = [sys.executable, str(TESTS / "service" / "flood.py"), service.url, "--key", key]
-        command = [*flood, "--rate", str(rate), "--seconds", str(seconds), "--at-once", str(PLACES["max_turns"])]
+        flood = ["nice", "-n", "-15", sys.executable, str(TESTS / "service" / "flood.py"), service.url, "--key", key]
+        command = [*flood, "--rate", str(rate), "--seconds", str(seconds), "--at-once", str(places or at_once)]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 120)
     found = json.loads(ran.stdout)
     share = found["goodput_per_s"] / found["peak_per_s"]
@@ -71,5 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--mode", choices=("haproxy", "default"), default="haproxy")
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--places", type=int, default=32)
+    parser.add_argument("--at-once", type=int, default=256)
     given = parser.parse_args()
-    _main(given.mode, given.rate, given.seconds)
+    _main(given.mode, given.rate, given.seconds, given.places, given.at_once)

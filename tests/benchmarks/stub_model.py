@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.stub_model
 
-It prints its port. `PUT /settings` sets its latency, and the number and interval of the tokens of a stream. A request
-with tools whose last message is not a tool's result gets one call of `order_query`, every other one an answer. In a
+It prints its port. `PUT /settings` sets its latency, the number and interval of the tokens of a stream, and the tool. A
+request with tools whose last message is not a tool's result gets one call of the tool, every other one an answer. In a
 stream, each token is the time at which it was sent, so that a client knows how long it took.
 """
 
@@ -19,27 +19,31 @@ import uvloop
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 FRAME = {"id": "x", "created": 1, "model": "stub"}
-CALL = {"id": "call_a", "type": "function", "function": {"name": "order_query", "arguments": '{"order_id":"OD-1"}'}}
-TOOL_CALL = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+ARGUMENTS = {"order_query": '{"order_id":"OD-1"}', "knowledge_search": '{"query":"pump 77 pressure"}'}
+CALLS = {
+    name: {"id": "call_a", "type": "function", "function": {"name": name, "arguments": arguments}}
+    for name, arguments in ARGUMENTS.items()
+}
 ANSWER = {"role": "assistant", "content": "Order OD-1 was sent yesterday and arrives tomorrow."}
 DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
-class Speed:
-    """How fast the model answers."""
+class Settings:
+    """How the model answers."""
 
     latency_s: float = 0.0
     """To the first token of a stream, or to the whole of another answer."""
     tokens: int = 20
     token_interval_s: float = 0.0
+    tool: str = "order_query"
 
 
 class Endpoint(asyncio.Protocol):
     """One connection of a client; it sends one request after another."""
 
-    def __init__(self, speed: Speed) -> None:
-        self._speed = speed
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._received = b""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,7 +62,7 @@ class Endpoint(asyncio.Protocol):
             body = orjson.loads(rest[:length])
             if head.startswith(b"PUT"):
                 for name, value in body.items():
-                    setattr(self._speed, name, value)
+                    setattr(self._settings, name, value)
                 self._transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
             else:
                 self._answer(body)
@@ -71,30 +75,31 @@ class Endpoint(asyncio.Protocol):
             task = asyncio.get_running_loop().create_task(self._stream(wants_call=wants_call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif self._speed.latency_s:
-            asyncio.get_running_loop().call_later(self._speed.latency_s, self._send_whole, wants_call)
+        elif self._settings.latency_s:
+            asyncio.get_running_loop().call_later(self._settings.latency_s, self._send_whole, wants_call)
         else:
             self._send_whole(wants_call)
 
     def _send_whole(self, wants_call: bool) -> None:  # noqa: FBT001 - `call_later` passes it
-        message, reason = (TOOL_CALL, "tool_calls") if wants_call else (ANSWER, "stop")
+        call = {"role": "assistant", "content": None, "tool_calls": [CALLS[self._settings.tool]]}
+        message, reason = (call, "tool_calls") if wants_call else (ANSWER, "stop")
         choice = {"index": 0, "message": message, "finish_reason": reason}
         body = orjson.dumps({**FRAME, "object": "chat.completion", "choices": [choice], "usage": USAGE})
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         self._transport.write(head + body)
 
     async def _stream(self, *, wants_call: bool) -> None:
-        speed = self._speed
-        await asyncio.sleep(speed.latency_s)
+        settings = self._settings
+        await asyncio.sleep(settings.latency_s)
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         if wants_call:
-            self._transport.write(_chunk({"role": "assistant", "tool_calls": [{**CALL, "index": 0}]}))
+            self._transport.write(_chunk({"role": "assistant", "tool_calls": [{**CALLS[settings.tool], "index": 0}]}))
         else:
-            for number in range(speed.tokens):
-                if number and speed.token_interval_s:
-                    await asyncio.sleep(speed.token_interval_s)
+            for number in range(settings.tokens):
+                if number and settings.token_interval_s:
+                    await asyncio.sleep(settings.token_interval_s)
                 elif number % 20 == 19:  # as fast as it is read, and no faster
                     await asyncio.sleep(0)
                 self._transport.write(_chunk({"content": f" {time.monotonic():.4f}"}))
@@ -113,8 +118,8 @@ def _frame(line: bytes) -> bytes:
 
 
 async def _main() -> None:
-    speed = Speed()
-    server = await asyncio.get_running_loop().create_server(lambda: Endpoint(speed), "127.0.0.1", 0, backlog=4096)
+    settings = Settings()
+    server = await asyncio.get_running_loop().create_server(lambda: Endpoint(settings), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -128,9 +128,9 @@ class StubModel:
     url: str
     process: psutil.Process
 
-    def set(self, latency_s: float, tokens: int = 20, token_interval_s: float = 0.0) -> None:
-        """Have it answer in this time from now on."""
-        body = {"latency_s": latency_s, "tokens": tokens, "token_interval_s": token_interval_s}
+    def set(self, latency_s: float, tokens: int = 20, token_interval_s: float = 0.0, tool: str = "order_query") -> None:
+        """Have it answer in this time from now on, and call this tool."""
+        body = {"latency_s": latency_s, "tokens": tokens, "token_interval_s": token_interval_s, "tool": tool}
         httpx.put(f"{self.url}/settings", json=body, trust_env=False).raise_for_status()
 
     def cpu_s(self) -> float:

@@ -13,7 +13,7 @@ from serve_app.config import AdmissionSettings
 from serve_app.errors import Overloaded, StoreUnavailable
 from serve_app.http.admission import FIRST_PLACES, MIN_PLACES, REPORT_EVERY_S, AdmissionController
 from serve_app.observability.metric_catalogue import ADMISSION_WAIT_S, PLACES
-from serve_app.observability.metrics import InMemoryMetrics, LoopLag
+from serve_app.observability.metrics import InMemoryMetrics, LoopLoad
 from serve_app.resilience.tasks import cancel_and_wait
 from serve_app.stores.capacity_store import CapacityShare
 from serve_app.values import TenantLimits
@@ -196,10 +196,10 @@ class Reports:
 
 
 async def _followed(
-    admission: AdmissionController, reports: Reports, seconds: float, lag: LoopLag | None = None
+    admission: AdmissionController, reports: Reports, seconds: float, load: LoopLoad | None = None
 ) -> int:
     """The places after so many seconds."""
-    following = asyncio.create_task(admission.follow_capacity(reports, lag or LoopLag()))
+    following = asyncio.create_task(admission.follow_capacity(reports, load or LoopLoad()))
     await asyncio.sleep(seconds)
     assert not following.done()
     await cancel_and_wait(following)
@@ -228,11 +228,11 @@ async def test_turns_that_wait_begin_as_soon_as_there_are_more_places():
 
 @virtual
 @pytest.mark.parametrize("own", [True, False])
-async def test_places_are_taken_away_while_event_loops_lag_down_to_those_that_keep_a_core_busy(own):
-    admission, lag = _admission(), LoopLag()
-    lag.mean_s = 1.0 if own else 0.0
+async def test_places_are_taken_away_from_busy_event_loops_down_to_those_that_keep_a_core_busy(own):
+    admission, load = _admission(), LoopLoad()
+    load.busy = 1.0 if own else 0.0
     reports = Reports(CapacityShare(2400, 2, 0.0 if own else 1.0))
-    assert await _followed(admission, reports, 60, lag) == 2 * MIN_PLACES
+    assert await _followed(admission, reports, 60, load) == 2 * MIN_PLACES
 
 
 @virtual

@@ -13,7 +13,7 @@ from serve_app.observability.metrics import InMemoryMetrics
 if TYPE_CHECKING:
     from serve_app.values import Metric
 
-UNITS = ("_seconds", "_bytes", "_state", "_in_flight", "_waiting")
+UNITS = ("_seconds", "_bytes", "_ratio", "_state", "_in_flight", "_waiting")
 """What a name ends with, before the `_total` of a counter; a count needs none."""
 
 

@@ -19,9 +19,9 @@ async def test_what_all_agents_hold_is_shared_among_the_ingresses(redis: Redis) 
     assert await first.read_share() is None, "no agent has reported"
     await CapacityStore(redis, "a1").report_agent(AgentReport(1200, 0.1))
     await CapacityStore(redis, "a2").report_agent(AgentReport(600, 0.3))
-    assert await first.read_share() == CapacityShare(1800, agents=2, lag_s=0.2)
-    assert await second.read_share() == CapacityShare(900, agents=2, lag_s=0.2)
-    assert await first.read_share() == CapacityShare(900, agents=2, lag_s=0.2)
+    assert await first.read_share() == CapacityShare(1800, agents=2, busy=0.2)
+    assert await second.read_share() == CapacityShare(900, agents=2, busy=0.2)
+    assert await first.read_share() == CapacityShare(900, agents=2, busy=0.2)
 
 
 async def test_an_agent_that_shuts_down_counts_no_more(redis: Redis) -> None:
@@ -29,7 +29,7 @@ async def test_an_agent_that_shuts_down_counts_no_more(redis: Redis) -> None:
     for each in (staying, ending):
         await each.report_agent(AgentReport(1000, 0.0))
     await ending.withdraw_agent()
-    assert await CapacityStore(redis, "i").read_share() == CapacityShare(1000, agents=1, lag_s=0.0)
+    assert await CapacityStore(redis, "i").read_share() == CapacityShare(1000, agents=1, busy=0.0)
 
 
 async def test_a_replica_that_reports_no_more_is_forgotten(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ async def test_a_replica_that_reports_no_more_is_forgotten(redis: Redis, monkeyp
     await redis.hset(AGENTS, "dead", f"{long_ago} 1000 0.0")  # type: ignore[misc]
     await redis.hset(INGRESSES, "dead", f"{long_ago} ")  # type: ignore[misc]
     await CapacityStore(redis, "alive").report_agent(AgentReport(500, 0.0))
-    assert await CapacityStore(redis, "i").read_share() == CapacityShare(500, agents=1, lag_s=0.0)
+    assert await CapacityStore(redis, "i").read_share() == CapacityShare(500, agents=1, busy=0.0)
     assert set(await redis.hkeys(AGENTS)) == {"alive"}  # type: ignore[misc]
     assert set(await redis.hkeys(INGRESSES)) == {"i"}  # type: ignore[misc]
 
@@ -50,5 +50,5 @@ async def test_a_report_that_cannot_be_read_costs_no_other(redis: Redis, capture
     for replica, text in {"odd": f"{now} many", "newer": f"{now} 1 2 3", "none": "garbage"}.items():
         await redis.hset(AGENTS, replica, text)  # type: ignore[misc]
     await CapacityStore(redis, "a").report_agent(AgentReport(700, 0.0))
-    assert await CapacityStore(redis, "i").read_share() == CapacityShare(700, agents=1, lag_s=0.0)
+    assert await CapacityStore(redis, "i").read_share() == CapacityShare(700, agents=1, busy=0.0)
     assert len(captured_logs.of("agent_report_unreadable")) == 2
