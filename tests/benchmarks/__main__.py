@@ -6,6 +6,7 @@ python -m tests.benchmarks compare --help
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -25,6 +26,7 @@ def main() -> None:
         for each, what in BENCHMARKS.items():
             print(f"  {each:10} {what}")
         raise SystemExit(2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all that was started ends, too
     sys.argv[:2] = [f"python -m tests.benchmarks {name}"]
     import_module(f"tests.benchmarks.{name}").main()
 

@@ -4,7 +4,8 @@
 
     conversations   from the first turns of a conversation to its thousandth, and from a hundred to 50,000 conversations
     tools           1 and 100 tools, whose schemas the model reads with each call
-    passages        1,000 and 100,000 passages, of which each turn searches all; most have two words of the query
+    passages        1,000 and 20,000 passages in the embedded Milvus, or as many as --passages says, of which each turn
+                    searches all; most have two words of the query
     replicas        1, 2 and 4 replicas of Agent
 
 All with configs/ray.env, 16 clients and a model that answers at once, two calls of it and one of a tool in each turn.
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 CLIENTS = 16
 ROUNDS, SECONDS = 3, 3.0
 FILL_S = 5.0
-BATCH = 250
+DOCUMENTS, SECTIONS = 20, 50
+"""Of one batch; a section becomes a passage."""
 START_S = 60.0
 WORDS = ("valve", "seal", "bearing", "motor", "flange", "gasket", "shaft", "filter", "hose", "sensor", "cable", "panel")
 
@@ -126,7 +128,7 @@ def measure_tools(stub: StubModel, meter: Meter) -> None:
         print(f"{count} tools: {cost.compared_to(first)}", flush=True)
 
 
-def measure_passages(stub: StubModel, meter: Meter, counts: Sequence[int] = (1_000, 100_000)) -> None:
+def measure_passages(stub: StubModel, meter: Meter, counts: Sequence[int] = (1_000, 20_000)) -> None:
     """Turns that search a small and a large knowledge base."""
     first: Cost | None = None
     added = 0
@@ -134,8 +136,7 @@ def measure_passages(stub: StubModel, meter: Meter, counts: Sequence[int] = (1_0
         for count in counts:
             begun = time.monotonic()
             while added < count:
-                _add_documents(system, added, BATCH)
-                added += BATCH
+                added += _add_documents(system, added)
             took_s = time.monotonic() - begun
             stub.set(0.0, tool="knowledge_search")
             try:
@@ -146,16 +147,15 @@ def measure_passages(stub: StubModel, meter: Meter, counts: Sequence[int] = (1_0
             print(f"{added:,} passages, the last added in {took_s:.0f} s: {cost.compared_to(first)}", flush=True)
 
 
-def _add_documents(system: System, first: int, count: int) -> None:
-    """Add documents of one passage each."""
+def _add_documents(system: System, first: int) -> int:
+    """Add a batch of documents; the number of their passages."""
     chance = random.Random(first)
     documents = [
         {
-            "source": f"pump-{number}.md",
-            "text": f"# Pump {number}\n\nThe pressure of pump {number} is {chance.randint(1, 90)} bar. "
-            + " ".join(chance.choices(WORDS, k=40)),
+            "source": f"pumps-{first}-{number}.md",
+            "text": "\n\n".join(_section(chance, first + SECTIONS * number + each) for each in range(SECTIONS)),
         }
-        for number in range(first, first + count)
+        for number in range(DOCUMENTS)
     ]
     response = httpx.post(
         f"{system.urls[0]}/knowledge/documents",
@@ -165,6 +165,12 @@ def _add_documents(system: System, first: int, count: int) -> None:
         trust_env=False,
     )
     response.raise_for_status()
+    return sum(int(each["passages"]) for each in response.json()["documents"])
+
+
+def _section(chance: random.Random, number: int) -> str:
+    words = " ".join(chance.choices(WORDS, k=40))
+    return f"# Pump {number}\n\nThe pressure of pump {number} is {chance.randint(1, 90)} bar. {words}."
 
 
 def measure_replicas(stub: StubModel, meter: Meter, counts: Sequence[int] = (1, 2, 4)) -> None:
@@ -197,10 +203,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all by default")
+    parser.add_argument("--passages", type=lambda text: [int(each) for each in text.split(",")])
     given = parser.parse_args()
     with ExitStack() as stack:
         stub = stack.enter_context(stub_model())
         meter = Meter(stack.enter_context(fastapi("create_agent", "fastapi_agent", stub.url)))
         for part in given.parts or PARTS:
             print(f"\n{part}", flush=True)
-            PARTS[part](stub, meter)
+            if part == "passages" and given.passages:
+                measure_passages(stub, meter, given.passages)
+            else:
+                PARTS[part](stub, meter)
