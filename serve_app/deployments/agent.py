@@ -160,7 +160,7 @@ class Agent:
         return [*model, *await self._redis_health.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report the runs and the lag of the event loop, by which `autoscaling.scale_by_load` decides.
+        """Report the runs and how busy the event loop is, by which `autoscaling.scale_by_load` decides.
 
         Calls only follow runs, and are fewer.
         """

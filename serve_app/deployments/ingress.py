@@ -98,7 +98,7 @@ class Ingress:
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report the lag of the event loop, by which `autoscaling.scale_by_load` decides."""
+        """Report how busy the event loop is, by which `autoscaling.scale_by_load` decides."""
         return {"busy": self._runtime.loop_load.busy}
 
     def check_health(self) -> None:

@@ -17,7 +17,7 @@ from serve_app.errors import DeadlineExceeded
 from serve_app.llm.error_translation import NO_TOOLS, ModelUnreadable, ToolsRefused, translate_errors
 from serve_app.llm.provider_messages import CUT_CALLS, normalize_messages
 from serve_app.llm.reply_reader import ReplyReader, argumentless_tools, read_finish_reason, tool_names
-from serve_app.resilience.deadline import call_timeout_s, remaining_s
+from serve_app.resilience.deadline import call_timeout_s, is_over
 from serve_app.resilience.fault_injection import GARBAGE, inject_fault
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _translate_time_out(deadline: float | None) -> Iterator[None]:
         try:
             yield
         except TimeoutError:
-            if deadline is not None and not remaining_s(deadline):
+            if deadline is not None and is_over(deadline):
                 raise DeadlineExceeded("The request's time ran out") from None
             raise
 

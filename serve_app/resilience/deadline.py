@@ -15,6 +15,9 @@ from serve_app.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from serve_app.values import Context
 
+TIMER_S = 0.01
+"""A timer may fire so much too early: uvloop's count whole milliseconds, by a clock of its own."""
+
 
 def local_deadline(context: Context, now: float | None = None) -> float:
     """Return the Unix time at which this process gives the request up.
@@ -28,6 +31,11 @@ def local_deadline(context: Context, now: float | None = None) -> float:
 def remaining_s(deadline: float, now: float | None = None) -> float:
     """Return the seconds until `deadline`, never negative."""
     return max(0.0, deadline - (time.time() if now is None else now))
+
+
+def is_over(deadline: float) -> bool:
+    """Return whether a timer that was set to `deadline` may have fired."""
+    return remaining_s(deadline) <= TIMER_S
 
 
 def call_timeout_s(deadline: float, timeout_s: float, now: float | None = None) -> float:

@@ -100,9 +100,9 @@ class RunEvent:
 
         A failure is pickled as it is: its JSON has not all of it.
         """
-        if isinstance(self.data, Failed):
-            return RunEvent, (self.id, self.data)
-        return _unread_event, (self.id, self.name, self.json_data)
+        if self.name == Failed.event:
+            return _build_event, (self.id, self.data)
+        return _parse_event, (self.id, self.name, self.json_data)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunEvent) and (self.id, self.data) == (other.id, other.data)
@@ -114,8 +114,13 @@ class RunEvent:
         return f"RunEvent(id={self.id}, data={self.data!r})"
 
 
-def _unread_event(event_id: int, name: str, json_data: str) -> RunEvent:
-    """Return an event that another process has pickled."""
+def _build_event(event_id: int, data: EventData) -> RunEvent:
+    """Return a pickled failure; the pickles of other versions name this function, too."""
+    return RunEvent(event_id, data)
+
+
+def _parse_event(event_id: int, name: str, json_data: str) -> RunEvent:
+    """Return a pickled event, unread; the pickles of other versions name this function, too."""
     event = RunEvent.__new__(RunEvent)
     event.id, event.name, event.json_data = event_id, name, json_data
     return event

@@ -34,7 +34,7 @@ from serve_app.llm.error_translation import (
     RequestRefused,
     translate_errors,
 )
-from serve_app.llm.guarded import GuardedModel
+from serve_app.llm.guarded import GuardedModel, _translate_time_out
 from serve_app.llm.models import build_model
 from serve_app.values import Fault
 
@@ -131,6 +131,13 @@ async def test_a_call_ends_at_the_requests_deadline_and_says_so(stub: Stub, *, s
     with pytest.raises(DeadlineExceeded):
         await _text_of(_model(stub, "silent", timeout_s=20), streaming=streaming, deadline=time.time() + 0.3)
     assert time.monotonic() - begun < 2
+
+
+def test_a_timer_that_fires_a_millisecond_early_is_still_the_deadlines() -> None:
+    with pytest.raises(DeadlineExceeded), _translate_time_out(time.time() + 0.005):
+        raise TimeoutError
+    with pytest.raises(ModelUnavailable, match=TOO_SLOW), _translate_time_out(time.time() + 5):
+        raise TimeoutError
 
 
 async def test_no_call_is_begun_when_the_time_has_run_out(stub: Stub) -> None:
