@@ -160,11 +160,11 @@ class Agent:
         return [*model, *await self._redis_health.checks()]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report the runs and how busy the event loop is, by which `autoscaling.scale_by_load` decides.
+        """Report the runs and how much the event loop works, by which `autoscaling.scale_by_load` decides.
 
         Calls only follow runs, and are fewer.
         """
-        return {"runs": float(self._worker.running if self._worker else 0), "busy": self._runtime.loop_load.busy}
+        return {"runs": float(self._worker.running if self._worker else 0), "worked": self._runtime.loop_load.worked}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

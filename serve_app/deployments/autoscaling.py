@@ -7,26 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-HIGH_BUSY, LOW_BUSY = 0.8, 0.5
-"""The share of time in which the event loops work or wait for a core, above which a replica is added, and below which
-one may be removed. Admission sheds load from 0.95 on, so that replicas are added before."""
+HIGH, LOW = 0.9, 0.5
+"""The share of time in which the event loops work, above which a replica is added, and below which one may be removed.
+Waiting for a core does not count, as it does for admission: where the cores are used up, one more replica only makes
+turns dearer."""
 
 
 def scale_by_load(context: Any) -> tuple[float, dict[str, Any]]:
     """Return how many replicas are wanted.
 
-    Each has `target_ongoing_requests` turns. Where the event loops are busy, one more is wanted, whatever the
-    number of turns: they compute. Serve applies the bounds, delays and factors of `autoscaling_config`.
+    Each has `target_ongoing_requests` turns. Where the event loops work all the time, one more is wanted,
+    whatever the number of turns. Serve applies the bounds, delays and factors of `autoscaling_config`.
     """
     current = int(context.current_num_replicas)
     metrics = context.aggregated_metrics or {}
-    runs, shares = (list(metrics.get(name, {}).values()) for name in ("runs", "busy"))
+    runs, shares = (list(metrics.get(name, {}).values()) for name in ("runs", "worked"))
     # runs go on without calls when their clients leave; before the first report, only the calls are known
     turns = max(sum(runs), float(context.total_num_requests))
     wanted = turns / float(context.config.get_target_ongoing_requests())
-    busy = sum(shares) / len(shares) if shares else 0.0
-    if busy > HIGH_BUSY:
+    worked = sum(shares) / len(shares) if shares else 0.0
+    if worked > HIGH:
         wanted = max(wanted, current + 1)
-    elif busy > LOW_BUSY:
+    elif worked > LOW:
         wanted = max(wanted, current)
     return wanted, {}

@@ -98,8 +98,8 @@ class Ingress:
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Report how busy the event loop is, by which `autoscaling.scale_by_load` decides."""
-        return {"busy": self._runtime.loop_load.busy}
+        """Report how much the event loop works, by which `autoscaling.scale_by_load` decides."""
+        return {"worked": self._runtime.loop_load.worked}
 
     def check_health(self) -> None:
         self._runtime.check_tasks()

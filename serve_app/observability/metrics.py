@@ -122,29 +122,34 @@ class LoopLoad:
     def __init__(self) -> None:
         self.busy = 0.0
         """The share of the last second or two, 0-1, in which the loop worked or waited for a core."""
+        self.worked = 0.0
+        """The share in which it worked."""
 
     async def measure(self, for_s: float) -> float:
         """Measure the loop for `for_s` seconds, and return the worst lag."""
         clock = asyncio.get_running_loop().time
-        begun, busy_s = clock(), _busy_s()
+        begun, (worked_s, waited_s) = clock(), _thread_times_s()
         until, worst_lag_s = begun + for_s, 0.0
         while begun < until:
             await asyncio.sleep(SAMPLE_S)
-            now, now_busy_s = clock(), _busy_s()
-            worst_lag_s = max(worst_lag_s, now - begun - SAMPLE_S)
-            share = min(1.0, (now_busy_s - busy_s) / (now - begun))
-            self.busy += WEIGHT * (share - self.busy)
-            begun, busy_s = now, now_busy_s
+            now, (now_worked_s, now_waited_s) = clock(), _thread_times_s()
+            passed_s = now - begun
+            worst_lag_s = max(worst_lag_s, passed_s - SAMPLE_S)
+            worked = min(1.0, (now_worked_s - worked_s) / passed_s)
+            busy = min(1.0, worked + (now_waited_s - waited_s) / passed_s)
+            self.worked += WEIGHT * (worked - self.worked)
+            self.busy += WEIGHT * (busy - self.busy)
+            begun, worked_s, waited_s = now, now_worked_s, now_waited_s
         return worst_lag_s
 
 
-def _busy_s() -> float:
-    """Return the seconds that this thread has worked or, on Linux, waited for a core."""
+def _thread_times_s() -> tuple[float, float]:
+    """Return the seconds that this thread has worked and, on Linux, waited for a core."""
     try:
         worked, waited, _ = Path(f"/proc/self/task/{get_native_id()}/schedstat").read_bytes().split()
-        return (int(worked) + int(waited)) / 1e9
+        return int(worked) / 1e9, int(waited) / 1e9
     except (OSError, ValueError):
-        return time.thread_time()
+        return time.thread_time(), 0.0
 
 
 async def report_process_metrics(

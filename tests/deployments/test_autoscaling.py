@@ -47,12 +47,12 @@ def _wanted(current: int, calls: float = 0.0, **metrics: list[float]) -> float:
 @pytest.mark.parametrize(
     ("wanted", "current", "load"),
     [
-        (2.0, 1, {"runs": [200.0], "busy": [0.0]}),
-        (0.05, 1, {"runs": [5.0], "busy": [0.0]}),
-        (1.2, 3, {"runs": [40.0, 40.0, 40.0], "busy": [0.0, 0.0, 0.0]}),
-        (2, 1, {"runs": [30.0], "busy": [0.9]}),
-        (3, 3, {"runs": [10.0, 10.0, 10.0], "busy": [0.6, 0.6, 0.6]}),
-        (4.0, 1, {"runs": [400.0], "busy": [0.9]}),
+        (2.0, 1, {"runs": [200.0], "worked": [0.0]}),
+        (0.05, 1, {"runs": [5.0], "worked": [0.0]}),
+        (1.2, 3, {"runs": [40.0, 40.0, 40.0], "worked": [0.0, 0.0, 0.0]}),
+        (2, 1, {"runs": [30.0], "worked": [0.95]}),
+        (3, 3, {"runs": [10.0, 10.0, 10.0], "worked": [0.6, 0.6, 0.6]}),
+        (4.0, 1, {"runs": [400.0], "worked": [0.95]}),
     ],
     ids=["more turns", "few turns", "fewer turns", "they compute", "they compute a little", "both"],
 )
