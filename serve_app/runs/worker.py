@@ -159,15 +159,9 @@ class RunWorker:
         try:
             await execution.execute()
         finally:
-            self._remove(execution)
+            del self._executions[execution.context.run_id]
+            self._runs_by_tenant -= Counter({execution.context.tenant: 1})
             self._throughput.record_end(time.monotonic())
-
-    def _remove(self, execution: RunExecution) -> None:
-        del self._executions[execution.context.run_id]
-        tenant = execution.context.tenant
-        self._runs_by_tenant[tenant] -= 1
-        if not self._runs_by_tenant[tenant]:
-            del self._runs_by_tenant[tenant]
 
     async def _supervise(self) -> None:
         """Send heartbeats and adopt lapsed runs, until cancelled.

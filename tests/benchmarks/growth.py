@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.benchmarks.systems import TOOL, fastapi, production, role_of, send_load, service, stub_model
+from tests.benchmarks.systems import TOOL, fastapi, production, send_load, service, stub_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,7 +181,7 @@ def measure_replicas(stub: StubModel, meter: Meter, counts: Sequence[int] = (1, 
             stub, scaling=dict.fromkeys(("min_replicas", "initial_replicas", "max_replicas"), count)
         ) as system:
             until = time.monotonic() + START_S
-            while sum(role_of(each) == "Agent" for each in system.processes()) < count:
+            while system.agents() < count:
                 if time.monotonic() > until:
                     raise RuntimeError(f"{count} agents are not ready within {START_S:.0f} s")
                 time.sleep(0.5)

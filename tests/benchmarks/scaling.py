@@ -13,19 +13,10 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tests.benchmarks.systems import production, role_of, send_load, service, stub_model
-
-if TYPE_CHECKING:
-    from tests.benchmarks.systems import System
+from tests.benchmarks.systems import production, send_load, service, stub_model
 
 DOWNSCALE_S = 15.0
-
-
-def _agents(system: System) -> int:
-    """The Agent replicas that are ready: Ray names the process of another by what it does."""
-    return sum(role_of(process) == "Agent" for process in system.processes())
 
 
 def main() -> None:
@@ -52,7 +43,7 @@ def main() -> None:
 
         def watch() -> None:
             while not over.wait(0.25):
-                agents = _agents(system)
+                agents = system.agents()
                 if not seen or seen[-1][1] != agents:
                     seen.append((time.monotonic(), agents))
 

@@ -79,6 +79,10 @@ class System:
                 found += [root, *root.children(recursive=True)]
         return found
 
+    def agents(self) -> int:
+        """The Agent replicas that are ready: Ray names the process of another by what it does."""
+        return sum(role_of(process) == "Agent" for process in self.processes())
+
     def cpu_s(self) -> Counter[str]:
         """CPU seconds so far, by part."""
         used: Counter[str] = Counter()
